@@ -1,0 +1,75 @@
+"""Every error that nas raises on purpose.
+
+    NasError                 exit code 1
+    ├── ConfigError          2   a setting is wrong
+    │   ├── UnknownName      2   no such plugin, setting or architecture name
+    │   └── PluginError      2   a plugin cannot be loaded
+    ├── NotFound             3   no such search, trial or file
+    │   └── DataMissing      3   a dataset is not on this machine
+    ├── StorageError         4   the database is unreachable, locked or at another revision
+    ├── TooManyFailures      5   a search ended with more failed trials than allowed
+    ├── Infeasible           1   an architecture cannot be built for the task's shape
+    └── Diverged             1   a training loss is not a number
+
+The command line prints the message alone and leaves with the class's exit code. A message says what is
+wrong, where, and the next command or setting to try.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class NasError(Exception):
+    """The root: catch it to catch all that nas raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(NasError):
+    """A setting is wrong; the message names the setting and what it allows."""
+
+    exit_code = 2
+
+
+class UnknownName(ConfigError):
+    """A name that nothing answers to; the message gives the nearest match and every name allowed."""
+
+    def __init__(self, what: str, name: str, allowed: Iterable[str]) -> None:
+        names = sorted(allowed)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        super().__init__(f"Unknown {what} '{name}'.{hint} Allowed: {', '.join(names) or 'none'}.")
+
+
+class PluginError(ConfigError):
+    """A plugin is installed but cannot be loaded."""
+
+
+class NotFound(NasError):
+    """No such search, trial or file."""
+
+    exit_code = 3
+
+
+class DataMissing(NotFound):
+    """A dataset is not on this machine; the message gives the command that fetches it."""
+
+
+class StorageError(NasError):
+    """The database is unreachable, locked, unwritable or at another revision."""
+
+    exit_code = 4
+
+
+class TooManyFailures(NasError):
+    """A search ended with more failed trials than `max_failed` allows."""
+
+    exit_code = 5
+
+
+class Infeasible(NasError):
+    """An architecture cannot be built for this task shape, or breaks a constraint."""
+
+
+class Diverged(NasError):
+    """A training loss became NaN or infinite."""

@@ -1,0 +1,147 @@
+"""Entry points to classes, and classes to their settings."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+from nas.errors import ConfigError, PluginError, UnknownName
+
+GROUPS = {
+    "space": "nas.search_spaces",
+    "controller": "nas.controllers",
+    "tasks": "nas.tasks",
+    "learner": "nas.learners",
+    "evaluator": "nas.evaluators",
+}
+"""What can be plugged in, by the section of a search's configuration that names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """One installed plugin, not yet imported."""
+
+    kind: str
+    name: str
+    target: str
+    distribution: str
+
+    def load(self) -> type[Any]:
+        """Import the class.
+
+        Raises:
+            PluginError: the import failed, or what it names is no class.
+        """
+        module, _, attribute = self.target.partition(":")
+        try:
+            loaded = getattr(importlib.import_module(module), attribute)
+        except Exception as error:
+            raise PluginError(
+                f"The {self.kind} '{self.name}' ({self.target}, from {self.distribution}) cannot be loaded: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if not inspect.isclass(loaded):
+            raise PluginError(f"The {self.kind} '{self.name}' ({self.target}) is no class.")
+        return loaded
+
+
+def _plugin(kind: str, entry: EntryPoint) -> Plugin:
+    return Plugin(kind, entry.name, entry.value, entry.dist.name if entry.dist else "?")
+
+
+@cache
+def installed(kind: str) -> dict[str, Plugin]:
+    """Return the installed plugins of a kind by name, sorted; nothing is imported."""
+    found = (_plugin(kind, entry) for entry in entry_points(group=GROUPS[kind]))
+    return {plugin.name: plugin for plugin in sorted(found, key=lambda plugin: plugin.name)}
+
+
+def find(kind: str, name: str) -> Plugin:
+    """Return the plugin registered as `name`, or the class that a `module:Class` path points at.
+
+    Raises:
+        UnknownName: no such plugin.
+    """
+    if ":" in name:
+        return Plugin(kind, name, name, "this path")
+    try:
+        return installed(kind)[name]
+    except KeyError:
+        raise UnknownName(kind, name, installed(kind)) from None
+
+
+def load(kind: str, name: str) -> type[Any]:
+    """Return the class of a plugin, by registered name or `module:Class` path.
+
+    Raises:
+        UnknownName: no such plugin.
+        PluginError: it cannot be imported.
+    """
+    return find(kind, name).load()
+
+
+@cache
+def settings_model(cls: type) -> type[BaseModel]:
+    """Return a pydantic model of a plugin's settings: its constructor's keyword-only parameters."""
+    constructor = cls.__init__  # type: ignore[misc]
+    hints = get_type_hints(constructor, include_extras=True)
+    fields: dict[str, Any] = {
+        parameter.name: (
+            hints.get(parameter.name, Any),
+            ... if parameter.default is parameter.empty else parameter.default,
+        )
+        for parameter in inspect.signature(constructor).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=True)
+    return create_model(f"{cls.__name__}Settings", __config__=config, **fields)
+
+
+def settings(cls: type) -> dict[str, FieldInfo]:
+    """Return a plugin's settings by name."""
+    return dict(settings_model(cls).model_fields)
+
+
+def resolve(cls: type, values: dict[str, Any], where: str) -> dict[str, Any]:
+    """Check a plugin's settings and fill in the defaults; the result is plain JSON.
+
+    Args:
+        cls: the plugin's class.
+        values: what the user set.
+        where: the section that error messages name, such as `tasks`.
+
+    Raises:
+        UnknownName: no such setting.
+        ConfigError: a value has the wrong type or is out of range.
+    """
+    model = settings_model(cls)
+    for key in values:
+        if key not in model.model_fields:
+            raise UnknownName(f"setting of {where}", key, model.model_fields)
+    try:
+        return model.model_validate(values).model_dump(mode="json")
+    except ValidationError as error:
+        raise ConfigError(explain(error, where)) from None
+
+
+def arguments(cls: type, resolved: dict[str, Any]) -> dict[str, Any]:
+    """Return resolved settings as the types that the constructor declares, which plain JSON has lost."""
+    model = settings_model(cls).model_validate(resolved)
+    return {name: getattr(model, name) for name in settings(cls)}
+
+
+def explain(error: ValidationError, where: str = "") -> str:
+    """Return pydantic's findings as one line a finding: which setting, what is wrong, what was given."""
+    lines = []
+    for finding in error.errors():
+        path = ".".join(str(part) for part in ((where,) if where else ()) + finding["loc"])
+        given = "" if finding["type"] == "missing" else f" (given: {finding['input']!r})"
+        lines.append(f"{path}: {finding['msg']}{given}")
+    return "\n".join(lines)

@@ -1,0 +1,227 @@
+"""What can be chosen: decisions, architectures and the spaces that they span."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from nas.errors import ConfigError, UnknownName
+
+Choice = str | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One named categorical decision, such as `normal.node2.op1`."""
+
+    name: str
+    choices: tuple[Choice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One choice per decision of a space, each an index into that decision's choices."""
+
+    space: str
+    choices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskShape:
+    """What a network must fit.
+
+    Attributes:
+        input: shape of one example: (channels, height, width), or (features,).
+        outputs: classes of one task, or dimensions of the target in regression.
+    """
+
+    input: tuple[int, ...]
+    outputs: int
+
+
+class Cost(NamedTuple):
+    """What a backbone costs: trainable weights, and multiply-accumulates for one example."""
+
+    parameters: int
+    macs: int
+
+
+class SearchSpace(ABC):
+    """An ordered list of categorical decisions, and how a choice of them becomes a network.
+
+    A concrete space sets `name` (the one it is registered under) and `decisions`, and implements `build` and
+    `canonical`. Its constructor takes keyword-only arguments alone: they are its settings. `encode` and
+    `decode` may be replaced where the literature has a notation of its own, and `named` filled with
+    architectures that have a name. All else follows from the decisions.
+    """
+
+    name: ClassVar[str]
+    decisions: tuple[Decision, ...]
+
+    @abstractmethod
+    def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
+        """Build a backbone with fresh weights: `[batch, *shape.input]` to `[batch, out_features]`.
+
+        The module has an int attribute `out_features`. Weights come from torch's default generator and are
+        allocated on torch's default device.
+
+        Raises:
+            Infeasible: the architecture has no network for this shape.
+        """
+
+    @abstractmethod
+    def canonical(self, architecture: Architecture) -> str:
+        """Return a key such that equal keys mean equal networks: isomorphic encodings fold into one."""
+
+    @property
+    def named(self) -> Mapping[str, Architecture]:
+        """Architectures of this space that the literature knows by a name; `decode` reads those names."""
+        return {}
+
+    def encode(self, architecture: Architecture) -> str:
+        """Return the text form, the inverse of `decode`: choice indices joined by dots."""
+        return ".".join(map(str, self.check(architecture).choices))
+
+    def decode(self, text: str) -> Architecture:
+        """Read a text form or a name from `named`.
+
+        Raises:
+            ConfigError: the text is no architecture of this space.
+        """
+        if text in self.named:
+            return self.named[text]
+        try:
+            choices = tuple(int(part) for part in text.split("."))
+        except ValueError:
+            raise self.unreadable(text, f"{len(self.decisions)} choice indices joined by dots") from None
+        return self.check(Architecture(self.name, choices))
+
+    def unreadable(self, text: str, form: str) -> ConfigError:
+        """Return the error for a text that `decode` cannot read; `form` describes the texts it can."""
+        if self.named and text.isidentifier():
+            return UnknownName(f"architecture of space '{self.name}'", text, self.named)
+        return ConfigError(f"'{text}' is no architecture of space '{self.name}': expected {form}.")
+
+    def check(self, architecture: Architecture) -> Architecture:
+        """Return the architecture if it belongs to this space.
+
+        Raises:
+            ConfigError: another space's architecture, or a choice out of range.
+        """
+        if architecture.space != self.name:
+            raise ConfigError(f"An architecture of space '{architecture.space}' was given to '{self.name}'.")
+        if len(architecture.choices) != len(self.decisions):
+            raise ConfigError(
+                f"Space '{self.name}' has {len(self.decisions)} decisions, the architecture makes "
+                f"{len(architecture.choices)} choices."
+            )
+        for decision, choice in zip(self.decisions, architecture.choices, strict=True):
+            if not 0 <= choice < len(decision.choices):
+                raise ConfigError(
+                    f"Choice {choice} of decision '{decision.name}' in space '{self.name}' is out of range: "
+                    f"it has {len(decision.choices)} choices."
+                )
+        return architecture
+
+    def values(self, architecture: Architecture) -> dict[str, Choice]:
+        """Return what was chosen, by decision name."""
+        return {d.name: d.choices[i] for d, i in zip(self.decisions, architecture.choices, strict=True)}
+
+    @cached_property
+    def size(self) -> int:
+        """Number of encodings, isomorphic ones counted apart."""
+        return math.prod(len(d.choices) for d in self.decisions)
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """Draw every choice uniformly and independently."""
+        return Architecture(self.name, tuple(int(rng.integers(len(d.choices))) for d in self.decisions))
+
+    def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """Change one decision, drawn uniformly among those that have a choice, to another choice."""
+        free = [i for i, d in enumerate(self.decisions) if len(d.choices) > 1]
+        if not free:
+            return architecture
+        site = free[int(rng.integers(len(free)))]
+        shift = 1 + int(rng.integers(len(self.decisions[site].choices) - 1))
+        return self._with(architecture, site, shift)
+
+    def crossover(self, a: Architecture, b: Architecture, rng: np.random.Generator) -> Architecture:
+        """Take each choice from one of two parents with equal probability (uniform crossover)."""
+        take = rng.random(len(self.decisions)) < 0.5
+        pairs = zip(a.choices, b.choices, take, strict=True)
+        return Architecture(self.name, tuple(x if first else y for x, y, first in pairs))
+
+    def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
+        """Yield every architecture that differs in exactly one decision."""
+        for site, decision in enumerate(self.decisions):
+            for shift in range(1, len(decision.choices)):
+                yield self._with(architecture, site, shift)
+
+    def _with(self, architecture: Architecture, site: int, shift: int) -> Architecture:
+        choices = list(architecture.choices)
+        choices[site] = (choices[site] + shift) % len(self.decisions[site].choices)
+        return Architecture(self.name, tuple(choices))
+
+    def one_hot(self, architecture: Architecture) -> npt.NDArray[np.float32]:
+        """Return the concatenated one-hot choices, `[Σ choices]`."""
+        return np.concatenate(
+            [
+                np.eye(len(d.choices), dtype=np.float32)[i]
+                for d, i in zip(self.decisions, architecture.choices, strict=True)
+            ]
+        )
+
+    def from_one_hot(self, vector: Sequence[float] | npt.NDArray[np.float32]) -> Architecture:
+        """Return the architecture with the largest entry of each decision's block of `[Σ choices]`."""
+        ends = np.cumsum([len(d.choices) for d in self.decisions])
+        blocks = np.split(np.asarray(vector), ends[:-1])
+        return Architecture(self.name, tuple(int(block.argmax()) for block in blocks))
+
+    def cost(self, architecture: Architecture, shape: TaskShape) -> Cost:
+        """Count a backbone's weights and multiply-accumulates on the meta device: nothing is allocated.
+
+        Raises:
+            Infeasible: as `build`.
+        """
+        with torch.device("meta"):
+            backbone = self.build(architecture, shape).eval()
+            example = torch.empty(1, *shape.input)
+        with torch.no_grad(), _FlopCounter() as counter:  # type: ignore[no-untyped-call]
+            backbone(example)
+        parameters = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+        return Cost(parameters, counter.flops // 2)
+
+
+class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up torch's own flop formulas; `torch.utils.flop_counter.FlopCounterMode` without its module tree.
+
+    Batch norms and rectifiers are free and keep the shape, yet the meta device spends most of a network's
+    time on them: they are answered here.
+    """
+
+    flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        operator = func.overloadpacket
+        if operator is torch.ops.aten.relu:
+            return torch.empty_like(args[0])
+        if operator is torch.ops.aten.native_batch_norm:
+            statistic = args[0].new_empty(args[0].shape[1])
+            return torch.empty_like(args[0]), statistic, statistic
+        out = func(*args, **(kwargs or {}))
+        if operator in flop_registry:
+            self.flops += flop_registry[operator](*args, **(kwargs or {}), out_val=out)
+        return out

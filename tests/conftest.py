@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("nas.testing")
+
+
+@pytest.fixture(scope="session")
+def nas_data() -> Path:
+    """The folder with real data; tests that need it are skipped elsewhere."""
+    folder = os.environ.get("NAS_DATA")
+    if not folder:
+        pytest.skip("needs real data: set NAS_DATA")
+    return Path(folder)

@@ -1,0 +1,192 @@
+from collections import Counter
+from collections.abc import Callable
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nas.errors import ConfigError, UnknownName
+from nas.space import Architecture, Cost, Decision, SearchSpace, TaskShape
+
+SHAPE = TaskShape((3, 8, 8), 5)
+
+
+class Grid(SearchSpace):
+    name: ClassVar[str] = "grid"
+    decisions = (
+        Decision("kind", ("a", "b", "c")),
+        Decision("fixed", (1,)),
+        Decision("width", (4, 8)),
+    )
+
+    def __init__(self, make: Callable[[], nn.Module] = nn.Flatten) -> None:
+        self.make = make
+
+    def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
+        return self.make()
+
+    def canonical(self, architecture: Architecture) -> str:
+        return self.encode(architecture)
+
+
+class Named(Grid):
+    @property
+    def named(self) -> dict[str, Architecture]:
+        return {"best": at(2, 0, 1)}
+
+
+def at(*choices: int) -> Architecture:
+    return Architecture("grid", choices)
+
+
+# Text
+
+
+def test_an_encoding_is_its_choices_joined_by_dots() -> None:
+    assert Grid().encode(at(2, 0, 1)) == "2.0.1"
+    assert Grid().decode("2.0.1") == at(2, 0, 1)
+
+
+def test_names_are_read() -> None:
+    assert Named().decode("best") == Named().decode("2.0.1")
+    with pytest.raises(UnknownName, match=r"Unknown architecture of space 'grid' 'bst'. Did you mean 'best'"):
+        Named().decode("bst")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.b", "'a.b' is no architecture of space 'grid': expected 3 choice indices joined by dots"),
+        ("best", "'best' is no architecture of space 'grid'"),
+        ("1.0", "Space 'grid' has 3 decisions, the architecture makes 2 choices"),
+        ("3.0.0", "Choice 3 of decision 'kind' in space 'grid' is out of range: it has 3 choices"),
+        ("0.0.-1", "Choice -1 of decision 'width'"),
+    ],
+)
+def test_errors_say_what_is_wrong(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Grid().decode(text)
+
+
+def test_an_architecture_of_another_space_is_refused() -> None:
+    with pytest.raises(ConfigError, match="An architecture of space 'cube' was given to 'grid'"):
+        Grid().encode(Architecture("cube", (0, 0, 0)))
+
+
+# Moves
+
+
+def test_values_and_size() -> None:
+    assert Grid().values(at(2, 0, 1)) == {"kind": "c", "fixed": 1, "width": 8}
+    assert Grid().size == 6
+
+
+def within(counts: Counter, expected: dict, draws: int) -> bool:
+    """Whether each frequency is within five standard errors of its probability, and nothing else occurred."""
+    return set(counts) == set(expected) and all(
+        abs(counts[key] - draws * p) < 5 * (draws * p * (1 - p)) ** 0.5 for key, p in expected.items()
+    )
+
+
+def test_samples_are_uniform() -> None:
+    rng = np.random.default_rng(0)
+    counts = Counter(Grid().sample(rng) for _ in range(6_000))
+    assert within(counts, {at(i, 0, k): 1 / 6 for i in range(3) for k in range(2)}, 6_000)
+
+
+def test_mutations_are_uniform_over_decisions_then_choices() -> None:
+    rng = np.random.default_rng(0)
+    counts = Counter(Grid().mutate(at(0, 0, 0), rng) for _ in range(4_000))
+    assert within(counts, {at(1, 0, 0): 1 / 4, at(2, 0, 0): 1 / 4, at(0, 0, 1): 1 / 2}, 4_000)
+
+
+def test_a_space_without_choice_mutates_into_itself() -> None:
+    class Point(Grid):
+        decisions = (Decision("fixed", (1,)),)
+
+    assert Point().mutate(at(0), np.random.default_rng(0)) == at(0)
+    assert list(Point().neighbours(at(0))) == []
+
+
+def test_crossover_is_uniform() -> None:
+    rng = np.random.default_rng(0)
+    counts = Counter(Grid().crossover(at(0, 0, 0), at(1, 0, 1), rng) for _ in range(4_000))
+    assert within(counts, {at(i, 0, k): 1 / 4 for i in range(2) for k in range(2)}, 4_000)
+
+
+def test_neighbours_differ_in_one_decision() -> None:
+    assert set(Grid().neighbours(at(1, 0, 0))) == {at(0, 0, 0), at(2, 0, 0), at(1, 0, 1)}
+
+
+def test_one_hot() -> None:
+    assert Grid().one_hot(at(2, 0, 1)).tolist() == [0, 0, 1, 1, 0, 1]
+    assert Grid().from_one_hot([0.2, 0.3, 0.1, -1.0, 0.6, 0.4]) == at(1, 0, 0)
+
+
+# Cost
+
+
+class Attention(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)[:, None]
+        return nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).flatten(1)
+
+
+class Einsum(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("bchw,bdhw->bcd", x, x)
+
+
+def test_cost_of_convolutions() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1, bias=False),  # 8×8
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 12, 3, stride=2, padding=1, groups=3),  # 4×4
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(12 * 2 * 2, 7),
+    )
+    parameters = 3 * 6 * 9 + 2 * 6 + (2 * 12 * 9 + 12) + (48 * 7 + 7)
+    macs = 3 * 6 * 9 * 64 + 2 * 12 * 9 * 16 + 48 * 7
+    assert Grid(lambda: network.to("meta")).cost(at(0, 0, 0), SHAPE) == Cost(parameters, macs)
+
+
+def test_frozen_weights_are_no_parameters() -> None:
+    cost = Grid(lambda: nn.Conv2d(3, 2, 1, bias=False).requires_grad_(False)).cost(at(0, 0, 0), SHAPE)
+    assert cost == Cost(0, 3 * 2 * 64)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.ConvTranspose2d(3, 4, 3, stride=2),
+        lambda: nn.Sequential(nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 2, bias=False)),
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4), nn.SiLU(), nn.MaxPool2d(2)),
+        lambda: nn.Sequential(nn.InstanceNorm2d(3, affine=True), nn.ReLU(), nn.Conv2d(3, 3, 3, groups=3)),
+        lambda: nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.Conv2d(3, 5, (1, 3))),
+        Attention,
+        Einsum,
+    ],
+)
+def test_cost_is_what_torch_counts(make: Callable[[], nn.Module]) -> None:
+    network = make().eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, *SHAPE.input))
+    cost = Grid(make).cost(at(0, 0, 0), SHAPE)
+    assert cost.macs == counter.get_total_flops() / 2 > 0
+    assert cost.parameters == sum(weight.numel() for weight in network.parameters())
+
+
+def test_cost_allocates_nothing() -> None:
+    huge = Grid(lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 10**12, bias=False)))
+    assert huge.cost(at(0, 0, 0), SHAPE) == Cost(192 * 10**12, 192 * 10**12)
+
+
+def test_cost_draws_no_chance() -> None:
+    before = torch.get_rng_state()
+    Grid(lambda: nn.Conv2d(3, 2, 1)).cost(at(0, 0, 0), SHAPE)
+    assert torch.equal(torch.get_rng_state(), before)
