@@ -1,0 +1,1 @@
+"""Conformance suites: inherit one, fill in its fixture, and a plugin is tested like ours (extra `dev`)."""

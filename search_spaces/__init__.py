@@ -1,0 +1,1 @@
+"""The search spaces that come with nas: one module a space, registered as entry points like any plugin."""

@@ -1,0 +1,186 @@
+"""Convolutional networks with skip connections, layer by layer (Zoph & Le, ICLR 2017, §3.2-3.3)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, NamedTuple, final
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from nas.errors import ConfigError
+from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from search_spaces.isomorphism import canonical_order, form
+from search_spaces.operations import conv_bn_relu, image_channels
+
+FIELDS = {"height": "kernels", "width": "kernels", "stride": "strides", "channels": "channels"}
+"""What is chosen of each layer, and the setting that gives the choices."""
+
+Numbers = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+
+_NUMBER = "[1-9][0-9]{0,8}"
+_LAYER = re.compile(f"({_NUMBER})x({_NUMBER})/({_NUMBER}):({_NUMBER})(?:@({_NUMBER}(?:[+]{_NUMBER})*))?")
+
+
+class Layer(NamedTuple):
+    """A convolution and the layers that feed it, counted from 0; none: it sees the image."""
+
+    shape: tuple[int, ...]
+    """Kernel height, kernel width, stride, channels."""
+    sources: tuple[int, ...]
+
+
+@final
+class Chain(SearchSpace):
+    """Layers of convolution, batch norm and ReLU, each fed by any of those before it.
+
+    A layer without a source sees the image. The maps of several sources are concatenated, small ones padded
+    with zeros to the largest. The layers that feed no other are concatenated, and averaged over the map.
+
+    The text form writes a layer as `height x width / stride : channels @ sources`, layers counted from 1:
+    `3x3/2:64,3x3/2:64@1,1x5/1:32@1+2`. The canonical key is the text of a renumbering that depends on the
+    network alone: equal keys if and only if isomorphic.
+    """
+
+    name: ClassVar[str] = "chain"
+
+    def __init__(
+        self,
+        *,
+        layers: Annotated[int, Field(ge=1, le=16, description="number of layers")] = 4,
+        kernels: Annotated[Numbers, Field(description="kernel heights and widths")] = (1, 3, 5),
+        strides: Annotated[Numbers, Field(description="strides")] = (1, 2),
+        channels: Annotated[Numbers, Field(description="numbers of channels")] = (16, 32, 64),
+    ) -> None:
+        settings = {"kernels": kernels, "strides": strides, "channels": channels}
+        for setting, choices in settings.items():
+            if len(set(choices)) < len(choices):
+                raise ConfigError(f"space.{setting}: a choice is given twice (given: {list(choices)})")
+        self._choices = {field: tuple(settings[setting]) for field, setting in FIELDS.items()}
+        self._layers = layers
+        self.decisions = tuple(
+            decision
+            for layer in range(1, layers + 1)
+            for decision in (
+                *(Decision(f"layer{layer}.{field}", choices) for field, choices in self._choices.items()),
+                *(Decision(f"layer{layer}.from{source}", (0, 1)) for source in range(1, layer)),
+            )
+        )
+
+    @property
+    def named(self) -> Mapping[str, Architecture]:
+        """`conv4`: four 3×3 convolutions of stride 2, 64 channels each (Finn et al. 2017, §5.2)."""
+        conv4 = [Layer((3, 3, 2, 64), (layer - 1,) if layer else ()) for layer in range(4)]
+        try:
+            return {"conv4": self.architecture_of(conv4)}
+        except ConfigError:
+            return {}
+
+    def encode(self, architecture: Architecture) -> str:
+        """Return the layers, such as `3x3/2:64,3x3/2:64@1,1x5/1:32@1+2`."""
+        return _text(self.layers_of(architecture))
+
+    def decode(self, text: str) -> Architecture:
+        """Read layers or a name."""
+        if text in self.named:
+            return self.named[text]
+        layers = []
+        for part in text.split(","):
+            match = _LAYER.fullmatch(part)
+            if match is None:
+                example = "3x3/2:64,3x3/2:64@1 (height x width / stride : channels @ sources)"
+                raise self.unreadable(text, f"{self._layers} layers such as {example}")
+            *shape, sources = match.groups()
+            numbers = tuple(int(source) - 1 for source in sources.split("+")) if sources else ()
+            layers.append(Layer(tuple(map(int, shape)), numbers))
+        return self.architecture_of(layers)
+
+    def canonical(self, architecture: Architecture) -> str:
+        """Return the text of the network with its layers renumbered."""
+        shapes, sources = zip(*self.layers_of(architecture), strict=True)
+        order = canonical_order(shapes, sources)
+        return _text([Layer(*vertex) for vertex in form(order, shapes, sources)])
+
+    def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
+        """Build the network.
+
+        Raises:
+            Infeasible: the inputs are no images.
+        """
+        return Network(self.layers_of(architecture), image_channels(shape, self.name))
+
+    def layers_of(self, architecture: Architecture) -> list[Layer]:
+        """Return the layers that an architecture describes."""
+        values = self.values(self.check(architecture))
+        return [
+            Layer(
+                tuple(int(values[f"layer{layer}.{field}"]) for field in FIELDS),
+                tuple(s - 1 for s in range(1, layer) if values[f"layer{layer}.from{s}"]),
+            )
+            for layer in range(1, self._layers + 1)
+        ]
+
+    def architecture_of(self, layers: Sequence[Layer]) -> Architecture:
+        """Return the architecture with these layers.
+
+        Raises:
+            ConfigError: the space has none.
+        """
+        if len(layers) != self._layers:
+            raise ConfigError(f"{len(layers)} layers where setting `space.layers` asks for {self._layers}.")
+        choices: list[int] = []
+        for number, layer in enumerate(layers, 1):
+            for (field, allowed), value in zip(self._choices.items(), layer.shape, strict=True):
+                if value not in allowed:
+                    raise ConfigError(
+                        f"Layer {number} has {field} {value}; setting `space.{FIELDS[field]}` allows "
+                        f"{', '.join(map(str, allowed))}."
+                    )
+                choices.append(allowed.index(value))
+            if list(layer.sources) != sorted(set(layer.sources) & set(range(number - 1))):
+                raise ConfigError(
+                    f"The sources of layer {number} must be layers before it, ascending and each once."
+                )
+            choices += [int(source in layer.sources) for source in range(number - 1)]
+        return Architecture(self.name, tuple(choices))
+
+
+def _text(layers: Sequence[Layer]) -> str:
+    parts = []
+    for (height, width, stride, channels), sources in layers:
+        fed = "@" + "+".join(str(source + 1) for source in sources) if sources else ""
+        parts.append(f"{height}x{width}/{stride}:{channels}{fed}")
+    return ",".join(parts)
+
+
+@final
+class Network(nn.Module):
+    """Wired layers: `[B, in_channels, H, W]` to `[B, out_features]`."""
+
+    def __init__(self, layers: Sequence[Layer], in_channels: int) -> None:
+        super().__init__()
+        self.sources = tuple(layer.sources for layer in layers)
+        self.ends = tuple(sorted(set(range(len(layers))).difference(*self.sources)))
+        """The layers that feed no other."""
+        widths = [layer.shape[-1] for layer in layers]
+        self.out_features = sum(widths[end] for end in self.ends)
+        self.layers = nn.ModuleList()
+        for (height, width, stride, channels), sources in layers:
+            fan_in = sum(widths[source] for source in sources) if sources else in_channels
+            self.layers.append(conv_bn_relu(fan_in, channels, (height, width), stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features of a batch."""
+        maps: list[Tensor] = []
+        for layer, sources in zip(self.layers, self.sources, strict=True):
+            maps.append(layer(join([maps[source] for source in sources]) if sources else x))
+        return join([maps[end] for end in self.ends]).mean((2, 3))
+
+
+def join(maps: Sequence[Tensor]) -> Tensor:
+    """Concatenate maps `[B, C, H, W]`, padded with zeros at the bottom and right to the largest H and W."""
+    height, width = (max(m.shape[axis] for m in maps) for axis in (2, 3))
+    return torch.cat([F.pad(m, (0, width - m.shape[3], 0, height - m.shape[2])) for m in maps], 1)

@@ -1,0 +1,130 @@
+"""NAS-Bench-201 (Dong & Yang, ICLR 2020): one cell of four nodes and five operations, 15,625 encodings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, final
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from nas.errors import Infeasible
+from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from search_spaces.cells import OPERATIONS, PAIRS, Cell, edges_of, expression, operation, representative
+from search_spaces.operations import Backbone, image_channels, relu_conv_bn
+
+RESNET = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|"
+"""The residual block, the paper's hand-made reference."""
+
+_EDGE = "(" + "|".join(OPERATIONS) + ")~"
+_NODES = dict.fromkeys(node for _, node in PAIRS)
+_CELL = re.compile(
+    r"\+".join(r"\|" + "".join(rf"{_EDGE}{s}\|" for s, end in PAIRS if end == node) for node in _NODES)
+)
+
+
+@final
+class NasBench201(SearchSpace):
+    """The cells of NAS-Bench-201, written in its published strings.
+
+    A stem; three stages of cells with C, 2C and 4C channels, a residual block of stride 2 between two stages;
+    batch norm, ReLU and global average pooling (§2.1). The paper's networks have C = 16 and 5 cells a stage;
+    the defaults suit few-shot tasks on 28×28 images, where a trial takes seconds.
+
+    The canonical key is the paper's test of isomorphism, with 6,466 groups. It does not tell one convolution
+    used twice from two convolutions that see the same input, so each group is built as one network: its cell
+    with the most convolutions, without dead edges. With `prune=False` each of the 15,625 cells is built as
+    published and is a group of its own.
+    """
+
+    name: ClassVar[str] = "nasbench201"
+    decisions = tuple(Decision(f"node{node}.from{source}", OPERATIONS) for source, node in PAIRS)
+
+    def __init__(
+        self,
+        *,
+        channels: Annotated[int, Field(ge=1, description="channels C of the first stage")] = 8,
+        cells: Annotated[int, Field(ge=1, description="cells in each of the three stages")] = 1,
+        prune: Annotated[
+            bool, Field(description="fold isomorphic cells and leave out dead edges; false: as published")
+        ] = True,
+    ) -> None:
+        self.channels = channels
+        self.cells = cells
+        self.prune = prune
+
+    @property
+    def named(self) -> Mapping[str, Architecture]:
+        """The residual block as `resnet`."""
+        return {"resnet": self._parse(RESNET)}
+
+    def encode(self, architecture: Architecture) -> str:
+        """Return the published string: `|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|`."""
+        nodes = dict.fromkeys(_NODES, "|")
+        for (source, node), chosen in zip(PAIRS, self._operations(architecture), strict=True):
+            nodes[node] += f"{chosen}~{source}|"
+        return "+".join(nodes.values())
+
+    def decode(self, text: str) -> Architecture:
+        """Read a published string or a name."""
+        return self.named.get(text) or self._parse(text)
+
+    def canonical(self, architecture: Architecture) -> str:
+        """Return the output as an expression in the input, or the published string if nothing is folded."""
+        return expression(self._operations(architecture)) if self.prune else self.encode(architecture)
+
+    def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
+        """Build the network, cells with equal operations and their own weights.
+
+        Raises:
+            Infeasible: the inputs are no images, or the pruned cell is zero whatever its input.
+        """
+        in_channels = image_channels(shape, self.name)
+        operations = self._operations(architecture)
+        edges = representative(operations) if self.prune else edges_of(operations)
+        if self.prune and not edges:
+            raise Infeasible(
+                f"The cell '{self.encode(architecture)}' is zero: every path from its input to its output "
+                "meets a 'none'."
+            )
+        widths = (self.channels, 2 * self.channels, 4 * self.channels)
+        body: list[nn.Module] = [
+            nn.Conv2d(in_channels, self.channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(self.channels),
+        ]
+        for stage, width in enumerate(widths):
+            if stage:
+                body.append(Reduction(widths[stage - 1], width))
+            for _ in range(self.cells):
+                body.append(Cell(edges, [operation(edge.operation, width) for edge in edges]))
+        body += [nn.BatchNorm2d(widths[-1]), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        return Backbone(nn.Sequential(*body), widths[-1])
+
+    def _operations(self, architecture: Architecture) -> tuple[str, ...]:
+        return tuple(OPERATIONS[choice] for choice in self.check(architecture).choices)
+
+    def _parse(self, text: str) -> Architecture:
+        match = _CELL.fullmatch(text)
+        if match is None:
+            raise self.unreadable(text, f"a string such as '{RESNET}', of {', '.join(OPERATIONS)}")
+        return Architecture(self.name, tuple(map(OPERATIONS.index, match.groups())))
+
+
+@final
+class Reduction(nn.Module):
+    """The residual block between two stages: `[B, C, H, W]` to `[B, out, ⌈H/2⌉, ⌈W/2⌉]`."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            relu_conv_bn(channels, out_channels, 3, stride=2), relu_conv_bn(out_channels, out_channels, 3)
+        )
+        self.shortcut = nn.Sequential(
+            nn.AvgPool2d(2, stride=2, ceil_mode=True), nn.Conv2d(channels, out_channels, 1, bias=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum of both branches."""
+        total: Tensor = self.residual(x) + self.shortcut(x)
+        return total

@@ -1,0 +1,169 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from pydantic import Field
+
+from nas.errors import ConfigError, PluginError, UnknownName
+from nas.plugins import GROUPS, find, installed, load, resolve, settings
+
+SOURCE = """
+class Third:
+    def __init__(self, *, width: int = 3) -> None:
+        self.width = width
+
+instance = Third()
+"""
+
+ENTRY_POINTS = """
+[nas.search_spaces]
+sound = third_party_spaces:Third
+absent = third_party_spaces:Fourth
+missing = no_such_module_anywhere:Third
+raising = third_party_broken:Third
+object = third_party_spaces:instance
+"""
+
+
+class Example:
+    def __init__(
+        self,
+        space: str,
+        *,
+        ways: Annotated[int, Field(ge=2, description="classes of a task")] = 5,
+        rate: float,
+        sizes: tuple[int, ...] = (1, 2),
+    ) -> None:
+        pass
+
+
+@pytest.fixture
+def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A distribution with a sound space and four broken ones."""
+    (tmp_path / "third_party_spaces.py").write_text(SOURCE)
+    (tmp_path / "third_party_broken.py").write_text("1 / 0")
+    info = tmp_path / "third_party-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    installed.cache_clear()
+    yield
+    installed.cache_clear()
+
+
+def test_groups_are_sorted_by_name_and_nothing_is_imported() -> None:
+    for kind in GROUPS:
+        plugins = installed(kind)
+        assert list(plugins) == sorted(plugins)
+        assert all(plugin.kind == kind and plugin.name == name for name, plugin in plugins.items())
+    assert {"chain", "mlp", "nasbench201"} <= set(installed("space"))
+
+
+@pytest.mark.usefixtures("third_party")
+def test_a_third_party_plugin_is_like_any_other() -> None:
+    assert load("space", "sound")().width == 3
+    assert installed("space")["sound"].distribution == "third-party"
+    assert "chain" in installed("space")
+
+
+@pytest.mark.usefixtures("third_party")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "absent",
+            r"The space 'absent' \(third_party_spaces:Fourth, from third-party\) .*no attribute 'Fourth'",
+        ),
+        (
+            "missing",
+            "'missing'.*cannot be loaded: ModuleNotFoundError: No module named 'no_such_module_anywhere'",
+        ),
+        ("raising", "'raising'.*cannot be loaded: ZeroDivisionError: division by zero"),
+        ("object", "The space 'object' .* is no class"),
+    ],
+)
+def test_a_broken_plugin_is_listed_and_named_when_loaded(name: str, message: str) -> None:
+    assert name in installed("space")
+    with pytest.raises(PluginError, match=message):
+        load("space", name)
+    assert load("space", "chain").name == "chain"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        (
+            "space",
+            "nasbench",
+            "Unknown space 'nasbench'. Did you mean 'nasbench201'. Allowed: chain, mlp, nasb",
+        ),
+        (
+            "learner",
+            "protypical",
+            "Unknown learner 'protypical'. Did you mean 'prototypical'. Allowed: maml, p",
+        ),
+        ("controller", "??", "Unknown controller '..'. Allowed: evolution, fixed, random"),
+    ],
+)
+def test_an_unknown_name_is_met_with_the_nearest_one_and_all_allowed(
+    kind: str, name: str, message: str
+) -> None:
+    with pytest.raises(UnknownName, match=message):
+        find(kind, name)
+
+
+@pytest.mark.usefixtures("third_party")
+def test_a_path_needs_no_entry_point() -> None:
+    assert load("space", "third_party_spaces:Third") is load("space", "sound")
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("no_such_module_anywhere:Third", "No module named"),
+        ("search_spaces.chain:Chian", "no attribute 'Chian'"),
+        ("search_spaces.chain:", "AttributeError"),
+        (":Chain", "ValueError"),
+        ("search_spaces.chain:join", "is no class"),
+    ],
+)
+def test_a_wrong_path_is_a_plugin_error(path: str, error: str) -> None:
+    with pytest.raises(PluginError, match=error):
+        load("space", path)
+
+
+def test_settings_are_the_keyword_only_parameters() -> None:
+    fields = settings(Example)
+    assert list(fields) == ["ways", "rate", "sizes"]
+    assert fields["ways"].description == "classes of a task"
+    assert fields["rate"].is_required()
+
+
+def test_resolved_settings_are_complete_and_plain() -> None:
+    resolved = resolve(Example, {"rate": 1, "sizes": [3]}, "tasks")
+    assert resolved == {"ways": 5, "rate": 1.0, "sizes": [3]}
+    assert isinstance(resolved["rate"], float)
+    assert resolve(Example, resolved, "tasks") == resolved
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rate": 1, "ways": 1}, r"tasks.ways: Input should be greater than or equal to 2 \(given: 1\)"),
+        ({"rate": "fast"}, r"tasks.rate: .*valid number.* \(given: 'fast'\)"),
+        ({"rate": 1, "sizes": [1, "x"]}, r"tasks.sizes.1: .*valid integer.* \(given: 'x'\)"),
+        ({}, "tasks.rate: Field required$"),
+        ({"ways": 1}, r"tasks.ways: [^\n]*\ntasks.rate: Field required"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_section(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve(Example, given, "tasks")
+
+
+@pytest.mark.parametrize("wrong", ["way", "space", "WAYS"])
+def test_an_unknown_setting_is_met_with_the_nearest_one(wrong: str) -> None:
+    with pytest.raises(UnknownName, match=rf"Unknown setting of tasks '{wrong}'.*Allowed: rate, sizes, ways"):
+        resolve(Example, {"rate": 1, wrong: 3}, "tasks")

@@ -1,0 +1,239 @@
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nas.plugins import installed, load, resolve, settings
+from nas.space import Architecture, Cost, Decision, SearchSpace, TaskShape
+from nas.testing.spaces import SpaceSuite
+from nas.testing.toys import Toy
+
+IMAGE = TaskShape((1, 12, 12), 5)
+VECTOR = TaskShape((3,), 1)
+
+
+class TestInstalledSpaces(SpaceSuite):
+    @pytest.fixture(params=["toy", *installed("space")])
+    def space(self, request: pytest.FixtureRequest) -> SearchSpace:
+        cls = Toy if request.param == "toy" else load("space", request.param)
+        return cls(**resolve(cls, {}, "space"))
+
+    @pytest.fixture
+    def shape(self, space: SearchSpace) -> TaskShape:
+        return VECTOR if space.name == "mlp" else IMAGE
+
+
+@pytest.mark.parametrize("name", installed("space"))
+def test_a_space_has_the_name_it_is_registered_under(name: str) -> None:
+    assert load("space", name).name == name
+
+
+@pytest.mark.parametrize("name", installed("space"))
+def test_every_setting_is_described(name: str) -> None:
+    for setting, field in settings(load("space", name)).items():
+        assert field.description, setting
+
+
+# The suite itself: each way to break a promise fails its test
+
+
+class Suite(SpaceSuite):
+    space = shape = None
+
+
+class Linear(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+        self.out_features = outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x.flatten(1))
+
+
+class Sound(SearchSpace):
+    name = "sound"
+    decisions = (Decision("width", (2, 4, 8)), Decision("dead", ("a", "b")), Decision("more", (0, 1)))
+
+    def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
+        values = self.values(self.check(architecture))
+        return Linear(int(np.prod(shape.input)), int(values["width"]) + int(values["more"]))
+
+    def canonical(self, architecture: Architecture) -> str:
+        width, _, more = self.check(architecture).choices
+        return f"{width}+{more}"
+
+    @property
+    def named(self) -> dict[str, Architecture]:
+        return {"least": Architecture(self.name, (0, 0, 0))}
+
+
+class SameName(Sound):
+    decisions = (Decision("width", (2, 4, 8)), Decision("dead", ("a", "b")), Decision("dead", (0, 1)))
+
+
+class NarrowSample(Sound):
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        return Architecture(self.name, (0, *super().sample(rng).choices[1:]))
+
+
+class UnseededSample(Sound):
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        return super().sample(np.random.default_rng())
+
+
+class LossyText(Sound):
+    def encode(self, architecture: Architecture) -> str:
+        width, _, more = super().encode(architecture).split(".")
+        return f"{width}.0.{more}"
+
+
+class CarelessDecode(Sound):
+    def decode(self, text: str) -> Architecture:
+        return self.check(Architecture(self.name, tuple(map(int, text.split(".")))))
+
+
+class LenientDecode(Sound):
+    def decode(self, text: str) -> Architecture:
+        try:
+            return super().decode(text)
+        except Exception:
+            return Architecture(self.name, (9, 9, 9))
+
+
+class Unchecked(Sound):
+    def check(self, architecture: Architecture) -> Architecture:
+        return architecture
+
+
+class Misnamed(Sound):
+    def decode(self, text: str) -> Architecture:
+        return super().decode("0.0.1" if text == "least" else text)
+
+
+class IdleMutation(Sound):
+    def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        return architecture
+
+
+class WildMutation(Sound):
+    def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        return super().mutate(super().mutate(architecture, rng), rng)
+
+
+class InventiveCrossover(Sound):
+    def crossover(self, a: Architecture, b: Architecture, rng: np.random.Generator) -> Architecture:
+        return self.mutate(super().crossover(a, b, rng), rng)
+
+
+class FewNeighbours(Sound):
+    def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
+        yield from list(super().neighbours(architecture))[1:]
+
+
+class ColdOneHot(Sound):
+    def one_hot(self, architecture: Architecture) -> Any:
+        return super().one_hot(architecture) * 0
+
+
+class HashedKey(Sound):
+    def canonical(self, architecture: Architecture) -> str:
+        return str(hash(super().canonical(architecture)))
+
+
+class CoarseKey(Sound):
+    def canonical(self, architecture: Architecture) -> str:
+        return super().canonical(architecture)[0]
+
+
+class WrongWidth(Sound):
+    def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
+        network = super().build(architecture, shape)
+        network.out_features = 1
+        return network
+
+
+class Infinite(Sound):
+    def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
+        network = super().build(architecture, shape)
+        nn.init.constant_(network.linear.bias, float("inf"))
+        return network
+
+
+class Unseeded(Sound):
+    def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
+        network = super().build(architecture, shape)
+        nn.init.normal_(network.linear.weight, generator=torch.Generator().manual_seed(torch.seed()))
+        return network
+
+
+class Constant(Sound):
+    def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
+        network = super().build(architecture, shape)
+        for weight in network.parameters():
+            nn.init.zeros_(weight)
+        return network
+
+
+class CheapCost(Sound):
+    def cost(self, architecture: Architecture, shape: TaskShape) -> Cost:
+        return super().cost(architecture, shape)._replace(macs=1)
+
+
+class OneShape(Sound):
+    def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
+        network = super().build(architecture, shape)
+        network.linear = nn.Linear(3, network.out_features)
+        return network
+
+
+BROKEN = [
+    (SameName, "decisions"),
+    (NarrowSample, "sample"),
+    (UnseededSample, "sample"),
+    (LossyText, "text"),
+    (CarelessDecode, "garbage"),
+    (CarelessDecode, "refuses"),
+    (LenientDecode, "garbage"),
+    (LenientDecode, "refuses"),
+    (Unchecked, "foreign"),
+    (Misnamed, "named"),
+    (IdleMutation, "mutate"),
+    (WildMutation, "mutate"),
+    (InventiveCrossover, "crossover"),
+    (FewNeighbours, "neighbours"),
+    (ColdOneHot, "one_hot"),
+    (HashedKey, "canonical_elsewhere"),
+    (CoarseKey, "equal_keys_equal_networks"),
+    (WrongWidth, "build"),
+    (Infinite, "build"),
+    (Unseeded, "build_is_seeded"),
+    (Constant, "build_is_seeded"),
+    (CheapCost, "cost"),
+    (OneShape, "any_shape"),
+]
+
+
+def conforms(space: SearchSpace, test: str) -> bool:
+    arguments = {"space": space, "shape": VECTOR, "example": (6,)}
+    method = getattr(Suite(), f"test_{test}")
+    try:
+        method(**{name: arguments[name] for name in method.__annotations__ if name in arguments})
+    except (Exception, pytest.fail.Exception):
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("broken", "test"), BROKEN)
+def test_the_suite_notices(broken: type[Sound], test: str, monkeypatch, pytestconfig) -> None:
+    monkeypatch.syspath_prepend(pytestconfig.rootpath)  # another process imports this module
+    assert conforms(Sound(), test)
+    assert not conforms(broken(), test)
+
+
+def test_every_promise_can_be_broken() -> None:
+    tests = {name.removeprefix("test_") for name in dir(SpaceSuite) if name.startswith("test_")}
+    assert {test for _, test in BROKEN} == tests
