@@ -1,0 +1,1 @@
+"""Controllers: one file each, loaded through the entry points `nas.controllers`."""

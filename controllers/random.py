@@ -1,0 +1,26 @@
+"""Random search: what every other controller has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+
+from nas.controller import Controller, Evaluate, Outcome
+from nas.space import Architecture, SearchSpace
+
+
+@final
+class Random(Controller):
+    """Draws every choice uniformly and independently, and learns nothing."""
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        self._space = space
+
+    def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:
+        """Propose a uniform sample of the space."""
+        return Evaluate(self._space.sample(rng))
+
+    def observe(self, number: int, outcome: Outcome) -> None:
+        """Learn nothing."""

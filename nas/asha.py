@@ -1,0 +1,77 @@
+"""Asynchronous successive halving: stop what does worse than most did after as much training.
+
+Ray Tune has this as `AsyncHyperBandScheduler`, and the decisions here equal its own. It is written again
+because a search resumes from the database alone: when the driver restarts, Tune's scheduler forgets its rungs
+and so stops fewer trials, while these are filled again from the stored scores. And the inline executor runs
+without Ray.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, final
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Asha(BaseModel):
+    """Settings of asynchronous successive halving (Li et al. 2020, arXiv 1810.05934, §3).
+
+    This is the variant of one bracket that stops trials instead of pausing and promoting them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    minimum: Annotated[
+        int | None, Field(ge=1, description="training episodes before the first rung; default: budget / eta²")
+    ] = None
+    eta: Annotated[int, Field(ge=2, description="reduction factor: about one in eta goes on at a rung")] = 4
+
+    def rungs(self, budget: int) -> tuple[int, ...]:
+        """Return the training episodes at which trials are judged: minimum·etaᵏ below `budget`, ascending."""
+        rungs = []
+        step = self.minimum or max(1, budget // self.eta**2)
+        while step < budget:
+            rungs.append(step)
+            step *= self.eta
+        return tuple(rungs)
+
+
+@final
+class AshaState:
+    """What trials have scored at each rung, which decides whether the next one goes on.
+
+    A score belongs to the last rung at or before its step, for a meta-batch may carry a trial past a rung: a
+    trial is to be reported once after each rung that it passes. A score at the full budget is at no rung.
+    """
+
+    def __init__(self, asha: Asha, budget: int) -> None:
+        self._percentile = 100 * (1 - 1 / asha.eta)
+        self._budget = budget
+        self._scores: dict[int, list[float]] = {rung: [] for rung in asha.rungs(budget)}
+
+    def report(self, step: int, score: float) -> bool:
+        """Return whether a trial should go on, and record its score.
+
+        It stops when its score is below the 100·(1 − 1/eta)th percentile (interpolated) of those recorded at
+        the rung before it, or is not finite. The first trial at a rung goes on.
+
+        Args:
+            step: training episodes behind the trial.
+            score: on the validation tasks; higher is better.
+        """
+        scores = self._at(step)
+        cutoff = float(np.percentile(scores, self._percentile)) if scores else -math.inf
+        self.record(step, score)
+        return math.isfinite(score) and score >= cutoff
+
+    def record(self, step: int, score: float) -> None:
+        """Record a score that was judged before: a resumed search replays its measurements."""
+        if math.isfinite(score):
+            self._at(step).append(score)
+
+    def _at(self, step: int) -> list[float]:
+        """Return the scores of the last rung at or before `step`; before the first and at the end, none."""
+        passed = [rung for rung in self._scores if rung <= step < self._budget]
+        return self._scores[passed[-1]] if passed else []

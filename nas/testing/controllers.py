@@ -1,0 +1,246 @@
+"""What every controller promises, as a suite of tests; and a search in memory to try one with."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import pickle
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nas.controller import Controller, Evaluate, Outcome, Proposal, Reject, Reuse, Score, State
+from nas.space import Architecture, SearchSpace
+
+Make = Callable[[int], Controller]
+"""From a seed to a new controller."""
+
+Evaluation = Callable[[int, Architecture], Outcome]
+"""From a trial's number and its architecture to a final outcome."""
+
+ENDINGS = (State.COMPLETED, State.COMPLETED, State.STOPPED, State.FAILED, State.INFEASIBLE)
+
+_SEARCHES: dict[str, Any] = {
+    "seed": st.integers(0, 2**32 - 1),
+    "trials": st.integers(1, 40),
+    "workers": st.integers(1, 5),
+}
+_quick = settings(
+    max_examples=10,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One call of `propose`: with what, after how many outcomes, and the answer."""
+
+    number: int
+    pending: tuple[Architecture, ...]
+    observed: int
+    proposal: Proposal | None
+
+
+@dataclass(slots=True)
+class Run:
+    """What happened in a search: every question in order, and every outcome in the order observed."""
+
+    asked: list[Asked] = field(default_factory=list)
+    history: list[tuple[int, Outcome]] = field(default_factory=list)
+
+    @property
+    def proposals(self) -> list[Proposal]:
+        """The proposals by trial number."""
+        return [question.proposal for question in self.asked if question.proposal is not None]
+
+    @property
+    def best(self) -> Outcome:
+        """The outcome with the highest score."""
+        return max((o for _, o in self.history if o.score), key=lambda outcome: value(outcome))
+
+
+def value(outcome: Outcome) -> float:
+    """Return an outcome's score, which it must have."""
+    assert outcome.score is not None
+    return outcome.score.value
+
+
+def generator(seed: int, number: int) -> np.random.Generator:
+    """Return the generator that trial `number` of a search draws from."""
+    return np.random.default_rng([seed, number])
+
+
+def completed(score: Callable[[Architecture], float]) -> Evaluation:
+    """Return the evaluation that completes every trial with a score of its architecture alone."""
+    return lambda _, architecture: Outcome(
+        State.COMPLETED, architecture, Score(score(architecture), ci95=0.0, episodes=1)
+    )
+
+
+def mixed(seed: int, endings: Sequence[State] = ENDINGS) -> Evaluation:
+    """Return an evaluation that ends trials in any of `endings`, with coarse random scores: many tie."""
+
+    def evaluate(number: int, architecture: Architecture) -> Outcome:
+        rng = np.random.default_rng([seed, number, 1])
+        state = endings[int(rng.integers(len(endings)))]
+        if state in (State.COMPLETED, State.STOPPED):
+            return Outcome(state, architecture, Score(round(float(rng.random()), 1), 0.1, 10))
+        return Outcome(state, architecture, error="by chance")
+
+    return evaluate
+
+
+def simulate(
+    controller: Controller, evaluate: Evaluation, *, trials: int, seed: int = 0, workers: int = 1
+) -> Run:
+    """Run a search in memory; with several workers, trials end in a random order.
+
+    Raises:
+        AssertionError: the controller waits though nothing is pending.
+    """
+    run, running = Run(), dict[int, Architecture]()
+    scores: dict[int, Score | None] = {}
+    order = np.random.default_rng(seed)
+
+    def observe(number: int, outcome: Outcome) -> None:
+        run.history.append((number, outcome))
+        scores[number] = outcome.score
+        controller.observe(number, outcome)
+
+    number, waiting = 0, False
+    while number < trials or running:
+        if number < trials and len(running) < workers and not waiting:
+            pending = tuple(running.values())
+            proposal = controller.propose(number, pending, generator(seed, number))
+            run.asked.append(Asked(number, pending, len(run.history), proposal))
+            match proposal:
+                case None:
+                    assert running, f"Trial {number} waits for a result, but nothing is pending."
+                    waiting = True
+                    continue
+                case Evaluate(architecture):
+                    running[number] = architecture
+                case Reuse(architecture, trial):
+                    observe(number, Outcome(State.REUSED, architecture, scores[trial], reused=trial))
+                case Reject(architecture, reason):
+                    observe(number, Outcome(State.INFEASIBLE, architecture, error=reason))
+            number += 1
+        else:
+            ended = list(running)[int(order.integers(len(running)))]
+            observe(ended, evaluate(ended, running.pop(ended)))
+            waiting = False
+    return run
+
+
+class ControllerSuite(ABC):
+    """Tests that a controller passes on any space. Inherit it and say how yours is made.
+
+    ```python
+    class TestMine(ControllerSuite):
+        @pytest.fixture
+        def space(self):
+            return Toy()
+
+        @pytest.fixture
+        def make(self, space):
+            return lambda seed: Mine(space, seed, population=4)
+    ```
+
+    Choose settings that let it learn within some twenty trials.
+    """
+
+    @abstractmethod
+    def space(self) -> SearchSpace:
+        """Fixture: the space to search."""
+
+    @abstractmethod
+    def make(self, space: SearchSpace) -> Make:
+        """Fixture: a function from a seed to a new controller."""
+
+    @_quick
+    @given(**_SEARCHES)
+    def test_proposals_are_valid(
+        self, space: SearchSpace, make: Make, seed: int, trials: int, workers: int
+    ) -> None:
+        """Each is an architecture of the space that survives as a text in JSON."""
+        run = simulate(make(seed), mixed(seed), trials=trials, seed=seed, workers=workers)
+        assert len(run.proposals) == len(run.history) == trials
+        for proposal in run.proposals:
+            architecture = space.check(proposal.architecture)
+            assert all(type(choice) is int for choice in architecture.choices)
+            assert space.decode(json.loads(json.dumps(space.encode(architecture)))) == architecture
+
+    @_quick
+    @given(**_SEARCHES)
+    def test_propose_is_pure(self, make: Make, seed: int, trials: int, workers: int) -> None:
+        """It answers equal questions equally, changes no state and draws from the given generator alone."""
+        simulate(_Watched(make(seed)), mixed(seed), trials=trials, seed=seed, workers=workers)
+
+    @_quick
+    @given(**_SEARCHES, cut=st.floats(0, 1))
+    def test_replay_resumes(self, make: Make, seed: int, trials: int, workers: int, cut: float) -> None:
+        """A new instance that observes the history up to any point goes on exactly as the first did."""
+        run = simulate(make(seed), mixed(seed), trials=trials, seed=seed, workers=workers)
+        resumed, observed = make(seed), 0
+        for asked in run.asked:
+            if asked.observed < int(cut * len(run.history)):
+                continue
+            for number, outcome in run.history[observed : asked.observed]:
+                resumed.observe(number, outcome)
+            observed = asked.observed
+            again = resumed.propose(asked.number, asked.pending, generator(seed, asked.number))
+            assert again == asked.proposal
+
+    @pytest.mark.parametrize("state", [State.STOPPED, State.FAILED, State.INFEASIBLE])
+    def test_survives_bad_trials(self, make: Make, state: State) -> None:
+        """It goes on proposing when every trial ends badly."""
+        run = simulate(make(0), mixed(0, [state]), trials=40, workers=3)
+        assert len(run.proposals) == 40
+
+
+@final
+class _Watched(Controller):
+    """Asks the inner controller everything twice, and asserts that `propose` leaves no trace."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+
+    def propose(
+        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
+    ) -> Proposal | None:
+        before = _state(self._controller), _global_chance()
+        answer = self._controller.propose(number, pending, copy.deepcopy(rng))
+        assert (_state(self._controller), _global_chance()) == before
+        assert self._controller.propose(number, pending, rng) == answer
+        return answer
+
+    def observe(self, number: int, outcome: Outcome) -> None:
+        self._controller.observe(number, outcome)
+
+
+class _Pickler(pickle.Pickler):
+    """Leaves spaces out: what they cache is no state of a controller."""
+
+    def persistent_id(self, obj: object) -> str | None:
+        return obj.name if isinstance(obj, SearchSpace) else None
+
+
+def _state(controller: Controller) -> bytes:
+    stream = io.BytesIO()
+    _Pickler(stream).dump(controller)
+    return stream.getvalue()
+
+
+def _global_chance() -> tuple[object, ...]:
+    state = np.random.get_state(legacy=False)  # noqa: NPY002
+    return random.getstate(), pickle.dumps(state), torch.get_rng_state().tolist()

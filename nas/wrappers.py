@@ -1,0 +1,121 @@
+"""Controllers around a controller: skip what is known, reject what costs too much."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+
+from nas.controller import Controller, Evaluate, Outcome, Proposal, Reject, Reuse, State
+from nas.errors import Infeasible
+from nas.space import Architecture, Cost, SearchSpace, TaskShape
+
+REDRAWS = 100
+"""Proposals asked of the inner controller, all from one generator, before a wrapper gives up."""
+
+
+@final
+class Deduplicated(Controller):
+    """Trains no network twice: equal canonical keys share one score.
+
+    A network that an earlier trial completed is proposed as `Reuse` of that trial; one that runs now is drawn
+    again, and where nothing else comes up the search waits. Other outcomes are not worth reusing: a stopped
+    trial's score belongs to a smaller budget, and one that failed may succeed.
+    """
+
+    def __init__(self, controller: Controller, space: SearchSpace) -> None:
+        self._controller = controller
+        self._space = space
+        self._completed: dict[str, int] = {}
+
+    def propose(
+        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
+    ) -> Proposal | None:
+        """Propose what the inner controller does, unless that network is known or running."""
+        running = {self._space.canonical(architecture) for architecture in pending}
+        for _ in range(REDRAWS):
+            proposal = self._controller.propose(number, pending, rng)
+            if not isinstance(proposal, Evaluate):
+                return proposal
+            key = self._space.canonical(proposal.architecture)
+            if key in self._completed:
+                return Reuse(proposal.architecture, self._completed[key])
+            if key not in running:
+                return proposal
+        return None
+
+    def observe(self, number: int, outcome: Outcome) -> None:
+        """Remember the first trial that completed each network; tell the inner controller everything."""
+        if outcome.state is State.COMPLETED:
+            self._completed.setdefault(self._space.canonical(outcome.architecture), number)
+        self._controller.observe(number, outcome)
+
+
+@final
+class Constrained(Controller):
+    """Lets through only networks that can be built for the task and keep within the limits.
+
+    Any other is drawn again; where none fits in `REDRAWS` draws, the last becomes a `Reject` that says which
+    limit it breaks and by how much.
+
+    Args:
+        controller: who proposes.
+        space: builds the backbones that are counted.
+        shape: the task's.
+        max_parameters: trainable weights of the backbone at most.
+        max_macs: multiply-accumulates of the backbone for one example at most.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        space: SearchSpace,
+        shape: TaskShape,
+        max_parameters: int | None = None,
+        max_macs: int | None = None,
+    ) -> None:
+        self._controller = controller
+        self._space = space
+        self._shape = shape
+        self._limits = {"parameters": max_parameters, "macs": max_macs}
+        self._reasons: dict[str, str | None] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_reasons": {}}  # a memo of pure values, no part of the state
+
+    def propose(
+        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
+    ) -> Proposal | None:
+        """Propose the inner controller's first draw that breaks no limit, or reject its last."""
+        for _ in range(REDRAWS):
+            proposal = self._controller.propose(number, pending, rng)
+            if not isinstance(proposal, Evaluate):
+                return proposal
+            reason = self._reason(proposal.architecture)
+            if reason is None:
+                return proposal
+            rejected = Reject(proposal.architecture, reason)
+        return rejected
+
+    def observe(self, number: int, outcome: Outcome) -> None:
+        """Tell the inner controller."""
+        self._controller.observe(number, outcome)
+
+    def _reason(self, architecture: Architecture) -> str | None:
+        """Return why the architecture is out, None if it is not; each network is counted once."""
+        key = self._space.canonical(architecture)
+        if key not in self._reasons:
+            try:
+                self._reasons[key] = self._excess(self._space.cost(architecture, self._shape))
+            except Infeasible as error:
+                self._reasons[key] = str(error)
+        return self._reasons[key]
+
+    def _excess(self, cost: Cost) -> str | None:
+        broken = [
+            f"{used} {unit}, {used - limit} more than constraints.max_{unit} = {limit}"
+            for unit, used in cost._asdict().items()
+            if (limit := self._limits[unit]) is not None and used > limit
+        ]
+        return "; ".join(broken) or None
