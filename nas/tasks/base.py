@@ -1,0 +1,121 @@
+"""Episodes and the sources that sample them."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from nas.space import TaskShape
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+EPISODE_LIST_SEED = 2019
+"""Seeds the fixed list of validation (and test) episodes: the same for every trial of every search."""
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A batch of T tasks, each a support set to learn from and a query set to be judged on.
+
+    Attributes:
+        support_x: `[T, S, *input]`, float32; S = ways · shots, ordered class by class.
+        support_y: `[T, S]` int64 labels in `[0, ways)`, or `[T, S, outputs]` float32 targets in regression.
+        query_x: `[T, Q, *input]`; Q = ways · queries.
+        query_y: like `support_y`.
+        ways: classes of each task; 0 in regression.
+        shots: support examples of each class.
+        classes: `[T, ways]` which classes of the split were drawn, for audit; `[T, 0]` in regression.
+    """
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+    ways: int
+    shots: int
+    classes: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return T, the number of tasks."""
+        return len(self.support_x)
+
+    def __iter__(self) -> Iterator[Episode]:
+        """Yield the tasks one by one, each an episode with T = 1."""
+        for t in range(len(self)):
+            one = slice(t, t + 1)
+            yield Episode(
+                self.support_x[one],
+                self.support_y[one],
+                self.query_x[one],
+                self.query_y[one],
+                self.ways,
+                self.shots,
+                self.classes[one],
+            )
+
+    @property
+    def regression(self) -> bool:
+        """Whether the targets are real numbers."""
+        return self.query_y.is_floating_point()
+
+    def to(self, device: torch.device) -> Episode:
+        """Return the episode with its tensors on `device`."""
+        return replace(
+            self,
+            support_x=self.support_x.to(device, non_blocking=True),
+            support_y=self.support_y.to(device, non_blocking=True),
+            query_x=self.query_x.to(device, non_blocking=True),
+            query_y=self.query_y.to(device, non_blocking=True),
+        )
+
+
+class TaskSource(ABC):
+    """A distribution of few-shot tasks, split into training, validation and test classes.
+
+    A concrete source sets `name` and takes keyword-only arguments alone: they are its settings, and `ways`,
+    `shots` and `queries` are among them where it classifies. It reads or draws its data in the constructor
+    and keeps it in numpy arrays, so that workers on one node share a single copy; it is picklable.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def shape(self) -> TaskShape:
+        """What a network must fit."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """The task in a few words, such as `omniglot 20-way 1-shot`."""
+
+    @abstractmethod
+    def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
+        """Draw `tasks` tasks from a split; equal generators draw equal tasks."""
+
+    @abstractmethod
+    def fingerprint(self, split: Split) -> tuple[str, str]:
+        """Return the split's full name, such as `omniglot/vinyals/validation`, and a hash of its classes."""
+
+    def episodes(self, split: Split, count: int) -> Iterator[Episode]:
+        """Yield the fixed list of `count` one-task episodes on which every trial is scored.
+
+        A shorter list is a prefix of a longer one.
+        """
+        rng = np.random.default_rng([EPISODE_LIST_SEED, SPLITS.index(split)])
+        for _ in range(count):
+            yield self.sample(split, 1, rng)
+
+
+def class_hash(names: Iterable[str]) -> str:
+    """Return 16 hexadecimal digits that identify a set of class names, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]

@@ -1,0 +1,48 @@
+"""Arrays that are slow to make, kept in the user's cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+
+from nas.tasks.files import replacing
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def cached(name: str, recipe: str, sources: Iterable[Path], build: Callable[[], Arrays]) -> Arrays:
+    """Return `build()`, or what it returned when the sources last had these sizes and modification times.
+
+    A cache that is damaged, or cannot be read or written, is passed over in silence.
+
+    Args:
+        name: names the cache file, for people.
+        recipe: whatever else the arrays depend on: settings, and a number to raise when the code changes.
+        sources: the files that `build` reads.
+        build: makes the arrays; none may hold objects.
+    """
+    path = platformdirs.user_cache_path("nas") / f"{name}-{_key(recipe, sources)}.npz"
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        arrays = build()
+    with suppress(OSError), replacing(path) as temporary, temporary.open("wb") as output:
+        np.savez(output, allow_pickle=False, **arrays)
+    return arrays
+
+
+def _key(recipe: str, sources: Iterable[Path]) -> str:
+    digest = hashlib.sha256(recipe.encode())
+    for path in sources:
+        status = path.stat()
+        digest.update(f"\n{path.absolute()} {status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]

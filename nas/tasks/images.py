@@ -1,0 +1,119 @@
+"""N-way K-shot tasks over one array of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from nas.errors import ConfigError
+from nas.space import TaskShape
+from nas.tasks.base import Episode, Split, class_hash
+
+Ways = Annotated[int, Field(ge=2, description="classes of a task")]
+Shots = Annotated[int, Field(ge=1, description="support examples of each class")]
+Queries = Annotated[int, Field(ge=1, description="query examples of each class")]
+
+Indices = npt.NDArray[np.int64]
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """The classes of one split: class i owns the images from `starts[i]` to `starts[i] + counts[i]`."""
+
+    names: tuple[str, ...]
+    starts: Indices
+    counts: Indices
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTasks:
+    """Draws N-way K-shot tasks from a pool of images.
+
+    Attributes:
+        name: what `fingerprint` puts before the split, such as `omniglot/vinyals`.
+        images: `[images, channels, height, width]`; only ever read, so that processes may share it.
+        splits: the classes of each split.
+        ways, shots, queries: of every task.
+
+    Raises:
+        ConfigError: a split has fewer classes, or a class fewer images, than one task takes.
+    """
+
+    name: str
+    images: Pixels
+    splits: Mapping[Split, Classes]
+    ways: int
+    shots: int
+    queries: int
+
+    def __post_init__(self) -> None:
+        for split, classes in self.splits.items():
+            if len(classes.names) < self.ways:
+                raise ConfigError(
+                    f"tasks.ways: {self.ways} is more than the {len(classes.names)} classes of split "
+                    f"'{split}' of {self.name}."
+                )
+            smallest = int(classes.counts.argmin())
+            if classes.counts[smallest] < self.shots + self.queries:
+                raise ConfigError(
+                    f"tasks.shots + tasks.queries: {self.shots} + {self.queries} is more than the "
+                    f"{classes.counts[smallest]} images of class '{classes.names[smallest]}' in split "
+                    f"'{split}' of {self.name}."
+                )
+
+    @property
+    def shape(self) -> TaskShape:
+        """One image, and as many outputs as ways."""
+        return TaskShape(tuple(self.images.shape[1:]), self.ways)
+
+    @property
+    def setting(self) -> str:
+        """The setting as papers write it, such as `20-way 1-shot`."""
+        return f"{self.ways}-way {self.shots}-shot"
+
+    def fingerprint(self, split: Split) -> tuple[str, str]:
+        """Return the split's full name and the hash of its class names."""
+        return f"{self.name}/{split}", class_hash(self.splits[split].names)
+
+    def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
+        """Draw `tasks` tasks: distinct classes in random order, of each distinct images; values in [0, 1]."""
+        pool = self.splits[split]
+        classes = draw_distinct(np.full(tasks, len(pool.names)), self.ways, rng)
+        drawn = draw_distinct(pool.counts[classes], self.shots + self.queries, rng)
+        drawn += pool.starts[classes][..., None]
+        labels = torch.arange(self.ways)
+        return Episode(
+            support_x=self._images(drawn[..., : self.shots]),
+            support_y=labels.repeat_interleave(self.shots).repeat(tasks, 1),
+            query_x=self._images(drawn[..., self.shots :]),
+            query_y=labels.repeat_interleave(self.queries).repeat(tasks, 1),
+            ways=self.ways,
+            shots=self.shots,
+            classes=classes,
+        )
+
+    def _images(self, chosen: Indices) -> Tensor:
+        """Return images `[tasks, ways, k]` as float32 `[tasks, ways · k, channels, height, width]`."""
+        pixels = np.take(self.images, chosen.reshape(len(chosen), -1), axis=0)
+        return torch.from_numpy(pixels).to(torch.float32).div_(255)
+
+
+def draw_distinct(limits: Indices, count: int, rng: np.random.Generator) -> Indices:
+    """Draw `count` distinct integers below each limit, in random order: `[*limits.shape, count]`.
+
+    Every ordered choice is equally likely: the smallest of independent uniform keys, sorted by key.
+    """
+    keys = rng.random((*limits.shape, limits.max()))
+    if limits.min() < limits.max():
+        keys[np.arange(keys.shape[-1]) >= limits[..., None]] = np.inf
+    smallest = np.argpartition(keys, count - 1, axis=-1)[..., :count]
+    order = np.take_along_axis(keys, smallest, axis=-1).argsort(axis=-1)
+    return np.take_along_axis(smallest, order, axis=-1)

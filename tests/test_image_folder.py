@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import pytest
+import torch
+from PIL import Image
+
+from nas.errors import ConfigError
+from nas.plugins import resolve
+from nas.tasks.base import SPLITS
+from nas.tasks.image_folder import ImageFolder
+from nas.testing.tasks import draw, same, write_image_folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_image_folder(tmp_path / "birds")
+
+
+def picture(folder: Path, image: Image.Image, name: str = "a.png") -> torch.Tensor:
+    """One image as the source reads it: `[channels, 4, 4]`."""
+    for class_ in ("x", "y", "z"):
+        for copy in range(2):
+            path = folder / class_ / f"{copy}{name}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)
+    source = ImageFolder(path=str(folder), ways=1, shots=1, queries=1, size=4, train=0.34, validation=0.33)
+    return source.sample("train", 1, np.random.default_rng(0)).query_x[0, 0]
+
+
+def test_classes_are_divided_once_and_for_all(folder: Path) -> None:
+    source = ImageFolder(path=str(folder), ways=4, size=8)
+    classes = [source._tasks.splits[split].names for split in SPLITS]
+    assert [len(names) for names in classes] == [16, 4, 5]
+    assert sorted(name for names in classes for name in names) == [f"class{i:02}" for i in range(25)]
+    again = ImageFolder(path=str(folder), ways=2, size=8)
+    assert [again.fingerprint(split) for split in SPLITS] == [source.fingerprint(split) for split in SPLITS]
+    other = ImageFolder(path=str(folder), ways=2, size=8, split_seed=1)
+    assert other.fingerprint("train") != source.fingerprint("train")
+    wider = ImageFolder(path=str(folder), ways=2, size=8, train=0.4, validation=0.4)
+    assert [len(wider._tasks.splits[split].names) for split in SPLITS] == [10, 10, 5]
+    assert source.label == "birds 4-way 1-shot"
+    assert source.fingerprint("test")[0] == "image_folder/birds/test"
+
+
+def test_every_class_owns_its_own_images(folder: Path) -> None:
+    source = ImageFolder(path=str(folder), ways=4, size=24)._tasks
+    for classes in source.splits.values():
+        for name, start, count in zip(classes.names, classes.starts, classes.counts, strict=True):
+            files = sorted((folder / name).iterdir())
+            assert count == len(files) == 8 + int(name[-2:]) % 3
+            for file, pixels in zip(files, source.images[start : start + count], strict=True):
+                with Image.open(file) as image:
+                    height, width = image.height, image.width
+                    scale = 24 / min(height, width)
+                    box = ((width - 24 / scale) / 2, (height - 24 / scale) / 2)
+                    expected = image.resize(
+                        (24, 24),
+                        Image.Resampling.BICUBIC,
+                        box=(*box, width - box[0], height - box[1]),
+                    )
+                assert np.array_equal(pixels, np.asarray(expected).transpose(2, 0, 1))
+
+
+def test_the_shorter_side_is_resized_and_the_centre_cut_out(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 24, 3), dtype=np.uint8)
+    pixels[:, 4:20] = (255, 0, 51)
+    cut = picture(tmp_path / "set", Image.fromarray(pixels))
+    assert torch.equal(cut, torch.tensor([1.0, 0.0, 0.2])[:, None, None].expand(3, 4, 4))
+
+
+def test_images_of_any_mode_become_colours_or_greys(tmp_path: Path) -> None:
+    clear = picture(tmp_path / "clear", Image.new("RGBA", (4, 4), (0, 0, 0, 0)))
+    assert torch.equal(clear, torch.ones(3, 4, 4))
+    assert torch.equal(picture(tmp_path / "bits", Image.new("1", (4, 4), 1)), torch.ones(3, 4, 4))
+    deep = Image.fromarray(np.full((4, 4), 0x33FF, dtype=np.uint16))
+    assert torch.equal(picture(tmp_path / "deep", deep), torch.full((3, 4, 4), 0.2))
+    turned = Image.new("L", (4, 4))
+    turned.putpixel((0, 0), 255)
+    exif = turned.getexif()
+    exif[0x0112] = 3
+    turned.info["exif"] = exif.tobytes()
+    (tmp_path / "turned").mkdir()
+    for class_ in "xyz":
+        (tmp_path / "turned" / class_).mkdir()
+        for copy in "ab":
+            turned.save(tmp_path / "turned" / class_ / f"{copy}.png", exif=exif)
+    source = ImageFolder(
+        path=str(tmp_path / "turned"),
+        ways=1,
+        shots=1,
+        queries=1,
+        size=4,
+        grayscale=True,
+        train=0.3,
+        validation=0.4,
+    )
+    upright = source.sample("train", 1, np.random.default_rng(0)).query_x[0, 0]
+    assert upright.shape == (1, 4, 4)
+    assert upright.nonzero().tolist() == [[0, 3, 3]]
+
+
+def test_images_without_a_range_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"0a\.tiff: pixels of mode F have no fixed range"):
+        picture(tmp_path / "set", Image.new("F", (4, 4), 0.5), "a.tiff")
+
+
+def test_the_cache_follows_the_files_and_the_settings(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = draw(ImageFolder(path=str(folder), ways=4, size=8))
+    with monkeypatch.context() as patch:
+        patch.setattr("nas.tasks.image_folder._read", None)
+        assert same(draw(ImageFolder(path=str(folder), ways=4, size=8)), first)
+    assert draw(ImageFolder(path=str(folder), ways=4, size=9)).query_x.shape[-1] == 9
+    assert draw(ImageFolder(path=str(folder), ways=4, size=8, grayscale=True)).query_x.shape[2] == 1
+    assert len(list(cache.iterdir())) == 3
+    for path in folder.rglob("*.*"):
+        Image.new("RGB", (20, 20), "white").save(path)
+        os.utime(path, ns=(1, 1))
+    assert draw(ImageFolder(path=str(folder), ways=4, size=8)).query_x.min() == 1
+
+
+def test_what_is_no_class_is_passed_over(folder: Path) -> None:
+    before = ImageFolder(path=str(folder), ways=4, size=8)
+    (folder / "readme.txt").write_text("birds")
+    (folder / ".thumbnails").mkdir()
+    (folder / "class00" / "notes.txt").write_text("sparrow")
+    (folder / "class00" / "print.pdf").write_text("%PDF")
+    (folder / "class00" / "lost.png").symlink_to(folder / "nowhere")
+    (folder / "class00" / "nest.png").mkdir()
+    assert same(draw(ImageFolder(path=str(folder), ways=4, size=8)), draw(before))
+
+
+def test_an_unreadable_image_is_named(folder: Path) -> None:
+    (folder / "class03" / "broken.jpg").write_bytes(b"\xff\xd8 no image")
+    with pytest.raises(ConfigError, match=r"tasks\.path: cannot read the image .*class03.broken\.jpg"):
+        ImageFolder(path=str(folder), ways=4, size=8)
+    whole = (folder / "class03" / "0.png").read_bytes()
+    (folder / "class03" / "broken.jpg").unlink()
+    (folder / "class03" / "0.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ConfigError, match=r"tasks\.path: cannot read the image .*class03.0\.png"):
+        ImageFolder(path=str(folder), ways=4, size=8)
+
+
+def test_settings_that_do_not_fit_the_folder_are_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tasks\.path: cannot read .*nowhere: No such file"):
+        ImageFolder(path=str(tmp_path / "nowhere"))
+    with pytest.raises(
+        ConfigError, match=r"tasks\.path: .*class00 has no folders; it needs one for each class"
+    ):
+        ImageFolder(path=str(folder / "class00"))
+    with pytest.raises(ConfigError, match=r"tasks\.ways: 5 is more than the 4 classes of split 'validation'"):
+        ImageFolder(path=str(folder), size=8)
+    with pytest.raises(ConfigError, match=r"tasks\.train \+ tasks\.validation: 0\.7 \+ 0\.3 leaves no class"):
+        ImageFolder(path=str(folder), size=8, train=0.7, validation=0.3)
+    (folder / "class09" / "x").mkdir()
+    for file in (folder / "class09").glob("*.*"):
+        file.unlink()
+    with pytest.raises(ConfigError, match=r"1 \+ 5 is more than the 0 images of class 'class09'"):
+        ImageFolder(path=str(folder), size=8, ways=2)
+    with pytest.raises(ConfigError, match=r"tasks\.path: Field required"):
+        resolve(ImageFolder, {}, "tasks")

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import math
+from collections import Counter
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nas.errors import ConfigError
+from nas.tasks.images import Classes, ImageTasks, draw_distinct
+
+
+def pool(counts: list[int], ways: int, shots: int, queries: int) -> ImageTasks:
+    """Image number i, one pixel of two channels, has the values (i % 256, i // 256)."""
+    sizes = np.array(counts)
+    total = int(sizes.sum())
+    pixels = np.stack([np.arange(total) % 256, np.arange(total) // 256], axis=1).astype(np.uint8)
+    names = tuple(f"class{i}" for i in range(len(counts)))
+    classes = Classes(names, sizes.cumsum() - sizes, sizes)
+    pixels.setflags(write=False)
+    return ImageTasks("pool", pixels[:, :, None, None], {"train": classes}, ways, shots, queries)
+
+
+def numbers(x: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    values = (x * 255).round().long().flatten(2).numpy()
+    return np.asarray(values[..., 0] + 256 * values[..., 1])
+
+
+@given(data=st.data(), tasks=st.integers(1, 4), seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=60)
+def test_a_task_is_distinct_images_of_distinct_classes(data: st.DataObject, tasks: int, seed: int) -> None:
+    shots, queries = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
+    counts = data.draw(st.lists(st.integers(shots + queries, 40), min_size=2, max_size=12))
+    ways = data.draw(st.integers(2, len(counts)))
+    source = pool(counts, ways, shots, queries)
+    episode = source.sample("train", tasks, np.random.default_rng(seed))
+    owner = np.repeat(np.arange(len(counts)), counts)
+    support, query = numbers(episode.support_x), numbers(episode.query_x)
+    assert support.shape == (tasks, ways * shots)
+    assert query.shape == (tasks, ways * queries)
+    for t in range(tasks):
+        both = [*support[t], *query[t]]
+        assert len(set(both)) == len(both)
+        assert len(set(episode.classes[t])) == ways
+        assert (owner[support[t]] == episode.classes[t][episode.support_y[t]]).all()
+        assert (owner[query[t]] == episode.classes[t][episode.query_y[t]]).all()
+
+
+@pytest.mark.parametrize("limits", [[4, 4], [2, 4]])
+def test_every_ordered_choice_is_equally_likely(limits: list[int]) -> None:
+    draws = 24_000
+    drawn = draw_distinct(np.tile(limits, (draws, 1)), 2, np.random.default_rng(0))
+    assert drawn.shape == (draws, 2, 2)
+    for column, limit in enumerate(limits):
+        expected = list(permutations(range(limit), 2))
+        counts = Counter(map(tuple, drawn[:, column].tolist()))
+        assert set(counts) == set(expected)
+        mean = draws / len(expected)
+        chi_squared = sum((n - mean) ** 2 / mean for n in counts.values())
+        freedom = len(expected) - 1
+        assert chi_squared < freedom + 5 * math.sqrt(2 * freedom)
+
+
+@given(
+    limits=st.lists(st.integers(1, 30), min_size=1, max_size=6),
+    seed=st.integers(0, 2**32 - 1),
+    data=st.data(),
+)
+@settings(deadline=None, max_examples=100)
+def test_draws_are_distinct_and_below_their_limit(limits: list[int], seed: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, min(limits)))
+    drawn = draw_distinct(np.array(limits), count, np.random.default_rng(seed))
+    for row, limit in zip(drawn.tolist(), limits, strict=True):
+        assert len(set(row)) == count
+        assert set(row) <= set(range(limit))
+
+
+def test_every_image_is_as_likely_to_be_a_query_of_any_label() -> None:
+    source = pool([3] * 4, ways=2, shots=1, queries=1)
+    episode = source.sample("train", 12_000, np.random.default_rng(3))
+    for x in (episode.support_x, episode.query_x):
+        for label in range(2):
+            counts = np.bincount(numbers(x)[:, label], minlength=12)
+            assert abs(counts - 1000).max() < 5 * math.sqrt(1000)
+
+
+def test_bytes_become_numbers_from_0_to_1_exactly() -> None:
+    source = pool([256], ways=1, shots=128, queries=128)
+    episode = source.sample("train", 1, np.random.default_rng(0))
+    values = torch.cat([episode.support_x, episode.query_x], dim=1)[0, :, 0].flatten().sort().values
+    assert torch.equal(values, torch.tensor([i / 255 for i in range(256)]))
+
+
+def test_the_labels_of_tasks_share_no_memory() -> None:
+    episode = pool([2, 2], ways=2, shots=1, queries=1).sample("train", 2, np.random.default_rng(0))
+    episode.support_y[0] += 7
+    assert episode.support_y[1].tolist() == [0, 1]
+
+
+def test_too_many_ways_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"tasks\.ways: 4 is more than the 3 classes of split 'train' of pool"
+    ):
+        pool([9, 9, 9], ways=4, shots=1, queries=1)
+
+
+def test_too_many_images_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"tasks\.shots \+ tasks\.queries: 2 \+ 4 .* 5 images of class 'class1'"
+    ):
+        pool([9, 5, 9], ways=2, shots=2, queries=4)
+    pool([9, 6, 9], ways=3, shots=2, queries=4)
+
+
+def test_a_split_is_named_after_the_pool_and_hashed_by_its_class_names() -> None:
+    source = pool([2, 2], ways=2, shots=1, queries=1)
+    assert source.setting == "2-way 1-shot"
+    assert source.fingerprint("train")[0] == "pool/train"
+    assert source.fingerprint("train")[1] != pool([2, 2, 2], 2, 1, 1).fingerprint("train")[1]
