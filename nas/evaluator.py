@@ -1,0 +1,163 @@
+"""From a job to its outcome: what a worker runs."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from nas.controller import Measurement, Outcome, Score, State
+from nas.errors import Diverged
+from nas.learners.base import Learner
+from nas.precision import Arithmetic, Precision, choose
+from nas.scoring import score
+from nas.space import Architecture, SearchSpace, TaskShape
+from nas.tasks.base import Episode, TaskSource
+
+REPORTS = 10
+"""How often a training run reports its loss, evenly spaced."""
+
+
+class Budget(BaseModel):
+    """What one evaluation may spend."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train_episodes: Annotated[int, Field(ge=1, description="training tasks seen by one trial")] = 300
+    validation_episodes: Annotated[int, Field(ge=2, description="validation tasks a trial is scored on")] = (
+        200
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One evaluation to run.
+
+    Attributes:
+        number: the trial's number in its search.
+        attempt: 0, or how often it was tried before.
+        architecture: what to evaluate.
+        seed: of the weights and of the training episodes.
+    """
+
+    number: int
+    attempt: int
+    architecture: Architecture
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every job of a search shares.
+
+    Attributes:
+        space: builds the backbones.
+        tasks: samples the episodes.
+        learner: from a backbone and a shape to a learner.
+        budget: of one evaluation.
+        rungs: training episodes at which a scheduler wants a score, ascending, below the budget.
+        precision: of the arithmetic in forward and backward passes.
+    """
+
+    space: SearchSpace
+    tasks: TaskSource
+    learner: Callable[[nn.Module, TaskShape], Learner]
+    budget: Budget
+    rungs: Sequence[int] = ()
+    precision: Precision = "auto"
+
+
+class Evaluator(ABC):
+    """Turns jobs into outcomes. Warm: one instance runs many jobs, none of which leaves a trace in the next.
+
+    A concrete evaluator takes `(context, *, settings...)`: its keyword-only arguments are its settings.
+    """
+
+    @abstractmethod
+    def __init__(self, context: Context) -> None: ...
+
+    @abstractmethod
+    def evaluate(self, job: Job) -> Iterator[Outcome]:
+        """Yield what is known so far (state `running`), with a score at each rung; last, a final outcome.
+
+        Each report carries only the measurements taken since the one before.
+
+        Raises:
+            Infeasible: the architecture has no network for the tasks.
+            Diverged: a loss or a prediction is not finite.
+        """
+
+
+class Train(Evaluator):
+    """Meta-trains the architecture from scratch, then scores it on the fixed list of validation tasks."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def evaluate(self, job: Job) -> Iterator[Outcome]:
+        """Train on `budget.train_episodes` tasks; reports the mean training loss ten times on the way."""
+        context, shape = self._context, self._context.tasks.shape
+        start = time.perf_counter()
+        cost = context.space.cost(job.architecture, shape)
+
+        def outcome(state: State, episodes: int, score: Score | None, *seen: Measurement) -> Outcome:
+            seconds = time.perf_counter() - start
+            return Outcome(
+                state, job.architecture, score, episodes, seconds, cost.parameters, cost.macs, tuple(seen)
+            )
+
+        learner, arithmetic = self._start(job)
+        optimizer = learner.optimizer()
+        episodes = np.random.default_rng(job.seed)
+        done = 0
+        for mark in _marks(context.budget.train_episodes, context.rungs):
+            before, losses = done, []
+            while done < mark:
+                tasks = min(learner.meta_batch, context.budget.train_episodes - done)
+                episode = arithmetic.place(context.tasks.sample("train", tasks, episodes))
+                losses.append(_step(learner, optimizer, episode, arithmetic))
+                done += tasks
+                if not math.isfinite(losses[-1]):
+                    raise Diverged(f"The training loss is {losses[-1]} after {done} training episodes.")
+            if done == before:
+                continue
+            loss = Measurement(done, "train_loss", float(np.mean(losses)))
+            final = done == context.budget.train_episodes
+            if final or any(before < rung <= done for rung in context.rungs):
+                measured = score(
+                    learner, context.tasks, "validation", context.budget.validation_episodes, arithmetic
+                )
+                seen = (loss, Measurement(done, "score", measured.value))
+                yield outcome(State.COMPLETED if final else State.RUNNING, done, measured, *seen)
+            else:
+                yield outcome(State.RUNNING, done, None, loss)
+
+    def _start(self, job: Job) -> tuple[Learner, Arithmetic]:
+        torch.manual_seed(job.seed)
+        context, shape = self._context, self._context.tasks.shape
+        learner = context.learner(context.space.build(job.architecture, shape), shape)
+        arithmetic = choose(context.precision, images=len(shape.input) == 3, sensitive=learner.sensitive)
+        return arithmetic.prepare(learner).train(), arithmetic
+
+
+def _step(
+    learner: Learner, optimizer: torch.optim.Optimizer, episode: Episode, arithmetic: Arithmetic
+) -> float:
+    optimizer.zero_grad(set_to_none=True)
+    with arithmetic.autocast():
+        loss = learner.meta_backward(episode)
+    optimizer.step()
+    return loss
+
+
+def _marks(budget: int, rungs: Sequence[int]) -> list[int]:
+    """Return the training episodes after which to report, ascending: tenths of the budget and the rungs."""
+    return sorted({budget * i // REPORTS for i in range(1, REPORTS + 1)} - {0} | set(rungs))

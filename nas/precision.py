@@ -1,0 +1,69 @@
+"""Where and in which arithmetic a trial runs: device, memory format, precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from torch import nn
+
+from nas.tasks.base import Episode
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """Device, precision and memory format of a trial.
+
+    Attributes:
+        device: of weights and episodes.
+        dtype: of matrix products under autocast: float32 or bfloat16.
+        channels_last: memory format of image networks.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    channels_last: bool
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context in which forward and backward passes run."""
+        enabled = self.dtype != torch.float32
+        return torch.autocast(self.device.type, self.dtype, enabled, cache_enabled=False)
+
+    def prepare(self, module: _Module) -> _Module:
+        """Return the module on the device, in the memory format."""
+        if self.channels_last:
+            return module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return module.to(self.device)
+
+    def place(self, episode: Episode) -> Episode:
+        """Return the episode on the device."""
+        return episode if self.device.type == "cpu" else episode.to(self.device)
+
+
+def choose(precision: Precision, *, images: bool, sensitive: bool) -> Arithmetic:
+    """Choose the arithmetic: a GPU where this process has one, else the CPU.
+
+    Args:
+        precision: `auto` takes bfloat16 for images where the hardware has it, and float32 otherwise.
+        images: whether inputs are images; a regression on vectors needs the digits.
+        sensitive: whether the learner's gradients suffer from rounding (see `Learner.sensitive`).
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    fast = images and not sensitive
+    if precision == "auto":
+        dtype = torch.bfloat16 if fast and _has_bfloat16(device) else torch.float32
+    else:
+        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    return Arithmetic(device, dtype, channels_last=fast)
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,0 +1,41 @@
+"""Scoring a learner on a list of episodes, with its confidence interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+
+from nas.controller import Score
+from nas.errors import Diverged
+from nas.learners.base import Learner, query_scores
+from nas.precision import Arithmetic
+from nas.tasks.base import Split, TaskSource
+
+
+def mean_ci95(values: Iterable[float]) -> tuple[float, float]:
+    """Return the mean and the half width of its 95 % interval: 1.96 · standard deviation (n − 1) / √n."""
+    scores = torch.tensor(list(values), dtype=torch.float64)
+    return float(scores.mean()), 1.96 * float(scores.std(correction=1)) / math.sqrt(len(scores))
+
+
+def score(learner: Learner, tasks: TaskSource, split: Split, episodes: int, arithmetic: Arithmetic) -> Score:
+    """Score a learner on the fixed list of a split's episodes, one task at a time.
+
+    Raises:
+        Diverged: a prediction is NaN or infinite.
+    """
+    values = []
+    learner.eval()
+    with torch.no_grad(), arithmetic.autocast():
+        for number, episode in enumerate(tasks.episodes(split, episodes)):
+            task = arithmetic.place(episode)
+            predictions = learner(task).float()
+            if not predictions.isfinite().all():
+                raise Diverged(f"The predictions of {split} episode {number} are not finite.")
+            values.append(float(query_scores(predictions, task)))
+    learner.train()
+    value, ci95 = mean_ci95(values)
+    name, classes = tasks.fingerprint(split)
+    return Score(value, ci95, episodes, name, classes, learner.normalization)

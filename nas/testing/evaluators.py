@@ -1,0 +1,74 @@
+"""An evaluator that trains nothing: it scores at once, and fails where it is told to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Annotated, Literal, final
+
+from pydantic import Field
+
+from nas.controller import Measurement, Outcome, Score, State
+from nas.errors import Diverged, Infeasible
+from nas.evaluator import Context, Evaluator, Job
+
+Fault = Literal["diverge", "infeasible", "kill", "memory", "raise"]
+
+
+@final
+class Scripted(Evaluator):
+    """Scores an architecture by a hash of its canonical key, in [0, 1): equal networks, equal scores.
+
+    Name it `nas.testing.evaluators:Scripted` to test a search, an executor or a set-up without training.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        faults: Annotated[
+            dict[int, Fault] | None, Field(description="what goes wrong, by trial number")
+        ] = None,
+        once: Annotated[bool, Field(description="whether only the first attempt fails")] = False,
+        seconds: Annotated[float, Field(ge=0, description="time that one trial takes")] = 0.0,
+    ) -> None:
+        self._context = context
+        self._faults = faults or {}
+        self._once = once
+        self._seconds = seconds
+
+    def evaluate(self, job: Job) -> Iterator[Outcome]:
+        """Yield a score at every rung, growing with the budget, then the score itself."""
+        time.sleep(self._seconds)
+        if job.number in self._faults and not (self._once and job.attempt):
+            self._fail(self._faults[job.number])
+        digest = hashlib.sha256(self._context.space.canonical(job.architecture).encode()).digest()
+        value = int.from_bytes(digest[:6], "big") / 2**48
+        budget = self._context.budget.train_episodes
+        for episodes in (*self._context.rungs, budget):
+            score = Score(value * episodes / budget, 0.01, 100, "scripted/validation", "none", "transductive")
+            yield Outcome(
+                State.COMPLETED if episodes == budget else State.RUNNING,
+                job.architecture,
+                score,
+                episodes,
+                self._seconds,
+                measurements=(Measurement(episodes, "score", score.value),),
+            )
+
+    @staticmethod
+    def _fail(fault: Fault) -> None:
+        match fault:
+            case "diverge":
+                raise Diverged("The training loss is nan after 1 training episodes.")
+            case "infeasible":
+                raise Infeasible("No network has so many layers.")
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "memory":
+                raise MemoryError("cannot allocate 10 TiB")
+            case "raise":
+                raise RuntimeError("as the script says")
