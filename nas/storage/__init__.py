@@ -1,0 +1,5 @@
+"""The SQL database of every result.
+
+Only the driver process of a search writes it, one transaction a fact; anyone may read it at any time. Nothing
+here imports torch.
+"""

@@ -1,0 +1,71 @@
+"""An open database: its transactions, one kind to read and one to write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from nas.storage import migrations
+from nas.storage.engine import connect, parse, translated
+
+
+class Database:
+    """An open database at this package's revision; between two transactions it holds no lock.
+
+    Args:
+        url: as `Store`.
+        create: as `Store`.
+
+    Raises:
+        ConfigError, NotFound, StorageError: as `Store`.
+    """
+
+    def __init__(self, url: str, *, create: bool) -> None:
+        self._url = parse(url)
+        if not create:
+            migrations.exists(self._url)
+        engine = connect(self._url)
+        self.dialect = engine.dialect
+        # SQLite shows a reader one state of the database anyway.
+        snapshot = {"isolation_level": "REPEATABLE READ"} if self.dialect.name == "postgresql" else {}
+        self._reader = engine.execution_options(**snapshot)
+        self._writer = engine.execution_options(writes=True)
+        try:
+            self._open(create)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, create: bool) -> None:
+        with translated(self._url), self._reader.connect() as connection:
+            ready = migrations.check(connection, self._url)
+        if not ready and not create:
+            raise migrations.missing(self._url)
+        if not ready:
+            with self.write() as connection:
+                migrations.migrate(connection, self._url)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._reader.dispose()
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Open a session that sees one state of the database throughout; its rows outlive it."""
+        with translated(self._url), Session(self._reader, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def edit(self) -> Iterator[Session]:
+        """Open a session that writes what changes in its rows, in one transaction."""
+        with translated(self._url), Session(self._writer, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Open a transaction for statements: less than half of the time of a session."""
+        with translated(self._url), self._writer.begin() as connection:
+            yield connection

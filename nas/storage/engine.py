@@ -1,0 +1,122 @@
+"""From a database URL to an engine, and from a driver's errors to ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from nas.errors import ConfigError, StorageError
+
+BUSY_SECONDS = 10
+"""How long to wait for another process's write, and for a server to answer."""
+
+KINDS = {
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+    "postgresql": "postgresql",
+    "postgresql+psycopg": "postgresql",
+}
+
+HINTS = (
+    ("locked", f"another process has been writing for more than {BUSY_SECONDS} s; try again once it is done"),
+    ("unable to open", "check that it is a file in a directory that exists and is writable"),
+    ("not a database", "this file is something else; give another one with --db"),
+    ("readonly", "check the permissions of the file and of its directory"),
+    ("is full", "free some space, then `nas resume NAME`"),
+    ("connection", "check --db (or NAS_DB) and that the server runs"),
+)
+"""What to do, by a word of the database's own message."""
+
+
+def parse(url: str) -> URL:
+    """Read a database URL.
+
+    Raises:
+        ConfigError: it is none, or of a database that nas does not know.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        parsed = None
+    if parsed is None or parsed.drivername not in KINDS:
+        given = re.sub(r"//.*@", "//***@", url)
+        raise ConfigError(
+            f"db: '{given}' is no database URL; allowed: sqlite:///PATH, postgresql://USER:PASSWORD@HOST/NAME."
+        )
+    return parsed
+
+
+def file(url: URL) -> Path | None:
+    """Return the file of an SQLite database; None for any other one, in memory or a `file:` URI."""
+    if (
+        KINDS[url.drivername] != "sqlite"
+        or not url.database
+        or url.database.startswith((":memory:", "file:"))
+    ):
+        return None
+    return Path(url.database)
+
+
+def place(url: URL) -> str:
+    """Return the URL as messages print it: without the password and the options."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+def connect(url: URL, *, foreign_keys: bool = True) -> Engine:
+    """Return an engine whose transactions begin when SQLAlchemy says so.
+
+    A connection with the execution option `writes` takes SQLite's write lock at its start, so that it never
+    fails half way through.
+
+    Raises:
+        ConfigError: the database's driver is not installed.
+    """
+    sqlite = KINDS[url.drivername] == "sqlite"
+    if not sqlite and "connect_timeout" not in url.query:
+        url = url.update_query_dict({"connect_timeout": str(BUSY_SECONDS)})
+    options: dict[str, Any] = (
+        {"connect_args": {"timeout": BUSY_SECONDS}} if sqlite else {"pool_pre_ping": True}
+    )
+    try:
+        engine = create_engine(url, **options)
+    except ModuleNotFoundError:
+        raise ConfigError(
+            f"db: {place(url)} needs the psycopg driver; run `pip install 'nas-service[postgres]'`."
+        ) from None
+    if sqlite:
+        event.listen(engine, "connect", _pragmas(foreign_keys))
+        event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _pragmas(foreign_keys: bool) -> Any:
+    def configure(connection: Any, record: object) -> None:
+        connection.isolation_level = None  # no BEGIN of the driver's own
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
+
+    return configure
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def translated(url: URL) -> Iterator[None]:
+    """Turn every SQLAlchemy error into a StorageError of one line: what, where and what to do."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        what = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
+        hint = next((f"; {hint}" for word, hint in HINTS if word in what), "")
+        raise StorageError(f"Database {place(url)}: {what}{hint}.") from error

@@ -1,0 +1,81 @@
+"""Pareto fronts, found with few rows leaving the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import le
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from nas.storage.schema import Trial
+
+Point = tuple[float, ...]
+
+FIELDS: dict[str, InstrumentedAttribute[Any]] = {
+    "score": Trial.score,
+    "parameters": Trial.parameters,
+    "macs": Trial.macs,
+    "seconds": Trial.seconds,
+}
+"""What trials are ranked by: the score, where more is better, and costs, where less is."""
+
+FIRST_ROUND = 250
+"""Rows fetched in the first round; each one doubles it."""
+
+PIVOTS = 8
+"""How much of a front the next round is pruned with."""
+
+
+def front(session: Session, fields: Sequence[str], where: Sequence[ColumnElement[bool]]) -> list[int]:
+    """Return the ids of the trials that no other one matches in all fields and beats in one.
+
+    The candidates are the trials that meet `where` and have a value in every field.
+
+    Some rows, the best by the first field, are fetched first; what their front dominates need not be fetched
+    at all. Each round does this with more rows, until they are all that is left.
+    """
+    columns = [FIELDS[field] for field in fields]
+    signs = [-1 if field == "score" else 1 for field in fields]
+    order = [column.desc() if sign < 0 else column for column, sign in zip(columns, signs, strict=True)]
+    candidates = select(Trial.id, *columns).where(*where, *(column.is_not(None) for column in columns))
+    candidates = candidates.order_by(*order)
+    kept: list[ColumnElement[bool]] = []
+    size = FIRST_ROUND
+    while True:
+        rows = session.execute(candidates.where(*kept).limit(size)).all()
+        best = nondominated([tuple(s * v for s, v in zip(signs, row[1:], strict=True)) for row in rows])
+        if len(rows) < size:
+            return [rows[i][0] for i in best]
+        pivots = [rows[i][1:] for i in {*best[:: 1 + len(best) // PIVOTS], best[-1]}]
+        kept = [_beats_or_is(columns, signs, pivot) for pivot in pivots]
+        size *= 2
+
+
+def nondominated(points: Sequence[Point]) -> list[int]:
+    """Return the indices of the points that no other point is below or level with everywhere and not equal.
+
+    Equal points stand or fall together.
+
+    Args:
+        points: sorted; in every coordinate less is better.
+    """
+    found: list[int] = []
+    best: list[Point] = []
+    for index, point in enumerate(points):
+        # What dominates a point sorts before it, so whoever is on the front stays there.
+        if best and point == best[-1]:
+            found.append(index)
+        elif not any(all(map(le, other, point)) for other in reversed(best)):
+            found.append(index)
+            best.append(point)
+    return found
+
+
+def _beats_or_is(
+    columns: Sequence[InstrumentedAttribute[Any]], signs: Sequence[int], pivot: Sequence[float]
+) -> ColumnElement[bool]:
+    pairs = list(zip(columns, pivot, strict=True))
+    beats = [c > v if s < 0 else c < v for (c, v), s in zip(pairs, signs, strict=True)]
+    return or_(*beats, and_(*(c == v for c, v in pairs)))

@@ -1,0 +1,199 @@
+"""The tables.
+
+    searches ─< trials ─< measurements
+    architectures ─<  └─< artifacts
+
+A trial is one wide row, so that a leaderboard is one indexed query. NULL stands for NaN. Every time is UTC.
+Change a table only together with a new revision in `migrations/versions` and `HEAD`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, MetaData, Text, UniqueConstraint, false
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from nas.storage.columns import Finite, UTCDateTime
+
+HEAD = "0001"
+"""The revision of the tables below."""
+
+
+class SearchState(StrEnum):
+    """What a search is doing."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    """Someone asked it to stop."""
+    INTERRUPTED = "interrupted"
+    """No driver has taken it up, or the driver left before the end; `nas resume` continues it."""
+    FAILED = "failed"
+
+
+class TrialState(StrEnum):
+    """What became of a trial: the names of `nas.controller.State`, without its imports."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    REUSED = "reused"
+    INFEASIBLE = "infeasible"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+_NO_ID_TWICE = {"sqlite_autoincrement": True}
+"""A driver that wakes up after its search was deleted must not find another's rows under its ids."""
+
+
+class Base(DeclarativeBase):
+    """The tables' metadata, and the column types that annotations stand for."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UTCDateTime, float: Finite, dict[str, Any]: JSON}  # noqa: RUF012
+
+
+class Search(Base):
+    """One search: what was asked for, and who drives it."""
+
+    __tablename__ = "searches"
+    __table_args__ = _NO_ID_TWICE
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    state: Mapped[str]
+    source: Mapped[str | None] = mapped_column(Text)
+    """The configuration file, verbatim."""
+    config: Mapped[dict[str, Any]]
+    """The configuration, every default filled in."""
+    space: Mapped[str]
+    controller: Mapped[str]
+    tasks: Mapped[str]
+    task_label: Mapped[str]
+    """The task in a few words, such as `omniglot 20-way 1-shot`."""
+    learner: Mapped[str]
+    executor: Mapped[str]
+    seed: Mapped[int] = mapped_column(BigInteger)
+    trials: Mapped[int]
+    """How many trials it is to run."""
+    settings: Mapped[str]
+    """Hash of all that a score depends on but the architecture and the seed."""
+    environment: Mapped[dict[str, Any]]
+    """Versions of what ran it."""
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    """When a driver first took it up."""
+    finished_at: Mapped[datetime | None]
+    """When the last driver left it; NULL while it runs."""
+    heartbeat_at: Mapped[datetime | None]
+    host: Mapped[str | None]
+    pid: Mapped[int | None]
+    stop_requested: Mapped[bool] = mapped_column(server_default=false())
+
+
+class Architecture(Base):
+    """One network: every encoding with the same canonical key."""
+
+    __tablename__ = "architectures"
+    __table_args__ = (UniqueConstraint("space", "key"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    space: Mapped[str]
+    key: Mapped[str]
+    text: Mapped[str] = mapped_column(Text)
+    """The encoding in which it was first proposed."""
+
+
+class Trial(Base):
+    """One architecture tried in one search."""
+
+    __tablename__ = "trials"
+    __table_args__ = (
+        UniqueConstraint("search_id", "number"),
+        UniqueConstraint("search_id", "observed"),
+        Index("ix_trials_search", "search_id", "state", "score"),
+        _NO_ID_TWICE,
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    search_id: Mapped[int] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    """From 0, in the order proposed."""
+    state: Mapped[str]
+    attempt: Mapped[int]
+    """How often it was tried before."""
+    architecture_id: Mapped[int] = mapped_column(ForeignKey("architectures.id"), index=True)
+    architecture: Mapped[str] = mapped_column(Text)
+    """The encoding proposed."""
+    score: Mapped[float | None]
+    ci95: Mapped[float | None]
+    episodes: Mapped[int | None]
+    """Evaluation episodes behind the score."""
+    train_episodes: Mapped[int | None]
+    seconds: Mapped[float | None]
+    parameters: Mapped[int | None] = mapped_column(BigInteger)
+    macs: Mapped[int | None] = mapped_column(BigInteger)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    """Of the weights and the training episodes, below 2⁶³."""
+    split: Mapped[str | None]
+    classes: Mapped[str | None]
+    normalization: Mapped[str | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    reused: Mapped[int | None]
+    """Number of the trial of this search whose score this is."""
+    observed: Mapped[int | None]
+    """1, 2, 3… in the order in which outcomes were recorded; NULL until the state is final."""
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+
+# All that a leaderboard filters, sorts and draws fronts by: it reads the table itself for the rows it shows.
+Index(
+    "ix_trials_leaderboard",
+    Trial.state,
+    Trial.score,
+    Trial.parameters,
+    Trial.macs,
+    Trial.seconds,
+    Trial.search_id,
+    sqlite_where=Trial.score.is_not(None),
+    postgresql_where=Trial.score.is_not(None),
+)
+
+
+class Measurement(Base):
+    """One number seen along the way: `metric` after `step` training episodes."""
+
+    __tablename__ = "measurements"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
+
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True)
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    value: Mapped[float | None]
+
+
+class Artifact(Base):
+    """A file that a trial left behind, such as weights."""
+
+    __tablename__ = "artifacts"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), index=True)
+    kind: Mapped[str]
+    uri: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]

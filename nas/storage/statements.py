@@ -1,0 +1,77 @@
+"""The statements of the hot path, built once: two of them, and two commits, per trial."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Dialect, bindparam, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import aliased
+
+from nas.storage.schema import Architecture, Measurement, Search, Trial
+
+if TYPE_CHECKING:
+    from nas.controller import Outcome
+
+_other = aliased(Trial)
+
+INSERT_TRIAL = insert(Trial).returning(Trial.id)
+
+FINISH_TRIAL = (
+    update(Trial)
+    .where(Trial.id == bindparam("trial"), Trial.observed.is_(None))
+    .values(
+        observed=select(func.coalesce(func.max(_other.observed), 0) + 1)
+        .where(_other.search_id == Trial.search_id)
+        .scalar_subquery()
+    )
+    .returning(Trial.observed)
+)
+"""Closes a trial that is still open, and tells its place in the order of outcomes."""
+
+HEARTBEAT = (
+    update(Search)
+    .where(Search.id == bindparam("search"), Search.host == bindparam("on"), Search.pid == bindparam("by"))
+    .returning(Search.stop_requested)
+)
+
+
+def upserts(dialect: Dialect) -> tuple[Any, Any]:
+    """Return the statement that inserts or finds an architecture, and the one that sets a measurement."""
+    into = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
+    architecture, measurement = into(Architecture), into(Measurement)
+    return (
+        # An update that changes nothing, unlike DO NOTHING, returns the id of the row that was there.
+        architecture.on_conflict_do_update(
+            index_elements=[Architecture.space, Architecture.key], set_={"key": architecture.excluded.key}
+        ).returning(Architecture.id),
+        measurement.on_conflict_do_update(
+            index_elements=[Measurement.trial_id, Measurement.metric, Measurement.step],
+            set_={"value": measurement.excluded.value},
+        ),
+    )
+
+
+def columns(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as the columns of its trial."""
+    score = outcome.score
+    return {
+        "state": str(outcome.state),
+        "score": score and score.value,
+        "ci95": score and score.ci95,
+        "episodes": score and score.episodes,
+        "split": score and score.split,
+        "classes": score and score.classes,
+        "normalization": score and score.normalization,
+        "train_episodes": outcome.train_episodes,
+        "seconds": outcome.seconds,
+        "parameters": outcome.parameters,
+        "macs": outcome.macs,
+        "error": outcome.error and _storable(outcome.error),
+        "reused": outcome.reused,
+    }
+
+
+def _storable(message: str) -> str:
+    """Replace what no database can hold: whatever a failure says, it is recorded."""
+    return message.encode("utf-8", "replace").decode().replace("\0", "?")

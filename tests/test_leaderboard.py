@@ -1,0 +1,284 @@
+"""Leaderboards against brute force over the same trials, in plain Python."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event
+
+from nas.controller import State
+from nas.errors import ConfigError, NotFound, UnknownName
+from nas.leaderboard import Query, Row, leaderboard, to_frame
+from nas.storage import front
+from nas.storage.front import FIELDS, nondominated
+from nas.storage.schema import TrialState
+from nas.storage.store import Store
+from nas.testing.stores import begin, outcome, search, temporary_schema
+
+SEARCHES = [
+    {
+        "name": f"s{n}",
+        "space": ("chain", "mlp")[n % 2],
+        "controller": ("random", "evolution", "fixed")[n % 3],
+        "tasks": ("glyphs", "omniglot")[n // 3],
+        "task_label": ("glyphs 5-way 1-shot", "omniglot 5-way 1-shot", "omniglot 20-way 1-shot")[n // 2],
+        "learner": ("maml", "prototypical")[n % 2],
+    }
+    for n in range(6)
+]
+ENDINGS = (*[State.COMPLETED] * 6, State.STOPPED, State.REUSED, State.INFEASIBLE, State.FAILED)
+
+
+def fill(store: Store) -> list[dict[str, Any]]:
+    """Record trials with ties and gaps, the good ones dear; return them as a leaderboard's rows, in order."""
+    chance = random.Random(0)
+    rows = []
+    for asked in SEARCHES:
+        row = search(store, **asked)
+        for number in range(40):
+            state = chance.choice(ENDINGS)
+            scored = state not in (State.INFEASIBLE, State.FAILED) and chance.random() < 0.95
+            cost = chance.choice([None, *range(100, 1000, 100)])
+            ended = outcome(
+                chance.randrange(1 + (cost or 500) // 100) / 12 if scored else None,
+                state,
+                train_episodes=300,
+                seconds=chance.choice([float("nan"), 1.0, 2.5, 7.0]),
+                parameters=cost,
+                macs=cost and cost * chance.randrange(1, 9),
+            )
+            key = f"key{number % 30}"
+            text = f"{number}.1"
+            store.finish(begin(store, row, number, key=key, architecture=text), ended)
+            rows.append(
+                {
+                    "search": row.name,
+                    "trial": number,
+                    "controller": row.controller,
+                    "space": row.space,
+                    "tasks": row.tasks,
+                    "task": row.task_label,
+                    "learner": row.learner,
+                    "score": ended.score and ended.score.value,
+                    "ci95": ended.score and ended.score.ci95,
+                    "parameters": ended.parameters,
+                    "macs": ended.macs,
+                    "episodes": ended.score and ended.score.episodes,
+                    "train_episodes": 300,
+                    "seconds": ended.seconds if ended.seconds == ended.seconds else None,
+                    "architecture": text,
+                    "key": key,
+                    "state": state.value,
+                }
+            )
+        begin(store, row, 40)
+    return rows
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    if request.param == "sqlite":
+        with Store(f"sqlite:///{tmp_path_factory.mktemp('leaderboard')}/nas.db") as store:
+            yield store
+        return
+    server = os.environ.get("NAS_TEST_POSTGRES")
+    if not server:
+        pytest.skip("needs PostgreSQL: set NAS_TEST_POSTGRES to a database's URL")
+    with temporary_schema(server) as url, Store(url) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def recorded(store: Store) -> list[dict[str, Any]]:
+    return fill(store)
+
+
+def expected(recorded: list[dict[str, Any]], query: Query) -> list[dict[str, Any]]:
+    """Answer a query by brute force."""
+
+    def wanted(row: dict[str, Any]) -> bool:
+        return (
+            row["state"] in query.states
+            and row["score"] is not None
+            and row[query.sort] is not None
+            and (not query.searches or row["search"] in query.searches)
+            and query.space in (None, row["space"])
+            and query.controller in (None, row["controller"])
+            and query.tasks in (None, row["tasks"], row["task"])
+            and query.learner in (None, row["learner"])
+            and (query.max_parameters is None or (row["parameters"] or 1e9) <= query.max_parameters)
+            and (query.max_macs is None or (row["macs"] or 1e9) <= query.max_macs)
+            and all(row[field] is not None for field in query.pareto)
+        )
+
+    def point(row: dict[str, Any]) -> list[float]:
+        return [-row[field] if field == "score" else row[field] for field in query.pareto]
+
+    def dominated(row: dict[str, Any]) -> bool:
+        others = (point(other) for other in rows)
+        mine = point(row)
+        return any(
+            other != mine and all(a <= b for a, b in zip(other, mine, strict=True)) for other in others
+        )
+
+    def rank(row: dict[str, Any]) -> tuple[float, float]:
+        size = float("inf") if row["parameters"] is None else row["parameters"]
+        return (-row["score"], size) if query.sort == "score" else (row[query.sort], -row["score"])
+
+    rows = [row for row in recorded if wanted(row)]
+    if query.pareto:
+        rows = [row for row in rows if not dominated(row)]
+    return sorted(rows, key=rank)[: query.limit or None]
+
+
+def maybe(values: Any) -> st.SearchStrategy[Any]:
+    return st.none() | st.sampled_from(sorted(values))
+
+
+queries = st.builds(
+    Query,
+    searches=st.lists(st.sampled_from([asked["name"] for asked in SEARCHES]), max_size=3).map(tuple),
+    space=maybe({asked["space"] for asked in SEARCHES} | {"nowhere"}),
+    controller=maybe({asked["controller"] for asked in SEARCHES}),
+    tasks=maybe({asked[key] for asked in SEARCHES for key in ("tasks", "task_label")}),
+    learner=maybe({asked["learner"] for asked in SEARCHES}),
+    max_parameters=st.none() | st.sampled_from([0, 300, 500, 10_000]),
+    max_macs=st.none() | st.sampled_from([0, 900, 2_000]),
+    states=st.lists(st.sampled_from([state.value for state in TrialState]), min_size=1).map(tuple),
+    sort=st.sampled_from(sorted(FIELDS)),
+    limit=st.sampled_from([0, 1, 5, 20]),
+    pareto=st.permutations(sorted(FIELDS)).flatmap(
+        lambda fields: st.integers(0, 4).map(lambda n: tuple(fields[:n]))
+    ),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(query=queries, first=st.sampled_from([1, 8, 500]), pivots=st.sampled_from([1, 12]))
+def test_a_leaderboard_is_what_brute_force_finds(
+    store: Store, recorded: list[dict[str, Any]], query: Query, first: int, pivots: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(front, "FIRST_ROUND", first)
+        patch.setattr(front, "PIVOTS", pivots)
+        found = leaderboard(store, query)
+    assert [asdict(row) for row in found] == [
+        {"rank": rank, **row} for rank, row in enumerate(expected(recorded, query), start=1)
+    ]
+
+
+@pytest.mark.parametrize("fields", [("score", "parameters"), ("score", "macs", "seconds"), tuple(FIELDS)])
+def test_a_front_is_what_brute_force_finds(
+    store: Store, recorded: list[dict[str, Any]], fields: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over all trials, where rounds of growing size are needed."""
+    monkeypatch.setattr(front, "FIRST_ROUND", 2)
+    query = Query(pareto=fields, limit=0)
+    found = [(row.search, row.trial) for row in leaderboard(store, query)]
+    assert found == [(row["search"], row["trial"]) for row in expected(recorded, query)]
+    assert len(found) > 5
+
+
+@given(
+    points=st.integers(1, 4).flatmap(
+        lambda size: st.lists(st.tuples(*[st.integers(0, 5).map(float)] * size), max_size=40)
+    )
+)
+@settings(deadline=None)
+def test_nondominated_points_are_those_that_no_other_dominates(points: list[tuple[float, ...]]) -> None:
+    points.sort()
+    kept = [
+        index
+        for index, point in enumerate(points)
+        if not any(
+            other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in points
+        )
+    ]
+    assert nondominated(points) == kept
+
+
+def test_by_default_the_twenty_best_completed_trials_are_ranked(
+    store: Store, recorded: list[dict[str, Any]]
+) -> None:
+    rows = leaderboard(store, Query())
+    assert [row.rank for row in rows] == list(range(1, 21))
+    scores = [row.score for row in rows]
+    completed = [row["score"] for row in recorded if row["state"] == "completed" and row["score"] is not None]
+    assert scores == sorted(completed, reverse=True)[:20]
+
+
+def test_searches_go_by_prefix_and_as_the_newest(store: Store, recorded: list[dict[str, Any]]) -> None:
+    assert {row.search for row in leaderboard(store, Query(searches=("@last", "s0")))} == {"s0", "s5"}
+    with pytest.raises(NotFound, match=r"No search 'sx'\. .*`nas ls`"):
+        leaderboard(store, Query(searches=("s0", "sx")))
+    with pytest.raises(ConfigError, match="s0, s1"):
+        leaderboard(store, Query(searches=("s",)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"sort": "scores"},
+            r"field in sort 'scores'\. Did you mean 'score'\? Allowed: macs, parameters, score",
+        ),
+        ({"pareto": ("score", "flops")}, "field in pareto 'flops'"),
+        ({"states": ("done",)}, "state 'done'.*completed"),
+    ],
+)
+def test_what_no_row_has_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnknownName, match=message):
+        Query(**wrong)
+
+
+def test_a_limit_is_not_negative() -> None:
+    with pytest.raises(ConfigError, match="limit: -1"):
+        replace(Query(), limit=-1)
+
+
+def test_a_frame_has_a_column_for_every_field(store: Store, recorded: list[dict[str, Any]]) -> None:
+    rows = leaderboard(store, Query(limit=5))
+    frame = to_frame(rows)
+    assert list(frame.columns) == list(Row.__dataclass_fields__)
+    assert frame["score"].tolist() == [row.score for row in rows]
+    assert pd.api.types.is_float_dtype(frame["score"])
+    assert list(to_frame([]).columns) == list(Row.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query(),
+        Query(searches=("s1",)),
+        Query(space="chain", controller="random", tasks="glyphs", max_parameters=500, max_macs=2000),
+        Query(sort="seconds"),
+        Query(pareto=("score", "parameters")),
+    ],
+    ids=["default", "search", "filters", "seconds", "pareto"],
+)
+def test_sqlite_finds_the_rows_in_one_index(tmp_path: Path, query: Query) -> None:
+    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+        fill(store)
+        plans = []
+
+        def explain(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+            if "FROM trials" in statement:
+                plans.append(
+                    [row[3] for row in cursor.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+                )
+
+        with store.read() as session:
+            event.listen(session.get_bind().engine, "before_cursor_execute", explain)
+        leaderboard(store, query)
+    first = [step for step in plans[0] if "trials" in step]
+    assert first[0].startswith("SEARCH trials USING COVERING INDEX ix_trials_leaderboard (state=?")
+    assert not any("SCAN trials" in step for plan in plans for step in plan)

@@ -1,0 +1,209 @@
+"""The revisions against the tables that the code declares, and the ways to be at the wrong one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, inspect, text
+
+from nas.controller import Measurement
+from nas.errors import ConfigError, NotFound, StorageError
+from nas.storage import migrations, schema
+from nas.storage.migrations import configuration, current, upgrade
+from nas.storage.store import Measured, Store
+from nas.testing.stores import begin, columns, outcome, search, temporary_schema
+
+SECOND = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "0002", "0001"
+
+def upgrade():
+    op.add_column("searches", sa.Column("note", sa.String()))
+    with op.batch_alter_table("trials") as trials:
+        trials.alter_column("seconds", new_column_name="duration")
+    {end}
+"""
+"""A revision for which SQLite has to rebuild the table that measurements refer to."""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/nas.db"
+        return
+    server = os.environ.get("NAS_TEST_POSTGRES")
+    if not server:
+        pytest.skip("needs PostgreSQL: set NAS_TEST_POSTGRES to a database's URL")
+    with temporary_schema(server) as url:
+        yield url
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
+    engine = create_engine(url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function after which the package has a second revision, that ends with a statement."""
+
+    def add(end: str) -> None:
+        scripts = tmp_path / "migrations"
+        shutil.copytree(Path(migrations.__file__).parent, scripts)
+        (scripts / "versions" / "0002_second.py").write_text(SECOND.format(end=end))
+        config = configuration()
+        config.set_main_option("script_location", str(scripts))
+        monkeypatch.setattr(migrations, "configuration", lambda: config)
+        monkeypatch.setattr(schema, "HEAD", "0002")
+
+    return add
+
+
+def catalogue(engine: Engine) -> set[str]:
+    """Return all that the database says of the tables: columns, defaults, constraints, indices, options."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            query = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND tbl_name <> 'alembic_version'"
+            lines = "\n".join(connection.scalars(text(query))).splitlines()
+            return {line.strip().rstrip(", ") for line in lines}
+        here = connection.scalar(text("SELECT current_schema()"))
+        queries = (
+            "SELECT indexdef FROM pg_indexes WHERE schemaname = current_schema()",
+            "SELECT conrelid::regclass || conname || pg_get_constraintdef(oid) FROM pg_constraint "
+            "WHERE connamespace = current_schema()::regnamespace",
+            "SELECT concat_ws(' ', table_name, column_name, data_type, is_nullable, column_default) "
+            "FROM information_schema.columns WHERE table_schema = current_schema()",
+        )
+        lines = [line for query in queries for line in connection.scalars(text(query))]
+        return {line.replace(f"{here}.", "") for line in lines if "alembic_version" not in line}
+
+
+def test_the_revisions_make_the_tables_that_the_code_declares(url: str, engine: Engine) -> None:
+    upgrade(url)
+    with engine.connect() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, schema.Base.metadata) == []
+
+
+def test_the_revisions_make_the_same_catalogue_as_the_code(url: str, engine: Engine) -> None:
+    """Autogenerate sees neither partial indices nor SQLite's table options."""
+    schema.Base.metadata.create_all(engine)
+    declared = catalogue(engine)
+    schema.Base.metadata.drop_all(engine)
+    assert catalogue(engine) <= {"CREATE TABLE sqlite_sequence(name,seq)"}
+    upgrade(url)
+    assert catalogue(engine) == declared
+    assert any("INDEX ix_trials_leaderboard" in line and "WHERE" in line for line in declared)
+
+
+def test_there_is_one_line_of_revisions_and_its_head_is_known() -> None:
+    scripts = ScriptDirectory.from_config(configuration())
+    assert scripts.get_heads() == [schema.HEAD]
+    assert len(scripts.get_bases()) == 1
+
+
+def test_a_database_goes_from_nothing_to_head_and_stays(url: str) -> None:
+    if url.startswith("sqlite"):
+        with pytest.raises(NotFound, match="nas run"):
+            current(url)
+    else:
+        assert current(url) == (None, schema.HEAD)
+    assert upgrade(url) == (None, schema.HEAD)
+    assert current(url) == (schema.HEAD, schema.HEAD)
+    with Store(url) as store:
+        row = search(store)
+    assert upgrade(url) == (schema.HEAD, schema.HEAD)
+    with Store(url, create=False) as store:
+        assert store.search("@last").name == row.name
+
+
+def test_downgrading_empties_the_database(url: str, engine: Engine) -> None:
+    upgrade(url)
+    config = configuration()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+    assert inspect(engine).get_table_names() == ["alembic_version"]
+    assert current(url) == (None, schema.HEAD)
+    with Store(url) as store:
+        assert store.searches() == []
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_an_older_database_is_refused_with_the_command_that_upgrades_it(
+    url: str, second: Any, create: bool
+) -> None:
+    Store(url).close()
+    second("pass")
+    refusal = r"is at revision 0001, this nas needs 0002; back it up, .*`nas db upgrade --db (.*)`"
+    with pytest.raises(StorageError, match=refusal) as refused:
+        Store(url, create=create)
+    command = re.search(refusal, str(refused.value))
+    assert command is not None
+    assert command[1].startswith(url.partition("?")[0])
+    assert current(url) == ("0001", "0002")
+
+
+def test_upgrading_keeps_every_row(url: str, engine: Engine, second: Any) -> None:
+    with Store(url) as store:
+        row = search(store)
+        trial_id = begin(store, row, 0)
+        store.finish(trial_id, outcome(0.5, seconds=2.5, measurements=(Measurement(1, "loss", 1.0),)))
+        before = columns(store.trial(row.id, 0))
+    second("pass")
+    assert upgrade(url) == ("0001", "0002")
+    with engine.connect() as connection:
+        after = connection.execute(text("SELECT number, score, duration FROM trials")).one()
+        assert tuple(after) == (0, before["score"], 2.5)
+        measured = connection.execute(text("SELECT trial_id, metric, step, value FROM measurements")).one()
+        assert Measured(*measured) == (trial_id, "loss", 1, 1.0)
+
+
+def test_an_upgrade_that_fails_changes_nothing(url: str, engine: Engine, second: Any) -> None:
+    Store(url).close()
+    before = catalogue(engine)
+    second("op.execute('SELECT * FROM nowhere')")
+    with pytest.raises(StorageError, match="nowhere"):
+        upgrade(url)
+    assert current(url) == ("0001", "0002")
+    assert catalogue(engine) == before
+
+
+def test_a_newer_database_is_refused_and_left_alone(url: str, engine: Engine) -> None:
+    Store(url).close()
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'beef'"))
+    for use in (Store, upgrade):
+        with pytest.raises(StorageError, match=r"revision beef.* newer .*pip install --upgrade nas-service"):
+            use(url)
+    assert current(url) == ("beef", schema.HEAD)
+
+
+def test_another_program_s_database_is_not_upgraded(url: str, engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE studies (id INTEGER)"))
+    for use in (Store, upgrade, current):
+        with pytest.raises(StorageError, match="belongs to another program"):
+            use(url)
+    assert inspect(engine).get_table_names() == ["studies"]
+
+
+def test_what_is_no_url_is_refused() -> None:
+    for use in (upgrade, current):
+        with pytest.raises(ConfigError, match="no database URL"):
+            use("nas.db")

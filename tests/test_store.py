@@ -1,0 +1,212 @@
+"""The store on SQLite and PostgreSQL, and what only one of them can get wrong."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from nas.controller import State
+from nas.errors import ConfigError, NotFound, StorageError
+from nas.storage import engine
+from nas.storage.columns import UTCDateTime, now
+from nas.storage.schema import TrialState
+from nas.storage.store import Store
+from nas.testing.stores import StoreSuite, begin, outcome, search, temporary_schema
+
+
+class TestSqlite(StoreSuite):
+    @pytest.fixture
+    def url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path}/nas.db"
+
+
+class TestPostgres(StoreSuite):
+    @pytest.fixture
+    def url(self) -> Iterator[str]:
+        server = os.environ.get("NAS_TEST_POSTGRES")
+        if not server:
+            pytest.skip("needs PostgreSQL: set NAS_TEST_POSTGRES to a database's URL")
+        with temporary_schema(server) as url:
+            yield url
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "nas.db"
+
+
+def test_trial_states_are_those_of_outcomes() -> None:
+    assert {state.name: state.value for state in TrialState} == {state.name: state.value for state in State}
+
+
+def test_storage_imports_nothing_heavy(path: Path) -> None:
+    Store(f"sqlite:///{path}").close()
+    program = f"""
+import sys
+import nas.leaderboard
+from nas.storage.store import Store
+with Store("sqlite:///{path}") as store:
+    nas.leaderboard.leaderboard(store, nas.leaderboard.Query())
+print(*{{"torch", "ray", "pandas", "numpy", "alembic"}} & set(sys.modules))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "nas.db",
+        "sqlite:/nas.db",
+        "mysql://user:secret@host/nas",
+        "postgres://user:sec:re/t@host/nas",
+        "postgresql://user:secret@host:port/nas",
+        "sqlite+aiosqlite:///nas.db",
+    ],
+)
+def test_what_is_no_database_url_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="allowed: sqlite:///PATH, postgresql://") as refused:
+        Store(url)
+    assert "sec" not in str(refused.value)
+
+
+def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigError, match=r"pip install 'nas-service\[postgres\]'") as refused:
+        Store("postgresql://user:secret@host/nas")
+    assert "secret" not in str(refused.value)
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(
+        StorageError, match=r"(?s)postgresql://me:\*\*\*@127.0.0.1:1/nas: .*NAS_DB"
+    ) as refused:
+        Store("postgresql://me:secret@127.0.0.1:1/nas?application_name=secret")
+    assert "secret" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_sqlite_is_set_up_for_one_writer_and_many_readers(path: Path) -> None:
+    with Store(f"sqlite:///{path}") as store, store.read() as session:
+        found = {
+            name: session.scalar(text(f"PRAGMA {name}"))
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    assert found == {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "busy_timeout": 10_000}
+
+
+def test_a_missing_file_is_not_made_by_reading(path: Path) -> None:
+    with pytest.raises(NotFound, match=r"No database at sqlite:///.*nas\.db; start one with `nas run`"):
+        Store(f"sqlite:///{path}", create=False)
+    assert not path.exists()
+
+
+def test_a_database_in_memory_works(path: Path) -> None:
+    with Store("sqlite://") as store:
+        row = store.acquire(search(store).id)
+        assert store.finish(begin(store, row, 0), outcome(0.5)) == 1
+
+
+@pytest.mark.parametrize("name", ["missing/nas.db", "", "file/nas.db"])
+def test_what_cannot_be_opened_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"unable to open.* directory that exists and is writable"):
+        Store(f"sqlite:///{tmp_path / name}")
+
+
+def test_a_file_that_is_something_else_is_left_alone(path: Path) -> None:
+    path.write_text("[search]\n" * 100)
+    with pytest.raises(StorageError, match="not a database; this file is something else"):
+        Store(f"sqlite:///{path}")
+    assert path.read_text() == "[search]\n" * 100
+
+
+def test_another_program_s_database_is_left_alone(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE studies (id INTEGER)")
+    connection.close()
+    for create in (True, False):
+        with pytest.raises(StorageError, match=r"belongs to another program: it has tables \(studies"):
+            Store(f"sqlite:///{path}", create=create)
+
+
+def test_a_locked_database_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.05)
+    with Store(f"sqlite:///{path}") as store:
+        row = search(store)
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError, match="locked; another process has been writing"):
+            begin(store, row, 0)
+        assert store.trials(row.id) == []
+        other.close()
+        assert begin(store, row, 0) > 0
+
+
+def test_a_read_only_database_is_read_alone(path: Path) -> None:
+    with Store(f"sqlite:///{path}") as store:
+        row = search(store)
+        with Store(f"sqlite:///file:{path}?mode=ro&uri=true", create=False) as reader:
+            assert reader.search("@last").id == row.id
+            with pytest.raises(StorageError, match="readonly database; check the permissions"):
+                begin(reader, row, 0)
+
+
+def test_threads_may_share_a_store(path: Path) -> None:
+    with Store(f"sqlite:///{path}") as store:
+        row = search(store)
+        with ThreadPoolExecutor(4) as pool:
+            places = set(pool.map(lambda n: store.finish(begin(store, row, n), outcome(0.5)), range(40)))
+    assert places == set(range(1, 41))
+
+
+def test_a_full_disk_loses_nothing_committed(path: Path) -> None:
+    with Store(f"sqlite:///{path}") as store:
+        row = search(store)
+        store.finish(begin(store, row, 0), outcome(0.5))
+        with store.read() as session:
+            pages = session.scalar(text("PRAGMA page_count"))
+            session.execute(text(f"PRAGMA max_page_count = {pages}"))
+        with pytest.raises(StorageError, match="full; free some space"):
+            begin(store, row, 1, architecture="x" * 100_000)
+        assert [trial.number for trial in store.history(row.id)] == [0]
+        begin(store, row, 1)
+
+
+def test_a_killed_sqlite_driver_leaves_a_sound_file(path: Path) -> None:
+    program = f"""
+import os, signal
+from nas.storage.store import Store
+from nas.storage.schema import Search
+from sqlalchemy import insert
+store = Store("sqlite:///{path}")
+with store._database.write() as connection:
+    connection.exec_driver_sql("CREATE TABLE half (x)")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", program], check=False)
+    with Store(f"sqlite:///{path}") as store, store.read() as session:
+        assert session.scalar(text("PRAGMA integrity_check")) == "ok"
+        assert session.scalar(text("SELECT count(*) FROM sqlite_master WHERE name = 'half'")) == 0
+
+
+def test_times_keep_their_instant_and_need_a_zone() -> None:
+    column, dialect = UTCDateTime(), create_engine("sqlite://").dialect
+    here = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=2)))
+    stored = column.process_bind_param(here, dialect)
+    assert stored is not None
+    assert stored.replace(tzinfo=None) == datetime(2026, 1, 1, 10)
+    assert column.process_result_value(stored.replace(tzinfo=None), dialect) == here
+    with pytest.raises(ValueError, match="no time zone"):
+        column.process_bind_param(now().replace(tzinfo=None), dialect)
