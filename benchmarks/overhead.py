@@ -1,0 +1,144 @@
+"""What the service adds to a trial: propose, run, commit, observe, with nothing to train.
+
+    python benchmarks/overhead.py -o docs/results/overhead.json
+
+Inline is timed alone; on Ray, each size runs as a search and as bare Ray Tune (a no-op class trainable,
+random suggestions, warm actors that import torch, loggers off, the same number at a time), in turn on the
+same cluster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from nas.config import SearchConfig, validate
+from nas.controller import Outcome
+from nas.evaluator import Job
+from nas.executors.inline import InlineExecutor
+from nas.executors.ray import RayExecutor, start
+from nas.search import Search, create
+from nas.storage.store import Store
+
+WORKERS = 2
+
+
+class Silent:
+    """Watches nothing."""
+
+    def started(self, job: Job) -> None: ...
+
+    def reported(self, job: Job, outcome: Outcome) -> None: ...
+
+    def recorded(self, number: int, outcome: Outcome) -> None: ...
+
+    def retried(self, job: Job, error: str) -> None: ...
+
+
+def configure(trials: int, executor: str) -> SearchConfig:
+    return validate(
+        {
+            "space": "nas.testing.toys:Toy",
+            "controller": "evolution",
+            "tasks": "sinusoid",
+            "learner": "maml",
+            "evaluator": "nas.testing.evaluators:Scripted",
+            "executor": executor,
+            "workers": WORKERS if executor == "ray" else 1,
+            "trials": trials,
+            "deduplicate": False,
+        }
+    )
+
+
+def search(trials: int, executor: str) -> float:
+    """Return the seconds of a whole search, from its first proposal to its last commit."""
+    config = configure(trials, executor)
+    tasks = config.make_tasks()
+    runner = InlineExecutor(config, tasks) if executor == "inline" else RayExecutor(config, tasks)
+    with tempfile.TemporaryDirectory() as folder, Store(f"sqlite:///{folder}/nas.db") as store:
+        row = create(store, config, tasks)
+        work = Search(store, row, config, config.make_space(), tasks, Silent())
+        begin = time.perf_counter()
+        work.run(runner)
+        seconds = time.perf_counter() - begin
+        assert len(store.history(row.id)) == trials
+    return seconds
+
+
+def bare_tune(trials: int) -> float:
+    """Return the seconds of a bare Ray Tune run."""
+    from ray import tune
+
+    class Noop(tune.Trainable):
+        def setup(self, config: dict[str, Any]) -> None:
+            import torch  # noqa: F401  (as every trainable that trains does)
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            return True
+
+        def step(self) -> dict[str, Any]:
+            return {"score": 0.5, "done": True}
+
+    with tempfile.TemporaryDirectory() as folder:
+        tuner = tune.Tuner(
+            tune.with_resources(Noop, {"cpu": 1}),
+            param_space={"x": tune.uniform(0, 1)},
+            tune_config=tune.TuneConfig(num_samples=trials, max_concurrent_trials=WORKERS, reuse_actors=True),
+            run_config=tune.RunConfig(
+                storage_path=folder,
+                verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+        begin = time.perf_counter()
+        results = tuner.fit()
+        seconds = time.perf_counter() - begin
+        assert len(results) == trials
+        assert not results.errors
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 3000])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("-o", "--output", type=Path)
+    arguments = parser.parse_args()
+    rows = []
+    for trials in arguments.sizes:
+        seconds = [search(trials, "inline") for _ in range(arguments.repeats)]
+        rows.append(
+            {"path": "inline", "trials": trials, "ms_per_trial": 1e3 * statistics.median(seconds) / trials}
+        )
+        print(rows[-1], flush=True)
+    with start(cpus=WORKERS):
+        bare_tune(20)
+        for trials in arguments.sizes:
+            pairs = [(search(trials, "ray"), bare_tune(trials)) for _ in range(arguments.repeats)]
+            ours, bare = (1e3 * statistics.median(column) / trials for column in zip(*pairs, strict=True))
+            ratios = [a / b for a, b in pairs]
+            rows.append(
+                {
+                    "path": "ray",
+                    "trials": trials,
+                    "ms_per_trial": ours,
+                    "bare_tune_ms_per_trial": bare,
+                    "ratio": statistics.median(ratios),
+                    "ratios": ratios,
+                }
+            )
+            print(rows[-1], flush=True)
+    if arguments.output:
+        arguments.output.write_text(json.dumps({"workers": WORKERS, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""A search's configuration: TOML and overrides, checked, with every default filled in."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from nas import plugins
+from nas.asha import Asha
+from nas.controller import Controller
+from nas.errors import ConfigError, NotFound, UnknownName
+from nas.evaluator import Budget, Context, Evaluator
+from nas.precision import Precision
+from nas.space import SearchSpace
+from nas.tasks.base import TaskSource
+from nas.wrappers import Constrained, Deduplicated
+
+
+def _section(kind: str) -> BeforeValidator:
+    def resolve(value: Any) -> dict[str, Any]:
+        given = {"name": value} if isinstance(value, str) else dict(value)
+        name = given.pop("name", None)
+        if not isinstance(name, str):
+            raise ConfigError(f"{kind}.name is missing: `nas {_verb(kind)}` lists what is installed.")
+        return {"name": name} | plugins.resolve(plugins.load(kind, name), given, kind)
+
+    return BeforeValidator(resolve)
+
+
+def _verb(kind: str) -> str:
+    return kind if kind == "tasks" else f"{kind}s"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Constraints(_Model):
+    """What an architecture may cost at most; what breaks a limit is rejected before a worker is spent."""
+
+    max_parameters: Annotated[int | None, Field(ge=1)] = None
+    max_macs: Annotated[int | None, Field(ge=1)] = None
+
+
+class Resources(_Model):
+    """What one trial takes of a machine."""
+
+    cpus: Annotated[int, Field(ge=1, description="cores, and torch threads, of one trial")] = 1
+    gpus: Annotated[
+        float | None, Field(ge=0, description="share of a GPU; by default the GPUs split evenly over workers")
+    ] = None
+    precision: Precision = "auto"
+
+
+class SearchConfig(_Model):
+    """All that defines a search. Sections `space`, `controller`, … are a plugin's name and its settings."""
+
+    name: Annotated[str | None, Field(pattern=r"^[\w.-]+$")] = None
+    space: Annotated[dict[str, Any], _section("space")]
+    controller: Annotated[dict[str, Any], _section("controller")]
+    tasks: Annotated[dict[str, Any], _section("tasks")]
+    learner: Annotated[dict[str, Any], _section("learner")]
+    evaluator: Annotated[dict[str, Any], _section("evaluator")] = Field(
+        default_factory=lambda: {"name": "train"}, validate_default=True
+    )
+    budget: Budget = Budget()
+    trials: Annotated[int, Field(ge=1)] = 32
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    executor: Literal["ray", "inline"] = "ray"
+    workers: Annotated[int, Field(ge=1)] = 1
+    scheduler: Asha | None = None
+    constraints: Constraints = Constraints()
+    deduplicate: bool = True
+    retries: Annotated[int, Field(ge=0, description="further attempts at a trial that failed")] = 1
+    max_failed: Annotated[
+        float, Field(ge=0, le=1, description="share of failed trials above which the search gives up")
+    ] = 0.5
+    resources: Resources = Resources()
+
+    @functools.cached_property
+    def settings(self) -> str:
+        """Hash of what a score depends on besides architecture and seed: equal means comparable."""
+        parts = self.model_dump(mode="json", include={"space", "tasks", "learner", "evaluator", "budget"}) | {
+            "precision": self.resources.precision
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Training episodes at which the scheduler wants a score."""
+        return self.scheduler.rungs(self.budget.train_episodes) if self.scheduler else ()
+
+    def make_space(self) -> SearchSpace:
+        """Return a new instance of the search space."""
+        space: SearchSpace = _plugin("space", self.space)()
+        return space
+
+    def make_tasks(self) -> TaskSource:
+        """Return a new instance of the task source; reads its data.
+
+        Raises:
+            DataMissing: the data is not on this machine.
+        """
+        tasks: TaskSource = _plugin("tasks", self.tasks)()
+        return tasks
+
+    def make_controller(self, space: SearchSpace, tasks: TaskSource) -> Controller:
+        """Return a new controller, within its wrappers."""
+        controller: Controller = _plugin("controller", self.controller)(space, self.seed)
+        limits = self.constraints
+        if limits.max_parameters is not None or limits.max_macs is not None:
+            controller = Constrained(controller, space, tasks.shape, limits.max_parameters, limits.max_macs)
+        return Deduplicated(controller, space) if self.deduplicate else controller
+
+    def make_evaluator(self, space: SearchSpace, tasks: TaskSource) -> Evaluator:
+        """Return a new evaluator: what a worker holds."""
+        context = Context(
+            space, tasks, _plugin("learner", self.learner), self.budget, self.rungs, self.resources.precision
+        )
+        evaluator: Evaluator = _plugin("evaluator", self.evaluator)(context)
+        return evaluator
+
+
+def _plugin(kind: str, section: Mapping[str, Any]) -> Callable[..., Any]:
+    cls: type = plugins.load(kind, section["name"])
+    settings = {key: value for key, value in section.items() if key != "name"}
+    return functools.partial(cls, **plugins.arguments(cls, settings))
+
+
+def read(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return a TOML file's text and content.
+
+    Raises:
+        NotFound: no such file.
+        ConfigError: it is not TOML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
+    except OSError as error:
+        raise NotFound(f"Cannot read the configuration {path}: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+
+
+def assign(values: dict[str, Any], setting: str) -> None:
+    """Put `a.b=value` into nested `values`; the value is TOML, or else a bare string.
+
+    Raises:
+        ConfigError: no `=`, or a path through something that is no section.
+    """
+    path, equals, text = setting.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set {setting}: expected KEY=VALUE, such as tasks.ways=20.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, key = path.strip().split(".")
+    for name in sections:
+        inner = values.setdefault(name, {})
+        if isinstance(inner, str):  # a plugin given by its bare name
+            inner = values[name] = {"name": inner}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {setting}: '{name}' is no section.")
+        values = inner
+    values[key] = value
+
+
+def choose(values: dict[str, Any], kind: str, name: str) -> None:
+    """Put plugin `name` into section `kind`; the settings of another plugin that stood there are dropped."""
+    section = values.get(kind)
+    same = isinstance(section, dict) and section.get("name") == name
+    values[kind] = section if same else {"name": name}
+
+
+def validate(values: Mapping[str, Any]) -> SearchConfig:
+    """Return the checked configuration.
+
+    Raises:
+        UnknownName: no such setting, or no such plugin.
+        ConfigError: a value has the wrong type or is out of range.
+    """
+    _check_keys(SearchConfig, values, "")
+    for kind in plugins.GROUPS:
+        if kind not in values and kind != "evaluator":
+            raise ConfigError(f"{kind}.name is missing: `nas {_verb(kind)}` lists what is installed.")
+    try:
+        config = SearchConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(plugins.explain(error)) from None
+    if config.executor == "inline" and config.workers > 1:
+        raise ConfigError(
+            f"workers={config.workers}: the inline executor runs one trial at a time; use --executor ray."
+        )
+    if config.scheduler is not None and not config.rungs:
+        raise ConfigError(
+            f"scheduler.minimum={config.scheduler.minimum}: no trial can be stopped before its budget of "
+            f"budget.train_episodes={config.budget.train_episodes} is spent; choose fewer."
+        )
+    return config
+
+
+def _check_keys(model: type[BaseModel], values: Mapping[str, Any], where: str) -> None:
+    for key, value in values.items():
+        if key not in model.model_fields:
+            raise UnknownName(f"setting{where}", key, model.model_fields)
+        annotation = model.model_fields[key].annotation
+        for nested in (annotation, *get_args(annotation)):
+            if isinstance(nested, type) and issubclass(nested, BaseModel) and isinstance(value, Mapping):
+                _check_keys(nested, value, f" of {key}")

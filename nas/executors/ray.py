@@ -1,0 +1,226 @@
+"""Trials on Ray: `ray.tune` with warm actors, on this machine or a cluster.
+
+Tune only moves jobs and results: the workload is behind a searcher, early stopping behind a scheduler, and
+nothing of what Tune writes is ever read back (`nas resume` replays the database).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_WARN_THRESHOLD_S": "60",
+}
+for _name, _value in _ENVIRONMENT.items():  # Ray reads some of them when it is imported
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402
+from pydantic import TypeAdapter  # noqa: E402
+from ray import tune  # noqa: E402
+from ray.tune.experiment import Trial  # noqa: E402
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+from nas.config import SearchConfig  # noqa: E402
+from nas.controller import Outcome, State  # noqa: E402
+from nas.errors import ConfigError, NasError  # noqa: E402
+from nas.evaluator import Job  # noqa: E402
+from nas.executors.base import Executor, Workload  # noqa: E402
+from nas.executors.worker import Worker  # noqa: E402
+from nas.tasks.base import TaskSource  # noqa: E402
+
+_JOB, _OUTCOME = TypeAdapter(Job), TypeAdapter(Outcome)
+_KEY = "outcome"
+
+
+class RayExecutor(Executor):
+    """Runs trials on a local Ray that it starts, or on the cluster at `address` (or `RAY_ADDRESS`)."""
+
+    def __init__(self, config: SearchConfig, tasks: TaskSource, address: str | None = None) -> None:
+        self._config, self._tasks = config, tasks
+        self._address = address or os.environ.get("RAY_ADDRESS")
+
+    def run(self, workload: Workload) -> None:
+        """Run every job, `config.workers` at a time."""
+        cpus = self._config.workers * self._config.resources.cpus
+        with start(cpus, self._address), tempfile.TemporaryDirectory(prefix="nas-") as folder:
+            bridge = _Bridge(workload)
+            trainable = tune.with_parameters(_Actor, search=self._config, source=self._tasks)
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, self._resources()),
+                tune_config=tune.TuneConfig(
+                    metric=None,
+                    search_alg=_Jobs(bridge),
+                    scheduler=_Verdicts(bridge),
+                    num_samples=-1,
+                    max_concurrent_trials=self._config.workers,
+                    reuse_actors=True,
+                    trial_dirname_creator=lambda trial: str(trial.trial_id),
+                ),
+                run_config=tune.RunConfig(
+                    name="search",
+                    storage_path=folder,
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=0),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                ),
+            )
+            tuner.fit()
+
+    def _resources(self) -> dict[str, float]:
+        gpus = self._config.resources.gpus
+        if gpus is None:
+            gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / self._config.workers)
+        return {"cpu": self._config.resources.cpus, "gpu": gpus}
+
+
+class _Bridge:
+    """The workload, and which Tune trial runs which job.
+
+    Tune pickles its searcher and scheduler into a folder that nobody reads; what is behind this object must
+    not go there (database connections), so it pickles as an empty one.
+    """
+
+    def __init__(self, workload: Workload | None) -> None:
+        self._workload = workload
+        self._jobs: dict[str, Job] = {}
+        self._errors: dict[str, str] = {}
+
+    def __reduce__(self) -> tuple[type[_Bridge], tuple[None]]:
+        return _Bridge, (None,)
+
+    @property
+    def workload(self) -> Workload:
+        assert self._workload is not None, "a copy that was unpickled has no workload"
+        return self._workload
+
+    def suggest(self, trial: str) -> dict[str, Any] | str | None:
+        job = self.workload.next()
+        if job is None:
+            finished: str = Searcher.FINISHED
+            return finished if self.workload.done else None
+        self._jobs[trial] = job
+        return {"job": _JOB.dump_python(job, mode="json")}
+
+    def go_on(self, trial: str, result: dict[str, Any]) -> bool:
+        return self.workload.report(self._jobs[trial], _OUTCOME.validate_json(result[_KEY]))
+
+    def died(self, trial: Trial) -> None:
+        error = trial.get_error()
+        text = str(error).strip().splitlines() if error else []
+        self._errors[trial.trial_id] = "\n".join(text[-12:]) or "no reason given"
+
+    def complete(self, trial: str, result: dict[str, Any] | None, error: bool) -> None:
+        job = self._jobs.pop(trial)
+        if error or not result:
+            self.workload.lost(job, f"The worker died: {self._errors.pop(trial, 'no reason given')}")
+            return
+        outcome = _OUTCOME.validate_json(result[_KEY])
+        if not outcome.state.final:
+            outcome = replace(outcome, state=State.STOPPED, measurements=())
+        self.workload.finish(job, outcome)
+
+
+class _Jobs(Searcher):
+    """Gives Tune the workload's jobs as its suggestions."""
+
+    def __init__(self, bridge: _Bridge) -> None:
+        super().__init__()
+        self._bridge = bridge
+
+    def suggest(self, trial_id: str) -> Any:
+        return self._bridge.suggest(trial_id)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        self._bridge.complete(trial_id, result, error)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the database is the only truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
+class _Verdicts(FIFOScheduler):
+    """Asks the workload at each report whether the trial should go on."""
+
+    def __init__(self, bridge: _Bridge) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._bridge = bridge
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        go_on = self._bridge.go_on(trial.trial_id, result)
+        verdict: str = TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP
+        return verdict
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self._bridge.died(trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        self._bridge.workload.tick()
+        return super().choose_trial_to_run(tune_controller)
+
+
+class _Actor(tune.Trainable):
+    """A warm worker: keeps its evaluator, takes a new job at each reset; one step is one report."""
+
+    _outcomes: Iterator[Outcome]
+
+    def setup(self, config: dict[str, Any], **parameters: Any) -> None:
+        _quiet()
+        self._worker = Worker(parameters["search"], parameters["source"])
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._outcomes = self._worker.run(_JOB.validate_python(new_config["job"]))
+        return True
+
+    def step(self) -> dict[str, Any]:
+        outcome = next(self._outcomes)
+        return {_KEY: _OUTCOME.dump_json(outcome).decode(), "done": outcome.state.final}
+
+
+def _quiet() -> None:
+    for name in ("ray", "ray.tune", "ray.train", "ray.data", "ray.air"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def start(cpus: int = 1, address: str | None = None) -> Iterator[None]:
+    """Use this process's Ray if there is one, else connect to a cluster or start Ray here; end it after.
+
+    Raises:
+        ConfigError: no cluster answers at `address`.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = f"the Ray cluster at {address}" if address else "Ray on this machine"
+        kind = ConfigError if address else NasError
+        raise kind(f"Cannot connect to {where}: {error}. `nas doctor` checks the set-up.") from error
+    _quiet()
+    try:
+        yield
+    finally:
+        ray.shutdown()

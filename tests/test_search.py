@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.config import SearchConfig, validate
+from nas.controller import Outcome
+from nas.errors import ConfigError, TooManyFailures
+from nas.evaluator import Job
+from nas.executors.base import Executor, Workload
+from nas.executors.inline import InlineExecutor
+from nas.search import Search, create
+from nas.storage.store import Store
+
+SCRIPTED = "nas.testing.evaluators:Scripted"
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.recorded_numbers: list[int] = []
+        self.retries: list[str] = []
+
+    def started(self, job: Job) -> None: ...
+
+    def reported(self, job: Job, outcome: Outcome) -> None: ...
+
+    def recorded(self, number: int, outcome: Outcome) -> None:
+        self.recorded_numbers.append(number)
+
+    def retried(self, job: Job, error: str) -> None:
+        self.retries.append(error)
+
+
+def configure(**changes: Any) -> SearchConfig:
+    values: dict[str, Any] = {
+        "space": "nas.testing.toys:Toy",
+        "controller": {"name": "evolution", "population": 5, "sample": 2},
+        "tasks": "sinusoid",
+        "learner": "maml",
+        "evaluator": SCRIPTED,
+        "executor": "inline",
+        "trials": 30,
+        "seed": 3,
+    }
+    return validate(values | changes)
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+        yield store
+
+
+def start(store: Store, config: SearchConfig) -> Search:
+    tasks = config.make_tasks()
+    row = create(store, config, tasks)
+    return Search(store, row, config, config.make_space(), tasks, Watcher())
+
+
+def reopen(store: Store, name: str, watcher: Watcher | None = None) -> Search:
+    row = store.search(name)
+    config = validate(row.config)
+    return Search(store, row, config, config.make_space(), config.make_tasks(), watcher or Watcher())
+
+
+def run(store: Store, config: SearchConfig, executor: Executor | None = None) -> list[tuple[Any, ...]]:
+    search = start(store, config)
+    search.run(executor or InlineExecutor(config, config.make_tasks()))
+    return results(store, "@last")
+
+
+def results(store: Store, name: str) -> list[tuple[Any, ...]]:
+    row = store.search(name)
+    return [(t.number, t.state, t.architecture, t.score, t.seed) for t in store.trials(row.id)]
+
+
+def test_a_search_ends_with_every_trial_recorded(store: Store) -> None:
+    rows = run(store, configure())
+    assert [row[0] for row in rows] == list(range(30))
+    assert {row[1] for row in rows} <= {"completed", "reused"}
+    search = store.search("@last")
+    assert search.state == "completed"
+    assert search.finished_at is not None
+
+
+def test_the_same_seed_gives_the_same_search(store: Store) -> None:
+    config = configure()
+    assert run(store, config) == run(store, config)
+    assert run(store, config) != run(store, configure(seed=4))
+
+
+def test_a_network_scores_the_same_under_every_controller(store: Store) -> None:
+    first = {row[2]: row[4] for row in run(store, configure())}
+    second = {row[2]: row[4] for row in run(store, configure(controller="random", trials=200))}
+    shared = first.keys() & second.keys()
+    assert all(first[text] == second[text] for text in shared)
+
+
+def test_isomorphic_architectures_are_not_trained_twice(store: Store) -> None:
+    config = configure(space={"name": "nas.testing.toys:Toy", "layers": 1}, controller="random", trials=40)
+    run(store, config)
+    search = store.search("@last")
+    trials = store.trials(search.id)
+    space = config.make_space()
+    keys = [space.canonical(space.decode(t.architecture)) for t in trials if t.state == "completed"]
+    assert len(keys) == len(set(keys)) <= 8
+    scores = {t.number: t.score for t in trials}
+    reused = [t for t in trials if t.state == "reused"]
+    assert len(reused) >= 32
+    for trial in reused:
+        assert trial.reused is not None
+        assert trial.reused < trial.number
+        assert trial.score == scores[trial.reused]
+        assert trial.seconds == 0
+
+
+def test_without_deduplication_every_trial_is_trained(store: Store) -> None:
+    space = {"name": "nas.testing.toys:Toy", "layers": 1}
+    rows = run(store, configure(space=space, controller="random", deduplicate=False))
+    assert {row[1] for row in rows} == {"completed"}
+
+
+def test_constraints_are_kept(store: Store) -> None:
+    config = configure(controller="random", constraints={"max_parameters": 60})
+    run(store, config)
+    space, shape = config.make_space(), config.make_tasks().shape
+    for trial in store.trials(store.search("@last").id):
+        if trial.state == "infeasible":
+            assert "parameters" in (trial.error or "") or "wider" in (trial.error or "")
+        else:
+            assert space.cost(space.decode(trial.architecture), shape).parameters <= 60
+
+
+class Killed(BaseException):
+    """The driver dies."""
+
+
+class Dying(Executor):
+    """Runs some jobs inline, then dies with one more begun."""
+
+    def __init__(self, config: SearchConfig, jobs: int) -> None:
+        self._inline, self._jobs = InlineExecutor(config, config.make_tasks()), jobs
+
+    def run(self, workload: Workload) -> None:
+        class Limited:
+            left = self._jobs
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(workload, name)
+
+            def next(self) -> Job | None:
+                job = workload.next()
+                Limited.left -= 1
+                if Limited.left < 0:
+                    raise Killed
+                return job
+
+        self._inline.run(Limited())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("jobs", [0, 1, 7, 12])
+def test_a_resumed_search_continues_as_if_never_stopped(store: Store, jobs: int) -> None:
+    config = configure(name="whole")
+    whole = run(store, config)
+    broken = configure(name="broken")
+    search = start(store, broken)
+    with pytest.raises(Killed):
+        search.run(Dying(broken, jobs))
+    assert store.search("broken").state == "interrupted"
+    before = [row for row in results(store, "broken") if row[1] != "interrupted"]
+    watcher = Watcher()
+    reopen(store, "broken", watcher).run(InlineExecutor(broken, broken.make_tasks()))
+    after = results(store, "broken")
+    assert [row for row in after if row in before] == before
+    assert after == whole
+    assert set(watcher.recorded_numbers).isdisjoint(row[0] for row in before)
+
+
+def test_a_finished_search_grows(store: Store) -> None:
+    config = configure(name="grows", trials=12)
+    first = run(store, config)
+    store.extend(store.search("grows").id, 18)
+    reopen(store, "grows").run(InlineExecutor(config, config.make_tasks()))
+    assert results(store, "grows")[:12] == first
+    assert results(store, "grows") == run(store, configure())
+
+
+def test_a_failed_attempt_is_repeated_with_other_weights(store: Store) -> None:
+    evaluator = {"name": SCRIPTED, "faults": {2: "diverge"}, "once": True}
+    run(store, configure(evaluator=evaluator, trials=5, name="faulty"))
+    clean = run(store, configure(trials=5))
+    trial = store.trial(store.search("faulty").id, 2)
+    assert trial.state == "completed"
+    assert trial.attempt == 1
+    assert trial.seed != clean[2][4]
+
+
+@pytest.mark.parametrize("fault", ["raise", "diverge", "memory"])
+def test_a_failing_trial_is_one_row_and_the_search_goes_on(store: Store, fault: str) -> None:
+    config = configure(evaluator={"name": SCRIPTED, "faults": {2: fault}}, trials=6, retries=2)
+    search = start(store, config)
+    search.run(InlineExecutor(config, config.make_tasks()))
+    trials = store.trials(store.search("@last").id)
+    assert [t.state for t in trials].count("failed") == 1
+    assert trials[2].state == "failed"
+    assert trials[2].attempt == 2
+    assert trials[2].error
+    assert trials[2].score is None
+    assert len(trials) == 6
+
+
+def test_too_many_failures_end_the_search(store: Store) -> None:
+    faults = dict.fromkeys(range(30), "raise")
+    config = configure(evaluator={"name": SCRIPTED, "faults": faults}, trials=20, max_failed=0.2, retries=0)
+    search = start(store, config)
+    with pytest.raises(TooManyFailures, match="nas show"):
+        search.run(InlineExecutor(config, config.make_tasks()))
+    assert store.search("@last").state == "failed"
+    assert len(store.trials(store.search("@last").id)) == 5
+
+
+def test_a_stop_request_ends_the_search_between_trials(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.search.HEARTBEAT_SECONDS", 0.0)
+    config = configure(name="stops")
+    search = start(store, config)
+
+    class Stopping(Watcher):
+        def recorded(self, number: int, outcome: Outcome) -> None:
+            if number == 4:
+                store.request_stop(store.search("stops").id)
+
+    search._observer = Stopping()
+    assert search.run(InlineExecutor(config, config.make_tasks())) == "stopped"
+    assert store.search("stops").state == "stopped"
+    assert 5 <= len(store.trials(store.search("stops").id)) < 30
+    assert reopen(store, "stops").run(InlineExecutor(config, config.make_tasks())) == "completed"
+    assert results(store, "stops") == run(store, configure())
+
+
+def test_asha_stops_trials_and_survives_a_resume(store: Store) -> None:
+    changes: dict[str, Any] = {
+        "scheduler": {"minimum": 30, "eta": 3},
+        "controller": "random",
+        "budget": {"train_episodes": 300},
+        "trials": 40,
+    }
+    config = configure(name="asha", **changes)
+    whole = run(store, config)
+    assert 5 < [row[1] for row in whole].count("stopped") < 40
+    broken = configure(name="asha-broken", **changes)
+    with pytest.raises(Killed):
+        start(store, broken).run(Dying(broken, 15))
+    reopen(store, "asha-broken").run(InlineExecutor(broken, broken.make_tasks()))
+    assert results(store, "asha-broken") == whole
+
+
+def test_a_second_driver_is_refused(store: Store) -> None:
+    config = configure(trials=3)
+    search = start(store, config)
+    row = store.search("@last")
+    store.acquire(row.id)
+    with store._database.write() as connection:
+        from sqlalchemy import text
+
+        connection.execute(text("UPDATE searches SET pid = 1"))  # init lives, and is not this process
+    with pytest.raises(ConfigError, match="is being run by pid 1"):
+        search.run(InlineExecutor(config, config.make_tasks()))
+
+
+def test_a_learner_that_cannot_learn_the_tasks_is_refused(store: Store) -> None:
+    config = configure(learner="prototypical")
+    with pytest.raises(ConfigError, match="prototypical"):
+        create(store, config, config.make_tasks())
+    assert store.searches() == []
+
+
+def test_results_hold_what_comparisons_need(store: Store) -> None:
+    config = configure(name="rich")
+    run(store, config)
+    row = store.search("rich")
+    assert validate(row.config) == config
+    assert row.settings == config.settings
+    assert {"torch", "ray", "python"} <= row.environment.keys()
+    trial = store.trial(row.id, 0)
+    assert (trial.episodes, trial.normalization, trial.split) == (100, "transductive", "scripted/validation")
+
+
+def test_settings_hash_ignores_what_scores_do_not_depend_on() -> None:
+    base = configure()
+    for change in ({"trials": 5}, {"seed": 9}, {"controller": "random"}, {"name": "x"}, {"retries": 0}):
+        assert configure(**change).settings == base.settings
+    assert configure(budget={"train_episodes": 7}).settings != base.settings
+    assert copy.deepcopy(base).settings == base.settings
