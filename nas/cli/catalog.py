@@ -1,0 +1,93 @@
+"""Verbs that say what is installed: spaces, controllers, learners, tasks."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from nas.cli.output import Format, FormatOption, emit, say
+
+KINDS = {"spaces": "space", "controllers": "controller", "learners": "learner", "tasks": "tasks"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add these verbs to the command line."""
+    for verb, kind in KINDS.items():
+        app.command(verb, help=f"List the installed {verb}, or one with its settings.")(_lister(kind))
+
+
+def _lister(kind: str) -> Callable[..., None]:
+    def catalog(
+        name: Annotated[str | None, typer.Argument(help="One of them, or a module:Class path.")] = None,
+        form: FormatOption = Format.TABLE,
+    ) -> None:
+        if name is None:
+            _list(kind, form)
+        else:
+            _describe(kind, name, form)
+
+    return catalog
+
+
+def _list(kind: str, form: Format) -> None:
+    from nas import plugins
+    from nas.errors import PluginError
+
+    rows = []
+    for plugin in plugins.installed(kind).values():
+        try:
+            summary = _summary(plugin.load())
+        except PluginError as error:
+            say(f"warning: {error}")
+            summary = "cannot be loaded"
+        rows.append({"name": plugin.name, "summary": summary, "from": plugin.distribution})
+    emit(rows, form)
+
+
+def _describe(kind: str, name: str, form: Format) -> None:
+    from nas import plugins
+
+    cls: type = plugins.load(kind, name)
+    schema = plugins.settings_model(cls).model_json_schema()
+    rows = [
+        {
+            "setting": f"{kind}.{key}",
+            "type": _type(form_of),
+            "default": "required"
+            if key in schema.get("required", ())
+            else json.dumps(form_of.get("default")),
+            "meaning": form_of.get("description", ""),
+        }
+        for key, form_of in schema.get("properties", {}).items()
+    ]
+    if form is Format.TABLE:
+        typer.echo(f"{inspect.getdoc(cls) or ''}\n")
+        if not rows:
+            typer.echo("It has no settings.")
+            return
+    emit(rows, form)
+
+
+def _summary(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+
+_TYPES = {"integer": "int", "number": "float", "boolean": "true or false", "string": "text", "null": "none"}
+_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+
+
+def _type(schema: dict[str, Any]) -> str:
+    """Return a JSON schema as people read it: `int ≥ 1`, `list of text`, `"a" or "b"`."""
+    if "anyOf" in schema:
+        return " or ".join(map(_type, schema["anyOf"]))
+    if "enum" in schema:
+        return " or ".join(map(json.dumps, schema["enum"]))
+    if schema.get("type") == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    name = _TYPES.get(schema.get("type", ""), schema.get("type", "any"))
+    bounds = [f"{sign} {schema[bound]}" for bound, sign in _BOUNDS.items() if bound in schema]
+    return " ".join([name, *bounds])

@@ -1,0 +1,126 @@
+"""The verb that checks the environment."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+import typer
+
+from nas.cli.options import DEFAULT_DB, DbOption
+from nas.cli.output import Format, FormatOption, emit
+from nas.errors import NasError
+
+
+class Check(NamedTuple):
+    """One finding: `ok`, `warning` or `error`, and what to do."""
+
+    check: str
+    status: str
+    finding: str
+
+
+def register(app: typer.Typer) -> None:
+    """Add these verbs to the command line."""
+    app.command()(doctor)
+
+
+def doctor(form: FormatOption = Format.TABLE, db: DbOption = DEFAULT_DB) -> None:
+    """Check this machine: versions, plugins, shared memory, Ray, GPU, data, database."""
+    findings = [check for part in (_versions, _plugins, _machine, _ray, _data) for check in part()]
+    findings.append(_database(db))
+    emit([check._asdict() for check in findings], form)
+    if any(check.status == "error" for check in findings):
+        raise typer.Exit(1)
+
+
+def _versions() -> Iterator[Check]:
+    yield Check("python", "ok", platform.python_version())
+    for package in ("nas-service", "torch", "ray", "sqlalchemy", "psycopg"):
+        try:
+            yield Check(package, "ok", version(package))
+        except PackageNotFoundError:
+            yield Check(
+                package, "ok", "not installed; needed for PostgreSQL: pip install 'nas-service[postgres]'"
+            )
+
+
+def _plugins() -> Iterator[Check]:
+    from nas import plugins
+
+    for kind in plugins.GROUPS:
+        broken = [error for plugin in plugins.installed(kind).values() if (error := _error(plugin.load))]
+        count = len(plugins.installed(kind))
+        yield Check(f"plugins: {kind}", "error" if broken else "ok", "; ".join(broken) or f"{count} load")
+
+
+def _machine() -> Iterator[Check]:
+    import torch
+
+    from nas.precision import choose
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Check("cores", "ok", str(cores))
+    gpus = torch.cuda.device_count()
+    yield Check("gpus", "ok", ", ".join(torch.cuda.get_device_name(i) for i in range(gpus)) or "none")
+    yield Check(
+        "precision",
+        "ok",
+        f"images in {choose('auto', images=True, sensitive=False).dtype}".replace("torch.", ""),
+    )
+
+
+def _ray() -> Iterator[Check]:
+    shm = Path("/dev/shm")
+    if shm.is_dir():
+        free = shutil.disk_usage(shm).free
+        enough = free >= 256 * 2**20
+        advice = "" if enough else "; Ray wants more (docker: --shm-size=2gb)"
+        yield Check("shared memory", "ok" if enough else "warning", f"{free / 2**30:.1f} GiB free{advice}")
+    home = Path.home()
+    writable = os.access(home, os.W_OK)
+    yield Check(
+        "home", "ok" if writable else "error", f"{home}" + ("" if writable else ": Ray must write here")
+    )
+    mode = os.environ.get("RAY_AUTH_MODE", "default")
+    address = os.environ.get("RAY_ADDRESS")
+    if address and mode != "token":
+        finding = f"RAY_ADDRESS is set, RAY_AUTH_MODE is {mode}: set it to token on every node"
+        yield Check("ray token", "warning", finding)
+    else:
+        yield Check(
+            "ray", "ok", f"cluster at {address}" if address else "started on this machine for each search"
+        )
+
+
+def _data() -> Iterator[Check]:
+    from nas.tasks.data import data_root
+
+    root = data_root()
+    yield Check("data", "ok", f"{root}" + ("" if root.is_dir() else " (empty: nas data fetch omniglot)"))
+
+
+def _database(url: str) -> Check:
+    from nas.errors import NotFound
+    from nas.storage.store import Store
+
+    try:
+        with Store(url, create=False) as store:
+            return Check("database", "ok", f"{len(store.searches())} searches")
+    except NotFound:
+        return Check("database", "ok", "none yet: the first run creates it")
+    except NasError as error:
+        return Check("database", "error", str(error))
+
+
+def _error(action: Callable[[], object]) -> str:
+    try:
+        action()
+    except NasError as error:
+        return str(error)
+    return ""

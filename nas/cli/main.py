@@ -1,0 +1,55 @@
+"""The `nas` command: its groups of verbs, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+import nas
+from nas.cli import catalog, data, database, doctor, query, run
+from nas.cli.output import say
+from nas.errors import NasError
+
+app = typer.Typer(
+    name="nas",
+    help="Neural architecture search for few-shot learning.",
+    epilog="Start with: nas run --space nasbench201 --controller evolution --tasks glyphs "
+    "--learner prototypical",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+for module in (run, query, catalog, data, database, doctor):
+    module.register(app)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"nas {nas.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Neural architecture search for few-shot learning."""
+
+
+def main() -> None:
+    """Run the command line; an error of ours ends it with its exit code and one message, no traceback."""
+    try:
+        app()
+    except NasError as error:
+        if os.environ.get("NAS_DEBUG"):
+            raise
+        say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,162 @@
+"""Live progress of a search on stderr: a panel on a terminal, one line a trial elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nas.cli.output import say
+
+if TYPE_CHECKING:
+    from nas.controller import Outcome
+    from nas.evaluator import Job
+    from nas.search import Observer
+    from nas.storage.schema import Search as SearchRow
+    from nas.storage.store import Store
+
+
+@contextmanager
+def progress(row: SearchRow, train_episodes: int, store: Store) -> Iterator[Observer]:
+    """Show a search's progress while it runs."""
+    tally = _Tally(row, store)
+    if not sys.stderr.isatty():
+        yield _Lines(tally)
+        return
+    console = Console(stderr=True)
+    panel = _Panel(tally, train_episodes)
+    with Live(panel, console=console, refresh_per_second=4, transient=True):
+        yield panel
+    console.print(tally.summary(), highlight=False)
+
+
+class _Tally:
+    """Counts, best so far and pace."""
+
+    def __init__(self, row: SearchRow, store: Store) -> None:
+        ended = store.history(row.id)
+        self.total = row.trials
+        self.done = len(ended)
+        self.failed = sum(trial.state == "failed" for trial in ended)
+        self.best: tuple[float, float, int] | None = None
+        for trial in ended:
+            self._improve(trial.score, trial.ci95, trial.number)
+        self._start = time.monotonic()
+        self._fresh = 0
+
+    def _improve(self, score: float | None, ci95: float | None, number: int) -> None:
+        if score is not None and (self.best is None or score > self.best[0]):
+            self.best = score, ci95 or 0.0, number
+
+    def add(self, number: int, outcome: Outcome) -> None:
+        self.done += 1
+        self._fresh += 1
+        self.failed += outcome.state == "failed"
+        if outcome.score is not None:
+            self._improve(outcome.score.value, outcome.score.ci95, number)
+
+    @property
+    def rate(self) -> float:
+        """Trials a minute since the start."""
+        return 60 * self._fresh / max(time.monotonic() - self._start, 1e-9)
+
+    @property
+    def left(self) -> str:
+        """Estimated time left."""
+        if not self._fresh:
+            return "?"
+        seconds = round(60 * (self.total - self.done) / self.rate)
+        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+    def summary(self) -> str:
+        best = ""
+        if self.best is not None:
+            best = f" · best {self.best[0]:.4f} ± {self.best[1]:.4f} (trial {self.best[2]})"
+        failed = f" · {self.failed} failed" if self.failed else ""
+        return f"{self.done}/{self.total} trials{best} · {self.rate:.1f} trials/min{failed}"
+
+
+def _result(number: int, outcome: Outcome) -> str:
+    score = f" {outcome.score.value:.4f} ± {outcome.score.ci95:.4f}" if outcome.score else ""
+    origin = f" from trial {outcome.reused}" if outcome.reused is not None else ""
+    error = f": {_first(outcome.error)}" if outcome.error else ""
+    seconds = f" in {outcome.seconds:.1f} s" if outcome.seconds else ""
+    return f"trial {number} {outcome.state}{origin}{score}{seconds}{error}"
+
+
+def _first(error: str) -> str:
+    return error.strip().splitlines()[0] if error.strip() else ""
+
+
+class _Lines:
+    """One plain line a trial."""
+
+    def __init__(self, tally: _Tally) -> None:
+        self._tally = tally
+
+    def started(self, job: Job) -> None:
+        pass
+
+    def reported(self, job: Job, outcome: Outcome) -> None:
+        pass
+
+    def recorded(self, number: int, outcome: Outcome) -> None:
+        self._tally.add(number, outcome)
+        best = f", best {self._tally.best[0]:.4f}" if self._tally.best else ""
+        head = f"[{self._tally.done}/{self._tally.total}]"
+        say(f"{head} {_result(number, outcome)}{best}, {self._tally.left} left")
+
+    def retried(self, job: Job, error: str) -> None:
+        say(f"trial {job.number} failed, trying again: {_first(error)}")
+
+
+class _Panel:
+    """A bar, the best so far, what runs now, and the last trials that ended."""
+
+    def __init__(self, tally: _Tally, train_episodes: int) -> None:
+        self._tally, self._train_episodes = tally, train_episodes
+        self._running: dict[int, tuple[float, str]] = {}
+        self._last: list[str] = []
+
+    def started(self, job: Job) -> None:
+        self._running[job.number] = time.monotonic(), "starting"
+
+    def reported(self, job: Job, outcome: Outcome) -> None:
+        done = f"{outcome.train_episodes}/{self._train_episodes} episodes"
+        loss = next((m.value for m in outcome.measurements if m.metric == "train_loss"), None)
+        start = self._running[job.number][0]
+        self._running[job.number] = start, done if loss is None else f"{done}, loss {loss:.3f}"
+
+    def recorded(self, number: int, outcome: Outcome) -> None:
+        self._running.pop(number, None)
+        self._tally.add(number, outcome)
+        self._last = [*self._last[-2:], _result(number, outcome)]
+
+    def retried(self, job: Job, error: str) -> None:
+        self._running.pop(job.number, None)
+        self._last = [*self._last[-2:], f"trial {job.number} failed, trying again: {_first(error)}"]
+
+    def __rich__(self) -> Group:
+        tally = self._tally
+        head = Table.grid(padding=(0, 1))
+        head.add_row(ProgressBar(total=tally.total, completed=tally.done, width=32), Text(tally.summary()))
+        now = time.monotonic()
+        lines = [
+            Text(
+                f"  trial {number}: {what}, {now - start:.0f} s",
+                style="cyan",
+                overflow="ellipsis",
+                no_wrap=True,
+            )
+            for number, (start, what) in sorted(self._running.items())
+        ]
+        ended = [Text(f"  {line}", style="dim", overflow="ellipsis", no_wrap=True) for line in self._last]
+        return Group(head, *ended, *lines, Text(f"  time left {tally.left}", style="dim"))

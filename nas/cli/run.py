@@ -1,0 +1,216 @@
+"""Verbs that change searches: run, resume, stop, rm."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli.options import DEFAULT_DB, DbOption, RayAddressOption, SearchArgument
+from nas.cli.output import Format, emit, say
+from nas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nas.config import SearchConfig
+    from nas.storage.schema import Search as SearchRow
+    from nas.storage.store import Store
+    from nas.tasks.base import TaskSource
+
+TOP = 5
+"""Rows of the leaderboard at the end of a run."""
+
+COLUMNS = ("rank", "trial", "score", "ci95", "parameters", "macs", "seconds", "architecture")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these verbs to the command line."""
+    for verb in (run, resume, stop, rm):
+        app.command()(verb)
+
+
+def run(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file.")] = None,
+    space: Annotated[str | None, typer.Option(help="Search space; `nas spaces` lists them.")] = None,
+    controller: Annotated[str | None, typer.Option(help="Controller; `nas controllers` lists them.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Tasks; `nas tasks` lists them.")] = None,
+    learner: Annotated[str | None, typer.Option(help="Learner; `nas learners` lists them.")] = None,
+    evaluator: Annotated[str | None, typer.Option(help="Evaluator; by default `train`.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Architectures to try. [default: 32]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Trials at a time. [default: one a core]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random. [default: 0]")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the search; by default made from its parts.")
+    ] = None,
+    executor: Annotated[str | None, typer.Option(help="ray or inline. [default: ray]")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="asha: stop weak trials early.")] = None,
+    ray_address: RayAddressOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as tasks.ways=20; repeatable."),
+    ] = None,
+    db: DbOption = DEFAULT_DB,
+) -> None:
+    """Start a search and follow it to its leaderboard.
+
+    A search is a TOML file, options, or both; options win over the file, --set over options.
+    """
+    from nas.config import assign, choose, read, validate
+
+    text, values = read(config) if config else (None, {})
+    for kind, plugin in {
+        "space": space,
+        "controller": controller,
+        "tasks": tasks,
+        "learner": learner,
+        "evaluator": evaluator,
+    }.items():
+        if plugin is not None:
+            choose(values, kind, plugin)
+    given = {"trials": trials, "workers": workers, "seed": seed, "name": name, "executor": executor}
+    values.update({key: value for key, value in given.items() if value is not None})
+    if scheduler is not None:
+        if scheduler != "asha":
+            raise ConfigError(f"--scheduler {scheduler}: the only scheduler is 'asha'.")
+        values.setdefault("scheduler", {})
+    for setting in settings or []:
+        assign(values, setting)
+    _import_from_here()
+    values.setdefault("workers", _cores() if values.get("executor", "ray") == "ray" else 1)
+    resolved = validate(values)
+
+    from nas.search import create
+    from nas.storage.store import Store
+
+    with Store(db) as store:
+        source = resolved.make_tasks()
+        row = create(store, resolved, source, text)
+        _follow(store, row, resolved, source, ray_address, db)
+
+
+def resume(
+    search: SearchArgument,
+    trials: Annotated[
+        str | None, typer.Option(metavar="[+]N", help="New number of trials; +N adds to it.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Trials at a time, if not as before.")] = None,
+    ray_address: RayAddressOption = None,
+    db: DbOption = DEFAULT_DB,
+) -> None:
+    """Continue a search from the database: nothing recorded is run again, nothing lost."""
+    from nas.config import validate
+    from nas.storage.store import Store
+
+    _import_from_here()
+    with Store(db, create=False) as store:
+        row = store.search(search)
+        if trials is not None:
+            more = _more(trials, row.trials)
+            if more:
+                store.extend(row.id, more)
+                row = store.search(row.name)
+        changes = {} if workers is None else {"workers": workers}
+        resolved = validate({**row.config, **changes})
+        _follow(store, row, resolved, resolved.make_tasks(), ray_address, db)
+
+
+def stop(search: SearchArgument, db: DbOption = DEFAULT_DB) -> None:
+    """Ask a running search to finish its running trials and stop."""
+    from nas.storage.lease import driven
+    from nas.storage.store import Store
+
+    with Store(db, create=False) as store:
+        row = store.search(search)
+        if not driven(row):
+            state = "its driver died" if row.state == "running" else f"it is {row.state}"
+            raise ConfigError(
+                f"Search '{row.name}' is not running: {state}. Continue it: nas resume {row.name}"
+            )
+        store.request_stop(row.id)
+    say(f"Search '{row.name}' will stop when its running trials end. Continue it: nas resume {row.name}")
+
+
+def rm(
+    search: SearchArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    db: DbOption = DEFAULT_DB,
+) -> None:
+    """Delete a search and all its trials."""
+    from nas.storage.store import Store
+
+    with Store(db, create=False) as store:
+        row = store.search(search)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise ConfigError(f"Deleting '{row.name}' cannot be undone: confirm with --yes.")
+            typer.confirm(f"Delete search '{row.name}' and all its trials?", abort=True, err=True)
+        store.delete(row.id)
+    say(f"Deleted '{row.name}'.")
+
+
+def _follow(
+    store: Store,
+    row: SearchRow,
+    config: SearchConfig,
+    tasks: TaskSource,
+    ray_address: str | None,
+    db: str,
+) -> None:
+    from nas.cli.progress import progress
+    from nas.leaderboard import Query, leaderboard
+    from nas.search import Search
+
+    flag = "" if db == DEFAULT_DB else f" --db {db}"
+    again = f"nas resume {row.name}{flag}"
+    say(
+        f"Search '{row.name}': {row.controller} in {row.space} on {row.task_label}, {row.learner}, "
+        f"{row.trials} trials, {config.workers} at a time, seed {row.seed}."
+    )
+    try:
+        with progress(row, config.budget.train_episodes, store) as observer:
+            search = Search(store, row, config, config.make_space(), tasks, observer)
+            end = search.run(_executor(config, tasks, ray_address))
+    except KeyboardInterrupt:
+        say(f"\nInterrupted; every finished trial is saved. Continue: {again}")
+        raise typer.Exit(130) from None
+    if end == "stopped":
+        say(f"Stopped on request. Continue: {again}")
+    rows = leaderboard(store, Query(searches=(row.name,), limit=TOP))
+    emit([asdict(entry) for entry in rows], Format.TABLE, COLUMNS)
+    say(f"More: nas leaderboard --search {row.name}{flag} · nas show {row.name}{flag} · --help")
+
+
+def _executor(config: SearchConfig, tasks: TaskSource, ray_address: str | None) -> Any:
+    if config.executor == "inline":
+        from nas.executors.inline import InlineExecutor
+
+        return InlineExecutor(config, tasks)
+    from nas.executors.ray import RayExecutor
+
+    return RayExecutor(config, tasks, ray_address)
+
+
+def _more(text: str, before: int) -> int:
+    """Return how many trials `+N` or `N` adds to those before."""
+    try:
+        more = int(text[1:]) if text.startswith("+") else int(text) - before
+    except ValueError:
+        raise ConfigError(f"--trials {text}: expected a number, or +N to add trials.") from None
+    if more < 0:
+        raise ConfigError(f"--trials {text}: the search already has {before} trials; it can only grow.")
+    return more
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _import_from_here() -> None:
+    """Let `module:Class` plugins be imported from the working directory, as `python -m` would."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)

@@ -1,0 +1,123 @@
+"""The driver dies at random moments; `nas resume` finishes the search, and no result is lost or doubled."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TRIALS = 60
+KILLS = 10
+SCRIPTED = [
+    "--space=nas.testing.toys:Toy",
+    "--controller=evolution",
+    "--tasks=sinusoid",
+    "--learner=maml",
+    "--evaluator=nas.testing.evaluators:Scripted",
+]
+
+
+def nas(*arguments: str, db: Path, detached: bool = False) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "nas", *arguments, "--db", f"sqlite:///{db}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=detached,
+    )
+
+
+def finished(db: Path) -> dict[int, tuple[object, ...]]:
+    if not db.exists():
+        return {}
+    with sqlite3.connect(db, timeout=10) as connection:
+        try:
+            rows = connection.execute(
+                "SELECT number, state, architecture, score, seed, observed FROM trials "
+                "WHERE state NOT IN ('running', 'interrupted')"
+            ).fetchall()
+        except sqlite3.OperationalError:  # killed before the tables were there
+            return {}
+    assert len({row[0] for row in rows}) == len(rows)
+    return {row[0]: row for row in rows}
+
+
+def searches(db: Path) -> int:
+    if not db.exists():
+        return 0
+    with sqlite3.connect(db, timeout=10) as connection:
+        try:
+            return int(connection.execute("SELECT count(*) FROM searches").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0
+
+
+def wait_for_progress(process: subprocess.Popen[str], db: Path, trials: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(finished(db)) < trials and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+
+
+def test_killed_at_ten_random_moments(tmp_path: Path) -> None:
+    chance = random.Random(2019)
+    db = tmp_path / "nas.db"
+    start = ["run", *SCRIPTED, "--executor=inline", f"--trials={TRIALS}", "--seed=5", "--name=s"]
+    pace = "--set=evaluator.seconds=0.03"
+    process = nas(*start, pace, db=db)
+    for _ in range(KILLS):
+        before = finished(db)
+        if searches(db) == 0:
+            wait_for_progress(process, db, 1)
+        else:
+            wait_for_progress(process, db, min(len(before) + 1, TRIALS))
+        time.sleep(chance.uniform(0, 0.12))
+        process.kill()
+        process.communicate()
+        after = finished(db)
+        assert {number: after[number] for number in before} == before
+        process = nas("resume", "s", db=db)
+    end(process)
+    rows = finished(db)
+    assert sorted(rows) == list(range(TRIALS))
+    assert sorted(row[-1] for row in rows.values()) == list(range(1, TRIALS + 1))
+
+    whole = tmp_path / "whole.db"
+    end(nas(*start, pace.replace("0.03", "0"), db=whole))
+    assert {n: row[:5] for n, row in rows.items()} == {n: row[:5] for n, row in finished(whole).items()}
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_killed_with_its_ray_workers(tmp_path: Path) -> None:
+    db = tmp_path / "nas.db"
+    process = nas(
+        "run",
+        *SCRIPTED,
+        "--workers=2",
+        "--trials=30",
+        "--name=s",
+        "--set=evaluator.seconds=0.1",
+        db=db,
+        detached=True,
+    )
+    wait_for_progress(process, db, 5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = finished(db)
+    assert before
+    end(nas("resume", "s", db=db))
+    rows = finished(db)
+    assert sorted(rows) == list(range(30))
+    assert {number: rows[number] for number in before} == before
