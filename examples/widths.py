@@ -1,0 +1,28 @@
+"""A search space of one's own: three convolutions, and how wide each is."""
+
+from torch import nn
+
+from nas.space import Architecture, Decision, SearchSpace, TaskShape
+
+
+class Widths(SearchSpace):
+    """Three 3×3 convolutions of chosen widths."""
+
+    name = "widths"
+
+    def __init__(self) -> None:
+        self.decisions = tuple(Decision(f"layer{i}", (8, 16, 32, 64)) for i in range(3))
+
+    def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
+        """Stack the convolutions, each halving the map."""
+        channels, layers = shape.input[0], []
+        for width in self.values(architecture).values():
+            layers += [nn.Conv2d(channels, width, 3, stride=2, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+            channels = width
+        backbone = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        backbone.out_features = channels
+        return backbone
+
+    def canonical(self, architecture: Architecture) -> str:
+        """No two choices make the same network."""
+        return self.encode(architecture)
