@@ -128,8 +128,13 @@ def test_steps_at_no_rung_go_on() -> None:
     assert state.report(10, 0.0)
 
 
+def test_by_default_two_rungs_precede_the_budget() -> None:
+    assert Asha().rungs(320) == (20, 80)
+    assert Asha(eta=3).rungs(5) == (1, 3)
+
+
 def test_settings() -> None:
     assert Asha(minimum=5).eta == 4
-    for wrong in ({}, {"minimum": 0}, {"minimum": 5, "eta": 1}, {"minimum": 5, "brackets": 2}):
+    for wrong in ({"minimum": 0}, {"minimum": 5, "eta": 1}, {"minimum": 5, "brackets": 2}):
         with pytest.raises(ValidationError):
             Asha.model_validate(wrong)
