@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nas.storage.store import Store
     from nas.tasks.base import TaskSource
 
-TOP = 5
+TOP = 10
 """Rows of the leaderboard at the end of a run."""
 
 COLUMNS = ("rank", "trial", "score", "ci95", "parameters", "macs", "seconds", "architecture")
@@ -179,7 +179,7 @@ def _follow(
         say(f"Stopped on request. Continue: {again}")
     rows = leaderboard(store, Query(searches=(row.name,), limit=TOP))
     emit([asdict(entry) for entry in rows], Format.TABLE, COLUMNS)
-    say(f"More: nas leaderboard --search {row.name}{flag} · nas show {row.name}{flag} · --help")
+    say(f"More: nas leaderboard --search {row.name}{flag} · nas show {row.name}{flag}")
 
 
 def _executor(config: SearchConfig, tasks: TaskSource, ray_address: str | None) -> Any:

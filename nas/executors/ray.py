@@ -77,7 +77,12 @@ class RayExecutor(Executor):
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 ),
             )
-            tuner.fit()
+            try:
+                tuner.fit()
+            except Exception as error:  # Tune wraps what its searcher or scheduler raises
+                raise bridge.error or error from None
+            if bridge.error:
+                raise bridge.error
 
     def _resources(self) -> dict[str, float]:
         gpus = self._config.resources.gpus
@@ -96,41 +101,50 @@ class _Bridge:
     def __init__(self, workload: Workload | None) -> None:
         self._workload = workload
         self._jobs: dict[str, Job] = {}
-        self._errors: dict[str, str] = {}
+        self._deaths: dict[str, str] = {}
+        self.error: Exception | None = None
 
     def __reduce__(self) -> tuple[type[_Bridge], tuple[None]]:
         return _Bridge, (None,)
 
-    @property
-    def workload(self) -> Workload:
+    @contextmanager
+    def workload(self) -> Iterator[Workload]:
+        """Give the workload, and keep what it raises: it ends the run, but Tune would hide it."""
         assert self._workload is not None, "a copy that was unpickled has no workload"
-        return self._workload
+        try:
+            yield self._workload
+        except Exception as error:
+            self.error = self.error or error
+            raise
 
     def suggest(self, trial: str) -> dict[str, Any] | str | None:
-        job = self.workload.next()
-        if job is None:
-            finished: str = Searcher.FINISHED
-            return finished if self.workload.done else None
+        with self.workload() as workload:
+            job = workload.next()
+            if job is None:
+                finished: str = Searcher.FINISHED
+                return finished if workload.done else None
         self._jobs[trial] = job
         return {"job": _JOB.dump_python(job, mode="json")}
 
     def go_on(self, trial: str, result: dict[str, Any]) -> bool:
-        return self.workload.report(self._jobs[trial], _OUTCOME.validate_json(result[_KEY]))
+        with self.workload() as workload:
+            return workload.report(self._jobs[trial], _OUTCOME.validate_json(result[_KEY]))
 
     def died(self, trial: Trial) -> None:
         error = trial.get_error()
         text = str(error).strip().splitlines() if error else []
-        self._errors[trial.trial_id] = "\n".join(text[-12:]) or "no reason given"
+        self._deaths[trial.trial_id] = "\n".join(text[-12:])
 
     def complete(self, trial: str, result: dict[str, Any] | None, error: bool) -> None:
         job = self._jobs.pop(trial)
-        if error or not result:
-            self.workload.lost(job, f"The worker died: {self._errors.pop(trial, 'no reason given')}")
-            return
-        outcome = _OUTCOME.validate_json(result[_KEY])
-        if not outcome.state.final:
-            outcome = replace(outcome, state=State.STOPPED, measurements=())
-        self.workload.finish(job, outcome)
+        with self.workload() as workload:
+            if error or not result:
+                workload.lost(job, f"The worker died: {self._deaths.pop(trial, '') or 'no reason given'}")
+                return
+            outcome = _OUTCOME.validate_json(result[_KEY])
+            if not outcome.state.final:
+                outcome = replace(outcome, state=State.STOPPED, measurements=())
+            workload.finish(job, outcome)
 
 
 class _Jobs(Searcher):
@@ -171,7 +185,8 @@ class _Verdicts(FIFOScheduler):
         self._bridge.died(trial)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        self._bridge.workload.tick()
+        with self._bridge.workload() as workload:
+            workload.tick()
         return super().choose_trial_to_run(tune_controller)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from nas.config import SearchConfig, validate
 from nas.controller import Outcome, State
+from nas.errors import StorageError
 from nas.evaluator import Job
 from nas.executors.base import Executor
 from nas.tasks.base import TaskSource
@@ -19,13 +20,14 @@ from nas.testing.toys import Toy
 class Recorder:
     """A workload that notes what its executor does with it."""
 
-    def __init__(self, jobs: int, stop_at: int | None = None) -> None:
+    def __init__(self, jobs: int, stop_at: int | None = None, broken: str | None = None) -> None:
         space = Toy()
         first = space.decode(".".join("0" for _ in space.decisions))
         around = [first, *space.neighbours(first)]
         self._queue = deque(Job(n, 0, around[n % len(around)], seed=n) for n in range(jobs))
         self._open: set[int] = set()
         self._stop_at = stop_at
+        self._broken = broken
         self.most = 0
         self.ticks = 0
         self.outcomes: dict[int, Outcome] = {}
@@ -39,6 +41,7 @@ class Recorder:
 
     def next(self) -> Job | None:
         """Return the next job."""
+        self._break("next")
         if not self._queue:
             return None
         job = self._queue.popleft()
@@ -48,10 +51,12 @@ class Recorder:
 
     def tick(self) -> None:
         """Count."""
+        self._break("tick")
         self.ticks += 1
 
     def report(self, job: Job, outcome: Outcome) -> bool:
         """Note the report; stop the job that is to be stopped."""
+        self._break("report")
         assert job.number in self._open
         assert not outcome.state.final
         self.reports.setdefault(job.number, []).append(outcome)
@@ -59,6 +64,7 @@ class Recorder:
 
     def finish(self, job: Job, outcome: Outcome) -> None:
         """Note the outcome."""
+        self._break("finish")
         assert outcome.state.final
         self._open.remove(job.number)
         self.outcomes[job.number] = outcome
@@ -67,6 +73,11 @@ class Recorder:
         """Note the death."""
         self._open.remove(job.number)
         self.deaths[job.number] = error
+
+    def _break(self, verb: str) -> None:
+        """Raise from the verb that is to be broken, though not at once."""
+        if verb == self._broken and (self.reports or (verb == "next" and len(self._queue) < 3)):
+            raise StorageError("the disk is gone")
 
 
 class ExecutorSuite(ABC):
@@ -149,6 +160,12 @@ class ExecutorSuite(ABC):
         assert set(workload.deaths) == {1}
         assert "died" in workload.deaths[1]
         assert sorted(workload.outcomes) == [0, 2, 3]
+
+    @pytest.mark.parametrize("verb", ["next", "report", "finish", "tick"])
+    def test_what_the_workload_raises_ends_the_run(self, verb: str) -> None:
+        settings: dict[str, Any] = {"scheduler": {"minimum": 10, "eta": 2}, "budget": {"train_episodes": 40}}
+        with pytest.raises(StorageError, match="the disk is gone"):
+            self.run(Recorder(4, broken=verb), **settings)
 
     def test_workers_work_side_by_side(self) -> None:
         if not self.isolated:
