@@ -182,6 +182,7 @@ def test_a_plugin_of_the_working_directory(db: Path, monkeypatch: pytest.MonkeyP
         (["nowhere.toml"], 3, "nowhere.toml"),
         (["--db=sqlite:////no/such/folder/nas.db"], 4, "folder"),
         (["--db=mysql://x"], 2, "sqlite:///"),
+        (["--executor=ray", "--ray-address=127.0.0.1:1"], 2, "No Ray cluster answers at 127.0.0.1:1"),
         (["--db=postgresql+psycopg://nobody:secret@127.0.0.1:1/none"], 4, "127.0.0.1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +16,7 @@ from nas.errors import ConfigError
 
 if TYPE_CHECKING:
     from nas.config import SearchConfig
+    from nas.executors.base import Executor
     from nas.storage.schema import Search as SearchRow
     from nas.storage.store import Store
     from nas.tasks.base import TaskSource
@@ -86,8 +88,9 @@ def run(
 
     with Store(db) as store:
         source = resolved.make_tasks()
+        runner = _executor(resolved, source, ray_address)
         row = create(store, resolved, source, text)
-        _follow(store, row, resolved, source, ray_address, db)
+        _follow(store, row, resolved, source, runner, db)
 
 
 def resume(
@@ -113,7 +116,8 @@ def resume(
                 row = store.search(row.name)
         changes = {} if workers is None else {"workers": workers}
         resolved = validate({**row.config, **changes})
-        _follow(store, row, resolved, resolved.make_tasks(), ray_address, db)
+        source = resolved.make_tasks()
+        _follow(store, row, resolved, source, _executor(resolved, source, ray_address), db)
 
 
 def stop(search: SearchArgument, db: DbOption = DEFAULT_DB) -> None:
@@ -155,14 +159,14 @@ def _follow(
     row: SearchRow,
     config: SearchConfig,
     tasks: TaskSource,
-    ray_address: str | None,
+    executor: Executor,
     db: str,
 ) -> None:
     from nas.cli.progress import progress
     from nas.leaderboard import Query, leaderboard
     from nas.search import Search
 
-    flag = "" if db == DEFAULT_DB else f" --db {db}"
+    flag = _flag(db)
     again = f"nas resume {row.name}{flag}"
     say(
         f"Search '{row.name}': {row.controller} in {row.space} on {row.task_label}, {row.learner}, "
@@ -171,7 +175,7 @@ def _follow(
     try:
         with progress(row, config.budget.train_episodes, store) as observer:
             search = Search(store, row, config, config.make_space(), tasks, observer)
-            end = search.run(_executor(config, tasks, ray_address))
+            end = search.run(executor)
     except KeyboardInterrupt:
         say(f"\nInterrupted; every finished trial is saved. Continue: {again}")
         raise typer.Exit(130) from None
@@ -182,7 +186,16 @@ def _follow(
     say(f"More: nas leaderboard --search {row.name}{flag} · nas show {row.name}{flag}")
 
 
-def _executor(config: SearchConfig, tasks: TaskSource, ray_address: str | None) -> Any:
+def _flag(db: str) -> str:
+    """Return what to add to a command so that it asks the same database; a password is not printed."""
+    if db in (DEFAULT_DB, os.environ.get("NAS_DB")):
+        return ""
+    from nas.storage.engine import parse
+
+    return f" --db {parse(db).render_as_string(hide_password=True)}"
+
+
+def _executor(config: SearchConfig, tasks: TaskSource, ray_address: str | None) -> Executor:
     if config.executor == "inline":
         from nas.executors.inline import InlineExecutor
 
@@ -204,8 +217,6 @@ def _more(text: str, before: int) -> int:
 
 
 def _cores() -> int:
-    import os
-
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

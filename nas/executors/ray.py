@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,11 +47,17 @@ _KEY = "outcome"
 
 
 class RayExecutor(Executor):
-    """Runs trials on a local Ray that it starts, or on the cluster at `address` (or `RAY_ADDRESS`)."""
+    """Runs trials on a local Ray that it starts, or on the cluster at `address` (or `RAY_ADDRESS`).
+
+    Raises:
+        ConfigError: nothing answers at the address.
+    """
 
     def __init__(self, config: SearchConfig, tasks: TaskSource, address: str | None = None) -> None:
         self._config, self._tasks = config, tasks
         self._address = address or os.environ.get("RAY_ADDRESS")
+        if self._address:
+            _reach(self._address)
 
     def run(self, workload: Workload) -> None:
         """Run every job, `config.workers` at a time."""
@@ -212,6 +219,20 @@ class _Actor(tune.Trainable):
 def _quiet() -> None:
     for name in ("ray", "ray.tune", "ray.train", "ray.data", "ray.air"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _reach(address: str) -> None:
+    """Ask whether something listens, for Ray itself takes minutes to give up."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if not port.isdecimal():  # `auto` and the like: Ray's own affair
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise ConfigError(
+            f"No Ray cluster answers at {address} ({error.strerror or error}): give --ray-address HOST:PORT, "
+            "or leave it out (and RAY_ADDRESS unset) to start Ray on this machine."
+        ) from None
 
 
 @contextmanager
