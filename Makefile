@@ -2,6 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
+PIP = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO_DB ?= sqlite:///demo.db
 
 .PHONY: demo test lint fix install clean
@@ -28,13 +29,16 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "nas needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	@# Without a GPU, torch's own CPU build saves gigabytes of CUDA; out of reach, PyPI's will do.
+	@command -v nvidia-smi >/dev/null || $(PIP) --retries 0 --timeout 10 --no-deps \
+		--index-url https://download.pytorch.org/whl/cpu torch >/dev/null 2>&1 || true
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(PIP) -e .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,postgres]'
+	$(PIP) -e '.[dev,postgres]'
 	@touch $@ $(VENV)/.installed
 
 clean:

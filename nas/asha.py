@@ -49,29 +49,35 @@ class AshaState:
     def __init__(self, asha: Asha, budget: int) -> None:
         self._percentile = 100 * (1 - 1 / asha.eta)
         self._budget = budget
-        self._scores: dict[int, list[float]] = {rung: [] for rung in asha.rungs(budget)}
+        self._scores: dict[int, dict[int, float]] = {rung: {} for rung in asha.rungs(budget)}
 
-    def report(self, step: int, score: float) -> bool:
+    def report(self, trial: int, step: int, score: float) -> bool:
         """Return whether a trial should go on, and record its score.
 
         It stops when its score is below the 100·(1 − 1/eta)th percentile (interpolated) of those recorded at
         the rung before it, or is not finite. The first trial at a rung goes on.
 
         Args:
+            trial: its number.
             step: training episodes behind the trial.
             score: on the validation tasks; higher is better.
         """
-        scores = self._at(step)
+        scores = list(self._at(step).values())
         cutoff = float(np.percentile(scores, self._percentile)) if scores else -math.inf
-        self.record(step, score)
+        self.record(trial, step, score)
         return math.isfinite(score) and score >= cutoff
 
-    def record(self, step: int, score: float) -> None:
+    def record(self, trial: int, step: int, score: float) -> None:
         """Record a score that was judged before: a resumed search replays its measurements."""
         if math.isfinite(score):
-            self._at(step).append(score)
+            self._at(step)[trial] = score
 
-    def _at(self, step: int) -> list[float]:
+    def forget(self, trial: int) -> None:
+        """Drop the scores of a trial that failed after all."""
+        for scores in self._scores.values():
+            scores.pop(trial, None)
+
+    def _at(self, step: int) -> dict[int, float]:
         """Return the scores of the last rung at or before `step`; before the first and at the end, none."""
         passed = [rung for rung in self._scores if rung <= step < self._budget]
-        return self._scores[passed[-1]] if passed else []
+        return self._scores[passed[-1]] if passed else {}

@@ -17,19 +17,31 @@ from nas.asha import Asha
 from nas.controller import Controller
 from nas.errors import ConfigError, NotFound, UnknownName
 from nas.evaluator import Budget, Context, Evaluator
+from nas.learners.base import Learner
 from nas.precision import Precision
 from nas.space import SearchSpace
 from nas.tasks.base import TaskSource
 from nas.wrappers import Constrained, Deduplicated
 
+BASES: dict[str, type] = {
+    "space": SearchSpace,
+    "controller": Controller,
+    "tasks": TaskSource,
+    "learner": Learner,
+    "evaluator": Evaluator,
+}
+"""What a plugin must be, by its section."""
+
 
 def _section(kind: str) -> BeforeValidator:
     def resolve(value: Any) -> dict[str, Any]:
+        if not isinstance(value, str | Mapping):
+            raise ConfigError(f"{kind}: expected a name, or a section with a name (given: {value!r}).")
         given = {"name": value} if isinstance(value, str) else dict(value)
         name = given.pop("name", None)
         if not isinstance(name, str):
             raise ConfigError(f"{kind}.name is missing: `nas {_verb(kind)}` lists what is installed.")
-        return {"name": name} | plugins.resolve(plugins.load(kind, name), given, kind)
+        return {"name": name} | plugins.resolve(plugins.load(kind, name, BASES[kind]), given, kind)
 
     return BeforeValidator(resolve)
 
@@ -39,20 +51,20 @@ def _verb(kind: str) -> str:
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Constraints(_Model):
     """What an architecture may cost at most; what breaks a limit is rejected before a worker is spent."""
 
-    max_parameters: Annotated[int | None, Field(ge=1)] = None
-    max_macs: Annotated[int | None, Field(ge=1)] = None
+    max_parameters: Annotated[int | None, Field(ge=1, lt=2**63)] = None
+    max_macs: Annotated[int | None, Field(ge=1, lt=2**63)] = None
 
 
 class Resources(_Model):
     """What one trial takes of a machine."""
 
-    cpus: Annotated[int, Field(ge=1, description="cores, and torch threads, of one trial")] = 1
+    cpus: Annotated[int, Field(ge=1, le=1024, description="cores, and torch threads, of one trial")] = 1
     gpus: Annotated[
         float | None, Field(ge=0, description="share of a GPU; by default the GPUs split evenly over workers")
     ] = None
@@ -62,7 +74,7 @@ class Resources(_Model):
 class SearchConfig(_Model):
     """All that defines a search. Sections `space`, `controller`, … are a plugin's name and its settings."""
 
-    name: Annotated[str | None, Field(pattern=r"^[\w.-]+$")] = None
+    name: str | None = None
     space: Annotated[dict[str, Any], _section("space")]
     controller: Annotated[dict[str, Any], _section("controller")]
     tasks: Annotated[dict[str, Any], _section("tasks")]
@@ -71,10 +83,10 @@ class SearchConfig(_Model):
         default_factory=lambda: {"name": "train"}, validate_default=True
     )
     budget: Budget = Budget()
-    trials: Annotated[int, Field(ge=1)] = 32
+    trials: Annotated[int, Field(ge=1, lt=2**31)] = 32
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     executor: Literal["ray", "inline"] = "ray"
-    workers: Annotated[int, Field(ge=1)] = 1
+    workers: Annotated[int, Field(ge=1, le=10_000)] = 1
     scheduler: Asha | None = None
     constraints: Constraints = Constraints()
     deduplicate: bool = True
@@ -86,10 +98,9 @@ class SearchConfig(_Model):
 
     @functools.cached_property
     def settings(self) -> str:
-        """Hash of what a score depends on besides architecture and seed: equal means comparable."""
-        parts = self.model_dump(mode="json", include={"space", "tasks", "learner", "evaluator", "budget"}) | {
-            "precision": self.resources.precision
-        }
+        """Hash of what a score depends on besides network and seed: equal means comparable."""
+        parts = self.model_dump(mode="json", include={"tasks", "learner", "evaluator", "budget"})
+        parts["precision"] = self.resources.precision
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -146,7 +157,7 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
         return text, tomllib.loads(text)
     except OSError as error:
         raise NotFound(f"Cannot read the configuration {path}: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not UTF-8, not TOML, or a number beyond all bounds
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
 
 
@@ -161,7 +172,7 @@ def assign(values: dict[str, Any], setting: str) -> None:
         raise ConfigError(f"--set {setting}: expected KEY=VALUE, such as tasks.ways=20.")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         value = text
     *sections, key = path.strip().split(".")
     for name in sections:

@@ -31,10 +31,8 @@ class Budget(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    train_episodes: Annotated[int, Field(ge=1, description="training tasks seen by one trial")] = 300
-    validation_episodes: Annotated[int, Field(ge=2, description="validation tasks a trial is scored on")] = (
-        200
-    )
+    train_episodes: Annotated[int, Field(ge=1, lt=2**31, description="training tasks of a trial")] = 300
+    validation_episodes: Annotated[int, Field(ge=2, lt=2**31, description="tasks behind a score")] = 200
 
 
 @dataclass(frozen=True, slots=True)

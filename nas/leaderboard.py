@@ -84,6 +84,8 @@ class Row:
     architecture: str
     key: str
     state: str
+    settings: str
+    """Hash of what scores depend on besides network and seed: equal means comparable."""
 
 
 _COLUMNS: dict[str, InstrumentedAttribute[Any]] = {
@@ -104,6 +106,7 @@ _COLUMNS: dict[str, InstrumentedAttribute[Any]] = {
     "architecture": Trial.architecture,
     "key": Architecture.key,
     "state": Trial.state,
+    "settings": Search.settings,
 }
 
 

@@ -77,14 +77,17 @@ def find(kind: str, name: str) -> Plugin:
         raise UnknownName(kind, name, installed(kind)) from None
 
 
-def load(kind: str, name: str) -> type[Any]:
+def load(kind: str, name: str, base: type = object) -> type[Any]:
     """Return the class of a plugin, by registered name or `module:Class` path.
 
     Raises:
         UnknownName: no such plugin.
-        PluginError: it cannot be imported.
+        PluginError: it cannot be imported, or is no `base`.
     """
-    return find(kind, name).load()
+    loaded = find(kind, name).load()
+    if not issubclass(loaded, base):
+        raise PluginError(f"The {kind} '{name}' is no {base.__name__}: it does not derive from that class.")
+    return loaded
 
 
 @cache
@@ -100,7 +103,9 @@ def settings_model(cls: type) -> type[BaseModel]:
         for parameter in inspect.signature(constructor).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=True)
+    config = ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, validate_default=True, allow_inf_nan=False
+    )
     return create_model(f"{cls.__name__}Settings", __config__=config, **fields)
 
 

@@ -18,10 +18,11 @@ from nas import plugins
 from nas.asha import AshaState
 from nas.config import SearchConfig
 from nas.controller import Controller, Evaluate, Measurement, Outcome, Reject, Reuse, Score, State
-from nas.errors import NasError, TooManyFailures
+from nas.errors import ConfigError, NasError, TooManyFailures
 from nas.evaluator import Job
 from nas.executors.base import Executor
 from nas.space import SearchSpace
+from nas.storage.lease import mine
 from nas.storage.schema import Search as SearchRow
 from nas.storage.schema import Trial as TrialRow
 from nas.storage.store import Store
@@ -83,9 +84,15 @@ class Search:
         self._again: deque[tuple[int, Job]] = deque()
         self._next = 0
         self._ended = 0
-        self._failed = 0
+        self._failed = 0  # since this driver took over: a resumed search starts with a clean slate
         self._stopping = False
         self._beat = 0.0
+        recorded, now = row.environment.get("classes"), classes(tasks)
+        if recorded not in (None, now):
+            raise ConfigError(
+                f"The tasks of search '{row.name}' have changed since it began: classes were {recorded}, "
+                f"and are {now}. Scores would not compare; bring the data back, or start a new search."
+            )
 
     # The workload
 
@@ -105,6 +112,9 @@ class Search:
             self._store.restart(row, attempt=job.attempt, seed=job.seed)
             return self._start(row, job)
         while self._next < self._trials:
+            self.tick()
+            if self.done:
+                return None
             number = self._next
             pending = [running.job.architecture for running in self._running.values()]
             rng = np.random.default_rng([self._config.seed, number])
@@ -150,7 +160,7 @@ class Search:
         self._observer.reported(job, outcome)
         if self._scheduler is None or outcome.score is None:
             return True
-        return self._scheduler.report(outcome.train_episodes, outcome.score.value)
+        return self._scheduler.report(job.number, outcome.train_episodes, outcome.score.value)
 
     def finish(self, job: Job, outcome: Outcome) -> None:
         """Record a final outcome, or queue a failed job again, with new weights: a failure is in the seed."""
@@ -181,20 +191,23 @@ class Search:
         try:
             self._replay()
             executor.run(self)
-            end = "failed" if self._hopeless else "completed" if self._complete else "stopped"
+            if self._hopeless:
+                end = "failed"
+            elif self._ended >= self._trials:
+                end = "completed"
+            elif self._stopping:
+                end = "stopped"
         finally:
-            self._store.interrupt(self._id)
-            self._store.release(self._id, end)
+            if mine(self._store.search(self._name)):
+                self._store.interrupt(self._id)
+                self._store.release(self._id, end)
         if self._hopeless:
             raise TooManyFailures(
                 f"{self._failed} of {self._trials} trials failed, more than max_failed="
-                f"{self._config.max_failed:g} allows. The errors: `nas show {self._name}`."
+                f"{self._config.max_failed:g} allows. See `nas show {self._name}`; with the cause mended, "
+                f"`nas resume {self._name}` goes on."
             )
         return end
-
-    @property
-    def _complete(self) -> bool:
-        return self._ended >= self._trials
 
     @property
     def _hopeless(self) -> bool:
@@ -211,6 +224,8 @@ class Search:
         attempt = job.attempt + 1
         key = self._space.canonical(job.architecture)
         seed = training_seed(self._config.seed, key, attempt) if new_seed else job.seed
+        if self._scheduler is not None:
+            self._scheduler.forget(job.number)
         running = self._running.pop(job.number)
         self._again.append((running.row, replace(job, attempt=attempt, seed=seed)))
         self._observer.retried(job, error)
@@ -231,23 +246,26 @@ class Search:
 
     def _record(self, row: int, number: int, outcome: Outcome) -> None:
         if self._store.finish(row, outcome) is not None:
+            self._failed += outcome.state is State.FAILED
+            if self._scheduler is not None and outcome.state is State.FAILED:
+                self._scheduler.forget(number)
             self._learn(number, outcome)
             self._observer.recorded(number, outcome)
 
     def _learn(self, number: int, outcome: Outcome) -> None:
+        """Let the controller observe what a resumed search will let it observe again: no measurements."""
         self._ended += 1
-        self._failed += outcome.state is State.FAILED
-        self._controller.observe(number, outcome)
+        self._controller.observe(number, replace(outcome, measurements=()))
 
     def _replay(self) -> None:
         history = self._store.history(self._id)
         for trial in history:
             self._learn(trial.number, self._outcome(trial))
         if self._scheduler is not None:
-            ended = {trial.id for trial in history}
+            numbers = {trial.id: trial.number for trial in history if trial.state != State.FAILED}
             for seen in self._store.measurements(self._id):
-                if seen.metric == "score" and seen.value is not None and seen.trial_id in ended:
-                    self._scheduler.record(seen.step, seen.value)
+                if seen.metric == "score" and seen.value is not None and seen.trial_id in numbers:
+                    self._scheduler.record(numbers[seen.trial_id], seen.step, seen.value)
         for trial in self._store.unfinished(self._id):
             architecture = self._space.decode(trial.architecture)
             self._again.append((trial.id, Job(trial.number, trial.attempt, architecture, trial.seed)))
@@ -314,8 +332,13 @@ def create(store: Store, config: SearchConfig, tasks: TaskSource, source: str | 
         seed=config.seed,
         trials=config.trials,
         settings=config.settings,
-        environment=environment(),
+        environment={**environment(), "classes": classes(tasks)},
     )
+
+
+def classes(tasks: TaskSource) -> dict[str, str]:
+    """Return what a search's tasks are drawn from: a hash of the classes of each split it uses."""
+    return dict(tasks.fingerprint(split) for split in ("train", "validation"))
 
 
 def environment() -> dict[str, str]:

@@ -100,17 +100,20 @@ class Chain(SearchSpace):
 
     def canonical(self, architecture: Architecture) -> str:
         """Return the text of the network with its layers renumbered."""
-        shapes, sources = zip(*self.layers_of(architecture), strict=True)
-        order = canonical_order(shapes, sources)
-        return _text([Layer(*vertex) for vertex in form(order, shapes, sources)])
+        return _text(self._renumbered(architecture))
 
     def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
-        """Build the network.
+        """Build the network in canonical order: under one seed isomorphic encodings get equal weights.
 
         Raises:
             Infeasible: the inputs are no images.
         """
-        return Network(self.layers_of(architecture), image_channels(shape, self.name))
+        return Network(self._renumbered(architecture), image_channels(shape, self.name))
+
+    def _renumbered(self, architecture: Architecture) -> list[Layer]:
+        shapes, sources = zip(*self.layers_of(architecture), strict=True)
+        order = canonical_order(shapes, sources)
+        return [Layer(*vertex) for vertex in form(order, shapes, sources)]
 
     def layers_of(self, architecture: Architecture) -> list[Layer]:
         """Return the layers that an architecture describes."""

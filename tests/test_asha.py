@@ -47,7 +47,7 @@ def test_decides_as_ray_tune_does(asha: Asha, budget: int, events: list[tuple[in
     for number, step, score in in_turn(asha, budget, events):
         if number not in stopped:
             theirs = ray.on_trial_result(None, trials[number], {"training_iteration": step, "score": score})
-            assert ours.report(step, score) is (theirs == TrialScheduler.CONTINUE)
+            assert ours.report(number, step, score) is (theirs == TrialScheduler.CONTINUE)
             if theirs == TrialScheduler.STOP:
                 stopped.add(number)
 
@@ -71,20 +71,21 @@ def test_rungs_by_hand() -> None:
 
 def test_decisions_by_hand() -> None:
     state = AshaState(Asha(minimum=1, eta=2), 10)
-    assert state.report(1, 2.0)  # the first goes on
-    assert state.report(1, 4.0)
-    assert not state.report(1, 2.9)  # the median of 2 and 4 is 3
-    assert state.report(1, 2.9)  # and of 2, 2.9 and 4 it is 2.9: as good as the cutoff goes on
-    assert state.report(2, 0.0)  # another rung knows nothing of it
-    assert not state.report(3, -0.1)  # passed rung 2 by one episode
-    assert state.report(4, -9.0)
+    assert state.report(0, 1, 2.0)  # the first goes on
+    assert state.report(1, 1, 4.0)
+    assert not state.report(2, 1, 2.9)  # the median of 2 and 4 is 3
+    assert state.report(3, 1, 2.9)  # and of 2, 2.9 and 4 it is 2.9: as good as the cutoff goes on
+    assert state.report(4, 2, 0.0)  # another rung knows nothing of it
+    assert not state.report(5, 3, -0.1)  # passed rung 2 by one episode
+    assert state.report(6, 4, -9.0)
 
 
 def test_one_in_eta_goes_on() -> None:
     """Of equally distributed scores, within four standard errors."""
     for eta in (2, 3, 4):
         state = AshaState(Asha(minimum=1, eta=eta), 10)
-        passed = sum(state.report(1, score) for score in np.random.default_rng(0).random(2000).tolist())
+        scores = np.random.default_rng(0).random(2000).tolist()
+        passed = sum(state.report(trial, 1, score) for trial, score in enumerate(scores))
         assert abs(passed / 2000 - 1 / eta) < 4 * math.sqrt((1 - 1 / eta) / eta / 2000)
 
 
@@ -97,14 +98,23 @@ def test_replay_resumes(
     turns = in_turn(asha, budget, events)
     done, ahead = turns[: int(cut * len(turns))], turns[int(cut * len(turns)) :]
     first, resumed = AshaState(asha, budget), AshaState(asha, budget)
-    for _, step, score in done:
-        first.report(step, score)
-    stored = [(step, score) for _, step, score in done] + [(budget, 1.0)] * 5
+    for report in done:
+        first.report(*report)
+    stored = done + [(0, budget, 1.0)] * 5
     order.shuffle(stored)
-    for step, score in stored:
-        resumed.record(step, score)
-    for _, step, score in ahead:
-        assert resumed.report(step, score) == first.report(step, score)
+    for report in stored:
+        resumed.record(*report)
+    for report in ahead:
+        assert resumed.report(*report) == first.report(*report)
+
+
+def test_a_trial_that_failed_is_forgotten() -> None:
+    state, other = AshaState(Asha(minimum=1, eta=2), 10), AshaState(Asha(minimum=1, eta=2), 10)
+    state.report(0, 1, 9.0)
+    state.report(0, 2, 9.0)
+    state.forget(0)
+    for trial, step, score in ((1, 1, 0.5), (2, 1, 0.7), (3, 1, 0.6), (1, 2, 0.1)):
+        assert state.report(trial, step, score) == other.report(trial, step, score)
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
@@ -113,19 +123,19 @@ def test_a_score_that_is_not_finite_stops_and_leaves_no_trace(score: float) -> N
         state = AshaState(Asha(minimum=1, eta=2), 10)
         for replayed in asked:
             if replayed:
-                state.record(1, score)
+                state.record(0, 1, score)
             else:
-                assert not state.report(1, score)
-        assert state.report(1, 0.1)
-        assert not state.report(1, 0.0)
+                assert not state.report(0, 1, score)
+        assert state.report(1, 1, 0.1)
+        assert not state.report(2, 1, 0.0)
 
 
 def test_steps_at_no_rung_go_on() -> None:
     state = AshaState(Asha(minimum=10, eta=2), 40)
     for step in (9, 40, 41):
-        assert state.report(step, 1.0)
-        assert state.report(step, 0.0)
-    assert state.report(10, 0.0)
+        assert state.report(0, step, 1.0)
+        assert state.report(1, step, 0.0)
+    assert state.report(2, 10, 0.0)
 
 
 def test_by_default_two_rungs_precede_the_budget() -> None:

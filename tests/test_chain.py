@@ -117,7 +117,8 @@ def test_join_pads_with_zeros_at_the_bottom_and_right() -> None:
 
 def test_a_network_is_wired_as_the_paper_says() -> None:
     space = Chain(layers=4, kernels=(1, 3), strides=(1, 2), channels=(2, 3))
-    network = space.build(space.decode("3x3/2:2,1x3/1:3,3x1/1:2@1+2,1x1/2:3@1"), TaskShape((1, 6, 6), 5))
+    layers = space.layers_of(space.decode("3x3/2:2,1x3/1:3,3x1/1:2@1+2,1x1/2:3@1"))
+    network = Network(layers, in_channels=1)
     network.double().eval()
     x = torch.randn(5, 1, 6, 6, dtype=torch.float64)
     one, two, three, four = network.layers

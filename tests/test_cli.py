@@ -49,7 +49,7 @@ def nas(*arguments: str) -> tuple[int, str, str]:
 def test_a_run_prints_its_leaderboard_and_the_next_command(db: Path) -> None:
     code, out, err = nas(*RUN)
     assert code == 0
-    assert "[8/8]" in err
+    assert "8/8 trials" in err
     assert "nas leaderboard --search evolution-nas.testing.toys-Toy-sinusoid" in err
     assert out.splitlines()[0].split()[:3] == ["rank", "trial", "score"]
 
@@ -97,7 +97,7 @@ def test_resume_adds_trials(db: Path) -> None:
     nas(*RUN, "--name=s")
     code, _, err = nas("resume", "s", "--trials=+4")
     assert code == 0
-    assert "[12/12]" in err
+    assert "12/12 trials" in err
     assert json.loads(nas("ls", "-f", "json")[1])[0]["trials"] == 12
     assert nas("resume", "s", "--trials=3")[0] == 2
 
@@ -120,7 +120,7 @@ def test_a_config_file_with_overrides(db: Path, tmp_path: Path) -> None:
         """
     )
     code, _, err = nas("run", "s.toml", "--trials=4", "--set=tasks.shots=7", "--set", "controller.sample=2")
-    assert (code, "[4/4]" in err) == (0, True)
+    assert (code, "4/4 trials" in err) == (0, True)
     shown = json.loads(nas("show", "from-file", "-f", "json")[1])
     assert shown["config"]["tasks"]["shots"] == 7
     assert shown["config"]["controller"] == {"name": "evolution", "population": 4, "sample": 2}
@@ -132,6 +132,57 @@ def test_rm_asks_first(db: Path) -> None:
     assert (code, "--yes" in err) == (2, True)
     assert nas("rm", "s", "--yes")[0] == 0
     assert json.loads(nas("ls", "-f", "json")[1]) == []
+
+
+@pytest.mark.parametrize("reference", ["", "@first", "s"])
+def test_rm_wants_the_whole_name(db: Path, reference: str) -> None:
+    nas(*RUN, "--name=search")
+    assert nas("rm", reference, "--yes")[0] in (2, 3)
+    assert len(json.loads(nas("ls", "-f", "json")[1])) == 1
+
+
+def test_a_resume_that_cannot_start_adds_no_trials(db: Path) -> None:
+    nas(*RUN, "--name=s", "--executor=inline")
+    with sqlite3.connect(db) as connection:
+        connection.execute("UPDATE searches SET config = replace(config, '\"maml\"', '\"gone\"')")
+    assert nas("resume", "s", "--trials=+4")[0] == 2
+    assert json.loads(nas("ls", "-f", "json")[1])[0]["trials"] == 8
+
+
+def test_tasks_that_changed_are_refused(db: Path) -> None:
+    nas(*RUN, "--name=s")
+    with sqlite3.connect(db) as connection:
+        connection.execute("UPDATE searches SET environment = replace(environment, 'sinusoid', 'cosinusoid')")
+    code, _, err = nas("resume", "s", "--trials=+4")
+    assert (code, "have changed" in err) == (2, True)
+
+
+def test_numbers_beyond_the_database(db: Path) -> None:
+    nas(*RUN, "--name=s")
+    for arguments in (
+        ["leaderboard", "--limit=99999999999999999999"],
+        ["leaderboard", "--max-parameters=99999999999999999999"],
+        ["show", "s/99999999999999999999"],
+        ["resume", "s", "--trials=+99999999999999999999"],
+    ):
+        assert nas(*arguments)[0] == 2, arguments
+
+
+def test_rows_that_do_not_compare_are_pointed_out(db: Path) -> None:
+    nas(*RUN)
+    assert "do not compare" not in nas("leaderboard")[2]
+    nas(*RUN, "--set=budget.train_episodes=30")
+    assert "do not compare" in nas("leaderboard")[2]
+
+
+def test_a_failed_search_goes_on_when_its_cause_is_mended(db: Path, tmp_path: Path) -> None:
+    faults = "--set=evaluator.faults={0='raise', 1='raise', 2='raise', 3='raise', 4='raise'}"
+    code, _, err = nas(*RUN, "--name=s", faults, "--set=retries=0")
+    assert (code, "nas show s" in err) == (5, True)
+    code, _, _ = nas("resume", "s")
+    assert code == 0
+    shown = json.loads(nas("show", "s", "-f", "json")[1])
+    assert [trial["state"] for trial in shown["trial_rows"]] == ["failed"] * 5 + ["completed"] * 3
 
 
 def test_stop_of_a_search_that_does_not_run(db: Path) -> None:
@@ -179,6 +230,15 @@ def test_a_plugin_of_the_working_directory(db: Path, monkeypatch: pytest.MonkeyP
         (["--tasks=glyphs", "--set=tasks.shots=50"], 2, "tasks.shots"),
         (["--tasks=image_folder", "--set=tasks.path=nowhere"], 2, "nowhere"),
         (["--space=nowhere:Nothing"], 2, "cannot be loaded"),
+        (["--controller=pathlib:Path"], 2, "is no Controller"),
+        (["--evaluator=pathlib:Path"], 2, "is no Evaluator"),
+        (["--set=space=3"], 2, "space: expected a name"),
+        (["--set=tasks=[1, 2]"], 2, "tasks: expected a name"),
+        (["--set=learner.lr=inf"], 2, "learner.lr"),
+        (["--set=learner.lr=nan"], 2, "learner.lr"),
+        (["--trials=99999999999999999999"], 2, "trials"),
+        (["--set=budget.train_episodes=99999999999999999999"], 2, "budget.train_episodes"),
+        (["--set=resources.cpus=100000"], 2, "resources.cpus"),
         (["nowhere.toml"], 3, "nowhere.toml"),
         (["--db=sqlite:////no/such/folder/nas.db"], 4, "folder"),
         (["--db=mysql://x"], 2, "sqlite:///"),
@@ -264,6 +324,19 @@ def test_the_catalog(verb: str) -> None:
         assert code == 0
         assert row["summary"] in described
         assert "FieldInfo" not in described
+
+
+def test_a_broken_plugin_is_reported_and_the_rest_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nas import plugins
+
+    broken = plugins.Plugin("space", "broken", "nowhere.at_all:Space", "their-package")
+    found = {"broken": broken, **plugins.installed("space")}
+    monkeypatch.setattr(plugins, "installed", lambda kind: found)
+    code, out, err = nas("spaces")
+    assert code == 0
+    assert "their-package" in err
+    assert "nasbench201" in out
+    assert nas("spaces", "broken")[0] == 2
 
 
 def test_doctor(db: Path) -> None:

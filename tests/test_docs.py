@@ -32,7 +32,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     budget = ["--set=budget.train_episodes=2", "--set=budget.validation_episodes=2", "--executor=inline"]
     result = CliRunner().invoke(app, ["run", *command.group(1).split(), *budget, "--trials=6", "--workers=1"])
     assert result.exit_code == 0, result.output
-    assert "[6/6]" in result.stderr
+    assert "6/6 trials" in result.stderr
 
 
 def test_every_verb_is_documented() -> None:

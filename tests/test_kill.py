@@ -98,6 +98,22 @@ def test_killed_at_ten_random_moments(tmp_path: Path) -> None:
     assert {n: row[:5] for n, row in rows.items()} == {n: row[:5] for n, row in finished(whole).items()}
 
 
+def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    db = tmp_path / "nas.db"
+    pace = "--set=evaluator.seconds=0.05"
+    process = nas("run", *SCRIPTED, "--executor=inline", "--trials=200", "--name=s", pace, db=db)
+    wait_for_progress(process, db, 3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "nas resume s" in errors
+    assert "Traceback" not in errors
+    with sqlite3.connect(db) as connection:
+        states = {state for (state,) in connection.execute("SELECT DISTINCT state FROM trials")}
+        assert connection.execute("SELECT state FROM searches").fetchone() == ("interrupted",)
+    assert states <= {"completed", "reused", "interrupted"}
+
+
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_killed_with_its_ray_workers(tmp_path: Path) -> None:

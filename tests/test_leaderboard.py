@@ -78,6 +78,7 @@ def fill(store: Store) -> list[dict[str, Any]]:
                     "architecture": text,
                     "key": key,
                     "state": state.value,
+                    "settings": "0" * 64,
                 }
             )
         begin(store, row, 40)

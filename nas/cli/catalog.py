@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nas.cli.options import import_from_here
 from nas.cli.output import Format, FormatOption, emit, say
 
 KINDS = {"spaces": "space", "controllers": "controller", "learners": "learner", "tasks": "tasks"}
@@ -50,8 +51,10 @@ def _list(kind: str, form: Format) -> None:
 
 def _describe(kind: str, name: str, form: Format) -> None:
     from nas import plugins
+    from nas.config import BASES
 
-    cls: type = plugins.load(kind, name)
+    import_from_here()
+    cls: type = plugins.load(kind, name, BASES[kind])
     schema = plugins.settings_model(cls).model_json_schema()
     rows = [
         {

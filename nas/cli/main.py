@@ -50,6 +50,6 @@ def main() -> None:
             raise
         say(f"error: {error}")
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except OSError as error:  # stdout is closed, or its disk full
+        say(f"error: {error}")
+        sys.exit(1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,3 +23,19 @@ RayAddressOption = Annotated[
         envvar="RAY_ADDRESS", metavar="HOST:PORT", help="A Ray cluster; by default Ray starts here."
     ),
 ]
+
+
+def hint(db: str) -> str:
+    """Return what to add to a command so that it asks the same database; a password is not printed."""
+    if db in (DEFAULT_DB, os.environ.get("NAS_DB")):
+        return ""
+    from nas.storage.engine import parse
+
+    return f" --db {parse(db).render_as_string(hide_password=True)}"
+
+
+def import_from_here() -> None:
+    """Let `module:Class` plugins be imported from the working directory, after all that is installed."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)

@@ -66,7 +66,7 @@ def cell(name: str, value: Any) -> str:
 def count(value: int) -> str:
     """Return a count in k or M."""
     for limit, unit in ((1_000_000, "M"), (1_000, "k")):
-        if value >= limit:
+        if value >= 0.99995 * limit:
             return f"{value / limit:.1f}{unit}"
     return str(value)
 
@@ -81,6 +81,7 @@ def _table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     """Print aligned columns: numbers to the right; as wide as they need, never cut."""
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     right = [bool(column) and all(_number(text) for text in column) for column in zip(*cells, strict=True)]
+    bold = sys.stdout is not None and sys.stdout.isatty()
     right = right or [False] * len(columns)
     for number, line in enumerate([columns, *cells]):
         parts = [
@@ -88,7 +89,7 @@ def _table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
             for text, width, to_right in zip(line, widths, right, strict=True)
         ]
         text = "  ".join(parts).rstrip()
-        typer.echo(typer.style(text, bold=True) if number == 0 and sys.stdout.isatty() else text)
+        typer.echo(typer.style(text, bold=True) if bold and number == 0 else text)
 
 
 def _number(text: str) -> bool:

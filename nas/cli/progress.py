@@ -48,7 +48,8 @@ class _Tally:
         self.failed = sum(trial.state == "failed" for trial in ended)
         self.best: tuple[float, float, int] | None = None
         for trial in ended:
-            self._improve(trial.score, trial.ci95, trial.number)
+            if trial.state != "stopped":
+                self._improve(trial.score, trial.ci95, trial.number)
         self._start = time.monotonic()
         self._fresh = 0
 
@@ -60,7 +61,7 @@ class _Tally:
         self.done += 1
         self._fresh += 1
         self.failed += outcome.state == "failed"
-        if outcome.score is not None:
+        if outcome.score is not None and outcome.state != "stopped":
             self._improve(outcome.score.value, outcome.score.ci95, number)
 
     @property
@@ -84,12 +85,12 @@ class _Tally:
         return f"{self.done}/{self.total} trials{best} · {self.rate:.1f} trials/min{failed}"
 
 
-def _result(number: int, outcome: Outcome) -> str:
+def _result(outcome: Outcome) -> str:
     score = f" {outcome.score.value:.4f} ± {outcome.score.ci95:.4f}" if outcome.score else ""
     origin = f" from trial {outcome.reused}" if outcome.reused is not None else ""
     error = f": {_first(outcome.error)}" if outcome.error else ""
     seconds = f" in {outcome.seconds:.1f} s" if outcome.seconds else ""
-    return f"trial {number} {outcome.state}{origin}{score}{seconds}{error}"
+    return f"{outcome.state}{origin}{score}{seconds}{error}"
 
 
 def _first(error: str) -> str:
@@ -110,9 +111,7 @@ class _Lines:
 
     def recorded(self, number: int, outcome: Outcome) -> None:
         self._tally.add(number, outcome)
-        best = f", best {self._tally.best[0]:.4f}" if self._tally.best else ""
-        head = f"[{self._tally.done}/{self._tally.total}]"
-        say(f"{head} {_result(number, outcome)}{best}, {self._tally.left} left")
+        say(f"trial {number} {_result(outcome)} | {self._tally.summary()} · {self._tally.left} left")
 
     def retried(self, job: Job, error: str) -> None:
         say(f"trial {job.number} failed, trying again: {_first(error)}")
@@ -138,7 +137,7 @@ class _Panel:
     def recorded(self, number: int, outcome: Outcome) -> None:
         self._running.pop(number, None)
         self._tally.add(number, outcome)
-        self._last = [*self._last[-2:], _result(number, outcome)]
+        self._last = [*self._last[-2:], f"trial {number} {_result(outcome)}"]
 
     def retried(self, job: Job, error: str) -> None:
         self._running.pop(job.number, None)

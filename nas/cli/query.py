@@ -132,8 +132,11 @@ def leaderboard(
     emit(rows, form, COLUMNS)
     if not rows:
         say("No trial matches. `nas ls` lists the searches.")
-    elif len({row["task"] for row in rows}) > 1:
-        say("These rows mix different tasks, whose scores do not compare: choose with --tasks or --search.")
+    elif len({row["settings"] for row in rows}) > 1:
+        say(
+            "These rows mix tasks, learners, budgets or precisions, so their scores do not compare: choose "
+            "with --search, --tasks or --learner (`-f json` shows which rows share `settings`)."
+        )
 
 
 def _state(row: SearchRow) -> str:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli.options import DEFAULT_DB, DbOption, RayAddressOption, SearchArgument
+from nas.cli.options import (
+    DEFAULT_DB,
+    DbOption,
+    RayAddressOption,
+    SearchArgument,
+    hint,
+    import_from_here,
+)
 from nas.cli.output import Format, emit, say
 from nas.errors import ConfigError
 
@@ -79,7 +86,7 @@ def run(
         values.setdefault("scheduler", {})
     for setting in settings or []:
         assign(values, setting)
-    _import_from_here()
+    import_from_here()
     values.setdefault("workers", _cores() if values.get("executor", "ray") == "ray" else 1)
     resolved = validate(values)
 
@@ -104,20 +111,23 @@ def resume(
 ) -> None:
     """Continue a search from the database: nothing recorded is run again, nothing lost."""
     from nas.config import validate
+    from nas.storage.lease import driven, refuse
     from nas.storage.store import Store
 
-    _import_from_here()
+    import_from_here()
     with Store(db, create=False) as store:
         row = store.search(search)
-        if trials is not None:
-            more = _more(trials, row.trials)
-            if more:
-                store.extend(row.id, more)
-                row = store.search(row.name)
+        if driven(row):
+            raise refuse(row)
+        more = 0 if trials is None else _more(trials, row.trials)
         changes = {} if workers is None else {"workers": workers}
         resolved = validate({**row.config, **changes})
         source = resolved.make_tasks()
-        _follow(store, row, resolved, source, _executor(resolved, source, ray_address), db)
+        runner = _executor(resolved, source, ray_address)
+        if more:
+            store.extend(row.id, more)
+            row = store.search(row.name)
+        _follow(store, row, resolved, source, runner, db)
 
 
 def stop(search: SearchArgument, db: DbOption = DEFAULT_DB) -> None:
@@ -146,6 +156,8 @@ def rm(
 
     with Store(db, create=False) as store:
         row = store.search(search)
+        if search not in (row.name, "@last"):
+            raise ConfigError(f"Deleting '{row.name}' cannot be undone: give its whole name.")
         if not yes:
             if not sys.stdin.isatty():
                 raise ConfigError(f"Deleting '{row.name}' cannot be undone: confirm with --yes.")
@@ -166,7 +178,7 @@ def _follow(
     from nas.leaderboard import Query, leaderboard
     from nas.search import Search
 
-    flag = _flag(db)
+    flag = hint(db)
     again = f"nas resume {row.name}{flag}"
     say(
         f"Search '{row.name}': {row.controller} in {row.space} on {row.task_label}, {row.learner}, "
@@ -186,15 +198,6 @@ def _follow(
     say(f"More: nas leaderboard --search {row.name}{flag} · nas show {row.name}{flag}")
 
 
-def _flag(db: str) -> str:
-    """Return what to add to a command so that it asks the same database; a password is not printed."""
-    if db in (DEFAULT_DB, os.environ.get("NAS_DB")):
-        return ""
-    from nas.storage.engine import parse
-
-    return f" --db {parse(db).render_as_string(hide_password=True)}"
-
-
 def _executor(config: SearchConfig, tasks: TaskSource, ray_address: str | None) -> Executor:
     if config.executor == "inline":
         from nas.executors.inline import InlineExecutor
@@ -211,6 +214,8 @@ def _more(text: str, before: int) -> int:
         more = int(text[1:]) if text.startswith("+") else int(text) - before
     except ValueError:
         raise ConfigError(f"--trials {text}: expected a number, or +N to add trials.") from None
+    if before + more >= 2**31:
+        raise ConfigError(f"--trials {text}: at most {2**31 - 1} trials.")
     if more < 0:
         raise ConfigError(f"--trials {text}: the search already has {before} trials; it can only grow.")
     return more
@@ -218,10 +223,3 @@ def _more(text: str, before: int) -> int:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _import_from_here() -> None:
-    """Let `module:Class` plugins be imported from the working directory, as `python -m` would."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)

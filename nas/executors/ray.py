@@ -7,6 +7,7 @@ nothing of what Tune writes is ever read back (`nas resume` replays the database
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import tempfile
@@ -30,6 +31,7 @@ for _name, _value in _ENVIRONMENT.items():  # Ray reads some of them when it is 
 import ray  # noqa: E402
 from pydantic import TypeAdapter  # noqa: E402
 from ray import tune  # noqa: E402
+from ray.exceptions import RayError  # noqa: E402
 from ray.tune.experiment import Trial  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
@@ -94,7 +96,8 @@ class RayExecutor(Executor):
     def _resources(self) -> dict[str, float]:
         gpus = self._config.resources.gpus
         if gpus is None:
-            gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / self._config.workers)
+            available = ray.cluster_resources().get("GPU", 0)
+            gpus = 1 / math.ceil(self._config.workers / available) if available else 0
         return {"cpu": self._config.resources.cpus, "gpu": gpus}
 
 
@@ -251,7 +254,7 @@ def start(cpus: int = 1, address: str | None = None) -> Iterator[None]:
             ray.init(address=address, **quiet)
         else:
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         kind = ConfigError if address else NasError
         raise kind(f"Cannot connect to {where}: {error}. `nas doctor` checks the set-up.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Iterator
 
@@ -24,17 +25,28 @@ class Worker:
 
     def run(self, job: Job) -> Iterator[Outcome]:
         """Yield the job's outcomes, the last one final."""
+        start = time.perf_counter()
+
+        def end(state: State, error: str) -> Outcome:
+            return Outcome(state, job.architecture, seconds=time.perf_counter() - start, error=error)
+
         try:
             if self._evaluator is None:
                 self._evaluator = self._config.make_evaluator(self._config.make_space(), self._tasks)
-            yield from self._evaluator.evaluate(job)
+            for outcome in self._evaluator.evaluate(job):
+                yield outcome
+                if outcome.state.final:
+                    return
+            yield end(
+                State.FAILED, f"The evaluator '{self._config.evaluator['name']}' gave no final outcome."
+            )
         except Infeasible as error:
-            yield Outcome(State.INFEASIBLE, job.architecture, error=str(error))
+            yield end(State.INFEASIBLE, str(error))
         except NasError as error:
-            yield Outcome(State.FAILED, job.architecture, error=f"{type(error).__name__}: {error}")
+            yield end(State.FAILED, f"{type(error).__name__}: {error}")
         except Exception as error:  # whatever plugin code raises must cost one trial, not the search
             where = "".join(traceback.format_exception(error)[-6:])
-            yield Outcome(State.FAILED, job.architecture, error=f"{type(error).__name__}: {error}\n{where}")
+            yield end(State.FAILED, f"{type(error).__name__}: {error}\n{where}")
         finally:
             if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                 torch.cuda.empty_cache()

@@ -115,6 +115,8 @@ def translated(url: URL) -> Iterator[None]:
     """Turn every SQLAlchemy error into a StorageError of one line: what, where and what to do."""
     try:
         yield
+    except OverflowError as error:
+        raise ConfigError(f"A number is too large for the database {place(url)}.") from error
     except SQLAlchemyError as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         what = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")

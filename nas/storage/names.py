@@ -46,7 +46,7 @@ def resolve(reference: str, names: Collection[str]) -> str:
     """
     if reference in names:
         return reference
-    matches = sorted(name for name in names if name.startswith(reference))
+    matches = sorted(name for name in names if reference and name.startswith(reference))
     if not matches:
         near = difflib.get_close_matches(reference, names, n=1, cutoff=0.5)
         hint = f" Did you mean '{near[0]}'?" if near else ""

@@ -9,13 +9,18 @@ from typing import Annotated, ClassVar, final
 
 import numpy as np
 from PIL import Image, ImageOps
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from nas.errors import ConfigError
 from nas.space import TaskShape
 from nas.tasks.base import SPLITS, Episode, Split, TaskSource
 from nas.tasks.cache import cached
 from nas.tasks.images import Classes, ImageTasks, Indices, Pixels, Queries, Shots, Ways
+
+
+def _absolute(path: str) -> str:
+    """Return the path as it is found from any working directory: a search may be resumed in another."""
+    return str(Path(path).expanduser().absolute())
 
 
 @final
@@ -35,7 +40,7 @@ class ImageFolder(TaskSource):
     def __init__(
         self,
         *,
-        path: Annotated[str, Field(description="folder of class folders")],
+        path: Annotated[str, AfterValidator(_absolute), Field(description="folder of class folders")],
         ways: Ways = 5,
         shots: Shots = 1,
         queries: Queries = 5,
