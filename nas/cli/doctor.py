@@ -99,10 +99,11 @@ def _ray() -> Iterator[Check]:
 
 
 def _data() -> Iterator[Check]:
-    from nas.tasks.data import data_root
+    from nas.tasks.data import DATASETS, data_root, present
 
-    root = data_root()
-    yield Check("data", "ok", f"{root}" + ("" if root.is_dir() else " (empty: nas data fetch omniglot)"))
+    for name in DATASETS:
+        place = f"in {data_root() / name}" if present(name) else f"not here: nas data fetch {name}"
+        yield Check(f"data: {name}", "ok", place)
 
 
 def _database(url: str) -> Check:

@@ -328,7 +328,6 @@ class Store:
             }
             if connection.execute(again.values(changes)).rowcount != 1:
                 raise ValueError(f"Trial id {trial_id} is final, or there is none.")
-            connection.execute(delete(Measurement).where(Measurement.trial_id == trial_id))
 
     def finish(self, trial_id: int, outcome: controller.Outcome) -> int | None:
         """Close a trial with its measurements.
@@ -351,11 +350,6 @@ class Store:
         if observed is not None:
             self._measure(connection, trial_id, outcome.measurements)
         return observed
-
-    def add_measurements(self, trial_id: int, measurements: Sequence[controller.Measurement]) -> None:
-        """Record what a running trial has measured; a number measured again replaces the one before."""
-        with self._database.write() as connection:
-            self._measure(connection, trial_id, measurements)
 
     def _measure(
         self, connection: Connection, trial_id: int, measurements: Sequence[controller.Measurement]

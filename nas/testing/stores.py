@@ -481,7 +481,6 @@ class StoreSuite(ABC):
     def test_a_trial_is_run_again(self, store: Store) -> None:
         row = search(store)
         trial_id = begin(store, row, 0, seed=1)
-        store.add_measurements(trial_id, [Measurement(10, "loss", 2.0)])
         before = store.trial(row.id, 0)
         assert store.interrupt(row.id) == 1
         assert store.trial(row.id, 0).state == "interrupted"
@@ -489,18 +488,15 @@ class StoreSuite(ABC):
         again = store.trial(row.id, 0)
         assert columns(again) == columns(before) | {"attempt": 1, "seed": 2, "started_at": again.started_at}
         assert again.started_at > before.started_at
-        assert store.measurements(row.id) == []
         assert store.finish(trial_id, outcome(0.5, measurements=(Measurement(10, "loss", 1.0),))) == 1
         assert store.measurements(row.id) == [Measured(trial_id, "loss", 10, 1.0)]
 
     def test_a_number_measured_again_replaces_the_one_before(self, store: Store) -> None:
         row = search(store)
         trial_id = begin(store, row, 0)
-        store.add_measurements(trial_id, [])
-        store.add_measurements(trial_id, [Measurement(1, "loss", 3.0), Measurement(1, "loss", 2.0)])
+        twice = (Measurement(1, "loss", 3.0), Measurement(1, "loss", 2.0))
+        store.finish(trial_id, outcome(0.5, measurements=twice))
         assert store.measurements(row.id) == [Measured(trial_id, "loss", 1, 2.0)]
-        store.finish(trial_id, outcome(0.5, measurements=(Measurement(1, "loss", 1.0),)))
-        assert store.measurements(row.id) == [Measured(trial_id, "loss", 1, 1.0)]
 
     def test_artifacts_are_listed(self, store: Store) -> None:
         row = search(store)
