@@ -271,7 +271,7 @@ def test_a_name_is_given_once(db: Path) -> None:
     assert nas(*RUN, "--name=s")[0] == 0
     code, _, err = nas(*RUN, "--name=s")
     assert (code, "nas resume s" in err) == (2, True)
-    assert json.loads(nas("ls", "-f", "json")[1])[0]["ended"] == 8
+    assert json.loads(nas("ls", "-f", "json")[1])[0]["done"] == 8
 
 
 @pytest.mark.parametrize("verb", ["resume", "show", "stop", "rm"])

@@ -18,7 +18,7 @@ from nas.errors import NasError
 
 
 class Check(NamedTuple):
-    """One finding: `ok`, `warning` or `error`, and what to do."""
+    """One finding: `ok`, `optional`, `warning` or `error`, and what to do."""
 
     check: str
     status: str
@@ -46,7 +46,9 @@ def _versions() -> Iterator[Check]:
             yield Check(package, "ok", version(package))
         except PackageNotFoundError:
             yield Check(
-                package, "ok", "not installed; needed for PostgreSQL: pip install 'nas-service[postgres]'"
+                package,
+                "optional",
+                "not installed; needed for PostgreSQL: pip install 'nas-service[postgres]'",
             )
 
 
@@ -94,7 +96,9 @@ def _ray() -> Iterator[Check]:
         yield Check("ray token", "warning", finding)
     else:
         yield Check(
-            "ray", "ok", f"cluster at {address}" if address else "started on this machine for each search"
+            "ray runs",
+            "ok",
+            f"cluster at {address}" if address else "started on this machine for each search",
         )
 
 
@@ -102,8 +106,11 @@ def _data() -> Iterator[Check]:
     from nas.tasks.data import DATASETS, data_root, present
 
     for name in DATASETS:
-        place = f"in {data_root() / name}" if present(name) else f"not here: nas data fetch {name}"
-        yield Check(f"data: {name}", "ok", place)
+        if present(name):
+            yield Check(f"data: {name}", "ok", f"in {data_root() / name}")
+        else:
+            finding = f"not here: nas data fetch {name}, or point NAS_DATA at a folder with {name}/"
+            yield Check(f"data: {name}", "optional", finding)
 
 
 def _database(url: str) -> Check:

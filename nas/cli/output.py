@@ -46,6 +46,10 @@ def emit(rows: Sequence[Row], form: Format, columns: Sequence[str] | None = None
             writer.writerows(rows)
     else:
         shown = list(columns or (rows[0] if rows else ()))
+        if form is Format.TABLE:  # a column without a single value only pushes the others out of sight
+            shown = [
+                name for name in shown if not rows or any(row.get(name) not in (None, "") for row in rows)
+            ]
         cells = [[cell(name, row.get(name)) for name in shown] for row in rows]
         (_markdown if form is Format.MARKDOWN else _table)(shown, cells)
 

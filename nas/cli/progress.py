@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -50,8 +51,12 @@ class _Tally:
         for trial in ended:
             if trial.state != "stopped":
                 self._improve(trial.score, trial.ci95, trial.number)
-        self._start = time.monotonic()
+        self._start = math.inf
         self._fresh = 0
+
+    def start(self) -> None:
+        """Take note that a trial started: the pace counts from the first, not from when Ray did."""
+        self._start = min(self._start, time.monotonic())
 
     def _improve(self, score: float | None, ci95: float | None, number: int) -> None:
         if score is not None and (self.best is None or score > self.best[0]):
@@ -66,7 +71,9 @@ class _Tally:
 
     @property
     def rate(self) -> float:
-        """Trials a minute since the start."""
+        """Trials a minute."""
+        if not self._fresh:
+            return 0.0
         return 60 * self._fresh / max(time.monotonic() - self._start, 1e-9)
 
     @property
@@ -104,7 +111,7 @@ class _Lines:
         self._tally = tally
 
     def started(self, job: Job) -> None:
-        pass
+        self._tally.start()
 
     def reported(self, job: Job, outcome: Outcome) -> None:
         pass
@@ -126,6 +133,7 @@ class _Panel:
         self._last: list[str] = []
 
     def started(self, job: Job) -> None:
+        self._tally.start()
         self._running[job.number] = time.monotonic(), "starting"
 
     def reported(self, job: Job, outcome: Outcome) -> None:

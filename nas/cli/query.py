@@ -57,7 +57,7 @@ def ls(
                 "task": summary.search.task_label,
                 "learner": summary.search.learner,
                 "seed": summary.search.seed,
-                "ended": sum(n for state, n in summary.trials.items() if state not in UNFINISHED),
+                "done": sum(n for state, n in summary.trials.items() if state not in UNFINISHED),
                 "trials": summary.search.trials,
                 "failed": summary.trials.get("failed", 0),
                 "best": summary.best,
@@ -98,7 +98,7 @@ def leaderboard(
     max_parameters: Annotated[int | None, typer.Option(min=0, help="At most so many weights.")] = None,
     max_macs: Annotated[int | None, typer.Option(min=0, help="At most so many multiply-accumulates.")] = None,
     state: Annotated[
-        list[str] | None, typer.Option(help="Trials in this state. [default: completed]")
+        list[str] | None, typer.Option(help="Trials in this state. (default: completed)")
     ] = None,
     sort: Annotated[str, typer.Option(help="What to rank by: score, parameters, macs or seconds.")] = "score",
     limit: Annotated[int, typer.Option(min=0, help="Rows to print; 0 for all.")] = 20,

@@ -47,13 +47,13 @@ def run(
     tasks: Annotated[str | None, typer.Option(help="Tasks; `nas tasks` lists them.")] = None,
     learner: Annotated[str | None, typer.Option(help="Learner; `nas learners` lists them.")] = None,
     evaluator: Annotated[str | None, typer.Option(help="Evaluator; by default `train`.")] = None,
-    trials: Annotated[int | None, typer.Option(help="Architectures to try. [default: 32]")] = None,
-    workers: Annotated[int | None, typer.Option(help="Trials at a time. [default: one a core]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random. [default: 0]")] = None,
+    trials: Annotated[int | None, typer.Option(help="Architectures to try. (default: 32)")] = None,
+    workers: Annotated[int | None, typer.Option(help="Trials at a time. (default: one a core)")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random. (default: 0)")] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the search; by default made from its parts.")
     ] = None,
-    executor: Annotated[str | None, typer.Option(help="ray or inline. [default: ray]")] = None,
+    executor: Annotated[str | None, typer.Option(help="ray or inline. (default: ray)")] = None,
     scheduler: Annotated[str | None, typer.Option(help="asha: stop weak trials early.")] = None,
     ray_address: RayAddressOption = None,
     settings: Annotated[
@@ -184,6 +184,8 @@ def _follow(
         f"Search '{row.name}': {row.controller} in {row.space} on {row.task_label}, {row.learner}, "
         f"{row.trials} trials, {config.workers} at a time, seed {row.seed}."
     )
+    if row.executor == "ray":
+        say("Starting Ray…")
     try:
         with progress(row, config.budget.train_episodes, store) as observer:
             search = Search(store, row, config, config.make_space(), tasks, observer)
@@ -195,7 +197,9 @@ def _follow(
         say(f"Stopped on request. Continue: {again}")
     rows = leaderboard(store, Query(searches=(row.name,), limit=TOP))
     emit([asdict(entry) for entry in rows], Format.TABLE, COLUMNS)
-    say(f"More: nas leaderboard --search {row.name}{flag} · nas show {row.name}{flag}")
+    say(f"The best {len(rows)} of {row.trials} trials; what reused a score is left out. All of them:")
+    say(f"  nas leaderboard --search {row.name} --limit 0{flag}    nas show {row.name}{flag}")
+    say(f"Go on: nas resume {row.name} --trials +N{flag}")
 
 
 def _executor(config: SearchConfig, tasks: TaskSource, ray_address: str | None) -> Executor:
@@ -217,7 +221,9 @@ def _more(text: str, before: int) -> int:
     if before + more >= 2**31:
         raise ConfigError(f"--trials {text}: at most {2**31 - 1} trials.")
     if more < 0:
-        raise ConfigError(f"--trials {text}: the search already has {before} trials; it can only grow.")
+        raise ConfigError(
+            f"--trials {text}: the search is set to {before} trials; give more, or +N to add N."
+        )
     return more
 
 
