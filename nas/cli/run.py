@@ -197,7 +197,7 @@ def _follow(
         say(f"Stopped on request. Continue: {again}")
     rows = leaderboard(store, Query(searches=(row.name,), limit=TOP))
     emit([asdict(entry) for entry in rows], Format.TABLE, COLUMNS)
-    say(f"The best {len(rows)} of {row.trials} trials; what reused a score is left out. All of them:")
+    say(f"The best {len(rows)} of {row.trials} trials; a score that was reused counts once. More:")
     say(f"  nas leaderboard --search {row.name} --limit 0{flag}    nas show {row.name}{flag}")
     say(f"Go on: nas resume {row.name} --trials +N{flag}")
 
