@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nas.search import environment
+from nas.provenance import environment
 
 TASK = [
     "--tasks=omniglot",

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import platform
 import time
 from collections import deque
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Protocol
 
 import numpy as np
 
-import nas
 from nas import plugins
 from nas.asha import AshaState
 from nas.config import SearchConfig
@@ -21,6 +16,7 @@ from nas.controller import Controller, Evaluate, Measurement, Outcome, Reject, R
 from nas.errors import ConfigError, NasError, TooManyFailures
 from nas.evaluator import Job
 from nas.executors.base import Executor
+from nas.provenance import classes, environment, training_seed
 from nas.space import SearchSpace
 from nas.storage.lease import mine
 from nas.storage.schema import Search as SearchRow
@@ -105,6 +101,7 @@ class Search:
 
     def next(self) -> Job | None:
         """Return the next job; what needs no worker is recorded on the way."""
+        self.tick()
         if self._stopping or self._hopeless:
             return None
         if self._again:
@@ -148,7 +145,13 @@ class Search:
         return None
 
     def tick(self) -> None:
-        """Show a sign of life, and look whether a stop was asked for, every few seconds."""
+        """Show a sign of life, and look whether a stop was asked for, every few seconds.
+
+        Called before what writes, too: a driver that slept so long that another took over finds out in time.
+
+        Raises:
+            StorageError: another process drives the search now.
+        """
         now = time.monotonic()
         if now - self._beat >= HEARTBEAT_SECONDS:
             self._beat = now
@@ -169,7 +172,6 @@ class Search:
         running = self._running.pop(job.number)
         whole = replace(outcome, measurements=(*running.measurements, *outcome.measurements))
         self._record(running.row, job.number, whole)
-        self.tick()
 
     def lost(self, job: Job, error: str) -> None:
         """Queue the job of a dead worker again, unchanged; out of attempts, record it as failed."""
@@ -245,6 +247,7 @@ class Search:
         )
 
     def _record(self, row: int, number: int, outcome: Outcome) -> None:
+        self.tick()
         if self._store.finish(row, outcome) is not None:
             self._failed += outcome.state is State.FAILED
             if self._scheduler is not None and outcome.state is State.FAILED:
@@ -295,16 +298,6 @@ class Search:
         )
 
 
-def training_seed(seed: int, key: str, attempt: int) -> int:
-    """Return the seed of one training run, below 2⁶³.
-
-    It hangs on the network, not on the trial's number: under one search seed a network gets one score,
-    whichever controller proposes it and whenever.
-    """
-    digest = hashlib.sha256(f"{seed}:{key}:{attempt}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
 def create(store: Store, config: SearchConfig, tasks: TaskSource, source: str | None = None) -> SearchRow:
     """Write a new search to the database.
 
@@ -334,20 +327,3 @@ def create(store: Store, config: SearchConfig, tasks: TaskSource, source: str | 
         settings=config.settings,
         environment={**environment(), "classes": classes(tasks)},
     )
-
-
-def classes(tasks: TaskSource) -> dict[str, str]:
-    """Return what a search's tasks are drawn from: a hash of the classes of each split it uses."""
-    return dict(tasks.fingerprint(split) for split in ("train", "validation"))
-
-
-def environment() -> dict[str, str]:
-    """Return the versions and the machine that a result may hang on."""
-    packages = ("torch", "ray", "numpy", "sqlalchemy")
-    return {
-        "nas": nas.__version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-        "platform": platform.platform(),
-        "cores": str(os.cpu_count()),
-    }

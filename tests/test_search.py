@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from nas.config import SearchConfig, validate
 from nas.controller import Outcome
-from nas.errors import ConfigError, TooManyFailures
+from nas.errors import ConfigError, StorageError, TooManyFailures
 from nas.evaluator import Job
 from nas.executors.base import Executor, Workload
 from nas.executors.inline import InlineExecutor
@@ -263,11 +264,28 @@ def test_a_second_driver_is_refused(store: Store) -> None:
     row = store.search("@last")
     store.acquire(row.id)
     with store._database.write() as connection:
-        from sqlalchemy import text
-
         connection.execute(text("UPDATE searches SET pid = 1"))  # init lives, and is not this process
     with pytest.raises(ConfigError, match="is being run by pid 1"):
         search.run(InlineExecutor(config, config.make_tasks()))
+
+
+def test_a_driver_that_was_taken_over_writes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.search.HEARTBEAT_SECONDS", 0.0)
+    config = configure(name="taken", trials=6)
+    search = start(store, config)
+
+    class Taken(Watcher):
+        def recorded(self, number: int, outcome: Outcome) -> None:
+            if number == 2:
+                with store._database.write() as connection:
+                    connection.execute(text("UPDATE searches SET pid = 1, heartbeat_at = '2100-01-01'"))
+
+    search._observer = Taken()
+    with pytest.raises(StorageError, match="another took it over"):
+        search.run(InlineExecutor(config, config.make_tasks()))
+    row = store.search("taken")
+    assert (row.state, row.pid) == ("running", 1)
+    assert [trial.number for trial in store.history(row.id)] == [0, 1, 2]
 
 
 def test_a_learner_that_cannot_learn_the_tasks_is_refused(store: Store) -> None:
