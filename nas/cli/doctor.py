@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import typer
 
-from nas.cli.options import DEFAULT_DB, DbOption
+from nas.cli.options import DEFAULT_DB, DbOption, cores
 from nas.cli.output import Format, FormatOption, emit
 from nas.errors import NasError
 
@@ -66,8 +66,7 @@ def _machine() -> Iterator[Check]:
 
     from nas.precision import choose
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Check("cores", "ok", str(cores))
+    yield Check("cores", "ok", str(cores()))
     gpus = torch.cuda.device_count()
     yield Check("gpus", "ok", ", ".join(torch.cuda.get_device_name(i) for i in range(gpus)) or "none")
     yield Check(

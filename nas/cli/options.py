@@ -34,6 +34,11 @@ def hint(db: str) -> str:
     return f" --db {parse(db).render_as_string(hide_password=True)}"
 
 
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def import_from_here() -> None:
     """Let `module:Class` plugins be imported from the working directory, after all that is installed."""
     here = str(Path.cwd())

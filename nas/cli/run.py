@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from nas.cli.options import (
     DbOption,
     RayAddressOption,
     SearchArgument,
+    cores,
     hint,
     import_from_here,
 )
@@ -87,7 +87,7 @@ def run(
     for setting in settings or []:
         assign(values, setting)
     import_from_here()
-    values.setdefault("workers", _cores() if values.get("executor", "ray") == "ray" else 1)
+    values.setdefault("workers", cores() if values.get("executor", "ray") == "ray" else 1)
     resolved = validate(values)
 
     from nas.search import create
@@ -225,7 +225,3 @@ def _more(text: str, before: int) -> int:
             f"--trials {text}: the search is set to {before} trials; give more, or +N to add N."
         )
     return more
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
