@@ -38,7 +38,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) -e '.[dev,postgres]'
+	$(PIP) -e '.[dev,onnx,postgres]'
 	@touch $@ $(VENV)/.installed
 
 clean:

@@ -8,7 +8,7 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -33,7 +33,9 @@ BASES: dict[str, type] = {
 """What a plugin must be, by its section."""
 
 
-def _section(kind: str) -> BeforeValidator:
+def section(kind: str) -> BeforeValidator:
+    """Return what checks a plugin's section, a name or a mapping with a name, and fills in its defaults."""
+
     def resolve(value: Any) -> dict[str, Any]:
         if not isinstance(value, str | Mapping):
             raise ConfigError(f"{kind}: expected a name, or a section with a name (given: {value!r}).")
@@ -50,18 +52,23 @@ def _verb(kind: str) -> str:
     return kind if kind == "tasks" else f"{kind}s"
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
+    """A section, or a whole configuration: frozen, and nothing in it that nobody knows."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Constraints(_Model):
+_Config = TypeVar("_Config", bound=Model)
+
+
+class Constraints(Model):
     """What an architecture may cost at most; what breaks a limit is rejected before a worker is spent."""
 
     max_parameters: Annotated[int | None, Field(ge=1, lt=2**63)] = None
     max_macs: Annotated[int | None, Field(ge=1, lt=2**63)] = None
 
 
-class Resources(_Model):
+class Resources(Model):
     """What one trial takes of a machine."""
 
     cpus: Annotated[int, Field(ge=1, le=1024, description="cores, and torch threads, of one trial")] = 1
@@ -71,15 +78,15 @@ class Resources(_Model):
     precision: Precision = "auto"
 
 
-class SearchConfig(_Model):
+class SearchConfig(Model):
     """All that defines a search. Sections `space`, `controller`, … are a plugin's name and its settings."""
 
     name: str | None = None
-    space: Annotated[dict[str, Any], _section("space")]
-    controller: Annotated[dict[str, Any], _section("controller")]
-    tasks: Annotated[dict[str, Any], _section("tasks")]
-    learner: Annotated[dict[str, Any], _section("learner")]
-    evaluator: Annotated[dict[str, Any], _section("evaluator")] = Field(
+    space: Annotated[dict[str, Any], section("space")]
+    controller: Annotated[dict[str, Any], section("controller")]
+    tasks: Annotated[dict[str, Any], section("tasks")]
+    learner: Annotated[dict[str, Any], section("learner")]
+    evaluator: Annotated[dict[str, Any], section("evaluator")] = Field(
         default_factory=lambda: {"name": "train"}, validate_default=True
     )
     budget: Budget = Budget()
@@ -110,7 +117,7 @@ class SearchConfig(_Model):
 
     def make_space(self) -> SearchSpace:
         """Return a new instance of the search space."""
-        space: SearchSpace = _plugin("space", self.space)()
+        space: SearchSpace = maker("space", self.space)()
         return space
 
     def make_tasks(self) -> TaskSource:
@@ -119,12 +126,12 @@ class SearchConfig(_Model):
         Raises:
             DataMissing: the data is not on this machine.
         """
-        tasks: TaskSource = _plugin("tasks", self.tasks)()
+        tasks: TaskSource = maker("tasks", self.tasks)()
         return tasks
 
     def make_controller(self, space: SearchSpace, tasks: TaskSource) -> Controller:
         """Return a new controller, within its wrappers."""
-        controller: Controller = _plugin("controller", self.controller)(space, self.seed)
+        controller: Controller = maker("controller", self.controller)(space, self.seed)
         limits = self.constraints
         if limits.max_parameters is not None or limits.max_macs is not None:
             controller = Constrained(controller, space, tasks.shape, limits.max_parameters, limits.max_macs)
@@ -133,13 +140,14 @@ class SearchConfig(_Model):
     def make_evaluator(self, space: SearchSpace, tasks: TaskSource) -> Evaluator:
         """Return a new evaluator: what a worker holds."""
         context = Context(
-            space, tasks, _plugin("learner", self.learner), self.budget, self.rungs, self.resources.precision
+            space, tasks, maker("learner", self.learner), self.budget, self.rungs, self.resources.precision
         )
-        evaluator: Evaluator = _plugin("evaluator", self.evaluator)(context)
+        evaluator: Evaluator = maker("evaluator", self.evaluator)(context)
         return evaluator
 
 
-def _plugin(kind: str, section: Mapping[str, Any]) -> Callable[..., Any]:
+def maker(kind: str, section: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return a plugin's constructor with the settings of its resolved section."""
     cls: type = plugins.load(kind, section["name"])
     settings = {key: value for key, value in section.items() if key != "name"}
     return functools.partial(cls, **plugins.arguments(cls, settings))
@@ -193,20 +201,13 @@ def choose(values: dict[str, Any], kind: str, name: str) -> None:
 
 
 def validate(values: Mapping[str, Any]) -> SearchConfig:
-    """Return the checked configuration.
+    """Return the checked configuration of a search.
 
     Raises:
         UnknownName: no such setting, or no such plugin.
         ConfigError: a value has the wrong type or is out of range.
     """
-    _check_keys(SearchConfig, values, "")
-    for kind in plugins.GROUPS:
-        if kind not in values and kind != "evaluator":
-            raise ConfigError(f"{kind}.name is missing: `nas {_verb(kind)}` lists what is installed.")
-    try:
-        config = SearchConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(plugins.explain(error)) from None
+    config = checked(SearchConfig, values)
     if config.executor == "inline" and config.workers > 1:
         raise ConfigError(
             f"workers={config.workers}: the inline executor runs one trial at a time; use --executor ray."
@@ -217,6 +218,23 @@ def validate(values: Mapping[str, Any]) -> SearchConfig:
             f"budget.train_episodes={config.budget.train_episodes} is spent; choose fewer."
         )
     return config
+
+
+def checked(model: type[_Config], values: Mapping[str, Any]) -> _Config:
+    """Return the configuration with every default filled in.
+
+    Raises:
+        UnknownName: no such setting, or no such plugin.
+        ConfigError: a section is missing, or a value has the wrong type or is out of range.
+    """
+    _check_keys(model, values, "")
+    for kind in plugins.GROUPS:
+        if kind in model.model_fields and model.model_fields[kind].is_required() and kind not in values:
+            raise ConfigError(f"{kind}.name is missing: `nas {_verb(kind)}` lists what is installed.")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(plugins.explain(error)) from None
 
 
 def _check_keys(model: type[BaseModel], values: Mapping[str, Any], where: str) -> None:

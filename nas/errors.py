@@ -8,6 +8,7 @@
     │   └── DataMissing      3   a dataset is not on this machine
     ├── StorageError         4   the database is unreachable, locked or at another revision
     ├── TooManyFailures      5   a search ended with more failed trials than allowed
+    ├── Unreadable           1   a model file is damaged, of another version, or does not fit
     ├── Infeasible           1   an architecture cannot be built for the task's shape
     └── Diverged             1   a training loss is not a number
 
@@ -65,6 +66,10 @@ class TooManyFailures(NasError):
     """A search ended with more failed trials than `max_failed` allows."""
 
     exit_code = 5
+
+
+class Unreadable(NasError):
+    """A model file is damaged, of another version, or its weights do not fit the network."""
 
 
 class Infeasible(NasError):

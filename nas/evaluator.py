@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -10,17 +9,16 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from nas.controller import Measurement, Outcome, Score, State
-from nas.errors import Diverged
 from nas.learners.base import Learner
-from nas.precision import Arithmetic, Precision, choose
+from nas.precision import Precision
 from nas.scoring import score
 from nas.space import Architecture, SearchSpace, TaskShape
-from nas.tasks.base import Episode, TaskSource
+from nas.tasks.base import TaskSource
+from nas.training import start
 
 REPORTS = 10
 """How often a training run reports its loss, evenly spaced."""
@@ -103,57 +101,44 @@ class Train(Evaluator):
     def evaluate(self, job: Job) -> Iterator[Outcome]:
         """Train on `budget.train_episodes` tasks; reports the mean training loss ten times on the way."""
         context, shape = self._context, self._context.tasks.shape
-        start = time.perf_counter()
+        began = time.perf_counter()
         cost = context.space.cost(job.architecture, shape)
 
         def outcome(state: State, episodes: int, score: Score | None, *seen: Measurement) -> Outcome:
-            seconds = time.perf_counter() - start
+            seconds = time.perf_counter() - began
             return Outcome(
                 state, job.architecture, score, episodes, seconds, cost.parameters, cost.macs, tuple(seen)
             )
 
-        learner, arithmetic = self._start(job)
-        optimizer = learner.optimizer()
-        episodes = np.random.default_rng(job.seed)
-        done = 0
-        for mark in _marks(context.budget.train_episodes, context.rungs):
-            before, losses = done, []
-            while done < mark:
-                tasks = min(learner.meta_batch, context.budget.train_episodes - done)
-                episode = arithmetic.place(context.tasks.sample("train", tasks, episodes))
-                losses.append(_step(learner, optimizer, episode, arithmetic))
-                done += tasks
-                if not math.isfinite(losses[-1]):
-                    raise Diverged(f"The training loss is {losses[-1]} after {done} training episodes.")
+        budget = context.budget
+        training = start(
+            context.space,
+            job.architecture,
+            context.tasks,
+            context.learner,
+            context.precision,
+            budget.train_episodes,
+            job.seed,
+        )
+        for mark in _marks(budget.train_episodes, context.rungs):
+            before, losses = training.done, list(training.until(mark))
+            done = training.done
             if done == before:
                 continue
             loss = Measurement(done, "train_loss", float(np.mean(losses)))
-            final = done == context.budget.train_episodes
+            final = done == budget.train_episodes
             if final or any(before < rung <= done for rung in context.rungs):
                 measured = score(
-                    learner, context.tasks, "validation", context.budget.validation_episodes, arithmetic
+                    training.learner,
+                    context.tasks,
+                    "validation",
+                    budget.validation_episodes,
+                    training.arithmetic,
                 )
                 seen = (loss, Measurement(done, "score", measured.value))
                 yield outcome(State.COMPLETED if final else State.RUNNING, done, measured, *seen)
             else:
                 yield outcome(State.RUNNING, done, None, loss)
-
-    def _start(self, job: Job) -> tuple[Learner, Arithmetic]:
-        torch.manual_seed(job.seed)
-        context, shape = self._context, self._context.tasks.shape
-        learner = context.learner(context.space.build(job.architecture, shape), shape)
-        arithmetic = choose(context.precision, images=len(shape.input) == 3, sensitive=learner.sensitive)
-        return arithmetic.prepare(learner).train(), arithmetic
-
-
-def _step(
-    learner: Learner, optimizer: torch.optim.Optimizer, episode: Episode, arithmetic: Arithmetic
-) -> float:
-    optimizer.zero_grad(set_to_none=True)
-    with arithmetic.autocast():
-        loss = learner.meta_backward(episode)
-    optimizer.step()
-    return loss
 
 
 def _marks(budget: int, rungs: Sequence[int]) -> list[int]:

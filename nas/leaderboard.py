@@ -74,6 +74,7 @@ class Row:
     tasks: str
     task: str
     learner: str
+    normalization: str | None
     score: float
     ci95: float | None
     parameters: int | None
@@ -96,6 +97,7 @@ _COLUMNS: dict[str, InstrumentedAttribute[Any]] = {
     "tasks": Search.tasks,
     "task": Search.task_label,
     "learner": Search.learner,
+    "normalization": Trial.normalization,
     "score": Trial.score,
     "ci95": Trial.ci95,
     "parameters": Trial.parameters,

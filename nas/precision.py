@@ -60,7 +60,7 @@ def choose(precision: Precision, *, images: bool, sensitive: bool) -> Arithmetic
         dtype = torch.bfloat16 if fast and _has_bfloat16(device) else torch.float32
     else:
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    return Arithmetic(device, dtype, channels_last=fast)
+    return Arithmetic(device, dtype, channels_last=images)
 
 
 def _has_bfloat16(device: torch.device) -> bool:

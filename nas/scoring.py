@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -26,6 +26,24 @@ def score(learner: Learner, tasks: TaskSource, split: Split, episodes: int, arit
     Raises:
         Diverged: a prediction is NaN or infinite.
     """
+    return summary(learner, tasks, split, episode_scores(learner, tasks, split, episodes, arithmetic))
+
+
+def summary(learner: Learner, tasks: TaskSource, split: Split, scores: Sequence[float]) -> Score:
+    """Return the scores of a split's episodes as their mean and interval, with what they were measured on."""
+    value, ci95 = mean_ci95(scores)
+    name, classes = tasks.fingerprint(split)
+    return Score(value, ci95, len(scores), name, classes, learner.normalization)
+
+
+def episode_scores(
+    learner: Learner, tasks: TaskSource, split: Split, episodes: int, arithmetic: Arithmetic
+) -> list[float]:
+    """Return a learner's score on each of the fixed list of a split's episodes, one task at a time.
+
+    Raises:
+        Diverged: a prediction is NaN or infinite.
+    """
     values = []
     learner.eval()
     with torch.no_grad(), arithmetic.autocast():
@@ -36,6 +54,4 @@ def score(learner: Learner, tasks: TaskSource, split: Split, episodes: int, arit
                 raise Diverged(f"The predictions of {split} episode {number} are not finite.")
             values.append(float(query_scores(predictions, task)))
     learner.train()
-    value, ci95 = mean_ci95(values)
-    name, classes = tasks.fingerprint(split)
-    return Score(value, ci95, episodes, name, classes, learner.normalization)
+    return values

@@ -310,7 +310,9 @@ def create(store: Store, config: SearchConfig, tasks: TaskSource, source: str | 
     Raises:
         ConfigError: the name is taken, the controller refuses its settings, or the learner the tasks.
     """
-    plugins.load("learner", config.learner["name"]).check(next(tasks.episodes("validation", 1)))
+    plugins.load("learner", config.learner["name"]).check(
+        next(tasks.episodes("validation", 1)), next(tasks.episodes("train", 1))
+    )
     config.make_controller(config.make_space(), tasks)
     return store.create_search(
         name=config.name,

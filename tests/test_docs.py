@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -12,9 +15,17 @@ from typer.testing import CliRunner
 
 from nas.cli.main import app
 from nas.plugins import GROUPS, installed
+from nas.tasks.glyphs import Glyphs
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```\w*\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def commands(block: str) -> list[list[str]]:
+    """Return the arguments of the `nas` commands that a block shows."""
+    lines = block.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("nas ")]
 
 
 @pytest.mark.parametrize("example", ["widths.py", "climber.py"])
@@ -33,6 +44,48 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     result = CliRunner().invoke(app, ["run", *command.group(1).split(), *budget, "--trials=6", "--workers=1"])
     assert result.exit_code == 0, result.output
     assert "6/6 trials" in result.stderr
+
+
+def test_the_walk_to_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    [walk] = [block for block in BLOCKS if "nas evaluate --top" in block]
+    cheap = {
+        "run": ["--set=budget.train_episodes=1", "--set=budget.validation_episodes=2"],
+        "evaluate": ["--seeds=1", "--train-episodes=1", "--validation-episodes=2", "--workers=1"],
+        "leaderboard": ["-f", "json"],
+        "export": [],
+    }
+    ranked: list[dict[str, Any]] = []
+    for verb, *arguments in commands(walk):
+        if verb == "export":  # another trial wins where none was trained
+            [best] = [row["trial"] for row in ranked if row["search"] == "small"]
+            arguments[0] = f"small/{best}"
+        result = CliRunner().invoke(app, [verb, *arguments, *cheap.pop(verb)])
+        assert result.exit_code == 0, result.output
+        if verb == "leaderboard":
+            ranked = json.loads(result.stdout)
+            assert {row["space"] for row in ranked} == {"nasbench201", "chain"}
+    assert not cheap
+    [loading] = [block for block in BLOCKS if "nas.load" in block]
+    episode = next(Glyphs().episodes("test", 1))
+    names: dict[str, Any] = {"episode": episode, "x": episode.query_x[0]}
+    exec(loading, names)
+    assert names["predictions"].shape == (1, 25, 5)
+    assert names["features"].shape == (25, names["model"].network.backbone.out_features)
+    assert names["outputs"] == []  # a prototypical network has no head
+
+
+def test_every_option_shown_exists() -> None:
+    known = get_command(app).commands  # type: ignore[attr-defined]
+    for block in BLOCKS:
+        for verb, *arguments in commands(block):
+            command = known[verb]
+            if hasattr(command, "commands"):
+                command = command.commands[arguments[0]]
+            options = {name for parameter in command.params for name in parameter.opts}
+            given = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
+            assert given <= options, (verb, given - options)
 
 
 def test_every_verb_is_documented() -> None:

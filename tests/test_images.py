@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from itertools import permutations
 
@@ -14,7 +15,7 @@ from nas.errors import ConfigError
 from nas.tasks.images import Classes, ImageTasks, draw_distinct
 
 
-def pool(counts: list[int], ways: int, shots: int, queries: int) -> ImageTasks:
+def pool(counts: list[int], ways: int, shots: int, queries: int, **training: int) -> ImageTasks:
     """Image number i, one pixel of two channels, has the values (i % 256, i // 256)."""
     sizes = np.array(counts)
     total = int(sizes.sum())
@@ -22,7 +23,15 @@ def pool(counts: list[int], ways: int, shots: int, queries: int) -> ImageTasks:
     names = tuple(f"class{i}" for i in range(len(counts)))
     classes = Classes(names, sizes.cumsum() - sizes, sizes)
     pixels.setflags(write=False)
-    return ImageTasks("pool", pixels[:, :, None, None], {"train": classes}, ways, shots, queries)
+    return ImageTasks(
+        "pool",
+        pixels[:, :, None, None],
+        {"train": classes, "test": classes},
+        ways,
+        shots,
+        queries,
+        **training,
+    )
 
 
 def numbers(x: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
@@ -114,6 +123,37 @@ def test_too_many_images_are_refused() -> None:
     ):
         pool([9, 5, 9], ways=2, shots=2, queries=4)
     pool([9, 6, 9], ways=3, shots=2, queries=4)
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"train_ways": 4}, "tasks.train_ways: 4 is more than the 3 classes of split 'train' of pool."),
+        (
+            {"train_shots": 5},
+            "tasks.train_shots + tasks.queries: 5 + 1 is more than the 5 images of class 'b'",
+        ),
+        (
+            {"train_queries": 4},
+            "tasks.shots + tasks.train_queries: 2 + 4 is more than the 5 images of class 'b'",
+        ),
+        (
+            {"train_shots": 1, "train_queries": 5},
+            "tasks.train_shots + tasks.train_queries: 1 + 5 is more than the 5 images of class 'b'",
+        ),
+    ],
+)
+def test_what_training_tasks_take_is_checked_in_their_split_alone(
+    training: dict[str, int], message: str
+) -> None:
+    images = np.zeros((37, 1, 1, 1), dtype=np.uint8)
+    few = Classes(("a", "b", "c"), np.array([0, 9, 14]), np.array([9, 5, 9]))
+    many = Classes(("d", "e", "f", "g"), np.array([0, 7, 14, 21]), np.array([7, 7, 7, 7]))
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        ImageTasks("pool", images, {"train": few, "test": many}, ways=2, shots=2, queries=1, **training)
+    source = ImageTasks("pool", images, {"train": many, "test": few}, ways=2, shots=2, queries=1, **training)
+    episode = source.sample("test", 1, np.random.default_rng(0))
+    assert (episode.ways, episode.shots, episode.query_x.shape[1]) == (2, 2, 2)
 
 
 def test_a_split_is_named_after_the_pool_and_hashed_by_its_class_names() -> None:

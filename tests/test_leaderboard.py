@@ -68,6 +68,7 @@ def fill(store: Store) -> list[dict[str, Any]]:
                     "tasks": row.tasks,
                     "task": row.task_label,
                     "learner": row.learner,
+                    "normalization": ended.score and ended.score.normalization,
                     "score": ended.score and ended.score.value,
                     "ci95": ended.score and ended.score.ci95,
                     "parameters": ended.parameters,

@@ -1,20 +1,57 @@
+import json
 import math
+import re
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
+from nas.cli.main import app
+from nas.errors import ConfigError, Diverged
 from nas.learners.base import Learner, query_scores, task_loss
+from nas.learners.pretrain import Pretrain
+from nas.learners.reptile import Reptile
 from nas.plugins import installed, load, settings
+from nas.space import TaskShape
+from nas.tasks.sinusoid import Sinusoid
 from nas.testing.learners import LearnerSuite, image_classes, planes
+from nas.training import start
 
 LEARNERS = list(installed("learner"))
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class TestEveryLearner(LearnerSuite):
-    @pytest.fixture(params=LEARNERS)
+    @pytest.fixture(params=[name for name in LEARNERS if name not in ("reptile", "pretrain")])
     def make(self, request):
         return load("learner", request.param)
+
+
+class TestReptile(LearnerSuite):
+    exact_gradient = False
+
+    @pytest.fixture
+    def make(self):
+        return Reptile
+
+
+class TestPretrain(LearnerSuite):
+    @pytest.fixture
+    def make(self):
+        return lambda backbone, shape: Pretrain(backbone, shape, train_classes=CLASSES.get(shape))
+
+
+CLASSES = {TaskShape((1, 8, 8), 3): 9}
+"""Of the training split, where the tasks are classification."""
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -43,3 +80,62 @@ def test_losses_are_means():
     assert task_loss(logits, torch.tensor([[1, 0]])).item() == pytest.approx(sum(by_hand) / 2)
     values = torch.tensor([[[1.0, 2.0], [3.0, 5.0]]])
     assert task_loss(values, torch.zeros(1, 2, 2)).item() == pytest.approx((1 + 4 + 9 + 25) / 4)
+
+
+ADAPTING = [name for name in LEARNERS if "inner_lr" in load("learner", name).rates]
+
+
+def test_learners_with_an_inner_loop():
+    assert {"maml", "anil", "meta_sgd", "reptile", "pretrain"} <= set(ADAPTING)
+
+
+@pytest.mark.parametrize("name", ["maml", "meta_sgd", "anil", "reptile"])
+def test_a_divergent_inner_loop_names_its_rate(name):
+    """Steps so long that the loss is no number end the training with the settings to lower."""
+    make = partial(load("learner", name), inner_lr=1e30, inner_steps=5)
+    space = load("space", "mlp")()
+    training = start(space, space.named["maml"], Sinusoid(), make, "float32", 20, 0)
+    with pytest.raises(
+        Diverged, match=r"loss is (nan|inf) after .* Lower `learner\.inner_lr` or `learner\.lr`"
+    ):
+        list(training.until(20))
+
+
+@pytest.fixture
+def nas(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAS_DB", f"sqlite:///{tmp_path / 'nas.db'}")
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        result = CliRunner().invoke(app, arguments)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return call
+
+
+RUN = ["run", "--controller=random", "--executor=inline", "--trials=1", "--name=s", "--set=retries=0"]
+
+
+def test_a_trial_whose_inner_loop_diverges_says_so(nas):
+    tasks = ["--space=mlp", "--tasks=sinusoid", "--learner=maml", "--set=learner.inner_lr=1e10"]
+    nas(*RUN, *tasks, "--set=max_failed=1.0", "--set=budget.train_episodes=5")
+    trial = json.loads(nas("show", "s/0", "-f", "json").stdout)
+    assert trial["state"] == "failed"
+    assert re.search(r"Diverged: .* `learner\.inner_lr`", trial["error"])
+
+
+FIXED = [name for name in LEARNERS if load("learner", name).fixed_ways]
+GLYPHS = ["--set=tasks.train_ways=10", "--tasks=glyphs"]
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_other_ways_in_training_are_refused(nas, name):
+    """A network with an output for each class cannot train on tasks of more: no trial, no evaluation."""
+    message = rf"^tasks\.train_ways: '{name}' has an output for each of the 5 classes of a task, .* of 10\."
+    with pytest.raises(ConfigError, match=message):
+        nas(*RUN, "--space=mlp", f"--learner={name}", *GLYPHS)
+    with pytest.raises(ConfigError, match=message):
+        nas("evaluate", "mlp:20-0-0-relu", f"--learner={name}", *GLYPHS)
+    assert {"maml", "anil", "meta_sgd", "reptile"} <= set(FIXED)

@@ -1,5 +1,4 @@
 import copy
-import weakref
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +12,6 @@ from torch.func import functional_call
 from torch.testing import assert_close
 
 from nas.learners.base import task_loss
-from nas.learners.inner import adapt, sgd
 from nas.learners.maml import Maml
 from nas.space import TaskShape
 from nas.tasks.base import Episode
@@ -177,49 +175,6 @@ def test_low_precision_keeps_the_direction_of_the_gradient():
     with torch.autocast("cpu", torch.bfloat16):
         learner.meta_backward(task)
     assert F.cosine_similarity(flat_gradient(learner), exact, dim=0) > 0.99
-
-
-def quadratic(weights):
-    """A loss with gradient 2a, that uses no other weight."""
-    return (weights["a"] ** 2).sum()
-
-
-def test_adapt_takes_gradient_steps():
-    a, b = torch.tensor([1.0, -2.0], requires_grad=True), torch.ones(1, requires_grad=True)
-    adapted = adapt(quadratic, {"a": a, "b": b}, sgd(0.1), 3, order=2)
-    assert_close(adapted["a"], a * 0.8**3)
-    assert_close(adapted["b"], b)
-    assert_close(torch.autograd.grad(adapted["a"].sum(), a)[0], torch.full((2,), 0.8**3))
-
-
-def test_adapt_at_first_order_takes_gradients_for_constants():
-    a = torch.tensor([1.0, -2.0], requires_grad=True)
-    adapted = adapt(quadratic, {"a": a}, sgd(0.1), 3, order=1)
-    assert_close(adapted["a"], a * 0.8**3)
-    assert_close(torch.autograd.grad(adapted["a"].sum(), a)[0], torch.ones(2))
-
-
-def test_adapt_differentiates_a_learned_update_rule():
-    """Meta-SGD (Li et al. 2017): a' = a − r·2a, a'' = a'(1 − 2r), so ∂a''/∂r = −4a(1 − 2r)."""
-    a, rate = torch.tensor([1.0, -2.0], requires_grad=True), torch.tensor(0.1, requires_grad=True)
-    rule = lambda weights, slopes: {name: w - rate * slopes[name] for name, w in weights.items()}  # noqa: E731
-    adapted = adapt(quadratic, {"a": a}, rule, 2, order=2)
-    assert_close(torch.autograd.grad(adapted["a"][0], rate)[0].item(), -4 * 1.0 * 0.8)
-
-
-@pytest.mark.parametrize("autocasting", [False, True])
-def test_adapt_holds_one_step_where_no_gradient_is_recorded(autocasting):
-    linear, x, seen = nn.Linear(4, 4), torch.randn(3, 4), []
-
-    def loss(weights):
-        seen.append(weakref.ref(weights["weight"]))
-        return functional_call(linear, weights, x).float().square().mean()
-
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocasting), torch.no_grad():
-        adapted = adapt(loss, dict(linear.named_parameters()), sgd(0.1), 4, order=2)
-        assert [reference() for reference in seen] == [None] * 4
-    assert not any(w.requires_grad for w in adapted.values())
-    assert all(p.grad is None for p in linear.parameters())
 
 
 def sinusoids(tasks, rng, shots=10):

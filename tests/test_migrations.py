@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,21 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from nas.controller import Measurement
 from nas.errors import ConfigError, NotFound, StorageError
 from nas.storage import migrations, schema
 from nas.storage.migrations import configuration, current, upgrade
 from nas.storage.store import Measured, Store
+from nas.testing.evaluations import claim, trained
 from nas.testing.stores import begin, columns, outcome, search, temporary_schema
 
-SECOND = """
+NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0002", "0001"
+revision, down_revision = "0003", "0002"
 
 def upgrade():
     op.add_column("searches", sa.Column("note", sa.String()))
@@ -58,17 +61,17 @@ def engine(url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function after which the package has a second revision, that ends with a statement."""
+def following(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function after which the package has one more revision, that ends with a statement."""
 
     def add(end: str) -> None:
         scripts = tmp_path / "migrations"
         shutil.copytree(Path(migrations.__file__).parent, scripts)
-        (scripts / "versions" / "0002_second.py").write_text(SECOND.format(end=end))
+        (scripts / "versions" / "0003_next.py").write_text(NEXT.format(end=end))
         config = configuration()
         config.set_main_option("script_location", str(scripts))
         monkeypatch.setattr(migrations, "configuration", lambda: config)
-        monkeypatch.setattr(schema, "HEAD", "0002")
+        monkeypatch.setattr(schema, "HEAD", "0003")
 
     return add
 
@@ -146,27 +149,27 @@ def test_downgrading_empties_the_database(url: str, engine: Engine) -> None:
 
 @pytest.mark.parametrize("create", [True, False])
 def test_an_older_database_is_refused_with_the_command_that_upgrades_it(
-    url: str, second: Any, create: bool
+    url: str, following: Any, create: bool
 ) -> None:
     Store(url).close()
-    second("pass")
-    refusal = r"is at revision 0001, this nas needs 0002; back it up, .*`nas db upgrade --db (.*)`"
+    following("pass")
+    refusal = r"is at revision 0002, this nas needs 0003; back it up, .*`nas db upgrade --db (.*)`"
     with pytest.raises(StorageError, match=refusal) as refused:
         Store(url, create=create)
     command = re.search(refusal, str(refused.value))
     assert command is not None
     assert command[1].startswith(url.partition("?")[0])
-    assert current(url) == ("0001", "0002")
+    assert current(url) == ("0002", "0003")
 
 
-def test_upgrading_keeps_every_row(url: str, engine: Engine, second: Any) -> None:
+def test_upgrading_keeps_every_row(url: str, engine: Engine, following: Any) -> None:
     with Store(url) as store:
         row = search(store)
         trial_id = begin(store, row, 0)
         store.finish(trial_id, outcome(0.5, seconds=2.5, measurements=(Measurement(1, "loss", 1.0),)))
         before = columns(store.trial(row.id, 0))
-    second("pass")
-    assert upgrade(url) == ("0001", "0002")
+    following("pass")
+    assert upgrade(url) == ("0002", "0003")
     with engine.connect() as connection:
         after = connection.execute(text("SELECT number, score, duration FROM trials")).one()
         assert tuple(after) == (0, before["score"], 2.5)
@@ -174,13 +177,65 @@ def test_upgrading_keeps_every_row(url: str, engine: Engine, second: Any) -> Non
         assert Measured(*measured) == (trial_id, "loss", 1, 1.0)
 
 
-def test_an_upgrade_that_fails_changes_nothing(url: str, engine: Engine, second: Any) -> None:
+def test_the_first_revision_is_upgraded_and_back(url: str, engine: Engine) -> None:
+    """A database that the first release made, with a row in the table that the second rebuilds."""
+    config = configuration()
+    instant = "2026-01-01 12:00:00+00:00"
+    search_row = (
+        "INSERT INTO searches (name, state, config, space, controller, tasks, task_label, learner, executor, "
+        "seed, trials, settings, environment, created_at) VALUES ('s', 'completed', '{}', 'chain', 'random', "
+        f"'glyphs', 'glyphs 5-way 1-shot', 'maml', 'inline', 0, 1, 'x', '{{}}', '{instant}')"
+    )
+    trial_row = (
+        "INSERT INTO trials (search_id, number, state, attempt, architecture_id, architecture, seed, "
+        f"created_at, started_at) VALUES (1, 0, 'running', 0, 1, '0', 0, '{instant}', '{instant}')"
+    )
+    artifact_row = (
+        "INSERT INTO artifacts (trial_id, kind, uri, sha256, bytes, created_at) "
+        f"VALUES (1, 'weights', 'a.pt', 'ab', 3, '{instant}')"
+    )
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        assert "evaluations" not in inspect(connection).get_table_names()
+        connection.execute(text(search_row))
+        connection.execute(text("INSERT INTO architectures (space, key, text) VALUES ('chain', '0', '0')"))
+        connection.execute(text(trial_row))
+        connection.execute(text(artifact_row))
+    assert upgrade(url) == ("0001", schema.HEAD)
+    with Store(url) as store:
+        [kept] = store.artifacts(1)
+        assert (kept.trial_id, kept.evaluation_id, kept.uri, kept.bytes) == (1, None, "a.pt", 3)
+        assert kept.created_at == datetime(2026, 1, 1, 12, tzinfo=UTC)
+        store.add_artifact(1, kind="weights", uri="b.pt", sha256="cd", bytes=4)
+        evaluation = claim(store)
+        store.evaluations.complete(evaluation.id, trained())
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+        assert connection.execute(text("SELECT trial_id, uri FROM artifacts ORDER BY id")).all() == [
+            (1, "a.pt"),
+            (1, "b.pt"),
+        ]
+    assert current(url) == ("0001", schema.HEAD)
+
+
+def test_a_file_belongs_to_a_trial_or_an_evaluation(url: str, engine: Engine) -> None:
+    with Store(url) as store:
+        trial, evaluation = begin(store, search(store), 0), claim(store).id
+    row = "INSERT INTO artifacts (trial_id, evaluation_id, kind, uri, sha256, bytes, created_at) VALUES "
+    for owners in ("NULL, NULL", f"{trial}, {evaluation}"):
+        with engine.connect() as connection, pytest.raises(IntegrityError):
+            connection.execute(text(f"{row} ({owners}, 'weights', 'a', 'b', 1, '2026-01-01')"))
+
+
+def test_an_upgrade_that_fails_changes_nothing(url: str, engine: Engine, following: Any) -> None:
     Store(url).close()
     before = catalogue(engine)
-    second("op.execute('SELECT * FROM nowhere')")
+    following("op.execute('SELECT * FROM nowhere')")
     with pytest.raises(StorageError, match="nowhere"):
         upgrade(url)
-    assert current(url) == ("0001", "0002")
+    assert current(url) == ("0002", "0003")
     assert catalogue(engine) == before
 
 

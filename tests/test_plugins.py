@@ -102,7 +102,7 @@ def test_a_broken_plugin_is_listed_and_named_when_loaded(name: str, message: str
         (
             "learner",
             "protypical",
-            "Unknown learner 'protypical'. Did you mean 'prototypical'. Allowed: maml, p",
+            "Unknown learner 'protypical'. Did you mean 'prototypical'. Allowed: anil, m",
         ),
         ("controller", "??", "Unknown controller '..'. Allowed: evolution, fixed, random"),
     ],

@@ -20,16 +20,17 @@ from nas.storage import engine
 from nas.storage.columns import UTCDateTime, now
 from nas.storage.schema import TrialState
 from nas.storage.store import Store
+from nas.testing.evaluations import EvaluationSuite
 from nas.testing.stores import StoreSuite, begin, outcome, search, temporary_schema
 
 
-class TestSqlite(StoreSuite):
+class OnSqlite:
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/nas.db"
 
 
-class TestPostgres(StoreSuite):
+class OnPostgres:
     @pytest.fixture
     def url(self) -> Iterator[str]:
         server = os.environ.get("NAS_TEST_POSTGRES")
@@ -37,6 +38,18 @@ class TestPostgres(StoreSuite):
             pytest.skip("needs PostgreSQL: set NAS_TEST_POSTGRES to a database's URL")
         with temporary_schema(server) as url:
             yield url
+
+
+class TestSqlite(OnSqlite, StoreSuite): ...
+
+
+class TestPostgres(OnPostgres, StoreSuite): ...
+
+
+class TestEvaluationsOnSqlite(OnSqlite, EvaluationSuite): ...
+
+
+class TestEvaluationsOnPostgres(OnPostgres, EvaluationSuite): ...
 
 
 @pytest.fixture

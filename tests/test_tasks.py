@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +13,61 @@ import pytest
 import torch
 
 from nas import plugins
+from nas.config import validate
+from nas.errors import ConfigError
 from nas.tasks import Episode, TaskSource
 from nas.tasks.base import SPLITS, class_hash
 from nas.tasks.omniglot import Omniglot
 from nas.testing.tasks import TaskSourceSuite, draw, same, write_image_folder, write_omniglot
 
+INSTALLED = sorted(plugins.installed("tasks"))
+IMAGES = {"omniglot": 6, "image_folder": 8, "glyphs": 20}
+"""Images of the smallest class of each source's training split."""
+TRAINING = {"train_ways": 7, "train_shots": 2, "train_queries": 3}
+Make = Callable[..., TaskSource]
 
-class TestInstalled(TaskSourceSuite):
-    """Every installed source; the suite's own small data where one needs data."""
 
-    @pytest.fixture(scope="class", params=sorted(plugins.installed("tasks")))
-    @classmethod
-    def tasks(cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TaskSource:
-        folder: Path = tmp_path_factory.mktemp("data")
-        settings: dict[str, Any] = {}
-        plugin = plugins.load("tasks", request.param)
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Make an installed source by name and settings; of the suite's own small data where it needs data."""
+    folder = tmp_path_factory.mktemp("data")
+    write_omniglot(folder)
+    required = {"image_folder": {"path": str(write_image_folder(folder / "images")), "size": 16, "ways": 4}}
+
+    def make(name: str, **settings: int) -> TaskSource:
+        plugin = plugins.load("tasks", name)
+        resolved = plugins.resolve(plugin, required.get(name, {}) | settings, "tasks")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(platformdirs, "user_cache_path", lambda name: folder / "cache")
             patch.setenv("NAS_DATA", str(folder))
-            if request.param == "omniglot":
-                write_omniglot(folder)
-            if request.param == "image_folder":
-                settings = {"path": str(write_image_folder(folder / "images")), "size": 16, "ways": 4}
-            source: TaskSource = plugin(**plugins.resolve(plugin, settings, "tasks"))
+            source: TaskSource = plugin(**resolved)
         return source
+
+    return make
+
+
+def training(name: str) -> dict[str, int]:
+    """Settings of training tasks of another size, as far as the source has them."""
+    known = plugins.settings(plugins.load("tasks", name))
+    return {setting: value for setting, value in TRAINING.items() if setting in known}
+
+
+class TestInstalled(TaskSourceSuite):
+    """Every installed source."""
+
+    @pytest.fixture(scope="class", params=INSTALLED)
+    @classmethod
+    def tasks(cls, request: pytest.FixtureRequest, make: Make) -> TaskSource:
+        return make(request.param)
+
+
+class TestOtherTraining(TaskSourceSuite):
+    """Every installed source with training tasks of another size."""
+
+    @pytest.fixture(scope="class", params=INSTALLED)
+    @classmethod
+    def tasks(cls, request: pytest.FixtureRequest, make: Make) -> TaskSource:
+        return make(request.param, **training(request.param))
 
 
 class TestOmniglot(TaskSourceSuite):
@@ -53,6 +86,84 @@ class TestOmniglot(TaskSourceSuite):
             return Omniglot(split=request.param)
 
 
+@pytest.mark.parametrize("name", INSTALLED)
+def test_training_settings_shape_training_tasks_alone(make: Make, name: str) -> None:
+    plain, other = make(name), make(name, **training(name))
+    assert (other.shape, other.label) == (plain.shape, plain.label)
+    assert [other.fingerprint(split) for split in SPLITS] == [plain.fingerprint(split) for split in SPLITS]
+    for split in ("validation", "test"):
+        assert same(draw(other, split), draw(plain, split))
+        pairs = zip(other.episodes(split, 5), plain.episodes(split, 5), strict=True)
+        assert all(same(a, b) for a, b in pairs)
+    episode = draw(other)
+    assert episode.ways == (0 if episode.regression else 7)
+    classes = max(episode.ways, 1)
+    assert episode.shots == 2
+    assert episode.support_x.shape[1] == classes * 2
+    assert episode.query_x.shape[1] == classes * 3
+    setting = training(name)
+    alike = make(name, **{key.removeprefix("train_"): 2 for key in setting}, **setting)
+    assert same(draw(alike), episode)
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_each_training_setting_is_as_in_evaluation_until_it_is_set(make: Make, name: str) -> None:
+    plain = draw(make(name, queries=2))
+    shape = (plain.ways, plain.shots, plain.query_x.shape[1] // max(plain.ways, 1))
+    for place, setting in enumerate(TRAINING):
+        if setting not in training(name):
+            continue
+        episode = draw(make(name, queries=2, **{setting: 3}))
+        got = (episode.ways, episode.shots, episode.query_x.shape[1] // max(episode.ways, 1))
+        assert got == (*shape[:place], 3, *shape[place + 1 :])
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_more_images_than_a_class_has_are_refused_by_name(make: Make, name: str) -> None:
+    images = IMAGES[name]
+    edge = make(name, shots=images - 1, queries=1, train_shots=1, train_queries=images - 1)
+    assert draw(edge).query_x.shape[1] == draw(edge).ways * (images - 1)
+    for settings, named in [
+        ({"shots": images}, f"tasks.shots + tasks.queries: {images} + 5"),
+        ({"queries": images}, f"tasks.shots + tasks.queries: 1 + {images}"),
+        ({"shots": 10**30, "queries": 1}, f"tasks.shots + tasks.queries: {10**30} + 1"),
+        ({"train_shots": images}, f"tasks.train_shots + tasks.queries: {images} + 5"),
+        ({"train_queries": images}, f"tasks.shots + tasks.train_queries: 1 + {images}"),
+        (
+            {"train_shots": 2, "train_queries": images},
+            f"tasks.train_shots + tasks.train_queries: 2 + {images}",
+        ),
+    ]:
+        message = (
+            rf"^{re.escape(named)} is more than the {images} images of class '.+' in split 'train' of {name}/"
+        )
+        with pytest.raises(ConfigError, match=message):
+            make(name, **settings)
+
+
+@pytest.mark.parametrize(("name", "classes"), [("omniglot", 32), ("image_folder", 16), ("glyphs", 200)])
+def test_more_ways_than_a_split_has_classes_are_refused_by_name(make: Make, name: str, classes: int) -> None:
+    assert draw(make(name, train_ways=classes)).ways == classes
+    ending = f"is more than the {classes} classes of split 'train' of {name}/"
+    for setting in ("ways", "train_ways"):
+        with pytest.raises(ConfigError, match=rf"^tasks\.{setting}: {classes + 1} {ending}"):
+            make(name, **{setting: classes + 1})
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_training_settings_are_part_of_what_a_score_depends_on(make: Make, name: str) -> None:
+    def hashed(**settings: Any) -> str:
+        path = {"path": "images"} if name == "image_folder" else {}
+        tasks = {"name": name} | path | settings
+        return validate({"space": "mlp", "controller": "random", "learner": "maml", "tasks": tasks}).settings
+
+    changed = {hashed(**{setting: value}) for setting, value in training(name).items()}
+    assert len(changed | {hashed()}) == len(training(name)) + 1
+    assert hashed(**dict.fromkeys(training(name))) == hashed()
+    with pytest.raises(ConfigError, match=r"tasks\.train_shots.* \(given: 0\)"):
+        hashed(train_shots=0)
+
+
 @pytest.fixture
 def episode() -> Episode:
     return draw(plugins.load("tasks", "glyphs")(ways=4, shots=2, queries=3))
@@ -65,6 +176,27 @@ def test_iterating_an_episode_yields_its_tasks(episode: Episode) -> None:
     for name in ("support_x", "support_y", "query_x", "query_y"):
         assert torch.equal(torch.cat([getattr(task, name) for task in tasks]), getattr(episode, name))
     assert np.array_equal(np.concatenate([task.classes for task in tasks]), episode.classes)
+
+
+@pytest.mark.parametrize(
+    ("size", "lengths"), [(1, [1] * 40), (12, [12, 12, 12, 4]), (20, [20, 20]), (40, [40]), (64, [40])]
+)
+def test_chunks_are_consecutive_views_of_the_tasks(episode: Episode, size: int, lengths: list[int]) -> None:
+    chunks = list(episode.chunks(size))
+    assert [len(chunk) for chunk in chunks] == lengths
+    assert all((chunk.ways, chunk.shots) == (4, 2) for chunk in chunks)
+    for name in ("support_x", "support_y", "query_x", "query_y"):
+        whole, parts = getattr(episode, name), [getattr(chunk, name) for chunk in chunks]
+        assert torch.equal(torch.cat(parts), whole)
+        assert {part.untyped_storage().data_ptr() for part in parts} == {whole.untyped_storage().data_ptr()}
+    assert np.array_equal(np.concatenate([chunk.classes for chunk in chunks]), episode.classes)
+    assert all(np.shares_memory(chunk.classes, episode.classes) for chunk in chunks)
+
+
+def test_chunks_hold_at_least_one_task(episode: Episode) -> None:
+    for size in (0, -1):
+        with pytest.raises(ValueError, match=f"at least 1 task, not {size}"):
+            next(episode.chunks(size))
 
 
 def test_an_episode_moves_between_devices(episode: Episode) -> None:

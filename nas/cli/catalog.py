@@ -68,7 +68,8 @@ def _describe(kind: str, name: str, form: Format) -> None:
         for key, form_of in schema.get("properties", {}).items()
     ]
     if form is Format.TABLE:
-        typer.echo(f"{inspect.getdoc(cls) or ''}\n")
+        whole = inspect.getdoc(cls) or ""
+        typer.echo(f"{whole.partition(_OF_THE_CONSTRUCTOR)[0]}\n")
         if not rows:
             typer.echo("It has no settings.")
             return
@@ -79,6 +80,7 @@ def _summary(cls: type) -> str:
     return (inspect.getdoc(cls) or "").partition("\n")[0]
 
 
+_OF_THE_CONSTRUCTOR = "\n\nRaises:\n"
 _TYPES = {"integer": "int", "number": "float", "boolean": "true or false", "string": "text", "null": "none"}
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 

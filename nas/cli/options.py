@@ -23,6 +23,15 @@ RayAddressOption = Annotated[
         envvar="RAY_ADDRESS", metavar="HOST:PORT", help="A Ray cluster; by default Ray starts here."
     ),
 ]
+ArtifactsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--artifacts",
+        envvar="NAS_ARTIFACTS",
+        metavar="DIR",
+        help="Folder of weights and checkpoints; by default NAME-artifacts beside the database NAME.db.",
+    ),
+]
 
 
 def hint(db: str) -> str:

@@ -60,6 +60,8 @@ def cell(name: str, value: Any) -> str:
         return "-"
     if name in ("parameters", "macs"):
         return count(value)
+    if isinstance(value, list | tuple):
+        return " ".join(cell(name, part) for part in value)
     if isinstance(value, float):
         return f"{value:.1f}" if name in ("seconds",) else f"{value:.4f}"
     if name.endswith("_at"):

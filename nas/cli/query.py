@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from nas.cli.output import Format, FormatOption, cell, emit, say
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from nas.storage.schema import Evaluation
     from nas.storage.schema import Search as SearchRow
     from nas.storage.store import Store
 
@@ -22,6 +24,7 @@ COLUMNS = (
     "trial",
     "task",
     "learner",
+    "normalization",
     "score",
     "ci95",
     "parameters",
@@ -30,7 +33,45 @@ COLUMNS = (
 )
 TRIAL_COLUMNS = ("trial", "state", "score", "ci95", "parameters", "macs", "seconds", "architecture", "error")
 
+TEST_COLUMNS = (
+    "rank",
+    "search",
+    "trial",
+    "space",
+    "task",
+    "learner",
+    "normalization",
+    "seeds",
+    "test_score",
+    "ci95_seeds",
+    "ci95_episodes",
+    "validation_score",
+    "parameters",
+    "macs",
+    "seconds",
+    "architecture",
+)
+EVALUATION_COLUMNS = (
+    "seed",
+    "state",
+    "task",
+    "learner",
+    "test_score",
+    "test_ci95",
+    "validation_score",
+    "train_episodes",
+    "seconds",
+    "error",
+)
+
 UNFINISHED = ("running", "interrupted")
+
+
+class Stage(StrEnum):
+    """Which scores to rank."""
+
+    VALIDATION = "validation"
+    TEST = "test"
 
 
 def register(app: typer.Typer) -> None:
@@ -106,10 +147,14 @@ def leaderboard(
         str | None,
         typer.Option(metavar="A,B", help="Only rows that no other beats, such as score,parameters."),
     ] = None,
+    stage: Annotated[
+        Stage, typer.Option(help="validation: trials of searches; test: what `nas evaluate` found.")
+    ] = Stage.VALIDATION,
     form: FormatOption = Format.TABLE,
     db: DbOption = DEFAULT_DB,
 ) -> None:
-    """Rank trials across searches, the best first."""
+    """Rank trials, or full evaluations, across searches, the best first."""
+    from nas.evaluation.ranking import rank
     from nas.leaderboard import Query
     from nas.leaderboard import leaderboard as ask
     from nas.storage.store import Store
@@ -128,14 +173,22 @@ def leaderboard(
             limit=limit,
             pareto=tuple(part.strip() for part in pareto.split(",")) if pareto else (),
         )
-        rows = [asdict(row) for row in ask(store, query)]
-    emit(rows, form, COLUMNS)
+        if stage is Stage.TEST:
+            rows = [{"rank": place, **asdict(row)} for place, row in enumerate(rank(store, query), start=1)]
+        else:
+            rows = [asdict(row) for row in ask(store, query)]
+    emit(rows, form, TEST_COLUMNS if stage is Stage.TEST else COLUMNS)
+    comparable = "protocol" if stage is Stage.TEST else "settings"
     if not rows:
-        say("No trial matches. `nas ls` lists the searches.")
-    elif len({row["settings"] for row in rows}) > 1:
+        say(
+            "No evaluation matches. `nas evaluate --help` says how to make one."
+            if stage is Stage.TEST
+            else "No trial matches. `nas ls` lists the searches."
+        )
+    elif len({row[comparable] for row in rows}) > 1:
         say(
             "These rows mix tasks, learners, budgets or precisions, so their scores do not compare: choose "
-            "with --search, --tasks or --learner (`-f json` shows which rows share `settings`)."
+            f"with --search, --tasks or --learner (`-f json` shows which rows share `{comparable}`)."
         )
 
 
@@ -178,14 +231,22 @@ def _show_trial(store: Store, row: SearchRow, number: int, form: Format) -> None
         {"step": m.step, "metric": m.metric, "value": m.value}
         for m in store.measurements(row.id, number=number)
     ]
+    evaluations = [
+        _evaluation(evaluation)
+        for evaluation in store.evaluations.of_trial(trial.id)
+        if evaluation.config["space"] == row.config["space"]
+    ]
     if form in (Format.JSON, Format.NDJSON):
-        whole = {**facts, "measurements": curve}
+        whole = {**facts, "measurements": curve, "evaluations": evaluations}
         typer.echo(json.dumps(whole, indent=2 if form is Format.JSON else None))
         return
     if form is Format.TABLE:
         _facts({key: value for key, value in facts.items() if value is not None})
         typer.echo()
         emit(curve, form)
+        if evaluations:
+            typer.echo("\nevaluations of this network (`nas evaluate`)")
+            emit(evaluations, form, EVALUATION_COLUMNS)
     else:
         emit([facts], form)
 
@@ -211,6 +272,27 @@ def _trial(trial: Any) -> dict[str, Any]:
         "started_at": trial.started_at.isoformat() if trial.started_at else None,
         "finished_at": trial.finished_at.isoformat() if trial.finished_at else None,
         "error": trial.error,
+    }
+
+
+def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "seed": evaluation.seed,
+        "state": evaluation.state,
+        "task": evaluation.task_label,
+        "learner": evaluation.learner,
+        "normalization": evaluation.normalization,
+        "test_score": evaluation.test_score,
+        "test_ci95": evaluation.test_ci95,
+        "test_episodes": evaluation.test_episodes,
+        "validation_score": evaluation.validation_score,
+        "train_episodes": evaluation.train_episodes,
+        "best_episodes": evaluation.best_episodes,
+        "seconds": evaluation.seconds,
+        "split": evaluation.split,
+        "settings": evaluation.settings,
+        "protocol": evaluation.protocol,
+        "error": evaluation.error and evaluation.error.partition("\n")[0],
     }
 
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from collections.abc import Callable
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from nas.errors import ConfigError
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
-Normalization = Literal["transductive", "support", "running"]
+HELD = 180 * 28 * 28
+"""Numbers in the examples whose graph a meta-gradient holds at once, such as 180 images of Omniglot."""
+
+Normalization = Annotated[
+    Literal["transductive", "support", "running"],
+    Field(description="where batch norm takes its statistics for a query"),
+]
 """Where batch norm takes its statistics when a query is predicted: from the task's other queries too, from
 the support set alone, or from running means kept in training."""
 
@@ -30,26 +38,46 @@ class Learner(nn.Module, ABC):
     regression: ClassVar[bool] = False
     normalization: Normalization = "transductive"
     sensitive: ClassVar[bool] = False
-    """Whether rounding harms the meta-gradient, as it does where it runs through an inner loop. Such a
-    learner trains in float32 and torch's default memory format, whose batch norm on a CPU is more exact."""
+    """Whether rounding harms the meta-gradient, as it does where it runs through an inner loop: such a
+    learner trains in float32."""
+    fixed_ways: ClassVar[bool] = False
+    """Whether its network has an output for each class of a task."""
+    rates: ClassVar[tuple[str, ...]] = ("lr",)
+    """The settings to lower where training diverges."""
     meta_batch: int = 1
     """Tasks per meta-step."""
+    passes: int = 1
+    """How often a task's support passes through the network before its memory is freed: steps of an inner
+    loop that the meta-gradient runs through."""
+    decay: Callable[[float], float] = staticmethod(lambda progress: 1.0)
+    """From the share of the training done, in [0, 1), to a factor on the learning rate."""
 
     @abstractmethod
     def __init__(self, backbone: nn.Module, shape: TaskShape) -> None:
         super().__init__()
 
     @classmethod
-    def check(cls, episode: Episode) -> None:
-        """Refuse tasks that this algorithm cannot learn; any episode of their source will do.
+    def check(cls, episode: Episode, training: Episode | None = None) -> None:
+        """Refuse tasks that this algorithm cannot learn.
+
+        Args:
+            episode: any of those to be scored on.
+            training: any of those to be trained on.
 
         Raises:
-            ConfigError: these are regression tasks, and the learner only classifies.
+            ConfigError: these are regression tasks, and the learner only classifies; or its network has an
+                output for each class of a task, and training tasks have another number of classes.
         """
         if episode.regression and not cls.regression:
             raise ConfigError(
                 f"learner: '{cls.name}' only classifies, but these tasks are regression. "
                 "Set a learner that can regress, such as 'maml'."
+            )
+        if cls.fixed_ways and training is not None and training.ways != episode.ways:
+            raise ConfigError(
+                f"tasks.train_ways: '{cls.name}' has an output for each of the {episode.ways} classes of a "
+                f"task, so it cannot train on tasks of {training.ways}. Leave it out, or set a learner that "
+                "compares, such as 'prototypical'."
             )
 
     @abstractmethod
@@ -64,18 +92,22 @@ class Learner(nn.Module, ABC):
         """Return the optimizer of φ."""
 
     def meta_loss(self, episode: Episode) -> Tensor:
-        """Return L(φ) = the loss on the queries, a scalar: the mean over tasks."""
+        """Return L(φ) = the loss on the queries, a scalar: the mean over tasks.
+
+        A learner with another loss (relation networks) replaces this.
+        """
         return query_loss(self(episode), episode)
 
     def meta_backward(self, episode: Episode) -> float:
         """Add the meta-gradient of the mean loss over tasks to `.grad`; return that loss.
 
-        Goes task by task, so that memory holds the graph of one. A learner whose update is no gradient
-        (Reptile) replaces this.
+        Goes by few tasks at a time, which bounds the memory of their graphs. A learner whose update is no
+        gradient (Reptile) replaces this.
         """
+        size = self.passes * episode.support_x[0].numel() + episode.query_x[0].numel()
         total = 0.0
-        for task in episode:
-            loss = self.meta_loss(task) / len(episode)
+        for tasks in episode.chunks(max(1, round(HELD / size))):
+            loss = self.meta_loss(tasks) * (len(tasks) / len(episode))
             if loss.requires_grad:  # not so where the architecture's output is constant
                 loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())

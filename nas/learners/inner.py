@@ -1,18 +1,20 @@
-"""The inner loop: from weights to weights adapted to one task, differentiable in where it began."""
+"""The inner loop: from weights to weights adapted to each task, differentiable in where it began."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-Weights: TypeAlias = dict[str, Tensor]
-"""Parameters of a network (or a latent code) by name, as `torch.func.functional_call` takes them."""
+from nas.learners.folded import Weights
+
+Order: TypeAlias = Literal[1, 2]
+"""2, or 1 to leave second derivatives out of the meta-gradient."""
 
 UpdateRule: TypeAlias = Callable[[Weights, Weights], Weights]
-"""From weights and their gradients to new weights; changes neither. One with a state serves one task."""
+"""From weights and their gradients to new weights; changes neither. One with a state serves one loop."""
 
 
 def adapt(
@@ -21,17 +23,17 @@ def adapt(
     update: UpdateRule,
     steps: int,
     *,
-    order: Literal[1, 2],
+    order: Order,
 ) -> Weights:
-    """Take gradient steps on one task's loss.
+    """Take gradient steps on the loss of each task.
 
     Where gradients are recorded, the result is a function of `weights` and of what `update` holds: with
     order 2 through the inner gradients too, with order 1 taking these for constants. Under `torch.no_grad`
     (not `inference_mode`, which forbids it) it is plain numbers, and memory holds the graph of one step.
 
     Args:
-        loss: the loss on the support, a scalar; called once a step.
-        weights: what to adapt; each must require grad.
+        loss: the losses of the tasks on their supports, summed to a scalar; called once a step.
+        weights: what to adapt (weights of a network, a latent code), `[T, …]` by name; each requires grad.
         update: makes one step of the gradients.
         steps: how many.
         order: 2, or 1 to leave out second derivatives (Finn et al. 2017, section 5.2).
@@ -54,10 +56,40 @@ def adapt(
     return weights
 
 
-def sgd(lr: float) -> UpdateRule:
-    """Return plain gradient descent."""
+def sgd(lr: float | Mapping[str, Tensor]) -> UpdateRule:
+    """Return gradient descent, with one rate or one for each weight, by name and in the weight's shape."""
 
     def update(weights: Weights, gradients: Weights) -> Weights:
-        return {name: weight - lr * gradients[name] for name, weight in weights.items()}
+        if isinstance(lr, Mapping):
+            return {name: weight - lr[name] * gradients[name] for name, weight in weights.items()}
+        return {name: torch.sub(weight, gradients[name], alpha=lr) for name, weight in weights.items()}
 
     return update
+
+
+class Adam:
+    """Adam (Kingma & Ba 2015) with β₁ = 0: the update rule of Reptile's inner loop.
+
+    Nichol et al. (2018) keep the second moments from one task to the next; begin with those of before, and
+    read them afterwards.
+    """
+
+    def __init__(self, lr: float, second: Weights, step: int, beta: float = 0.999, eps: float = 1e-8) -> None:
+        self._lr = lr
+        self.second = second
+        """Moving averages of the squared gradients, `[T, …]`, not yet corrected for their start at zero."""
+        self.step = step
+        """How many gradients went into them."""
+        self._beta = beta
+        self._eps = eps
+
+    def __call__(self, weights: Weights, gradients: Weights) -> Weights:
+        """Take one step."""
+        self.step += 1
+        correction = 1 - self._beta**self.step
+        squares = {name: gradient.detach() ** 2 for name, gradient in gradients.items()}
+        self.second = {name: torch.lerp(self.second[name], s, 1 - self._beta) for name, s in squares.items()}
+        return {
+            name: weight - self._lr * gradients[name] / ((self.second[name] / correction).sqrt() + self._eps)
+            for name, weight in weights.items()
+        }

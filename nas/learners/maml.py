@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, final
+from typing import Annotated, final
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from nas.learners.base import Learner, adam, task_loss
-from nas.learners.inner import Weights, adapt, sgd
-from nas.learners.network import Network, batch_statistics
+from nas.learners.base import Learner, Normalization, adam
+from nas.learners.folded import Weights, run, stacked
+from nas.learners.inner import Order, adapt, sgd
+from nas.learners.network import Network, normalized, predict, support_loss
+from nas.learners.schedule import Schedule, decay
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
 
 @final
 class Maml(Learner):
-    """MAML (Finn et al. 2017), or with `order` 1 its first-order approximation (section 5.2).
+    """MAML (Finn et al. 2017), or with `order` 1 its first-order approximation (section 5.2), FOMAML.
 
     φ is the initial weights of the backbone and of a linear head; all of them adapt, by gradient descent on
     the mean loss over the support. Finn's code steps on that loss times the number of classes, so its rate
     of 0.4 for 5-way Omniglot and of 0.1 for 20-way are both an `inner_lr` of 2.0; from random weights a
     smaller one learns faster. Regression wants far smaller steps: 0.01 for the sinusoids. Batch norm takes
-    its statistics from the support where the network adapts, from the queries where it predicts them.
+    its statistics from the support where the network adapts; `normalization` says from where it takes them
+    where it predicts.
     """
 
     name = "maml"
     regression = True
     sensitive = True
-    normalization = "transductive"
+    fixed_ways = True
+    rates = ("inner_lr", "lr")
 
     def __init__(
         self,
@@ -42,31 +45,34 @@ class Maml(Learner):
         test_steps: Annotated[
             int | None, Field(ge=1, description="gradient steps in evaluation, if other than inner_steps")
         ] = None,
-        order: Annotated[Literal[1, 2], Field(description="2, or 1 to leave out second derivatives")] = 2,
+        order: Annotated[Order, Field(description="2, or 1 to leave out second derivatives")] = 2,
         lr: Annotated[float, Field(gt=0, description="learning rate of Adam on the initial weights")] = 1e-3,
+        schedule: Schedule = "constant",
         meta_batch: Annotated[int, Field(ge=1, description="tasks per meta-step")] = 1,
+        normalization: Normalization = "transductive",
     ) -> None:
         super().__init__(backbone, shape)
-        self.network = Network(batch_statistics(backbone), shape.outputs)
+        self.network = Network(normalized(backbone, normalization), shape.outputs)
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
         self.test_steps = test_steps or inner_steps
-        self.order: Literal[1, 2] = order
+        self.order: Order = order
         self.lr = lr
+        self.decay = decay(schedule)
         self.meta_batch = meta_batch
+        self.passes = inner_steps if order == 2 else 1
+        self.normalization = normalization
 
     def forward(self, episode: Episode) -> Tensor:
         """Adapt to each task's support, then predict its queries: `[T, Q, outputs]`."""
-        return torch.stack([self._predict(task) for task in episode])
 
-    def _predict(self, task: Episode) -> Tensor:
-        def support_loss(weights: Weights) -> Tensor:
-            return task_loss(functional_call(self.network, weights, task.support_x[0]), task.support_y[0])
+        def loss(weights: Weights) -> Tensor:
+            return support_loss(run(self.network, episode.support_x, weights), episode)
 
-        initial: Weights = {name: w for name, w in self.network.named_parameters() if w.requires_grad}
+        initial = stacked(self.network.trainable, len(episode))
         steps = self.inner_steps if self.training else self.test_steps
-        adapted = adapt(support_loss, initial, sgd(self.inner_lr), steps, order=self.order)
-        return functional_call(self.network, adapted, task.query_x[0])  # type: ignore[no-any-return]
+        adapted = adapt(loss, initial, sgd(self.inner_lr), steps, order=self.order)
+        return predict(self.network, episode, self.normalization, adapted)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Return Adam."""

@@ -8,8 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, adam
-from nas.learners.network import batch_statistics
+from nas.learners.base import Learner, Normalization, adam
+from nas.learners.network import by_class, embed, features_of, normalized
+from nas.learners.schedule import Schedule, decay
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
@@ -19,10 +20,12 @@ class Prototypical(Learner):
     """Prototypical networks (Snell et al. 2017): logits are −‖query − class mean‖² in feature space.
 
     Classifies only. φ is the backbone; support and queries of a task pass through it as one batch.
+
+    Raises:
+        Infeasible: the backbone has no features.
     """
 
     name = "prototypical"
-    normalization = "transductive"
 
     def __init__(
         self,
@@ -30,12 +33,17 @@ class Prototypical(Learner):
         shape: TaskShape,
         *,
         lr: Annotated[float, Field(gt=0, description="learning rate of Adam")] = 2e-3,
+        schedule: Schedule = "constant",
         meta_batch: Annotated[int, Field(ge=1, description="tasks per meta-step")] = 1,
+        normalization: Normalization = "transductive",
     ) -> None:
         super().__init__(backbone, shape)
-        self.backbone = batch_statistics(backbone)
+        features_of(backbone)
+        self.backbone = normalized(backbone, normalization)
         self.lr = lr
+        self.decay = decay(schedule)
         self.meta_batch = meta_batch
+        self.normalization = normalization
 
     def forward(self, episode: Episode) -> Tensor:
         """Return logits `[T, Q, ways]`.
@@ -44,15 +52,9 @@ class Prototypical(Learner):
             ConfigError: the task is regression.
         """
         self.check(episode)
-        return torch.stack([self._logits(task) for task in episode])
-
-    def _logits(self, task: Episode) -> Tensor:
-        support_x, query_x = task.support_x[0], task.query_x[0]
-        features = self.backbone(torch.cat([support_x, query_x])).to(support_x.dtype)
-        support, queries = features.split([len(support_x), len(query_x)])
-        by_class = support[task.support_y[0].argsort()].unflatten(0, (task.ways, task.shots))
-        prototypes = by_class.mean(1)
-        return -((queries[:, None] - prototypes) ** 2).sum(-1)  # type: ignore[no-any-return]
+        support, queries = embed(self.backbone, episode, self.normalization, joint=True)
+        prototypes = by_class(support, episode).mean(2)
+        return -((queries[:, :, None] - prototypes[:, None]) ** 2).sum(-1)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Return Adam."""

@@ -1,4 +1,4 @@
-"""Who drives a search: one process at a time, and how to tell that it is gone."""
+"""Who drives a search or an evaluation: one process at a time, and how to tell that it is gone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nas.errors import ConfigError
 from nas.storage.columns import now
-from nas.storage.schema import Search, SearchState
+from nas.storage.schema import Evaluation, Search, SearchState
 
 SILENCE = timedelta(seconds=60)
 """How old the heartbeat of a driver on another host may grow before the driver counts as dead."""
@@ -22,22 +22,22 @@ def holder() -> tuple[str, int]:
     return socket.gethostname(), os.getpid()
 
 
-def driven(search: Search) -> bool:
-    """Return whether a live process drives the search.
+def driven(run: Search | Evaluation) -> bool:
+    """Return whether a live process drives the search or the evaluation.
 
     On this host that is asked of the operating system; another host is believed by its heartbeat.
     """
-    if search.state != SearchState.RUNNING or search.pid is None or search.heartbeat_at is None:
+    if run.state != SearchState.RUNNING or run.pid is None or run.heartbeat_at is None:
         return False
     host, pid = holder()
-    if search.host == host and os.name == "posix":
-        return search.pid == pid or _lives(search.pid, search.heartbeat_at)
-    return now() - search.heartbeat_at < SILENCE
+    if run.host == host and os.name == "posix":
+        return run.pid == pid or _lives(run.pid, run.heartbeat_at)
+    return now() - run.heartbeat_at < SILENCE
 
 
-def mine(search: Search) -> bool:
-    """Return whether this process is the search's driver, or was the last one."""
-    return (search.host, search.pid) == holder()
+def mine(run: Search | Evaluation) -> bool:
+    """Return whether this process is the driver, or was the last one."""
+    return (run.host, run.pid) == holder()
 
 
 def refuse(search: Search) -> ConfigError:

@@ -2,8 +2,11 @@
 
     searches ─< trials ─< measurements
     architectures ─<  └─< artifacts
+    architectures ─< evaluations ─< evaluation_measurements, evaluation_scores, artifacts
 
-A trial is one wide row, so that a leaderboard is one indexed query. NULL stands for NaN. Every time is UTC.
+A trial is one wide row, so that a leaderboard is one indexed query. An evaluation is one training at a full
+budget, scored on test tasks; it outlives the search that proposed its architecture. NULL stands for NaN.
+Every time is UTC.
 Change a table only together with a new revision in `migrations/versions` and `HEAD`.
 """
 
@@ -13,12 +16,22 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, MetaData, Text, UniqueConstraint, false
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    false,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nas.storage.columns import Finite, UTCDateTime
 
-HEAD = "0001"
+HEAD = "0002"
 """The revision of the tables below."""
 
 
@@ -46,6 +59,17 @@ class TrialState(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class EvaluationState(StrEnum):
+    """What became of an evaluation."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    INFEASIBLE = "infeasible"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    """Its driver left before the end; asking again continues it from its checkpoint."""
+
+
 _NO_ID_TWICE = {"sqlite_autoincrement": True}
 """A driver that wakes up after its search was deleted must not find another's rows under its ids."""
 
@@ -59,6 +83,7 @@ class Base(DeclarativeBase):
             "fk": "fk_%(table_name)s_%(column_0_name)s",
             "uq": "uq_%(table_name)s_%(column_0_N_name)s",
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
         }
     )
     type_annotation_map = {datetime: UTCDateTime, float: Finite, dict[str, Any]: JSON}  # noqa: RUF012
@@ -185,13 +210,103 @@ class Measurement(Base):
     value: Mapped[float | None]
 
 
-class Artifact(Base):
-    """A file that a trial left behind, such as weights."""
+class Evaluation(Base):
+    """One architecture trained once at a full budget, then scored once on test tasks."""
 
-    __tablename__ = "artifacts"
+    __tablename__ = "evaluations"
+    __table_args__ = (UniqueConstraint("architecture_id", "settings", "seed"), _NO_ID_TWICE)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), index=True)
+    architecture_id: Mapped[int] = mapped_column(ForeignKey("architectures.id"))
+    architecture: Mapped[str] = mapped_column(Text)
+    """The encoding asked for."""
+    settings: Mapped[str]
+    """Hash of all that the result depends on but the architecture and the seed."""
+    protocol: Mapped[str]
+    """The same without the search space's settings: equal means that scores compare."""
+    seed: Mapped[int] = mapped_column(BigInteger)
+    """Of the weights and the training episodes, below 2⁶³."""
+    config: Mapped[dict[str, Any]]
+    """Space, tasks, learner, budget and precision, every default filled in."""
+    space: Mapped[str]
+    tasks: Mapped[str]
+    task_label: Mapped[str]
+    learner: Mapped[str]
+    origin_search_id: Mapped[int | None] = mapped_column(
+        ForeignKey("searches.id", ondelete="SET NULL"), index=True
+    )
+    origin_search: Mapped[str | None]
+    """Name of the search that proposed the architecture; stays when the search is deleted."""
+    origin_trial: Mapped[int | None]
+    state: Mapped[str]
+    validation_score: Mapped[float | None]
+    """Of the weights that were kept: the best of the curve."""
+    validation_ci95: Mapped[float | None]
+    test_score: Mapped[float | None]
+    test_ci95: Mapped[float | None]
+    """Half width over episodes."""
+    test_episodes: Mapped[int | None]
+    split: Mapped[str | None]
+    classes: Mapped[str | None]
+    normalization: Mapped[str | None]
+    parameters: Mapped[int | None] = mapped_column(BigInteger)
+    macs: Mapped[int | None] = mapped_column(BigInteger)
+    seconds: Mapped[float | None]
+    best_episodes: Mapped[int | None]
+    """Training episodes behind the weights that were kept."""
+    train_episodes: Mapped[int | None]
+    """Training episodes when training stopped."""
+    error: Mapped[str | None] = mapped_column(Text)
+    environment: Mapped[dict[str, Any]]
+    """Versions of what ran it, and the classes of each split."""
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime]
+    """When a driver last took it up."""
+    finished_at: Mapped[datetime | None]
+    heartbeat_at: Mapped[datetime | None]
+    host: Mapped[str | None]
+    pid: Mapped[int | None]
+
+
+class EvaluationMeasurement(Base):
+    """One number of an evaluation's learning curve: `metric` after `step` training episodes."""
+
+    __tablename__ = "evaluation_measurements"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
+
+    evaluation_id: Mapped[int] = mapped_column(
+        ForeignKey("evaluations.id", ondelete="CASCADE"), primary_key=True
+    )
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    value: Mapped[float | None]
+
+
+class EvaluationScore(Base):
+    """The score on one episode of the fixed list of test episodes, so that differences are paired."""
+
+    __tablename__ = "evaluation_scores"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
+
+    evaluation_id: Mapped[int] = mapped_column(
+        ForeignKey("evaluations.id", ondelete="CASCADE"), primary_key=True
+    )
+    episode: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """From 0, in the order of the list."""
+    score: Mapped[float]
+
+
+class Artifact(Base):
+    """A file that a trial or an evaluation left behind, such as weights."""
+
+    __tablename__ = "artifacts"
+    __table_args__ = (CheckConstraint("(trial_id IS NULL) <> (evaluation_id IS NULL)", name="owner"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trial_id: Mapped[int | None] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), index=True)
+    evaluation_id: Mapped[int | None] = mapped_column(
+        ForeignKey("evaluations.id", ondelete="CASCADE"), index=True
+    )
     kind: Mapped[str]
     uri: Mapped[str] = mapped_column(Text)
     sha256: Mapped[str]

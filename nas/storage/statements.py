@@ -67,11 +67,11 @@ def columns(outcome: Outcome) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "parameters": outcome.parameters,
         "macs": outcome.macs,
-        "error": outcome.error and _storable(outcome.error),
+        "error": outcome.error and storable(outcome.error),
         "reused": outcome.reused,
     }
 
 
-def _storable(message: str) -> str:
+def storable(message: str) -> str:
     """Replace what no database can hold: whatever a failure says, it is recorded."""
     return message.encode("utf-8", "replace").decode().replace("\0", "?")

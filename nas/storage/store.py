@@ -7,14 +7,24 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, or_, select, text, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nas.errors import ConfigError, NotFound, StorageError
 from nas.storage import lease, names, statements
 from nas.storage.columns import now
 from nas.storage.database import Database
-from nas.storage.schema import Architecture, Artifact, Measurement, Search, SearchState, Trial, TrialState
+from nas.storage.evaluations import Evaluations
+from nas.storage.schema import (
+    Architecture,
+    Artifact,
+    Evaluation,
+    Measurement,
+    Search,
+    SearchState,
+    Trial,
+    TrialState,
+)
 
 if TYPE_CHECKING:
     from nas import controller
@@ -39,7 +49,7 @@ class Measured(NamedTuple):
 
 
 class Store:
-    """A database of searches, trials, measurements and artifacts.
+    """A database of searches, trials, measurements and artifacts; and, at `evaluations`, of evaluations.
 
     Rows come back detached: plain objects that further writes do not change. Any number of processes may read
     while the driver of each search writes. Every method raises StorageError where the database fails: locked,
@@ -60,6 +70,7 @@ class Store:
         self._architecture_ids: dict[tuple[int, str, str], int] = {}
         upserts = statements.upserts(self._database.dialect)
         self._upsert_architecture, self._upsert_measurement = upserts
+        self.evaluations = Evaluations(self._database)
 
     def __enter__(self) -> Self:
         return self
@@ -183,7 +194,7 @@ class Store:
             return search.trials
 
     def delete(self, search_id: int) -> None:
-        """Delete a search with its trials, measurements and artifacts (their files stay).
+        """Delete a search with its trials, measurements and artifacts (their files stay); evaluations stay.
 
         Raises:
             ConfigError: a live process drives it.
@@ -195,7 +206,10 @@ class Store:
             mine = select(Trial.architecture_id).where(Trial.search_id == search_id)
             architectures = session.scalars(mine.distinct()).all()
             session.execute(delete(Search).where(Search.id == search_id))
-            unused = ~exists().where(Trial.architecture_id == Architecture.id)
+            unused = ~or_(
+                exists().where(Trial.architecture_id == Architecture.id),
+                exists().where(Evaluation.architecture_id == Architecture.id),
+            )
             for start in range(0, len(architectures), 500):
                 some = Architecture.id.in_(architectures[start : start + 500])
                 session.execute(delete(Architecture).where(some, unused))

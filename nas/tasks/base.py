@@ -50,16 +50,26 @@ class Episode:
 
     def __iter__(self) -> Iterator[Episode]:
         """Yield the tasks one by one, each an episode with T = 1."""
-        for t in range(len(self)):
-            one = slice(t, t + 1)
+        return self.chunks(1)
+
+    def chunks(self, tasks: int) -> Iterator[Episode]:
+        """Yield consecutive episodes of `tasks` tasks, the last perhaps of fewer; all are views of this one.
+
+        Raises:
+            ValueError: `tasks` is less than 1.
+        """
+        if tasks < 1:
+            raise ValueError(f"A chunk holds at least 1 task, not {tasks}.")
+        for start in range(0, len(self), tasks):
+            some = slice(start, start + tasks)
             yield Episode(
-                self.support_x[one],
-                self.support_y[one],
-                self.query_x[one],
-                self.query_y[one],
+                self.support_x[some],
+                self.support_y[some],
+                self.query_x[some],
+                self.query_y[some],
                 self.ways,
                 self.shots,
-                self.classes[one],
+                self.classes[some],
             )
 
     @property
@@ -82,7 +92,9 @@ class TaskSource(ABC):
     """A distribution of few-shot tasks, split into training, validation and test classes.
 
     A concrete source sets `name` and takes keyword-only arguments alone: they are its settings, and `ways`,
-    `shots` and `queries` are among them where it classifies. It reads or draws its data in the constructor
+    `shots` and `queries` are among them where it classifies. Settings `train_ways`, `train_shots` and
+    `train_queries`, where it has them, shape the tasks of split `train` alone: the label, the shape and all
+    else is that of the tasks that trials are scored on. It reads or draws its data in the constructor
     and keeps it in numpy arrays, so that workers on one node share a single copy; it is picklable.
     """
 

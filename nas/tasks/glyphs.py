@@ -12,7 +12,17 @@ from pydantic import Field
 
 from nas.space import TaskShape
 from nas.tasks.base import Episode, Split, TaskSource
-from nas.tasks.images import Classes, ImageTasks, Pixels, Queries, Shots, Ways
+from nas.tasks.images import (
+    Classes,
+    ImageTasks,
+    Pixels,
+    Queries,
+    Shots,
+    TrainQueries,
+    TrainShots,
+    TrainWays,
+    Ways,
+)
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -55,6 +65,9 @@ class Glyphs(TaskSource):
         ways: Ways = 5,
         shots: Shots = 1,
         queries: Queries = 5,
+        train_ways: TrainWays = None,
+        train_shots: TrainShots = None,
+        train_queries: TrainQueries = None,
         seed: Annotated[int, Field(ge=0, description="which alphabets")] = 0,
     ) -> None:
         rng = np.random.default_rng(seed)
@@ -70,8 +83,17 @@ class Glyphs(TaskSource):
                 starts=classes * DRAWINGS,
                 counts=np.full(len(classes), DRAWINGS),
             )
-        images = np.concatenate(alphabets)[:, None]
-        self._tasks = ImageTasks(f"{self.name}/{seed}", images, splits, ways, shots, queries)
+        self._tasks = ImageTasks(
+            name=f"{self.name}/{seed}",
+            images=np.concatenate(alphabets)[:, None],
+            splits=splits,
+            ways=ways,
+            shots=shots,
+            queries=queries,
+            train_ways=train_ways,
+            train_shots=train_shots,
+            train_queries=train_queries,
+        )
 
     @property
     def shape(self) -> TaskShape:

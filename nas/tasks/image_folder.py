@@ -15,7 +15,18 @@ from nas.errors import ConfigError
 from nas.space import TaskShape
 from nas.tasks.base import SPLITS, Episode, Split, TaskSource
 from nas.tasks.cache import cached
-from nas.tasks.images import Classes, ImageTasks, Indices, Pixels, Queries, Shots, Ways
+from nas.tasks.images import (
+    Classes,
+    ImageTasks,
+    Indices,
+    Pixels,
+    Queries,
+    Shots,
+    TrainQueries,
+    TrainShots,
+    TrainWays,
+    Ways,
+)
 
 
 def _absolute(path: str) -> str:
@@ -44,6 +55,9 @@ class ImageFolder(TaskSource):
         ways: Ways = 5,
         shots: Shots = 1,
         queries: Queries = 5,
+        train_ways: TrainWays = None,
+        train_shots: TrainShots = None,
+        train_queries: TrainQueries = None,
         size: Annotated[int, Field(ge=1, description="height and width in pixels")] = 84,
         grayscale: Annotated[bool, Field(description="one channel instead of three")] = False,
         train: Annotated[float, Field(gt=0, lt=1, description="share of classes for training")] = 0.64,
@@ -73,6 +87,9 @@ class ImageFolder(TaskSource):
             ways=ways,
             shots=shots,
             queries=queries,
+            train_ways=train_ways,
+            train_shots=train_shots,
+            train_queries=train_queries,
         )
 
     @property

@@ -19,6 +19,11 @@ from nas.tasks.base import Episode, Split, class_hash
 Ways = Annotated[int, Field(ge=2, description="classes of a task")]
 Shots = Annotated[int, Field(ge=1, description="support examples of each class")]
 Queries = Annotated[int, Field(ge=1, description="query examples of each class")]
+TrainWays = Annotated[int | None, Field(ge=2, description="classes of a training task, if other than ways")]
+TrainShots = Annotated[int | None, Field(ge=1, description="shots of a training task, if other than shots")]
+TrainQueries = Annotated[
+    int | None, Field(ge=1, description="queries of a training task, if other than queries")
+]
 
 Indices = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
@@ -42,9 +47,11 @@ class ImageTasks:
         images: `[images, channels, height, width]`; only ever read, so that processes may share it.
         splits: the classes of each split.
         ways, shots, queries: of every task.
+        train_ways, train_shots, train_queries: of the tasks of split `train`, where they are other. Papers
+            train so: prototypical networks on 60 ways for 20, Reptile on 10 shots for 1.
 
     Raises:
-        ConfigError: a split has fewer classes, or a class fewer images, than one task takes.
+        ConfigError: a split has fewer classes, or a class fewer images, than one task of the split takes.
     """
 
     name: str
@@ -53,25 +60,29 @@ class ImageTasks:
     ways: int
     shots: int
     queries: int
+    train_ways: int | None = None
+    train_shots: int | None = None
+    train_queries: int | None = None
 
     def __post_init__(self) -> None:
         for split, classes in self.splits.items():
-            if len(classes.names) < self.ways:
+            (of_ways, ways), (of_shots, shots), (of_queries, queries) = self._sizes(split)
+            if len(classes.names) < ways:
                 raise ConfigError(
-                    f"tasks.ways: {self.ways} is more than the {len(classes.names)} classes of split "
+                    f"tasks.{of_ways}: {ways} is more than the {len(classes.names)} classes of split "
                     f"'{split}' of {self.name}."
                 )
             smallest = int(classes.counts.argmin())
-            if classes.counts[smallest] < self.shots + self.queries:
+            if classes.counts[smallest] < shots + queries:
                 raise ConfigError(
-                    f"tasks.shots + tasks.queries: {self.shots} + {self.queries} is more than the "
+                    f"tasks.{of_shots} + tasks.{of_queries}: {shots} + {queries} is more than the "
                     f"{classes.counts[smallest]} images of class '{classes.names[smallest]}' in split "
                     f"'{split}' of {self.name}."
                 )
 
     @property
     def shape(self) -> TaskShape:
-        """One image, and as many outputs as ways."""
+        """One image, and as many outputs as `ways`."""
         return TaskShape(tuple(self.images.shape[1:]), self.ways)
 
     @property
@@ -86,19 +97,31 @@ class ImageTasks:
     def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
         """Draw `tasks` tasks: distinct classes in random order, of each distinct images; values in [0, 1]."""
         pool = self.splits[split]
-        classes = draw_distinct(np.full(tasks, len(pool.names)), self.ways, rng)
-        drawn = draw_distinct(pool.counts[classes], self.shots + self.queries, rng)
+        ways, shots, queries = (size for _, size in self._sizes(split))
+        classes = draw_distinct(np.full(tasks, len(pool.names)), ways, rng)
+        drawn = draw_distinct(pool.counts[classes], shots + queries, rng)
         drawn += pool.starts[classes][..., None]
-        labels = torch.arange(self.ways)
+        labels = torch.arange(ways)
         return Episode(
-            support_x=self._images(drawn[..., : self.shots]),
-            support_y=labels.repeat_interleave(self.shots).repeat(tasks, 1),
-            query_x=self._images(drawn[..., self.shots :]),
-            query_y=labels.repeat_interleave(self.queries).repeat(tasks, 1),
-            ways=self.ways,
-            shots=self.shots,
+            support_x=self._images(drawn[..., :shots]),
+            support_y=labels.repeat_interleave(shots).repeat(tasks, 1),
+            query_x=self._images(drawn[..., shots:]),
+            query_y=labels.repeat_interleave(queries).repeat(tasks, 1),
+            ways=ways,
+            shots=shots,
             classes=classes,
         )
+
+    def _sizes(self, split: Split) -> list[tuple[str, int]]:
+        """Return the ways, shots and queries of a split's tasks, each after the setting that decides it."""
+        sizes = [("ways", self.ways), ("shots", self.shots), ("queries", self.queries)]
+        if split != "train":
+            return sizes
+        others = (self.train_ways, self.train_shots, self.train_queries)
+        return [
+            (name, size) if other is None else (f"train_{name}", other)
+            for (name, size), other in zip(sizes, others, strict=True)
+        ]
 
     def _images(self, chosen: Indices) -> Tensor:
         """Return images `[tasks, ways, k]` as float32 `[tasks, ways · k, channels, height, width]`."""

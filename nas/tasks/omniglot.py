@@ -21,7 +21,17 @@ from nas.tasks import files
 from nas.tasks.base import Episode, Split, TaskSource
 from nas.tasks.cache import Arrays, cached
 from nas.tasks.data import data_root, missing
-from nas.tasks.images import Classes, ImageTasks, Pixels, Queries, Shots, Ways
+from nas.tasks.images import (
+    Classes,
+    ImageTasks,
+    Pixels,
+    Queries,
+    Shots,
+    TrainQueries,
+    TrainShots,
+    TrainWays,
+    Ways,
+)
 
 CHARACTERS = 1623
 PUBLISHED = 105
@@ -59,6 +69,9 @@ class Omniglot(TaskSource):
         ways: Ways = 5,
         shots: Shots = 1,
         queries: Queries = 5,
+        train_ways: TrainWays = None,
+        train_shots: TrainShots = None,
+        train_queries: TrainQueries = None,
         split: Annotated[
             Literal["vinyals", "finn"], Field(description="whose division of the characters")
         ] = "vinyals",
@@ -87,6 +100,9 @@ class Omniglot(TaskSource):
             ways=ways,
             shots=shots,
             queries=queries,
+            train_ways=train_ways,
+            train_shots=train_shots,
+            train_queries=train_queries,
         )
 
     @property

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from nas.errors import ConfigError
+from nas.errors import ConfigError, Infeasible
+from nas.learners import base
 from nas.learners.base import Learner
 from nas.space import TaskShape
 from nas.tasks.base import Episode
@@ -59,7 +60,7 @@ def perceptron() -> Backbone:
 
 
 def image_classes(tasks: int = 2, ways: int = 3, shots: int = 2, queries: int = 2, seed: int = 0) -> Episode:
-    """Draw tasks whose classes are random 8×8 patterns, seen through noise."""
+    """Draw tasks whose classes, no two the same, are random 8×8 patterns, seen through noise."""
     rng = np.random.default_rng(seed)
     patterns = rng.normal(size=(tasks, ways, 1, 1, 8, 8))
 
@@ -68,7 +69,8 @@ def image_classes(tasks: int = 2, ways: int = 3, shots: int = 2, queries: int = 
         labels = np.tile(np.repeat(np.arange(ways), number), (tasks, 1))
         return torch.from_numpy(x.reshape(tasks, -1, 1, 8, 8)).float(), torch.from_numpy(labels)
 
-    return Episode(*draw(shots), *draw(queries), ways, shots, np.zeros((tasks, ways), np.int64))
+    classes = np.arange(tasks * ways, dtype=np.int64).reshape(tasks, ways)
+    return Episode(*draw(shots), *draw(queries), ways, shots, classes)
 
 
 def planes(tasks: int = 2, shots: int = 6, queries: int = 5, seed: int = 0) -> Episode:
@@ -143,7 +145,9 @@ class LearnerSuite(ABC):
         def make(self):
             return Mine
 
-    In evaluation mode a learner is deterministic. One that regresses is tested on both kinds of tasks.
+    In evaluation mode a learner is deterministic. One that regresses is tested on both kinds of tasks. What
+    it trains on is `meta_loss`, which need not be the loss of what it predicts. The tasks drawn here have at
+    most 9 classes among them, for a learner that must know the number.
     """
 
     exact_gradient: ClassVar[bool] = True
@@ -202,13 +206,19 @@ class LearnerSuite(ABC):
     def test_meta_backward_returns_the_mean_loss(self, make: Make, case: Case) -> None:
         """`meta_backward` returns the mean of `meta_loss` over tasks."""
         learner, episode = case.learner(make, dtype=torch.float64), case.episode(torch.float64, tasks=3)
-        assert learner.meta_backward(episode) == pytest.approx(learner.meta_loss(episode).item())
+        loss = learner.meta_loss(episode).item()  # first: `meta_backward` may move a state of its own
+        assert learner.meta_backward(episode) == pytest.approx(loss)
 
-    def test_meta_backward_adds_the_gradient_of_the_mean_loss(self, make: Make, case: Case) -> None:
-        """`meta_backward` adds to `.grad` what the batched `meta_loss` would."""
+    @pytest.mark.parametrize("at_once", [1, 2, 3])
+    def test_meta_backward_adds_the_gradient_of_the_mean_loss(
+        self, make: Make, case: Case, at_once: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`meta_backward` adds to `.grad` what the batched `meta_loss` would, however many tasks it holds."""
         if not self.exact_gradient:
             pytest.skip("its update is no gradient of its loss")
         learner, episode = case.learner(make, dtype=torch.float64), case.episode(torch.float64, tasks=3)
+        size = learner.passes * episode.support_x[0].numel() + episode.query_x[0].numel()
+        monkeypatch.setattr(base, "HELD", at_once * size)
         learner.meta_loss(episode).backward()  # type: ignore[no-untyped-call]
         once = gradients(learner)
         learner.meta_backward(episode)
@@ -278,7 +288,24 @@ class LearnerSuite(ABC):
         learner = CASES["classification"].learner(make)
         learner.check(image_classes())
         if learner.regression:
-            learner.check(planes())
+            learner.check(planes(), planes(shots=9))
         else:
             with pytest.raises(ConfigError, match="learner"):
                 learner.check(planes())
+
+    def test_knows_what_it_can_train_on(self, make: Make) -> None:
+        """Training tasks may have other shots; and other ways, unless its network is made for so many."""
+        learner = CASES["classification"].learner(make)
+        learner.check(image_classes(), image_classes(shots=5, queries=4))
+        if learner.fixed_ways:
+            with pytest.raises(ConfigError, match=r"^tasks\.train_ways: .* 3 classes .* of 5"):
+                learner.check(image_classes(), image_classes(ways=5))
+        else:
+            learner.check(image_classes(), image_classes(ways=5))
+            losses = train(learner, image_classes(tasks=1, ways=5), steps=2)
+            assert np.isfinite(losses).all()
+
+    def test_refuses_a_backbone_without_features(self, make: Make) -> None:
+        """An architecture with nothing left to learn from is infeasible."""
+        with pytest.raises(Infeasible, match="0 features"):
+            make(Constant(0), TaskShape((1, 8, 8), 3))

@@ -1,0 +1,204 @@
+"""One meta-step of second-order MAML, against `higher` and `torchopt`, and against a plain loop.
+
+    pip install higher torchopt
+    python benchmarks/meta_step.py --threads 2 -o docs/results/meta_step_2.json
+
+The same Conv-4 and the same tasks, in the shapes of Omniglot; every method in a process of its own, the
+methods taking turns, so that what else the machine does hits all alike. A figure is the fastest of all
+steps. Memory is the peak of the process. Gradients are compared with the loop's in float64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call
+
+from nas.learners.maml import Maml
+from nas.precision import choose
+from nas.provenance import environment
+from nas.space import TaskShape
+from nas.tasks.base import Episode
+from search_spaces.chain import Chain
+
+SHAPES = {
+    "5-way 1-shot, 1 query, 32 tasks, 1 step": (5, 1, 32, 1),
+    "5-way 1-shot, 15 queries, 32 tasks, 1 step": (5, 15, 32, 1),
+    "20-way 1-shot, 1 query, 16 tasks, 5 steps": (20, 1, 16, 5),
+}
+"""Ways, queries a class, tasks, inner steps."""
+METHODS = ("ours", "ours bfloat16", "loop", "higher", "torchopt")
+INNER_LR = 0.05
+
+
+def tasks_of(shape: str, dtype: torch.dtype) -> Episode:
+    """Draw tasks whose classes are random strokes, seen through noise."""
+    ways, queries, tasks, _ = SHAPES[shape]
+    rng = np.random.default_rng(0)
+    classes = rng.random((tasks, ways, 1, 1, 28, 28)) < 0.1
+
+    def draw(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x = np.clip(classes + 0.1 * rng.normal(size=(tasks, ways, number, 1, 28, 28)), 0, 1)
+        y = np.tile(np.repeat(np.arange(ways), number), (tasks, 1))
+        return torch.from_numpy(x.reshape(tasks, -1, 1, 28, 28)).to(dtype), torch.from_numpy(y)
+
+    return Episode(*draw(1), *draw(queries), ways, 1, np.zeros((tasks, ways), np.int64))
+
+
+def learner_of(shape: str) -> Maml:
+    ways, _, tasks, steps = SHAPES[shape]
+    torch.manual_seed(0)
+    space, task = Chain(), TaskShape((1, 28, 28), ways)
+    backbone = space.build(space.decode("conv4"), task)
+    return Maml(backbone, task, inner_lr=INNER_LR, inner_steps=steps, meta_batch=tasks)
+
+
+def loss_of(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(predictions, labels)
+
+
+def loop(network: nn.Module, episode: Episode, steps: int) -> None:
+    for task in episode:
+        weights = dict(network.named_parameters())
+        for _ in range(steps):
+            loss = loss_of(functional_call(network, weights, task.support_x[0]), task.support_y[0])
+            gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+            pairs = zip(weights.items(), gradients, strict=True)
+            weights = {name: weight - INNER_LR * gradient for (name, weight), gradient in pairs}
+        loss = loss_of(functional_call(network, weights, task.query_x[0]), task.query_y[0])
+        (loss / len(episode)).backward()
+
+
+def with_higher(network: nn.Module, episode: Episode, steps: int) -> None:
+    import higher
+
+    inner = torch.optim.SGD(network.parameters(), lr=INNER_LR)
+    for task in episode:
+        with higher.innerloop_ctx(network, inner, copy_initial_weights=False) as (adapted, optimizer):
+            for _ in range(steps):
+                optimizer.step(loss_of(adapted(task.support_x[0]), task.support_y[0]))
+            (loss_of(adapted(task.query_x[0]), task.query_y[0]) / len(episode)).backward()
+
+
+def with_torchopt(network: nn.Module, episode: Episode, steps: int) -> None:
+    import torchopt
+
+    optimizer = torchopt.MetaSGD(network, lr=INNER_LR)
+    initial = [torchopt.extract_state_dict(part, by="reference") for part in (network, optimizer)]
+    for task in episode:
+        for _ in range(steps):
+            optimizer.step(loss_of(network(task.support_x[0]), task.support_y[0]))
+        (loss_of(network(task.query_x[0]), task.query_y[0]) / len(episode)).backward()
+        for part, state in zip((network, optimizer), initial, strict=True):
+            torchopt.recover_state_dict(part, state)
+
+
+def meta_step(method: str, shape: str, dtype: torch.dtype) -> tuple[nn.Module, Callable[[], None]]:
+    """Return the network and what adds its meta-gradient."""
+    learner, episode = learner_of(shape), tasks_of(shape, dtype)
+    if method.startswith("ours"):
+        precision: Any = "bfloat16" if method.endswith("bfloat16") else "float32"
+        arithmetic = choose(precision, images=True, sensitive=True)
+        learner = arithmetic.prepare(learner.to(dtype))
+
+        def step() -> None:
+            with arithmetic.autocast():
+                learner.meta_backward(episode)
+
+        return learner.network, step
+    network = learner.network.to(dtype)
+    do = {"loop": loop, "higher": with_higher, "torchopt": with_torchopt}[method]
+    return network, lambda: do(network, episode, SHAPES[shape][3])
+
+
+def gradient(method: str, shape: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    network, step = meta_step(method, shape, dtype)
+    step()
+    return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]).double()
+
+
+def serve(method: str, shape: str, threads: int) -> None:
+    """Answer each line of input with the seconds of one step; at the end, with peak memory and error."""
+    torch.set_num_threads(threads)
+    warnings.simplefilter("ignore")
+    network, step = meta_step(method, shape, torch.float32)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in sys.stdin:
+        network.zero_grad()
+        began = time.perf_counter()
+        step()
+        print(time.perf_counter() - began, flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    exact, found = gradient("loop", shape, torch.float64), gradient(method, shape)
+    error = float((found - exact).norm() / exact.norm())
+    print(
+        json.dumps({"peak_mb": peak / 1024, "growth_mb": (peak - before) / 1024, "error": error}), flush=True
+    )
+
+
+def measure(shape: str, threads: int, rounds: int) -> dict[str, dict[str, float]]:
+    command = [sys.executable, __file__, "--threads", str(threads), "--shape", shape, "--method"]
+    processes = {
+        method: subprocess.Popen([*command, method], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for method in METHODS
+    }
+    seconds: dict[str, list[float]] = {method: [] for method in METHODS}
+    for _ in range(rounds):
+        for method, process in processes.items():
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            seconds[method].append(float(process.stdout.readline()))
+    found = {}
+    for method, process in processes.items():
+        rest, _ = process.communicate()
+        found[method] = {"ms": 1e3 * min(seconds[method][1:]), **json.loads(rest)}
+    for other in ("loop", "higher", "torchopt"):
+        found[other]["ratio"] = found[other]["ms"] / found["ours"]["ms"]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--shape", choices=SHAPES, help=argparse.SUPPRESS)
+    parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
+    parser.add_argument("-o", "--output", type=Path)
+    arguments = parser.parse_args()
+    if arguments.method:
+        serve(arguments.method, arguments.shape, arguments.threads)
+        return
+    results: dict[str, Any] = {"threads": arguments.threads, "environment": environment(), "shapes": {}}
+    for shape in SHAPES:
+        found = results["shapes"][shape] = measure(shape, arguments.threads, arguments.rounds)
+        print(shape)
+        for method, figures in found.items():
+            ratio = f"{figures['ratio']:5.2f} x ours" if "ratio" in figures else ""
+            print(
+                f"  {method:14} {figures['ms']:7.0f} ms {ratio:13} peak {figures['peak_mb']:5.0f} MB "
+                f"(+{figures['growth_mb']:.0f})  error {figures['error']:.1e}",
+                flush=True,
+            )
+    if arguments.output:
+        arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

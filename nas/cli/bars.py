@@ -1,0 +1,119 @@
+"""Live progress of evaluations on stderr: bars on a terminal, one line a validation elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from nas.cli.output import say
+
+if TYPE_CHECKING:
+    from nas.evaluation.driver import Observer
+    from nas.evaluation.work import Curve, Report
+    from nas.storage.schema import Evaluation
+
+
+@contextmanager
+def watching(trainings: int) -> Iterator[Observer]:
+    """Show the progress of so many trainings while they run."""
+    if not sys.stderr.isatty():
+        yield _Lines(trainings, say)
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=32),
+        TextColumn("{task.completed}/{task.total}{task.fields[best]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield _Bars(trainings, progress)
+
+
+def _name(row: Evaluation) -> str:
+    return f"{row.space}:{row.architecture} seed {row.seed}"
+
+
+class _Lines:
+    """One plain line for everything worth knowing."""
+
+    def __init__(self, trainings: int, say: Callable[[str], None]) -> None:
+        self._trainings, self._say = trainings, say
+        self._ended = 0
+
+    def started(self, row: Evaluation) -> None:
+        pass
+
+    def reported(self, row: Evaluation, report: Report) -> None:
+        from nas.evaluation.work import Curve, Failure
+        from nas.storage.evaluations import Trained
+
+        if isinstance(report, Curve):
+            done, score = _last(report)
+            total = row.config["budget"]["train_episodes"]
+            self._say(f"{_name(row)}: {done}/{total} training episodes, validation {score:.4f}")
+        elif isinstance(report, Trained):
+            test = report.test
+            self._end(row, f"test {test.value:.4f} ± {test.ci95:.4f} in {report.seconds:.0f} s")
+        elif isinstance(report, Failure):
+            self._end(row, f"{report.state}: {report.error.strip().splitlines()[0]}")
+
+    def reused(self, row: Evaluation) -> None:
+        self._end(row, f"test {row.test_score:.4f} ± {row.test_ci95:.4f}, evaluated before")
+
+    def elsewhere(self, row: Evaluation) -> None:
+        self._end(row, f"left out: pid {row.pid} on host {row.host} is at it")
+
+    def _end(self, row: Evaluation, what: str) -> None:
+        self._ended += 1
+        self._say(f"{_name(row)}: {what} | {self._ended}/{self._trainings}")
+
+
+class _Bars:
+    """A bar for all, one for each training that runs, and a line above for each that ended."""
+
+    def __init__(self, trainings: int, progress: Progress) -> None:
+        self._progress = progress
+        self._lines = _Lines(
+            trainings, lambda line: progress.console.print(line, highlight=False, markup=False)
+        )
+        self._all = progress.add_task("evaluations", total=trainings, best="")
+        self._tasks: dict[int, TaskID] = {}
+
+    def started(self, row: Evaluation) -> None:
+        total = row.config["budget"]["train_episodes"]
+        self._tasks[row.id] = self._progress.add_task(f"  {_name(row)}"[:60], total=total, best="")
+
+    def reported(self, row: Evaluation, report: Report) -> None:
+        from nas.evaluation.work import Curve
+        from nas.evaluation.work import Progress as Done
+
+        task = self._tasks[row.id]
+        if isinstance(report, Done):
+            self._progress.update(task, completed=report.done)
+        elif isinstance(report, Curve):
+            done, score = _last(report)
+            self._progress.update(task, completed=done, best=f" validation {score:.4f}")
+        else:
+            self._progress.remove_task(self._tasks.pop(row.id))
+            self._progress.advance(self._all)
+            self._lines.reported(row, report)
+
+    def reused(self, row: Evaluation) -> None:
+        self._progress.advance(self._all)
+        self._lines.reused(row)
+
+    def elsewhere(self, row: Evaluation) -> None:
+        self._progress.advance(self._all)
+        self._lines.elsewhere(row)
+
+
+def _last(curve: Curve) -> tuple[int, float]:
+    """Return the training episodes and the validation score of a curve's last point."""
+    last = curve.measurements[-1]
+    return last.step, last.value

@@ -1,0 +1,211 @@
+"""The verb that trains to the end and tests: evaluate."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, cores, hint, import_from_here
+from nas.cli.output import Format, FormatOption, emit, say
+from nas.errors import NasError
+
+if TYPE_CHECKING:
+    from nas.evaluation.results import Difference, Result
+    from nas.evaluation.targets import Target
+    from nas.storage.schema import Evaluation
+
+COLUMNS = (
+    "space",
+    "task",
+    "learner",
+    "normalization",
+    "seeds",
+    "test_score",
+    "ci95_seeds",
+    "ci95_episodes",
+    "difference",
+    "difference_ci95_episodes",
+    "difference_by_seed",
+    "parameters",
+    "macs",
+    "seconds",
+    "architecture",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this verb to the command line."""
+    app.command()(evaluate)
+
+
+def evaluate(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TARGET", help="SEARCH/TRIAL, or SPACE:ARCHITECTURE such as chain:conv4."),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="The K best distinct networks of --search.")
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            help="A search: whose best --top takes, and whose settings SPACE:ARCHITECTURE is evaluated under."
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TARGET",
+            help="An architecture to compare with, under the same settings and seeds, such as conv4.",
+        ),
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Tasks, if other than the search's; `nas tasks` lists them.")
+    ] = None,
+    learner: Annotated[
+        str | None, typer.Option(help="Learner, if other than the search's; `nas learners` lists them.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as tasks.ways=20; repeatable."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each architecture.")] = 3,
+    train_episodes: Annotated[
+        int | None, typer.Option(help="Training tasks at most. (default: 20000)")
+    ] = None,
+    validate_every: Annotated[
+        int | None, typer.Option(help="Training tasks between validations. (default: 1000)")
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="Validations without a better score after which training ends; 0: never. (default: 10)"
+        ),
+    ] = None,
+    validation_episodes: Annotated[
+        int | None, typer.Option(help="Tasks of one validation. (default: 500)")
+    ] = None,
+    test_episodes: Annotated[
+        int | None, typer.Option(help="Tasks behind the test score, at least 1000. (default: 1000)")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Trainings at a time. (default: one a core)")
+    ] = None,
+    artifacts: ArtifactsOption = None,
+    form: FormatOption = Format.TABLE,
+    db: DbOption = DEFAULT_DB,
+) -> None:
+    """Train architectures at a full budget over several seeds, and score them once on test tasks.
+
+    A trial keeps the tasks, learner and settings of its search. The weights kept are those that were best on
+    validation tasks. What was evaluated before under the same settings is not run again; what was
+    interrupted, even killed, goes on with the same command.
+    """
+    from nas.cli.bars import watching
+    from nas.evaluation.artifacts import folder
+    from nas.evaluation.driver import Driver
+    from nas.evaluation.results import compared
+    from nas.evaluation.targets import Targets
+    from nas.storage.store import Store
+
+    budget = {
+        "train_episodes": train_episodes,
+        "validate_every": validate_every,
+        "patience": patience,
+        "validation_episodes": validation_episodes,
+        "test_episodes": test_episodes,
+    }
+    import_from_here()
+    with Store(db) as store:
+        made = Targets(store, _changes(tasks, learner, budget, settings or []))
+        chosen = made.choose(targets or [], top=top, search=search)
+        baselines = [made.baseline(baseline, target) for target in chosen] if baseline else []
+        everything = list({target.identity: target for target in (*chosen, *baselines)}.values())
+        trainings = seeds * len(everything)
+        say(f"{trainings} evaluations, {seeds} of each architecture, on {chosen[0].task_label}.")
+        try:
+            with watching(trainings) as observer:
+                driver = Driver(store, folder(db, artifacts), observer)
+                rows = driver.run(everything, seeds, min(workers or cores(), trainings))
+        except KeyboardInterrupt:
+            say(f"\nInterrupted; all that is done is saved. Continue: {_again(db)}")
+            raise typer.Exit(130) from None
+        evaluated = {target.identity: some for target, some in zip(everything, rows, strict=True)}
+        pairs = {target.identity: base.identity for target, base in zip(chosen, baselines, strict=False)}
+        results = [_row(*found) for found in compared(store, evaluated, pairs)]
+    emit(results, form, COLUMNS)
+    if results:
+        _explain(results, baselines)
+        say(f"More: nas leaderboard --stage test{hint(db)}")
+    _complain([row for some in rows for row in some])
+
+
+def _changes(
+    tasks: str | None, learner: str | None, budget: dict[str, int | None], settings: Sequence[str]
+) -> Callable[[dict[str, Any]], None]:
+    """Return what puts the options into a configuration."""
+    from nas.config import assign, choose
+
+    def change(values: dict[str, Any]) -> None:
+        for kind, plugin in (("tasks", tasks), ("learner", learner)):
+            if plugin is not None:
+                choose(values, kind, plugin)
+        values["budget"] = {key: value for key, value in budget.items() if value is not None}
+        for setting in settings:
+            assign(values, setting)
+
+    return change
+
+
+def _row(result: Result, difference: Difference | None) -> dict[str, Any]:
+    return {
+        **asdict(result),
+        "difference": difference and difference.value,
+        "difference_ci95_episodes": difference and difference.ci95_episodes,
+        "difference_ci95_seeds": difference and difference.ci95_seeds,
+        "difference_by_seed": difference and difference.by_seed,
+    }
+
+
+def _explain(results: Sequence[dict[str, Any]], baselines: Sequence[Target]) -> None:
+    say(
+        f"test_score: mean over the seeds, of {results[0]['test_episodes']} test episodes each. ci95_seeds: "
+        "half width over seeds (Student's t); ci95_episodes: half width over episodes."
+    )
+    if baselines:
+        base = baselines[0]
+        say(f"difference: less {base.space}:{base.architecture}, paired by episode and seed.")
+
+
+def _complain(rows: Sequence[Evaluation]) -> None:
+    """Say which evaluations have no result, and why.
+
+    Raises:
+        NasError: some have none.
+    """
+    missing = [row for row in rows if row.state != "completed"]
+    if not missing:
+        return
+    reasons = []
+    for row in missing:
+        reason = (row.error or "").strip().partition("\n")[0]
+        if row.state == "running":
+            reason = f"pid {row.pid} on host {row.host} is at it"
+        reasons.append(f"  {row.space}:{row.architecture} seed {row.seed} {row.state}: {reason}")
+    raise NasError(
+        f"{len(missing)} of {len(rows)} evaluations have no result; the others are recorded, and the same "
+        "command tries these alone once more.\n" + "\n".join(reasons)
+    )
+
+
+def _again(db: str) -> str:
+    """Return the command that was typed; a password is not printed."""
+    from nas.storage.engine import parse
+
+    safe = parse(db).render_as_string(hide_password=True)
+    return shlex.join(["nas", *(argument.replace(db, safe) for argument in sys.argv[1:])])

@@ -1,0 +1,76 @@
+"""The verb that writes trained networks to files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, import_from_here
+from nas.cli.output import Format, FormatOption, emit, say
+
+
+def register(app: typer.Typer) -> None:
+    """Add this verb to the command line."""
+    app.command()(export)
+
+
+def export(
+    target: Annotated[
+        str,
+        typer.Argument(metavar="TARGET", help="SEARCH/TRIAL, or SPACE:ARCHITECTURE such as chain:conv4."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The file; its suffix names the format: .pt, .json or .onnx.",
+        ),
+    ],
+    seed: Annotated[
+        int | None, typer.Option(help="Which training seed. (default: the best on validation tasks)")
+    ] = None,
+    tasks: Annotated[str | None, typer.Option(help="Only an evaluation on these tasks.")] = None,
+    learner: Annotated[str | None, typer.Option(help="Only an evaluation with this learner.")] = None,
+    settings: Annotated[
+        str | None,
+        typer.Option(metavar="HASH", help="Only an evaluation whose hash of settings begins so."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    artifacts: ArtifactsOption = None,
+    form: FormatOption = Format.TABLE,
+    db: DbOption = DEFAULT_DB,
+) -> None:
+    """Write what `nas evaluate` trained to a file: weights, and how to rebuild the network around them."""
+    from nas import export as files
+    from nas.evaluation.artifacts import folder
+    from nas.export.source import Choice, find
+    from nas.storage.store import Store
+
+    files.check(output, force=force)
+    import_from_here()
+    with Store(db, create=False) as store:
+        model = find(store, target, Choice(tasks, learner, settings, seed), folder(db, artifacts))
+    files.save(model, output, force=force)
+    description = model.description
+    row = {
+        "file": str(output),
+        "bytes": output.stat().st_size,
+        "task": description.task,
+        "learner": description.learner["name"],
+        "normalization": description.normalization,
+        "seed": description.seed,
+        "validation_score": description.validation.score,
+        "test_score": description.test.score,
+        "test_ci95": description.test.ci95,
+        "parameters": description.parameters,
+        "architecture": description.architecture,
+    }
+    emit([row], form)
+    if output.suffix == ".onnx":
+        say(f'Use it: onnxruntime.InferenceSession("{output}")')
+    else:
+        say(f"Use it: python -c 'import nas; model = nas.load(\"{output}\"); print(model.learner)'")

@@ -1,0 +1,112 @@
+"""Where evaluations keep their files: checkpoints while they train, weights when they are done."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.errors import NotFound
+from nas.storage.engine import file, parse
+from nas.storage.evaluations import File
+from nas.storage.schema import Artifact
+from nas.tasks.files import replacing
+
+WEIGHTS = "weights"
+"""The kind of artifact that holds a learner's `state_dict`, and the folder of those."""
+
+CHECKPOINTS = "checkpoints"
+
+
+def folder(database: str, given: Path | None = None) -> Path:
+    """Return the folder of a database's files: the given one, or `NAME-artifacts` beside `NAME.db`.
+
+    Without a file to lie beside (PostgreSQL), it is `nas-artifacts` in the working directory.
+
+    Raises:
+        ConfigError: the text is no database URL.
+    """
+    path = file(parse(database))
+    if given is not None:
+        return given.absolute()
+    return (path.with_name(f"{path.stem}-artifacts") if path else Path("nas-artifacts")).absolute()
+
+
+def store_weights(target: Path, name: str, weights: Mapping[str, torch.Tensor]) -> File:
+    """Write weights to the folder `target`; the name of the file ends with a part of its hash.
+
+    Raises:
+        OSError: the folder cannot be created or written.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(weights), buffer)
+    content = buffer.getvalue()
+    sha256 = hashlib.sha256(content).hexdigest()
+    path = target / WEIGHTS / f"{name}-{sha256[:8]}.pt"
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return File(WEIGHTS, str(path), sha256, len(content))
+
+
+def locate(artifact: Artifact, target: Path) -> Path:
+    """Return where an artifact's file is: where it was written, or, if it was moved, in the folder `target`.
+
+    Raises:
+        NotFound: it is in neither place, or its content has changed.
+    """
+    written = Path(artifact.uri)
+    places = (written, target / artifact.kind / written.name)
+    for path in places:
+        if path.is_file():
+            with path.open("rb") as content:
+                found = hashlib.file_digest(content, "sha256").hexdigest()
+            if found == artifact.sha256:
+                return path
+            raise NotFound(
+                f"The {artifact.kind} in {path} are not what was written there: sha256 {found}, expected "
+                f"{artifact.sha256}. Bring the file back, or give the right folder with --artifacts."
+            )
+    raise NotFound(
+        f"The {artifact.kind} are gone: no file at {' or '.join(dict.fromkeys(map(str, places)))}. Give the "
+        "folder with --artifacts (or NAS_ARTIFACTS)."
+    )
+
+
+class Checkpoint:
+    """A file from which a training continues; written whole or not at all."""
+
+    def __init__(self, target: Path, name: str) -> None:
+        self.path = target / CHECKPOINTS / f"{name}.pt"
+
+    def load(self, made_by: Mapping[str, str]) -> dict[str, Any] | None:
+        """Return what was saved; None where there is nothing, or nothing that these versions can go on from.
+
+        Args:
+            made_by: versions that must be the same.
+        """
+        try:
+            saved = torch.load(self.path, weights_only=True)
+        except FileNotFoundError:
+            return None
+        except Exception:  # a damaged file raises whatever its bytes happen to mean
+            return None
+        good = isinstance(saved, dict) and saved.get("made_by") == dict(made_by)
+        return saved["content"] if good else None
+
+    def save(self, made_by: Mapping[str, str], content: dict[str, Any]) -> None:
+        """Write the content in place of what was there.
+
+        Raises:
+            OSError: the folder cannot be created or written.
+        """
+        with replacing(self.path) as temporary:
+            torch.save({"made_by": dict(made_by), "content": content}, temporary)
+
+    def remove(self) -> None:
+        """Delete the file, and what a process left that was killed while writing it."""
+        for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*.part")):
+            path.unlink(missing_ok=True)

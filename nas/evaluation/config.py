@@ -1,0 +1,90 @@
+"""What an evaluation is made of, checked, with every default filled in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from torch import nn
+
+from nas.config import Model, checked, maker, section
+from nas.learners.base import Learner
+from nas.precision import Precision
+from nas.space import SearchSpace, TaskShape
+from nas.tasks.base import TaskSource
+
+TEST_EPISODES = 1000
+"""Fewer test episodes than this are refused: their interval would hide the differences of interest."""
+
+Count = Annotated[int, Field(lt=2**31)]
+
+
+class FullBudget(Model):
+    """How long to train, and on how many tasks to choose the weights and to judge them."""
+
+    train_episodes: Annotated[Count, Field(ge=1, description="training tasks at most")] = 20_000
+    validate_every: Annotated[Count, Field(ge=1, description="training tasks between validations")] = 1000
+    patience: Annotated[
+        Count, Field(ge=0, description="validations without a better score that end training; 0: none do")
+    ] = 10
+    validation_episodes: Annotated[Count, Field(ge=2, description="tasks of one validation")] = 500
+    test_episodes: Annotated[Count, Field(ge=TEST_EPISODES, description="tasks behind the test score")] = (
+        TEST_EPISODES
+    )
+
+    def validations(self) -> list[int]:
+        """Return the training episodes after which to validate, ascending: the last is the budget."""
+        marks = range(self.validate_every, self.train_episodes, self.validate_every)
+        return [*marks, self.train_episodes]
+
+
+class EvaluationConfig(Model):
+    """All that an evaluation depends on but the architecture, the seed and the data."""
+
+    space: Annotated[dict[str, Any], section("space")]
+    tasks: Annotated[dict[str, Any], section("tasks")]
+    learner: Annotated[dict[str, Any], section("learner")]
+    precision: Precision = "auto"
+    budget: FullBudget = FullBudget()
+
+    def make_space(self) -> SearchSpace:
+        """Return a new instance of the search space."""
+        space: SearchSpace = maker("space", self.space)()
+        return space
+
+    def make_tasks(self) -> TaskSource:
+        """Return a new instance of the task source; reads its data.
+
+        Raises:
+            DataMissing: the data is not on this machine.
+        """
+        tasks: TaskSource = maker("tasks", self.tasks)()
+        return tasks
+
+    def make_learner(self, backbone: nn.Module, shape: TaskShape) -> Learner:
+        """Return a new learner of the backbone."""
+        learner: Learner = maker("learner", self.learner)(backbone, shape)
+        return learner
+
+    def digest(self, classes: Mapping[str, str], *, without: Literal["", "space"] = "") -> str:
+        """Return a hash of the configuration and of the data.
+
+        Args:
+            classes: hash of the classes of each split.
+            without: a section to leave out; without `space`, equal hashes mean comparable scores.
+        """
+        parts = self.model_dump(mode="json", exclude={str(without)}) | {"classes": dict(classes)}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def validate(values: Mapping[str, Any]) -> EvaluationConfig:
+    """Return the checked configuration.
+
+    Raises:
+        UnknownName: no such setting, or no such plugin.
+        ConfigError: a section is missing, or a value has the wrong type or is out of range.
+    """
+    return checked(EvaluationConfig, values)

@@ -1,0 +1,135 @@
+"""The driver of evaluations: claims each row, gives it to a worker process, records what comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from nas.errors import NasError
+from nas.evaluation import processes
+from nas.evaluation.artifacts import Checkpoint
+from nas.evaluation.targets import Target
+from nas.evaluation.work import Curve, Failure, Job, Report
+from nas.provenance import environment
+from nas.storage import lease
+from nas.storage.evaluations import Trained
+from nas.storage.schema import Evaluation, EvaluationState
+from nas.storage.store import Store
+
+HEARTBEAT_SECONDS = 2.0
+
+
+class Observer(Protocol):
+    """Who watches: the progress display."""
+
+    def started(self, row: Evaluation) -> None:
+        """Take note that an evaluation began, or goes on."""
+
+    def reported(self, row: Evaluation, report: Report) -> None:
+        """Take note of what a worker says; `Trained` and `Failure` are committed."""
+
+    def reused(self, row: Evaluation) -> None:
+        """Take note that an evaluation was there."""
+
+    def elsewhere(self, row: Evaluation) -> None:
+        """Take note that another process runs an evaluation."""
+
+
+class Driver:
+    """Runs evaluations that the database does not have yet.
+
+    Args:
+        store: the database of results.
+        folder: of checkpoints and weights.
+        observer: told of all that happens.
+    """
+
+    def __init__(self, store: Store, folder: Path, observer: Observer) -> None:
+        self._store, self._folder, self._observer = store, folder, observer
+        self._environment = environment()
+        self._running: dict[int, Evaluation] = {}
+        self._ids: dict[tuple[Any, ...], int] = {}
+        self._beat = 0.0
+
+    def run(self, targets: Sequence[Target], seeds: int, workers: int) -> list[list[Evaluation]]:
+        """Evaluate each target under the training seeds 0 to `seeds` − 1; return its rows, by seed.
+
+        What is completed under the same settings is not run again; what failed or was interrupted is. A
+        failure costs its own evaluation alone.
+
+        Raises:
+            NasError: the folder cannot be written.
+            KeyboardInterrupt: after what runs was marked as interrupted; the same call goes on.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NasError(
+                f"Cannot write to {self._folder}: {error.strerror}. Give another folder with --artifacts."
+            ) from None
+        distinct = list({target.identity: target for target in targets}.values())
+        try:
+            for message in processes.run(self._jobs(distinct, seeds), workers):
+                self._tick()
+                if message is not None:
+                    self._record(*message)
+        finally:
+            self._store.evaluations.interrupt(list(self._running))
+        return [
+            [self._store.evaluations.get(self._ids[(*target.identity, seed)]) for seed in range(seeds)]
+            for target in targets
+        ]
+
+    def _jobs(self, targets: Sequence[Target], seeds: int) -> Iterator[Job]:
+        for seed in range(seeds):
+            for target in targets:
+                row = self._claim(target, seed)
+                self._ids[(*target.identity, seed)] = row.id
+                if row.state == EvaluationState.COMPLETED:
+                    self._observer.reused(row)
+                elif not lease.mine(row):
+                    self._observer.elsewhere(row)
+                else:
+                    self._running[row.id] = row
+                    self._observer.started(row)
+                    name = target.file_name(seed)
+                    yield Job(row.id, name, target.config, target.architecture, seed, self._folder)
+
+    def _claim(self, target: Target, seed: int) -> Evaluation:
+        return self._store.evaluations.claim(
+            architecture=target.architecture,
+            key=target.key,
+            space=target.space,
+            settings=target.settings,
+            protocol=target.protocol,
+            seed=seed,
+            config=target.config.model_dump(mode="json"),
+            task_label=target.task_label,
+            environment={**self._environment, "classes": dict(target.classes)},
+            origin=target.origin,
+        )
+
+    def _record(self, job: Job, report: Report) -> None:
+        evaluations, row = self._store.evaluations, self._running[job.id]
+        if isinstance(report, Curve):
+            evaluations.measure(job.id, report.measurements)
+        elif isinstance(report, Trained):
+            evaluations.complete(job.id, report)
+            Checkpoint(job.folder, job.name).remove()
+        elif isinstance(report, Failure):
+            evaluations.fail(job.id, report.state, report.error)
+        if isinstance(report, Trained | Failure):
+            del self._running[job.id]
+        self._observer.reported(row, report)
+
+    def _tick(self) -> None:
+        """Show a sign of life every few seconds.
+
+        Raises:
+            StorageError: another process drives one of the evaluations now.
+        """
+        if self._running and time.monotonic() - self._beat >= HEARTBEAT_SECONDS:
+            self._beat = time.monotonic()
+            self._store.evaluations.heartbeat(list(self._running))

@@ -1,0 +1,161 @@
+"""What evaluations say of an architecture: its test score over seeds, and how it differs from a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from nas.evaluation.statistics import by_episode, half_width_over_episodes, half_width_over_seeds
+from nas.storage.schema import Architecture, Evaluation, EvaluationState
+from nas.storage.store import Store
+
+Identity = tuple[str, str, str]
+"""What no two targets share: space, canonical key, and settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An architecture under settings, over the training seeds that completed.
+
+    Attributes:
+        space, tasks, task, learner: as of a search; `task` is the label.
+        normalization: how batch norm found its statistics.
+        search, trial: what proposed the architecture, if a search did.
+        seeds: how many training seeds the numbers are over.
+        test_score: mean over seeds of the mean over test episodes; higher is better.
+        ci95_seeds: half width of its interval over seeds (Student's t); None for a single seed.
+        ci95_episodes: half width of its interval over episodes, each episode's score the mean over seeds.
+        test_episodes: how many episodes each seed was scored on.
+        validation_score: mean over seeds, of the weights that were kept.
+        parameters, macs: the backbone's cost.
+        seconds, train_episodes, best_episodes: means over seeds: the worker's time, training episodes when
+            training stopped, and those behind the weights that were kept.
+        architecture, key: text and canonical key.
+        protocol: hash of what scores depend on besides network and seed: equal means comparable.
+        settings: the same with the settings of the space.
+    """
+
+    space: str
+    tasks: str
+    task: str
+    learner: str
+    normalization: str
+    search: str | None
+    trial: int | None
+    seeds: int
+    test_score: float
+    ci95_seeds: float | None
+    ci95_episodes: float
+    test_episodes: int
+    validation_score: float
+    parameters: int
+    macs: int
+    seconds: float
+    train_episodes: float
+    best_episodes: float
+    architecture: str
+    key: str
+    protocol: str
+    settings: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A test score less the baseline's, over the training seeds that both completed.
+
+    Attributes:
+        value: the mean.
+        ci95_episodes: half width of its interval over episodes, paired: each episode's difference is the
+            mean over seeds.
+        by_seed: the mean difference of each seed.
+        ci95_seeds: half width of the interval over those; None for a single seed.
+    """
+
+    value: float
+    ci95_episodes: float
+    by_seed: tuple[float, ...]
+    ci95_seeds: float | None
+
+
+def completed(rows: Sequence[Evaluation]) -> list[Evaluation]:
+    """Return the rows that have a result, by seed."""
+    return sorted((row for row in rows if row.state == EvaluationState.COMPLETED), key=lambda row: row.seed)
+
+
+def summarize(store: Store, rows: Sequence[Evaluation]) -> Result | None:
+    """Return the result of the evaluations of one architecture under one settings; None if none completed."""
+    done = completed(rows)
+    if not done:
+        return None
+    first = done[0]
+    with store.read() as session:
+        key = session.get_one(Architecture, first.architecture_id).key
+    runs = [store.evaluations.scores(row.id) for row in done]
+    means = [fmean(run) for run in runs]
+    return Result(
+        space=first.space,
+        tasks=first.tasks,
+        task=first.task_label,
+        learner=first.learner,
+        normalization=first.normalization or "",
+        search=first.origin_search,
+        trial=first.origin_trial,
+        seeds=len(done),
+        test_score=fmean(means),
+        ci95_seeds=half_width_over_seeds(means),
+        ci95_episodes=half_width_over_episodes(by_episode(runs)),
+        test_episodes=len(runs[0]),
+        validation_score=fmean(row.validation_score or 0.0 for row in done),
+        parameters=first.parameters or 0,
+        macs=first.macs or 0,
+        seconds=fmean(row.seconds or 0.0 for row in done),
+        train_episodes=fmean(row.train_episodes or 0 for row in done),
+        best_episodes=fmean(row.best_episodes or 0 for row in done),
+        architecture=first.architecture,
+        key=key,
+        protocol=first.protocol,
+        settings=first.settings,
+    )
+
+
+def compare(store: Store, rows: Sequence[Evaluation], baseline: Sequence[Evaluation]) -> Difference | None:
+    """Return how an architecture differs from a baseline; None if no seed completed for both.
+
+    Both were scored on the same list of test episodes, so that the differences are paired.
+    """
+    others = {row.seed: row for row in completed(baseline)}
+    pairs = [
+        (store.evaluations.scores(row.id), store.evaluations.scores(others[row.seed].id))
+        for row in completed(rows)
+        if row.seed in others
+    ]
+    if not pairs:
+        return None
+    differences = [[a - b for a, b in zip(mine, theirs, strict=True)] for mine, theirs in pairs]
+    by_seed = tuple(fmean(run) for run in differences)
+    return Difference(
+        fmean(by_seed),
+        half_width_over_episodes(by_episode(differences)),
+        by_seed,
+        half_width_over_seeds(by_seed),
+    )
+
+
+def compared(
+    store: Store, evaluated: Mapping[Identity, Sequence[Evaluation]], baselines: Mapping[Identity, Identity]
+) -> list[tuple[Result, Difference | None]]:
+    """Return the result of each target that has one, with its difference from its baseline.
+
+    Args:
+        store: where the scores are.
+        evaluated: the rows of each target and of each baseline.
+        baselines: what a target is compared with.
+    """
+    found = []
+    for identity, rows in evaluated.items():
+        result, baseline = summarize(store, rows), baselines.get(identity, identity)
+        if result is not None:
+            difference = compare(store, rows, evaluated[baseline]) if baseline != identity else None
+            found.append((result, difference))
+    return found

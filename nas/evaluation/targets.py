@@ -1,0 +1,196 @@
+"""What to evaluate: trials of searches, architectures of spaces, the best of a search."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from nas import config as search_config
+from nas import plugins
+from nas.errors import ConfigError, NotFound
+from nas.evaluation.config import EvaluationConfig, validate
+from nas.evaluation.references import FORMS, SpaceReference, TrialReference, parse
+from nas.leaderboard import Query, leaderboard
+from nas.learners.base import Learner
+from nas.storage.evaluations import Origin
+from nas.storage.schema import Search
+from nas.storage.store import Store
+from nas.tasks.base import SPLITS, TaskSource
+
+Values = dict[str, Any]
+"""A configuration before it is checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An architecture under settings: what one row of results is about.
+
+    Attributes:
+        config: space, tasks, learner, budget and precision.
+        space: the name that the space gives itself.
+        architecture: text of the space.
+        key: canonical key.
+        task_label: the task in a few words.
+        classes: hash of the classes of each split.
+        origin: the trial that proposed the architecture, if one did.
+    """
+
+    config: EvaluationConfig
+    space: str
+    architecture: str
+    key: str
+    task_label: str
+    classes: Mapping[str, str]
+    origin: Origin | None
+
+    @property
+    def settings(self) -> str:
+        """Hash of all that a result depends on but the architecture and the seed."""
+        return self.config.digest(self.classes)
+
+    @property
+    def protocol(self) -> str:
+        """Hash of what makes scores comparable: all but the space."""
+        return self.config.digest(self.classes, without="space")
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What no two targets share: the network, and the settings."""
+        return self.space, self.key, self.settings
+
+    def file_name(self, seed: int) -> str:
+        """Return the stem of its files: the same wherever the same is evaluated."""
+        network = hashlib.sha256(f"{self.space}:{self.key}".encode()).hexdigest()[:12]
+        return f"{self.settings}-{network}-seed{seed}"
+
+
+class Targets:
+    """Turns references into targets; reads each task source once.
+
+    Args:
+        store: where searches are.
+        change: changes a configuration before it is checked: what the user set, and the budget.
+    """
+
+    def __init__(self, store: Store, change: Callable[[Values], None] = lambda values: None) -> None:
+        self._store, self._change = store, change
+        self._sources: list[tuple[Values, TaskSource]] = []
+
+    def choose(
+        self, texts: Sequence[str], *, top: int | None = None, search: str | None = None
+    ) -> list[Target]:
+        """Return what is asked for, each target once.
+
+        Args:
+            texts: references, as `nas.evaluation.references.parse` reads them.
+            top: how many of the best networks of `search` to add.
+            search: of `top`; it gives the architectures of spaces their tasks, learner and settings, too.
+
+        Raises:
+            NotFound: no such search or trial.
+            ConfigError: nothing is asked for, a text is no reference, or a setting is wrong or missing.
+        """
+        if top is not None and search is None:
+            raise ConfigError(
+                f"--top {top}: the best of which search? Add --search NAME; `nas ls` lists them."
+            )
+        if not texts and top is None:
+            raise ConfigError(f"Nothing to evaluate: give {FORMS}, or --top K --search NAME.")
+        found = []
+        for reference in map(parse, texts):
+            if isinstance(reference, TrialReference):
+                found.append(self.of_trial(reference))
+            else:
+                found.append(self.of_space(reference, search))
+        if top is not None and search is not None:
+            found += self.best(search, top)
+        return list({target.identity: target for target in found}.values())
+
+    def of_trial(self, reference: TrialReference) -> Target:
+        """Return the architecture of a trial, with the space, tasks, learner and precision of its search.
+
+        Raises:
+            NotFound: no such search or trial.
+            ConfigError: what the user set is wrong, or does not fit the search.
+        """
+        search = self._store.search(reference.search)
+        trial = self._store.trial(search.id, reference.number)
+        origin = Origin(search.id, search.name, trial.number)
+        return self._target(self._config(_settings(search)), trial.architecture, origin)
+
+    def best(self, search_name: str, count: int) -> list[Target]:
+        """Return the best distinct networks of a search by validation score, at most `count`.
+
+        Raises:
+            NotFound: no such search, or it has no completed trial.
+        """
+        search = self._store.search(search_name)
+        rows = leaderboard(self._store, Query(searches=(search.name,), limit=0))
+        first = {row.key: row for row in reversed(rows)}
+        chosen = sorted(first.values(), key=lambda row: row.rank)[:count]
+        if not chosen:
+            raise NotFound(
+                f"Search '{search.name}' has no completed trial; see `nas show {search.name}`, or go on with "
+                f"`nas resume {search.name}`."
+            )
+        return [self.of_trial(TrialReference(search.name, row.trial)) for row in chosen]
+
+    def of_space(self, reference: SpaceReference, like: str | None = None) -> Target:
+        """Return an architecture of a space, under the settings of search `like` if one is given.
+
+        Raises:
+            NotFound: no such search.
+            ConfigError: a setting is wrong or missing, or the space has no such architecture.
+        """
+        values = _settings(self._store.search(like)) if like is not None else {}
+        search_config.choose(values, "space", reference.space)
+        return self._target(self._config(values), reference.architecture, None)
+
+    def baseline(self, text: str, beside: Target) -> Target:
+        """Return an architecture of a space, or one with a name, under the protocol of another target.
+
+        In the same space it has the same settings, if these know the architecture; otherwise the defaults.
+
+        Raises:
+            ConfigError: the text is no such reference, or the space has no such architecture.
+        """
+        reference = parse(text)
+        if isinstance(reference, TrialReference):
+            raise ConfigError(f"--baseline {text}: give SPACE:ARCHITECTURE, or a name such as conv4.")
+        values = beside.config.model_dump(mode="json")
+        if reference.space == beside.config.space["name"]:
+            try:
+                return self._target(beside.config, reference.architecture, None)
+            except ConfigError:
+                pass
+        values["space"] = {"name": reference.space}
+        return self._target(validate(values), reference.architecture, None)
+
+    def _config(self, values: Values) -> EvaluationConfig:
+        self._change(values)
+        return validate(values)
+
+    def _target(self, config: EvaluationConfig, text: str, origin: Origin | None) -> Target:
+        space, tasks = config.make_space(), self._tasks(config)
+        learner: type[Learner] = plugins.load("learner", config.learner["name"])
+        learner.check(next(tasks.episodes("validation", 1)), next(tasks.episodes("train", 1)))
+        architecture = space.decode(text)
+        key = space.canonical(architecture)
+        classes = dict(tasks.fingerprint(split) for split in SPLITS)
+        return Target(config, space.name, space.encode(architecture), key, tasks.label, classes, origin)
+
+    def _tasks(self, config: EvaluationConfig) -> TaskSource:
+        for settings, source in self._sources:
+            if settings == config.tasks:
+                return source
+        self._sources.append((config.tasks, config.make_tasks()))
+        return self._sources[-1][1]
+
+
+def _settings(search: Search) -> Values:
+    """Return what an evaluation takes over from a search."""
+    sections: Values = {kind: search.config[kind] for kind in ("space", "tasks", "learner")}
+    return deepcopy(sections) | {"precision": search.config["resources"]["precision"]}

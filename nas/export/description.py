@@ -1,0 +1,78 @@
+"""What a trained learner is, in plain JSON: how to rebuild it, and what it scored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from nas.config import Model, section
+from nas.learners.base import Normalization
+from nas.precision import Precision
+from nas.space import TaskShape
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Scored(Model):
+    """What the learner scored on the fixed list of one split's episodes.
+
+    Attributes:
+        score: mean over episodes, higher is better: accuracy, or −MSE in regression.
+        ci95: half width of its 95 % interval over episodes.
+        episodes: how many there were.
+    """
+
+    score: float
+    ci95: float
+    episodes: Positive
+
+
+class Description(Model):
+    """How to rebuild a trained learner around its weights, and what it is worth.
+
+    Making one resolves the sections of the space and of the learner, so their plugins have to be installed.
+
+    Attributes:
+        space: the search space's name and settings.
+        architecture: its text in that space.
+        key: its canonical key.
+        input: shape of one example: (channels, height, width), or (features,).
+        outputs: classes of one task, or dimensions of the target in regression.
+        learner: the learner's name and settings.
+        normalization: where batch norm takes its statistics when a query is predicted.
+        precision: of the arithmetic that was asked for in training and scoring; the weights are float32.
+        tasks: the task source's name and settings.
+        task: the task in a few words.
+        seed: of the training.
+        train_episodes: training tasks behind these weights.
+        parameters, macs: of the backbone; multiply-accumulates for one example.
+        validation, test: scores on the two splits.
+        split, classes: the test split's full name, and a hash of its classes.
+        versions: of the packages that trained it.
+    """
+
+    space: Annotated[dict[str, Any], section("space")]
+    architecture: str
+    key: str
+    input: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    outputs: Positive
+    learner: Annotated[dict[str, Any], section("learner")]
+    normalization: Normalization
+    precision: Precision
+    tasks: dict[str, Any]
+    task: str
+    seed: int
+    train_episodes: int
+    parameters: int
+    macs: int
+    validation: Scored
+    test: Scored
+    split: str
+    classes: str
+    versions: dict[str, str]
+
+    @property
+    def shape(self) -> TaskShape:
+        """What the network fits."""
+        return TaskShape(self.input, self.outputs)

@@ -1,0 +1,82 @@
+"""Almost no inner loop: only the head adapts to a task."""
+
+from __future__ import annotations
+
+from typing import Annotated, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from nas.learners.base import Learner, Normalization, adam
+from nas.learners.folded import Weights, stacked
+from nas.learners.inner import Order, adapt, sgd
+from nas.learners.network import Network, embed, normalized, support_loss
+from nas.learners.schedule import Schedule, decay
+from nas.space import TaskShape
+from nas.tasks.base import Episode
+
+
+@final
+class Anil(Learner):
+    """ANIL (Raghu et al. 2020): MAML whose inner loop adapts the linear head alone.
+
+    φ is the weights of the backbone, which no task changes, and the initial ones of the head. A task's
+    examples pass through the backbone once, however many steps the head takes; so ANIL's steps cost next to
+    nothing. `inner_lr` is in units of the mean loss over the support.
+    """
+
+    name = "anil"
+    regression = True
+    sensitive = True
+    fixed_ways = True
+    rates = ("inner_lr", "lr")
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        shape: TaskShape,
+        *,
+        inner_lr: Annotated[float, Field(gt=0, description="step size on a task's mean support loss")] = 0.4,
+        inner_steps: Annotated[int, Field(ge=1, description="gradient steps on a task")] = 5,
+        test_steps: Annotated[
+            int | None, Field(ge=1, description="gradient steps in evaluation, if other than inner_steps")
+        ] = None,
+        order: Annotated[Order, Field(description="2, or 1 to leave out second derivatives")] = 2,
+        lr: Annotated[float, Field(gt=0, description="learning rate of Adam on φ")] = 1e-3,
+        schedule: Schedule = "constant",
+        meta_batch: Annotated[int, Field(ge=1, description="tasks per meta-step")] = 1,
+        normalization: Normalization = "transductive",
+    ) -> None:
+        super().__init__(backbone, shape)
+        self.network = Network(normalized(backbone, normalization), shape.outputs)
+        self.inner_lr = inner_lr
+        self.inner_steps = inner_steps
+        self.test_steps = test_steps or inner_steps
+        self.order: Order = order
+        self.lr = lr
+        self.decay = decay(schedule)
+        self.meta_batch = meta_batch
+        self.normalization = normalization
+
+    def forward(self, episode: Episode) -> Tensor:
+        """Adapt the head to each task's support, then predict its queries: `[T, Q, outputs]`."""
+        features = embed(self.network.backbone, episode, self.normalization, joint=False)
+        support, queries = (f.to(self.network.head.weight.dtype) for f in features)
+
+        def loss(head: Weights) -> Tensor:
+            return support_loss(_linear(support, head), episode)
+
+        initial = stacked(dict(self.network.head.named_parameters()), len(episode))
+        steps = self.inner_steps if self.training else self.test_steps
+        return _linear(queries, adapt(loss, initial, sgd(self.inner_lr), steps, order=self.order))
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return Adam."""
+        return adam(self, self.lr)
+
+
+def _linear(features: Tensor, head: Weights) -> Tensor:
+    """Apply each task's head: `[T, B, F]` to `[T, B, outputs]`, in its precision under autocast too."""
+    with torch.autocast(features.device.type, enabled=False):
+        return torch.baddbmm(head["bias"][:, None], features, head["weight"].mT)

@@ -1,0 +1,80 @@
+"""Meta-SGD: initial weights, and a learned step size for each of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from nas.learners.base import Learner, Normalization, adam
+from nas.learners.folded import Weights, run, stacked
+from nas.learners.inner import Order, adapt, sgd
+from nas.learners.network import Network, normalized, predict, support_loss
+from nas.learners.schedule import Schedule, decay
+from nas.space import TaskShape
+from nas.tasks.base import Episode
+
+
+@final
+class MetaSgd(Learner):
+    """Meta-SGD (Li et al. 2017): φ is the initial weights and a rate per weight, all learned.
+
+    A rate may become negative: it learns the direction of the step too. The rates begin at `inner_lr`, in
+    units of the mean loss over the support, where the paper draws them between 0.005 and 0.1.
+    """
+
+    name = "meta_sgd"
+    regression = True
+    sensitive = True
+    fixed_ways = True
+    rates = ("inner_lr", "lr")
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        shape: TaskShape,
+        *,
+        inner_lr: Annotated[
+            float, Field(gt=0, description="initial step size on a task's mean support loss")
+        ] = 0.4,
+        inner_steps: Annotated[int, Field(ge=1, description="gradient steps on a task")] = 1,
+        test_steps: Annotated[
+            int | None, Field(ge=1, description="gradient steps in evaluation, if other than inner_steps")
+        ] = None,
+        order: Annotated[Order, Field(description="2, or 1 to leave out second derivatives")] = 2,
+        lr: Annotated[float, Field(gt=0, description="learning rate of Adam on φ")] = 1e-3,
+        schedule: Schedule = "constant",
+        meta_batch: Annotated[int, Field(ge=1, description="tasks per meta-step")] = 1,
+        normalization: Normalization = "transductive",
+    ) -> None:
+        super().__init__(backbone, shape)
+        self.network = Network(normalized(backbone, normalization), shape.outputs)
+        self.inner_rates = nn.ParameterList(
+            torch.full_like(weight, inner_lr) for weight in self.network.trainable.values()
+        )
+        self.inner_steps = inner_steps
+        self.test_steps = test_steps or inner_steps
+        self.order: Order = order
+        self.lr = lr
+        self.decay = decay(schedule)
+        self.meta_batch = meta_batch
+        self.passes = inner_steps if order == 2 else 1
+        self.normalization = normalization
+
+    def forward(self, episode: Episode) -> Tensor:
+        """Adapt to each task's support, then predict its queries: `[T, Q, outputs]`."""
+
+        def loss(weights: Weights) -> Tensor:
+            return support_loss(run(self.network, episode.support_x, weights), episode)
+
+        weights = self.network.trainable
+        update = sgd(dict(zip(weights, self.inner_rates, strict=True)))
+        steps = self.inner_steps if self.training else self.test_steps
+        adapted = adapt(loss, stacked(weights, len(episode)), update, steps, order=self.order)
+        return predict(self.network, episode, self.normalization, adapted)
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return Adam."""
+        return adam(self, self.lr)

@@ -1,0 +1,103 @@
+"""Pretraining on all tasks at once, then fine-tuning: what meta-learning must beat."""
+
+from __future__ import annotations
+
+from typing import Annotated, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from nas.errors import ConfigError
+from nas.learners.base import Learner, Normalization, adam, task_loss
+from nas.learners.folded import Weights, run, stacked
+from nas.learners.inner import adapt, sgd
+from nas.learners.network import Network, features_of, normalized, predict, support_loss
+from nas.learners.schedule import Schedule, decay
+from nas.space import TaskShape
+from nas.tasks.base import Episode
+
+
+@final
+class Pretrain(Learner):
+    """Multi-task training, then fine-tuning on each task (the baseline of Finn et al. 2017, section 5.1).
+
+    Training knows no tasks: the network learns every example of support and queries alike. In regression it
+    is then fine-tuned as it is. In classification it learns to tell all `train_classes` of the training
+    split apart, and a task gets a new head, from zero, beside the pretrained backbone. Every weight is
+    fine-tuned, by gradient descent on the mean loss over the support.
+    """
+
+    name = "pretrain"
+    regression = True
+    sensitive = True
+    rates = ("lr", "inner_lr")
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        shape: TaskShape,
+        *,
+        inner_lr: Annotated[
+            float, Field(gt=0, description="step size of fine-tuning on a task's mean support loss")
+        ] = 0.01,
+        test_steps: Annotated[int, Field(ge=1, description="steps of fine-tuning")] = 10,
+        train_classes: Annotated[
+            int | None, Field(ge=1, description="classes of the training split; needed to classify")
+        ] = None,
+        lr: Annotated[float, Field(gt=0, description="learning rate of Adam")] = 1e-3,
+        schedule: Schedule = "constant",
+        meta_batch: Annotated[int, Field(ge=1, description="tasks per training step")] = 1,
+        normalization: Normalization = "transductive",
+    ) -> None:
+        super().__init__(backbone, shape)
+        self.network = Network(normalized(backbone, normalization), shape.outputs)
+        self.classifier = nn.Linear(features_of(backbone), train_classes) if train_classes else None
+        if train_classes:
+            nn.init.zeros_(self.network.head.weight)
+            nn.init.zeros_(self.network.head.bias)
+        self.inner_lr = inner_lr
+        self.test_steps = test_steps
+        self.lr = lr
+        self.decay = decay(schedule)
+        self.meta_batch = meta_batch
+        self.normalization = normalization
+
+    def forward(self, episode: Episode) -> Tensor:
+        """Fine-tune on each task's support, then predict its queries: `[T, Q, outputs]`.
+
+        First-order: differentiable in φ, the gradients of fine-tuning taken for constants.
+        """
+
+        def loss(weights: Weights) -> Tensor:
+            return support_loss(run(self.network, episode.support_x, weights), episode)
+
+        initial = stacked(self.network.trainable, len(episode))
+        tuned = adapt(loss, initial, sgd(self.inner_lr), self.test_steps, order=1)
+        return predict(self.network, episode, self.normalization, tuned)
+
+    def meta_loss(self, episode: Episode) -> Tensor:
+        """Return the mean loss of the network, not fine-tuned, on support and queries alike.
+
+        Raises:
+            ConfigError: `train_classes` is missing, or fewer than there are; or set, in regression.
+        """
+        x = torch.cat([episode.support_x, episode.query_x], 1)
+        y = torch.cat([episode.support_y, episode.query_y], 1)
+        if episode.regression:
+            if self.classifier is not None:
+                raise ConfigError("learner.train_classes: these tasks are regression. Leave it out.")
+            return task_loss(run(self.network, x), y)
+        classes = torch.from_numpy(episode.classes).to(y.device)
+        if self.classifier is None or int(classes.max()) >= self.classifier.out_features:
+            given = self.classifier.out_features if self.classifier else None
+            raise ConfigError(
+                f"learner.train_classes: {given} where the training split has a class number "
+                f"{int(classes.max())}. Give as many classes as `nas tasks NAME` prints for the split."
+            )
+        features = run(self.network.backbone, x).to(self.classifier.weight.dtype)
+        return task_loss(self.classifier(features), classes.gather(1, y))
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return Adam."""
+        return adam(self, self.lr)

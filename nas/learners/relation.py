@@ -1,0 +1,80 @@
+"""Relation networks: a learned module tells how much a query belongs to a class."""
+
+from __future__ import annotations
+
+from typing import Annotated, final
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from nas.learners.base import Learner, Normalization, adam
+from nas.learners.network import by_class, embed, features_of, normalized
+from nas.learners.schedule import Schedule, decay
+from nas.space import TaskShape
+from nas.tasks.base import Episode
+
+
+@final
+class Relation(Learner):
+    """Relation networks (Sung et al. 2018): φ is the backbone and a module that scores a class and a query.
+
+    As in the paper a class is the sum of its examples' features, the score is a sigmoid, and the loss its
+    mean squared error against 1 for the query's class and 0 for the others. The paper's module convolves
+    the two feature maps, concatenated, and so compares them place by place. A backbone here ends in a
+    vector; the module is a perceptron of two hidden layers over the class, the query and, because it learns
+    to compare far sooner when told how, |class mean − query|. Classifies only.
+
+    Raises:
+        Infeasible: the backbone has no features.
+    """
+
+    name = "relation"
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        shape: TaskShape,
+        *,
+        hidden: Annotated[int, Field(ge=1, description="width of the relation module's hidden layers")] = 128,
+        lr: Annotated[float, Field(gt=0, description="learning rate of Adam")] = 1e-3,
+        schedule: Schedule = "constant",
+        meta_batch: Annotated[int, Field(ge=1, description="tasks per meta-step")] = 1,
+        normalization: Normalization = "transductive",
+    ) -> None:
+        super().__init__(backbone, shape)
+        features = features_of(backbone)
+        self.backbone = normalized(backbone, normalization)
+        self.relation = nn.Sequential(
+            *(nn.Linear(3 * features, hidden), nn.ReLU()),
+            *(nn.Linear(hidden, hidden), nn.ReLU()),
+            nn.Linear(hidden, 1),
+        )
+        self.lr = lr
+        self.decay = decay(schedule)
+        self.meta_batch = meta_batch
+        self.normalization = normalization
+
+    def forward(self, episode: Episode) -> Tensor:
+        """Return logits `[T, Q, ways]`: their sigmoids are the relation scores.
+
+        Raises:
+            ConfigError: the task is regression.
+        """
+        self.check(episode)
+        support, queries = embed(self.backbone, episode, self.normalization, joint=True)
+        sums, queries = by_class(support, episode).sum(2)[:, None], queries[:, :, None]
+        difference = (sums / episode.shots - queries).abs()
+        pairs = torch.cat([sums.expand_as(difference), queries.expand_as(difference), difference], -1)
+        with torch.autocast(pairs.device.type, enabled=False):
+            return self.relation(pairs).squeeze(-1)  # type: ignore[no-any-return]
+
+    def meta_loss(self, episode: Episode) -> Tensor:
+        """Return the mean squared error of the scores against the one-hot labels, over tasks and queries."""
+        scores = self(episode).sigmoid()
+        return F.mse_loss(scores, F.one_hot(episode.query_y, episode.ways).to(scores.dtype))
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return Adam."""
+        return adam(self, self.lr)

@@ -1,0 +1,349 @@
+"""Evaluations at a full budget: who runs one, and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Dialect, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from nas.errors import NotFound, StorageError
+from nas.storage import lease
+from nas.storage.columns import now
+from nas.storage.database import Database
+from nas.storage.schema import (
+    Architecture,
+    Artifact,
+    Evaluation,
+    EvaluationMeasurement,
+    EvaluationScore,
+    EvaluationState,
+    Search,
+    Trial,
+)
+from nas.storage.statements import storable, upserts
+
+if TYPE_CHECKING:
+    from nas.controller import Measurement, Score
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The trial that proposed an architecture."""
+
+    search_id: int
+    search: str
+    trial: int
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that an evaluation left behind."""
+
+    kind: str
+    uri: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What training and scoring found.
+
+    Attributes:
+        validation: of the weights that were kept.
+        test: of the same weights.
+        scores: of the test episodes, in the order of the fixed list.
+        parameters, macs: the backbone's cost.
+        seconds: worker time, over every run of it.
+        best_episodes: training episodes behind the weights that were kept.
+        train_episodes: training episodes when training stopped.
+        weights: the file that holds them.
+    """
+
+    validation: Score
+    test: Score
+    scores: tuple[float, ...]
+    parameters: int
+    macs: int
+    seconds: float
+    best_episodes: int
+    train_episodes: int
+    weights: File
+
+
+class Evaluations:
+    """The evaluations of a database: at most one for an architecture, settings and seed.
+
+    Rows come back detached. Every method raises StorageError where the database fails.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._upsert_architecture, _ = upserts(database.dialect)
+        self._insert, self._upsert_measurement = _statements(database.dialect)
+
+    def claim(
+        self,
+        *,
+        architecture: str,
+        key: str,
+        space: str,
+        settings: str,
+        protocol: str,
+        seed: int,
+        config: dict[str, Any],
+        task_label: str,
+        environment: dict[str, Any],
+        origin: Origin | None = None,
+    ) -> Evaluation:
+        """Find or record an evaluation, and make this process its driver unless it is done or being run.
+
+        The row that comes back tells which: `completed`, or `running` and `lease.mine`, or `running` by
+        another process. What failed or was interrupted runs again.
+
+        Args:
+            architecture: the encoding asked for.
+            key: its canonical key.
+            space: the name that the space of both gives itself.
+            settings: hash of all that the result depends on but the architecture and the seed.
+            protocol: the same without the space's settings.
+            seed: of the training, in [0, 2⁶³).
+            config: what the hashes are made of, resolved; its sections name space, tasks and learner.
+            task_label: the task in a few words.
+            environment: versions of what runs it, and the classes of each split.
+            origin: the trial that proposed the architecture; kept where none was known before.
+        """
+        time = now()
+        host, pid = lease.holder()
+        with self._database.edit() as session:
+            architecture_id = session.scalar(
+                self._upsert_architecture, {"space": space, "key": key, "text": architecture}
+            )
+            row = {
+                "architecture_id": architecture_id,
+                "architecture": architecture,
+                "settings": settings,
+                "protocol": protocol,
+                "seed": seed,
+                "config": config,
+                "space": config["space"]["name"],
+                "tasks": config["tasks"]["name"],
+                "task_label": task_label,
+                "learner": config["learner"]["name"],
+                "state": EvaluationState.INTERRUPTED.value,
+                "environment": environment,
+                "created_at": time,
+                "started_at": time,
+            }
+            session.execute(self._insert, row)
+            found = session.scalars(
+                select(Evaluation)
+                .where(
+                    Evaluation.architecture_id == architecture_id,
+                    Evaluation.settings == settings,
+                    Evaluation.seed == seed,
+                )
+                .with_for_update()
+            ).one()
+            if origin is not None and found.origin_search_id is None:
+                found.origin_search, found.origin_trial = origin.search, origin.trial
+                # Between reading the trial and now the search may have been deleted.
+                found.origin_search_id = session.scalar(
+                    select(Search.id).where(Search.id == origin.search_id)
+                )
+            if found.state != EvaluationState.COMPLETED and (lease.mine(found) or not lease.driven(found)):
+                found.state = EvaluationState.RUNNING.value
+                found.host, found.pid = host, pid
+                found.started_at = found.heartbeat_at = time
+                found.finished_at = found.error = None
+                found.environment = environment
+        return found
+
+    def heartbeat(self, ids: Collection[int]) -> None:
+        """Tell that the driver of these evaluations lives.
+
+        Raises:
+            StorageError: another process took one of them over.
+        """
+        host, pid = lease.holder()
+        mine = update(Evaluation).where(
+            Evaluation.id.in_(ids), Evaluation.host == host, Evaluation.pid == pid
+        )
+        with self._database.write() as connection:
+            if connection.execute(mine.values(heartbeat_at=now())).rowcount != len(ids):
+                raise _taken()
+
+    def measure(self, evaluation_id: int, measurements: Sequence[Measurement]) -> None:
+        """Record numbers seen along the way; one measured again replaces the one before."""
+        rows = [
+            {"evaluation_id": evaluation_id, "metric": m.metric, "step": m.step, "value": m.value}
+            for m in measurements
+        ]
+        if rows:
+            with self._database.write() as connection:
+                connection.execute(self._upsert_measurement, rows)
+
+    def complete(self, evaluation_id: int, trained: Trained) -> None:
+        """Close an evaluation with its scores and its weights.
+
+        Raises:
+            StorageError: this process does not drive it any more.
+        """
+        test, weights = trained.test, trained.weights
+        changes = {
+            "validation_score": trained.validation.value,
+            "validation_ci95": trained.validation.ci95,
+            "test_score": test.value,
+            "test_ci95": test.ci95,
+            "test_episodes": test.episodes,
+            "split": test.split,
+            "classes": test.classes,
+            "normalization": test.normalization,
+            "parameters": trained.parameters,
+            "macs": trained.macs,
+            "seconds": trained.seconds,
+            "best_episodes": trained.best_episodes,
+            "train_episodes": trained.train_episodes,
+        }
+        scores = [
+            {"evaluation_id": evaluation_id, "episode": episode, "score": score}
+            for episode, score in enumerate(trained.scores)
+        ]
+        file = {
+            "evaluation_id": evaluation_id,
+            "kind": weights.kind,
+            "uri": weights.uri,
+            "sha256": weights.sha256,
+            "bytes": weights.bytes,
+            "created_at": now(),
+        }
+        with self._database.write() as connection:
+            _close(connection, evaluation_id, EvaluationState.COMPLETED, changes)
+            connection.execute(insert(EvaluationScore), scores)
+            connection.execute(insert(Artifact), file)
+
+    def fail(self, evaluation_id: int, state: EvaluationState, error: str) -> None:
+        """Close an evaluation as `failed` or `infeasible`, with the reason.
+
+        Raises:
+            StorageError: this process does not drive it any more.
+        """
+        with self._database.write() as connection:
+            _close(connection, evaluation_id, state, {"error": storable(error)})
+
+    def interrupt(self, ids: Collection[int]) -> None:
+        """Leave evaluations that this process drives, to be continued."""
+        host, pid = lease.holder()
+        running = update(Evaluation).where(
+            Evaluation.id.in_(ids),
+            Evaluation.state == EvaluationState.RUNNING.value,
+            Evaluation.host == host,
+            Evaluation.pid == pid,
+        )
+        with self._database.write() as connection:
+            connection.execute(running.values(state=EvaluationState.INTERRUPTED.value, finished_at=now()))
+
+    def get(self, evaluation_id: int) -> Evaluation:
+        """Return one evaluation.
+
+        Raises:
+            NotFound: there is none with this id.
+        """
+        with self._database.read() as session:
+            found = session.get(Evaluation, evaluation_id)
+        if found is None:
+            raise NotFound(f"No evaluation has the id {evaluation_id}; see `nas leaderboard --stage test`.")
+        return found
+
+    def of_network(self, space: str, key: str) -> list[Evaluation]:
+        """Return the evaluations of a network, whatever the settings and the state, oldest first."""
+        with self._database.read() as session:
+            return list(
+                session.scalars(
+                    select(Evaluation)
+                    .join(Architecture, Architecture.id == Evaluation.architecture_id)
+                    .where(Architecture.space == space, Architecture.key == key)
+                    .order_by(Evaluation.id)
+                )
+            )
+
+    def of_trial(self, trial_id: int) -> list[Evaluation]:
+        """Return the evaluations of the network that a trial tried, oldest first."""
+        with self._database.read() as session:
+            return list(
+                session.scalars(
+                    select(Evaluation)
+                    .join(Trial, Trial.architecture_id == Evaluation.architecture_id)
+                    .where(Trial.id == trial_id)
+                    .order_by(Evaluation.id)
+                )
+            )
+
+    def scores(self, evaluation_id: int) -> list[float]:
+        """Return the scores on the test episodes, in the order of the fixed list."""
+        with self._database.read() as session:
+            return list(
+                session.scalars(
+                    select(EvaluationScore.score)
+                    .where(EvaluationScore.evaluation_id == evaluation_id)
+                    .order_by(EvaluationScore.episode)
+                )
+            )
+
+    def measurements(self, evaluation_id: int) -> list[tuple[str, int, float | None]]:
+        """Return the learning curve as (metric, training episodes, value): by metric, then by episodes."""
+        columns = EvaluationMeasurement.metric, EvaluationMeasurement.step, EvaluationMeasurement.value
+        with self._database.read() as session:
+            rows = session.execute(
+                select(*columns)
+                .where(EvaluationMeasurement.evaluation_id == evaluation_id)
+                .order_by(EvaluationMeasurement.metric, EvaluationMeasurement.step)
+            )
+            return [(metric, step, value) for metric, step, value in rows]
+
+    def artifacts(self, evaluation_id: int) -> list[Artifact]:
+        """Return the files of an evaluation, oldest first; its weights are of kind `weights`."""
+        with self._database.read() as session:
+            return list(
+                session.scalars(
+                    select(Artifact).where(Artifact.evaluation_id == evaluation_id).order_by(Artifact.id)
+                )
+            )
+
+
+def _close(
+    connection: Connection, evaluation_id: int, state: EvaluationState, changes: dict[str, Any]
+) -> None:
+    host, pid = lease.holder()
+    mine = update(Evaluation).where(
+        Evaluation.id == evaluation_id,
+        Evaluation.state == EvaluationState.RUNNING.value,
+        Evaluation.host == host,
+        Evaluation.pid == pid,
+    )
+    if connection.execute(mine.values(state=state.value, finished_at=now(), **changes)).rowcount != 1:
+        raise _taken()
+
+
+def _taken() -> StorageError:
+    host, pid = lease.holder()
+    return StorageError(
+        f"This process (pid {pid} on host {host}) no longer drives the evaluation: another took it over. Ask "
+        "again with the same `nas evaluate` when that one is done."
+    )
+
+
+def _statements(dialect: Dialect) -> tuple[Any, Any]:
+    """Return the statement that records an evaluation unless it is there, and that of a measurement."""
+    into = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
+    measurement = into(EvaluationMeasurement)
+    keys = (EvaluationMeasurement.evaluation_id, EvaluationMeasurement.metric, EvaluationMeasurement.step)
+    return (
+        into(Evaluation).on_conflict_do_nothing(
+            index_elements=[Evaluation.architecture_id, Evaluation.settings, Evaluation.seed]
+        ),
+        measurement.on_conflict_do_update(index_elements=keys, set_={"value": measurement.excluded.value}),
+    )

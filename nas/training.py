@@ -1,0 +1,143 @@
+"""The meta-training loop: one step after another, and a state from which it continues bit for bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from nas.errors import Diverged
+from nas.learners.base import Learner
+from nas.precision import Arithmetic, Precision, choose
+from nas.space import Architecture, SearchSpace, TaskShape
+from nas.tasks.base import TaskSource
+
+State = dict[str, Any]
+"""Plain containers, numbers and tensors: `torch.load` reads it with `weights_only=True`."""
+
+
+class Training:
+    """One learner's meta-training on tasks of the training classes.
+
+    Before each meta-step the learning rates are the optimizer's initial ones times `learner.decay(done /
+    episodes)`. Weights, and whatever else the learner draws, come from torch's global generator, which
+    `start` seeds; tasks come from a generator of their own.
+
+    Attributes:
+        learner: what learns, in training mode.
+        arithmetic: where and in which precision.
+        done: training episodes so far.
+
+    Args:
+        learner: placed by `arithmetic.prepare`.
+        tasks: samples the episodes.
+        episodes: the budget.
+        seed: of the training episodes.
+        arithmetic: where and in which precision.
+    """
+
+    def __init__(
+        self, learner: Learner, tasks: TaskSource, episodes: int, seed: int, arithmetic: Arithmetic
+    ) -> None:
+        self.learner, self.arithmetic = learner.train(), arithmetic
+        self.done = 0
+        self._tasks, self._budget = tasks, episodes
+        self._optimizer = learner.optimizer()
+        self._rates = [group["lr"] for group in self._optimizer.param_groups]
+        self._rng = np.random.default_rng(seed)
+
+    def until(self, mark: int) -> Iterator[float]:
+        """Take meta-steps until `mark` training episodes are done, or the budget; yield each one's loss.
+
+        A meta-step takes `learner.meta_batch` episodes, or what is left of the budget, and may pass the mark.
+
+        Raises:
+            Diverged: a loss is NaN or infinite.
+        """
+        while self.done < min(mark, self._budget):
+            yield self._step()
+
+    def _step(self) -> float:
+        tasks = min(self.learner.meta_batch, self._budget - self.done)
+        episode = self.arithmetic.place(self._tasks.sample("train", tasks, self._rng))
+        decay = self.learner.decay(self.done / self._budget)
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * decay
+        self._optimizer.zero_grad(set_to_none=True)
+        with self.arithmetic.autocast():
+            loss = self.learner.meta_backward(episode)
+        self._optimizer.step()
+        self.done += tasks
+        if not math.isfinite(loss):
+            remedy = " or ".join(f"`learner.{setting}`" for setting in self.learner.rates)
+            raise Diverged(
+                f"The training loss is {loss} after {self.done} training episodes. Lower {remedy}."
+            )
+        return loss
+
+    def state(self) -> State:
+        """Return all that the next steps depend on; what it holds is not changed by them."""
+        device = self.arithmetic.device
+        return {
+            "done": self.done,
+            "learner": _copied(self.learner.state_dict()),
+            "optimizer": _copied(self._optimizer.state_dict()),
+            "episodes": self._rng.bit_generator.state,
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        }
+
+    def restore(self, state: State) -> None:
+        """Continue from a state of a training of the same learner on the same tasks."""
+        self.learner.load_state_dict(state["learner"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._rng.bit_generator.state = state["episodes"]
+        torch.set_rng_state(state["torch"])
+        if state["cuda"] is not None and self.arithmetic.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"], self.arithmetic.device)
+        self.done = state["done"]
+
+
+def start(
+    space: SearchSpace,
+    architecture: Architecture,
+    tasks: TaskSource,
+    learner: Callable[[nn.Module, TaskShape], Learner],
+    precision: Precision,
+    episodes: int,
+    seed: int,
+) -> Training:
+    """Begin a training from scratch; sets torch's global seed.
+
+    Args:
+        space: builds the backbone.
+        architecture: the backbone's.
+        tasks: samples the episodes.
+        learner: from a backbone and a shape to a learner.
+        precision: of the arithmetic.
+        episodes: the budget.
+        seed: of the weights and of the training episodes.
+
+    Raises:
+        Infeasible: the architecture has no network for these tasks.
+    """
+    torch.manual_seed(seed)
+    shape = tasks.shape
+    made = learner(space.build(architecture, shape), shape)
+    arithmetic = choose(precision, images=len(shape.input) == 3, sensitive=made.sensitive)
+    return Training(arithmetic.prepare(made), tasks, episodes, seed, arithmetic)
+
+
+def _copied(state: Any) -> Any:
+    """Return nested containers with every tensor copied to the CPU."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_copied(value) for value in state)
+    return state

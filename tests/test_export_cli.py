@@ -1,0 +1,247 @@
+"""`nas export` after real evaluations."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import nas
+from nas.cli.main import app
+from nas.config import maker
+from nas.errors import NasError
+from nas.precision import choose
+from nas.scoring import episode_scores
+from nas.storage.store import Store
+
+SMALL = ["--workers=1", "--validate-every=20", "--validation-episodes=20"]
+SINUSOID = ["evaluate", "mlp:20-0-0-tanh", "--tasks=sinusoid", "--learner=maml", *SMALL]
+TEXT = "3x3/2:4"
+GLYPHS = [
+    *("evaluate", f"chain:{TEXT}", "--tasks=glyphs", "--learner=prototypical", "--seeds=1", *SMALL),
+    *("--set=space.layers=1", "--set=space.channels=[4]", "--set=tasks.queries=2", "--train-episodes=20"),
+]
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    """Run the app here; an error of ours becomes its exit code and message, as `main` prints it."""
+    result = CliRunner().invoke(app, arguments)
+    if isinstance(result.exception, NasError):
+        return result.exception.exit_code, result.stdout, f"error: {result.exception}"
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `nas.db`: a network with three seeds, one under two budgets, one in another space."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    db = f"--db=sqlite:///{folder / 'nas.db'}"
+    for command in (
+        [*SINUSOID, "--seeds=3", "--train-episodes=40"],
+        [*SINUSOID, "--seeds=1", "--train-episodes=20", "--set=learner.order=1"],
+        GLYPHS,
+    ):
+        assert run(*command, db)[0] == 0
+    return folder
+
+
+@pytest.fixture
+def here(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder to work in; its files are no longer where they were written."""
+    folder = tmp_path / "moved"
+    shutil.copytree(evaluated, folder)
+    with sqlite3.connect(folder / "nas.db") as connection:
+        connection.execute("UPDATE artifacts SET uri = replace(uri, ?, ?)", (str(evaluated), "/nowhere"))
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("NAS_DB", "sqlite:///nas.db")
+    return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def rows(query: str) -> list[tuple[object, ...]]:
+    with sqlite3.connect("nas.db") as connection:
+        return connection.execute(query).fetchall()
+
+
+def settings(train_episodes: int) -> str:
+    [[found]] = rows(
+        "SELECT DISTINCT settings FROM evaluations WHERE learner = 'maml' AND "
+        f"json_extract(config, '$.budget.train_episodes') = {train_episodes}"
+    )
+    return str(found)
+
+
+@pytest.mark.usefixtures("here", "one_thread")
+@pytest.mark.parametrize(
+    ("target", "suffix"),
+    [("mlp:20-0-0-tanh", ".pt"), ("mlp:20-0-0-tanh", ".json"), (f"chain:{TEXT}", ".pt")],
+)
+def test_a_loaded_learner_scores_as_the_evaluation_did(target: str, suffix: str) -> None:
+    narrow = [f"--settings={settings(40)}"] if target.startswith("mlp") else []
+    code, _, err = run("export", target, "-o", f"model{suffix}", *narrow)
+    assert (code, "nas.load(" in err) == (0, True)
+    loaded = nas.load(f"model{suffix}")
+    description = loaded.description
+    with Store("sqlite:///nas.db", create=False) as store:
+        of_network = store.evaluations.of_network(description.space["name"], description.key)
+        [row] = [row for row in of_network if row.test_score == description.test.score]
+        wanted = store.evaluations.scores(row.id)
+    images = len(description.input) == 3
+    arithmetic = choose(description.precision, images=images, sensitive=loaded.learner.sensitive)
+    learner = arithmetic.prepare(loaded.learner)
+    tasks = maker("tasks", description.tasks)()
+    assert episode_scores(learner, tasks, "test", 100, arithmetic) == wanted[:100]
+    assert row.normalization == description.normalization
+    assert (row.validation_score, row.test_ci95) == (description.validation.score, description.test.ci95)
+
+
+@pytest.mark.usefixtures("here")
+def test_the_seed_is_the_best_on_validation_never_on_test() -> None:
+    hashed = settings(40)
+    with sqlite3.connect("nas.db") as connection:
+        for seed, validation, test in ((0, -2.0, -1.0), (1, -1.0, -3.0), (2, -3.0, -2.0)):
+            connection.execute(
+                "UPDATE evaluations SET validation_score = ?, test_score = ? WHERE seed = ? AND settings = ?",
+                (validation, test, seed, hashed),
+            )
+    for chosen, option in ((1, []), (0, ["--seed=0"]), (2, ["--seed=2"])):
+        code, out, _ = run(
+            *("export", "mlp:20-0-0-tanh", "-o", "m.pt", "--force", "-f", "json"),
+            *(f"--settings={hashed[:6]}", *option),
+        )
+        assert code == 0
+        assert json.loads(out)[0]["seed"] == chosen
+    code, _, err = run("export", "mlp:20-0-0-tanh", "-o", "n.pt", f"--settings={hashed}", "--seed=9")
+    assert (code, "there are 0, 1, 2" in err) == (3, True)
+
+
+@pytest.mark.usefixtures("here")
+def test_several_settings_are_listed_with_what_differs() -> None:
+    code, _, err = run("export", "mlp:20-0-0-tanh", "-o", "m.pt")
+    assert code == 2
+    for train_episodes, order in ((40, 2), (20, 1)):
+        line = next(line for line in err.splitlines() if settings(train_episodes)[:8] in line)
+        assert line.endswith(f"learner.order={order} budget.train_episodes={train_episodes}")
+    assert not Path("m.pt").exists()
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("option", ["--tasks=glyphs", "--learner=prototypical", "--settings=ffff"])
+def test_options_that_leave_nothing(option: str) -> None:
+    code, _, err = run("export", "mlp:20-0-0-tanh", "-o", "m.pt", option)
+    assert (code, "sinusoid 10-shot, maml" in err) == (3, True)
+
+
+@pytest.mark.usefixtures("here")
+def test_an_architecture_means_what_its_space_made_of_it() -> None:
+    """The text is of a one-layer `chain`; by default that space has four."""
+    assert run("export", f"chain:{TEXT}", "-o", "m.pt", "--learner=prototypical", "--tasks=glyphs")[0] == 0
+    assert nas.load("m.pt").description.space["layers"] == 1
+
+
+@pytest.mark.usefixtures("here")
+def test_isomorphic_texts_share_weights() -> None:
+    code, out, _ = run("export", "mlp:0-20-0-tanh", "-o", "m.pt", f"--settings={settings(40)}", "-f", "json")
+    assert (code, json.loads(out)[0]["architecture"]) == (0, "20-0-0-tanh")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_trial_exports_what_was_evaluated_of_it() -> None:
+    search = ["--space=mlp", "--tasks=sinusoid", "--learner=maml", "--executor=inline", "--trials=1"]
+    fixed = ["--controller=fixed", '--set=controller.architectures=["20-0-0-tanh"]', "--name=s"]
+    short = ["--set=budget.train_episodes=2", "--set=budget.validation_episodes=2"]
+    assert run("run", *search, *fixed, *short)[0] == 0
+    assert run("export", "s/0", "-o", "m.pt", f"--settings={settings(40)}")[0] == 0
+    code, _, err = run("export", "s/1", "-o", "n.pt")
+    assert (code, "nas show s" in err) == (3, True)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_trial_without_weights() -> None:
+    search = ["--space=mlp", "--tasks=sinusoid", "--learner=maml", "--executor=inline", "--trials=1"]
+    fixed = ["--controller=fixed", '--set=controller.architectures=["maml"]', "--name=s"]
+    short = ["--set=budget.train_episodes=2", "--set=budget.validation_episodes=2"]
+    assert run("run", *search, *fixed, *short)[0] == 0
+    code, _, err = run("export", "s/0", "-o", "m.pt")
+    assert code == 3
+    assert err == "error: 's/0' was never evaluated, so it has no weights. Train it: nas evaluate s/0"
+
+
+@pytest.mark.usefixtures("here")
+def test_an_evaluation_that_failed() -> None:
+    with sqlite3.connect("nas.db") as connection:
+        connection.execute("UPDATE evaluations SET state = 'failed' WHERE space = 'chain'")
+    code, _, err = run("export", f"chain:{TEXT}", "-o", "m.pt")
+    assert (code, "seed 0 is failed" in err, "nas evaluate" in err) == (3, True, True)
+
+
+def test_weights_that_changed_or_went(here: Path) -> None:
+    of_chain = "SELECT uri FROM artifacts JOIN evaluations ON evaluations.id = evaluation_id"
+    [[uri]] = rows(f"{of_chain} WHERE space = 'chain'")
+    file = here / "nas-artifacts" / "weights" / Path(str(uri)).name
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + b"x")
+    code, _, err = run("export", f"chain:{TEXT}", "-o", "m.pt")
+    assert (code, "sha256" in err, "nas evaluate" in err) == (3, True, True)
+    file.unlink()
+    code, _, err = run("export", f"chain:{TEXT}", "-o", "m.pt")
+    assert (code, "gone" in err, f"nas evaluate chain:{TEXT} --seeds 2" in err) == (3, True, True)
+    elsewhere = here / "elsewhere" / "weights"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / file.name).write_bytes(whole)
+    assert run("export", f"chain:{TEXT}", "-o", "m.pt", "--artifacts=elsewhere")[0] == 0
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("target", "code", "message"),
+    [
+        ("mlp:20-20", 2, "no architecture of space 'mlp'"),
+        ("mlp:80-0-0-tanh", 3, "nas evaluate mlp:80-0-0-tanh"),
+        ("gone:1", 2, "Unknown space 'gone'"),
+        ("nobody", 2, "no target"),
+        ("nosearch/1", 3, "nas ls"),
+    ],
+)
+def test_targets_without_a_model(target: str, code: int, message: str) -> None:
+    found, _, err = run("export", target, "-o", "m.pt")
+    assert (found, message in err) == (code, True)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_file_that_cannot_be_written_is_refused_first() -> None:
+    Path("m.pt").write_text("precious")
+    assert run("export", "nobody", "-o", "m.pt")[2].endswith("--force.")
+    assert "allowed: .pt, .json, .onnx" in run("export", "nobody", "-o", "m.zip")[2]
+    assert Path("m.pt").read_text() == "precious"
+
+
+@pytest.mark.usefixtures("here")
+def test_an_onnx_file() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    code, _, err = run("export", f"chain:{TEXT}", "-o", "m.onnx")
+    assert (code, "onnxruntime" in err) == (0, True)
+    [images] = onnxruntime.InferenceSession("m.onnx").get_inputs()
+    assert images.shape == ["batch", 1, 28, 28]
+
+
+@pytest.mark.parametrize("form", ["table", "ndjson", "csv", "markdown"])
+@pytest.mark.usefixtures("here")
+def test_every_format(form: str) -> None:
+    code, out, _ = run("export", f"chain:{TEXT}", "-o", "m.json", "-f", form)
+    assert (code, TEXT in out) == (0, True)
