@@ -55,9 +55,9 @@ def choose(precision: Precision, *, images: bool, sensitive: bool) -> Arithmetic
         sensitive: whether the learner's gradients suffer from rounding (see `Learner.sensitive`).
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    fast = images and not sensitive
+    low = images and not sensitive
     if precision == "auto":
-        dtype = torch.bfloat16 if fast and _has_bfloat16(device) else torch.float32
+        dtype = torch.bfloat16 if low and _has_bfloat16(device) else torch.float32
     else:
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     return Arithmetic(device, dtype, channels_last=images)

@@ -17,12 +17,10 @@ def test_auto_takes_bfloat16_for_images_where_the_hardware_has_it(
     images = choose("auto", images=True, sensitive=False)
     assert images.dtype == (torch.bfloat16 if able else torch.float32)
     assert images.channels_last
-    for arithmetic in (
-        choose("auto", images=False, sensitive=False),
-        choose("auto", images=True, sensitive=True),
-    ):
-        assert arithmetic.dtype == torch.float32
-        assert not arithmetic.channels_last
+    sensitive = choose("auto", images=True, sensitive=True)
+    assert (sensitive.dtype, sensitive.channels_last) == (torch.float32, True)
+    vectors = choose("auto", images=False, sensitive=False)
+    assert (vectors.dtype, vectors.channels_last) == (torch.float32, False)
 
 
 def test_a_precision_that_is_named_is_taken() -> None:
