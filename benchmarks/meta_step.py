@@ -66,19 +66,15 @@ def learner_of(shape: str) -> Maml:
     return Maml(backbone, task, inner_lr=INNER_LR, inner_steps=steps, meta_batch=tasks)
 
 
-def loss_of(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(predictions, labels)
-
-
 def loop(network: nn.Module, episode: Episode, steps: int) -> None:
     for task in episode:
         weights = dict(network.named_parameters())
         for _ in range(steps):
-            loss = loss_of(functional_call(network, weights, task.support_x[0]), task.support_y[0])
+            loss = F.cross_entropy(functional_call(network, weights, task.support_x[0]), task.support_y[0])
             gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
             pairs = zip(weights.items(), gradients, strict=True)
             weights = {name: weight - INNER_LR * gradient for (name, weight), gradient in pairs}
-        loss = loss_of(functional_call(network, weights, task.query_x[0]), task.query_y[0])
+        loss = F.cross_entropy(functional_call(network, weights, task.query_x[0]), task.query_y[0])
         (loss / len(episode)).backward()
 
 
@@ -89,8 +85,8 @@ def with_higher(network: nn.Module, episode: Episode, steps: int) -> None:
     for task in episode:
         with higher.innerloop_ctx(network, inner, copy_initial_weights=False) as (adapted, optimizer):
             for _ in range(steps):
-                optimizer.step(loss_of(adapted(task.support_x[0]), task.support_y[0]))
-            (loss_of(adapted(task.query_x[0]), task.query_y[0]) / len(episode)).backward()
+                optimizer.step(F.cross_entropy(adapted(task.support_x[0]), task.support_y[0]))
+            (F.cross_entropy(adapted(task.query_x[0]), task.query_y[0]) / len(episode)).backward()
 
 
 def with_torchopt(network: nn.Module, episode: Episode, steps: int) -> None:
@@ -100,8 +96,8 @@ def with_torchopt(network: nn.Module, episode: Episode, steps: int) -> None:
     initial = [torchopt.extract_state_dict(part, by="reference") for part in (network, optimizer)]
     for task in episode:
         for _ in range(steps):
-            optimizer.step(loss_of(network(task.support_x[0]), task.support_y[0]))
-        (loss_of(network(task.query_x[0]), task.query_y[0]) / len(episode)).backward()
+            optimizer.step(F.cross_entropy(network(task.support_x[0]), task.support_y[0]))
+        (F.cross_entropy(network(task.query_x[0]), task.query_y[0]) / len(episode)).backward()
         for part, state in zip((network, optimizer), initial, strict=True):
             torchopt.recover_state_dict(part, state)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 
 import nas
-from nas.tasks.base import TaskSource
+from nas.tasks.base import Split, TaskSource
 
 
 def training_seed(seed: int, key: str, attempt: int) -> int:
@@ -21,9 +22,9 @@ def training_seed(seed: int, key: str, attempt: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def classes(tasks: TaskSource) -> dict[str, str]:
-    """Return what a search's tasks are drawn from: a hash of the classes of each split it uses."""
-    return dict(tasks.fingerprint(split) for split in ("train", "validation"))
+def classes(tasks: TaskSource, splits: Sequence[Split] = ("train", "validation")) -> dict[str, str]:
+    """Return what tasks are drawn from: a hash of the classes of each split, by default those of a search."""
+    return dict(tasks.fingerprint(split) for split in splits)
 
 
 def environment() -> dict[str, str]:

@@ -18,13 +18,11 @@ from nas.evaluator import Job
 from nas.executors.base import Executor
 from nas.provenance import classes, environment, training_seed
 from nas.space import SearchSpace
-from nas.storage.lease import mine
+from nas.storage.lease import HEARTBEAT_SECONDS, mine
 from nas.storage.schema import Search as SearchRow
 from nas.storage.schema import Trial as TrialRow
 from nas.storage.store import Store
 from nas.tasks.base import TaskSource
-
-HEARTBEAT_SECONDS = 2.0
 
 
 class Observer(Protocol):

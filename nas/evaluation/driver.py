@@ -18,8 +18,6 @@ from nas.storage.evaluations import Trained
 from nas.storage.schema import Evaluation, EvaluationState
 from nas.storage.store import Store
 
-HEARTBEAT_SECONDS = 2.0
-
 
 class Observer(Protocol):
     """Who watches: the progress display."""
@@ -130,6 +128,6 @@ class Driver:
         Raises:
             StorageError: another process drives one of the evaluations now.
         """
-        if self._running and time.monotonic() - self._beat >= HEARTBEAT_SECONDS:
+        if self._running and time.monotonic() - self._beat >= lease.HEARTBEAT_SECONDS:
             self._beat = time.monotonic()
             self._store.evaluations.heartbeat(list(self._running))

@@ -15,6 +15,7 @@ from nas.evaluation.config import EvaluationConfig, validate
 from nas.evaluation.references import FORMS, SpaceReference, TrialReference, parse
 from nas.leaderboard import Query, leaderboard
 from nas.learners.base import Learner
+from nas.provenance import classes
 from nas.storage.evaluations import Origin
 from nas.storage.schema import Search
 from nas.storage.store import Store
@@ -179,8 +180,8 @@ class Targets:
         learner.check(next(tasks.episodes("validation", 1)), next(tasks.episodes("train", 1)))
         architecture = space.decode(text)
         key = space.canonical(architecture)
-        classes = dict(tasks.fingerprint(split) for split in SPLITS)
-        return Target(config, space.name, space.encode(architecture), key, tasks.label, classes, origin)
+        hashes = classes(tasks, SPLITS)
+        return Target(config, space.name, space.encode(architecture), key, tasks.label, hashes, origin)
 
     def _tasks(self, config: EvaluationConfig) -> TaskSource:
         for settings, source in self._sources:

@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, Normalization, adam
+from nas.learners.base import Learner, MetaBatch, Normalization, adam
 from nas.learners.folded import Weights, stacked
-from nas.learners.inner import Order, adapt, sgd
+from nas.learners.inner import InnerRate, InnerSteps, Order, TestSteps, adapt, sgd
 from nas.learners.network import Network, embed, normalized, support_loss
 from nas.learners.schedule import Schedule, decay
 from nas.space import TaskShape
@@ -37,15 +37,13 @@ class Anil(Learner):
         backbone: nn.Module,
         shape: TaskShape,
         *,
-        inner_lr: Annotated[float, Field(gt=0, description="step size on a task's mean support loss")] = 0.4,
-        inner_steps: Annotated[int, Field(ge=1, description="gradient steps on a task")] = 5,
-        test_steps: Annotated[
-            int | None, Field(ge=1, description="gradient steps in evaluation, if other than inner_steps")
-        ] = None,
-        order: Annotated[Order, Field(description="2, or 1 to leave out second derivatives")] = 2,
+        inner_lr: InnerRate = 0.4,
+        inner_steps: InnerSteps = 5,
+        test_steps: TestSteps = None,
+        order: Order = 2,
         lr: Annotated[float, Field(gt=0, description="learning rate of Adam on φ")] = 1e-3,
         schedule: Schedule = "constant",
-        meta_batch: Annotated[int, Field(ge=1, description="tasks per meta-step")] = 1,
+        meta_batch: MetaBatch = 1,
         normalization: Normalization = "transductive",
     ) -> None:
         super().__init__(backbone, shape)

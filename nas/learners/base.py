@@ -26,6 +26,8 @@ Normalization = Annotated[
 the support set alone, or from running means kept in training."""
 
 
+MetaBatch = Annotated[int, Field(ge=1, description="tasks per meta-step")]
+
 class Learner(nn.Module, ABC):
     """F_φ(support, queries) → predictions, differentiable in φ.
 

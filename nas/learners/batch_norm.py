@@ -30,7 +30,7 @@ def normalize(
     if reference is None:
         return _Normalize.apply(x, weight, bias, eps, tasks)  # type: ignore[no-untyped-call,no-any-return]
     rows = _rows(x, tasks)
-    seen = rows[:, : reference * rows.shape[1] * tasks // len(x)]
+    seen = _leading(rows, x, reference)
     mean = seen.mean(1, keepdim=True)
     variance = ((seen - mean) ** 2).mean(1, keepdim=True)
     scale = weight[:, None] * (variance + eps).rsqrt()
@@ -44,8 +44,9 @@ def scale_and_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 def statistics(x: Tensor, tasks: int, reference: int | None = None) -> tuple[Tensor, Tensor]:
     """Return mean and unbiased variance `[C]` of `[T·B, C, …]`, averaged over tasks; see `normalize`."""
-    rows = _rows(x, tasks)
-    seen = rows if reference is None else rows[:, : reference * rows.shape[1] * tasks // len(x)]
+    seen = _rows(x, tasks)
+    if reference is not None:
+        seen = _leading(seen, x, reference)
     seen = seen.to(torch.promote_types(seen.dtype, torch.float32))
     return seen.mean((0, 1)), seen.var(1).mean(0)
 
@@ -53,6 +54,11 @@ def statistics(x: Tensor, tasks: int, reference: int | None = None) -> tuple[Ten
 def _rows(x: Tensor, tasks: int) -> Tensor:
     """Return `[T·B, C, …]` as `[T, R, C]`: a view, where channels come last in memory."""
     return x.movedim(1, -1).reshape(tasks, -1, x.shape[1])
+
+
+def _leading(rows: Tensor, x: Tensor, count: int) -> Tensor:
+    """Return the rows `[T, R, C]` that the first `count` of each task's B in x make."""
+    return rows[:, : count * rows.shape[0] * rows.shape[1] // len(x)]
 
 
 def _shaped(rows: Tensor, x: Tensor) -> Tensor:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from nas.learners.folded import Weights
 
-Order: TypeAlias = Literal[1, 2]
-"""2, or 1 to leave second derivatives out of the meta-gradient."""
+Order: TypeAlias = Annotated[Literal[1, 2], Field(description="2, or 1 to leave out second derivatives")]
+"""Of the derivatives in the meta-gradient."""
+
+InnerRate = Annotated[float, Field(gt=0, description="step size on a task's mean support loss")]
+InnerSteps = Annotated[int, Field(ge=1, description="gradient steps on a task")]
+TestSteps = Annotated[
+    int | None, Field(ge=1, description="gradient steps in evaluation, if other than inner_steps")
+]
 
 UpdateRule: TypeAlias = Callable[[Weights, Weights], Weights]
 """From weights and their gradients to new weights; changes neither. One with a state serves one loop."""

@@ -8,10 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, Normalization, adam
-from nas.learners.folded import Weights, run, stacked
-from nas.learners.inner import Order, adapt, sgd
-from nas.learners.network import Network, normalized, predict, support_loss
+from nas.learners.base import Learner, MetaBatch, Normalization, adam
+from nas.learners.inner import InnerRate, InnerSteps, Order, TestSteps, sgd
+from nas.learners.network import Network, fit, normalized, predict
 from nas.learners.schedule import Schedule, decay
 from nas.space import TaskShape
 from nas.tasks.base import Episode
@@ -40,15 +39,13 @@ class Maml(Learner):
         backbone: nn.Module,
         shape: TaskShape,
         *,
-        inner_lr: Annotated[float, Field(gt=0, description="step size on a task's mean support loss")] = 0.4,
-        inner_steps: Annotated[int, Field(ge=1, description="gradient steps on a task")] = 1,
-        test_steps: Annotated[
-            int | None, Field(ge=1, description="gradient steps in evaluation, if other than inner_steps")
-        ] = None,
-        order: Annotated[Order, Field(description="2, or 1 to leave out second derivatives")] = 2,
+        inner_lr: InnerRate = 0.4,
+        inner_steps: InnerSteps = 1,
+        test_steps: TestSteps = None,
+        order: Order = 2,
         lr: Annotated[float, Field(gt=0, description="learning rate of Adam on the initial weights")] = 1e-3,
         schedule: Schedule = "constant",
-        meta_batch: Annotated[int, Field(ge=1, description="tasks per meta-step")] = 1,
+        meta_batch: MetaBatch = 1,
         normalization: Normalization = "transductive",
     ) -> None:
         super().__init__(backbone, shape)
@@ -65,13 +62,8 @@ class Maml(Learner):
 
     def forward(self, episode: Episode) -> Tensor:
         """Adapt to each task's support, then predict its queries: `[T, Q, outputs]`."""
-
-        def loss(weights: Weights) -> Tensor:
-            return support_loss(run(self.network, episode.support_x, weights), episode)
-
-        initial = stacked(self.network.trainable, len(episode))
         steps = self.inner_steps if self.training else self.test_steps
-        adapted = adapt(loss, initial, sgd(self.inner_lr), steps, order=self.order)
+        adapted = fit(self.network, episode, sgd(self.inner_lr), steps, order=self.order)
         return predict(self.network, episode, self.normalization, adapted)
 
     def optimizer(self) -> torch.optim.Optimizer:

@@ -8,7 +8,8 @@ from torch.func import replace_all_batch_norm_modules_
 
 from nas.errors import Infeasible
 from nas.learners.base import Normalization, task_loss
-from nas.learners.folded import Weights, run
+from nas.learners.folded import Weights, run, stacked
+from nas.learners.inner import Order, UpdateRule, adapt
 from nas.tasks.base import Episode
 
 
@@ -100,6 +101,15 @@ def predict(module: nn.Module, episode: Episode, normalization: Normalization, w
     if normalization == "support":
         return embed(module, episode, normalization, weights, joint=True)[1]
     return run(module, episode.query_x, weights)
+
+
+def fit(network: Network, episode: Episode, update: UpdateRule, steps: int, *, order: Order) -> Weights:
+    """Adapt every weight of a network that is not frozen to each task's support; see `adapt`."""
+
+    def loss(weights: Weights) -> Tensor:
+        return support_loss(run(network, episode.support_x, weights), episode)
+
+    return adapt(loss, stacked(network.trainable, len(episode)), update, steps, order=order)
 
 
 def support_loss(predictions: Tensor, episode: Episode) -> Tensor:

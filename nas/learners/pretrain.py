@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from nas.errors import ConfigError
 from nas.learners.base import Learner, Normalization, adam, task_loss
-from nas.learners.folded import Weights, run, stacked
-from nas.learners.inner import adapt, sgd
-from nas.learners.network import Network, features_of, normalized, predict, support_loss
+from nas.learners.folded import run
+from nas.learners.inner import sgd
+from nas.learners.network import Network, features_of, fit, normalized, predict
 from nas.learners.schedule import Schedule, decay
 from nas.space import TaskShape
 from nas.tasks.base import Episode
@@ -68,12 +68,7 @@ class Pretrain(Learner):
 
         First-order: differentiable in φ, the gradients of fine-tuning taken for constants.
         """
-
-        def loss(weights: Weights) -> Tensor:
-            return support_loss(run(self.network, episode.support_x, weights), episode)
-
-        initial = stacked(self.network.trainable, len(episode))
-        tuned = adapt(loss, initial, sgd(self.inner_lr), self.test_steps, order=1)
+        tuned = fit(self.network, episode, sgd(self.inner_lr), self.test_steps, order=1)
         return predict(self.network, episode, self.normalization, tuned)
 
     def meta_loss(self, episode: Episode) -> Tensor:

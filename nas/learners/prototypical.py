@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, Normalization, adam
+from nas.learners.base import Learner, MetaBatch, Normalization, adam
 from nas.learners.network import by_class, embed, features_of, normalized
 from nas.learners.schedule import Schedule, decay
 from nas.space import TaskShape
@@ -34,7 +34,7 @@ class Prototypical(Learner):
         *,
         lr: Annotated[float, Field(gt=0, description="learning rate of Adam")] = 2e-3,
         schedule: Schedule = "constant",
-        meta_batch: Annotated[int, Field(ge=1, description="tasks per meta-step")] = 1,
+        meta_batch: MetaBatch = 1,
         normalization: Normalization = "transductive",
     ) -> None:
         super().__init__(backbone, shape)

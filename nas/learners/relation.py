@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, Normalization, adam
+from nas.learners.base import Learner, MetaBatch, Normalization, adam
 from nas.learners.network import by_class, embed, features_of, normalized
 from nas.learners.schedule import Schedule, decay
 from nas.space import TaskShape
@@ -40,7 +40,7 @@ class Relation(Learner):
         hidden: Annotated[int, Field(ge=1, description="width of the relation module's hidden layers")] = 128,
         lr: Annotated[float, Field(gt=0, description="learning rate of Adam")] = 1e-3,
         schedule: Schedule = "constant",
-        meta_batch: Annotated[int, Field(ge=1, description="tasks per meta-step")] = 1,
+        meta_batch: MetaBatch = 1,
         normalization: Normalization = "transductive",
     ) -> None:
         super().__init__(backbone, shape)

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, Normalization, query_loss, task_loss
+from nas.learners.base import Learner, MetaBatch, Normalization, query_loss, task_loss
 from nas.learners.folded import Weights, run, stacked
 from nas.learners.inner import Adam, adapt
 from nas.learners.network import Network, normalized, predict
@@ -46,7 +46,7 @@ class Reptile(Learner):
         test_batch: Annotated[int, Field(ge=1, description="examples of a minibatch in evaluation")] = 5,
         lr: Annotated[float, Field(gt=0, description="share ε of the way to the adapted weights")] = 1.0,
         schedule: Schedule = "linear",
-        meta_batch: Annotated[int, Field(ge=1, description="tasks per meta-step")] = 5,
+        meta_batch: MetaBatch = 5,
         normalization: Normalization = "transductive",
     ) -> None:
         super().__init__(backbone, shape)

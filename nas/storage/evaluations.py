@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Dialect, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Dialect, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from nas.errors import NotFound, StorageError
@@ -168,10 +168,7 @@ class Evaluations:
         Raises:
             StorageError: another process took one of them over.
         """
-        host, pid = lease.holder()
-        mine = update(Evaluation).where(
-            Evaluation.id.in_(ids), Evaluation.host == host, Evaluation.pid == pid
-        )
+        mine = update(Evaluation).where(Evaluation.id.in_(ids), *_driven_here())
         with self._database.write() as connection:
             if connection.execute(mine.values(heartbeat_at=now())).rowcount != len(ids):
                 raise _taken()
@@ -236,12 +233,8 @@ class Evaluations:
 
     def interrupt(self, ids: Collection[int]) -> None:
         """Leave evaluations that this process drives, to be continued."""
-        host, pid = lease.holder()
         running = update(Evaluation).where(
-            Evaluation.id.in_(ids),
-            Evaluation.state == EvaluationState.RUNNING.value,
-            Evaluation.host == host,
-            Evaluation.pid == pid,
+            Evaluation.id.in_(ids), Evaluation.state == EvaluationState.RUNNING.value, *_driven_here()
         )
         with self._database.write() as connection:
             connection.execute(running.values(state=EvaluationState.INTERRUPTED.value, finished_at=now()))
@@ -317,15 +310,16 @@ class Evaluations:
 def _close(
     connection: Connection, evaluation_id: int, state: EvaluationState, changes: dict[str, Any]
 ) -> None:
-    host, pid = lease.holder()
     mine = update(Evaluation).where(
-        Evaluation.id == evaluation_id,
-        Evaluation.state == EvaluationState.RUNNING.value,
-        Evaluation.host == host,
-        Evaluation.pid == pid,
+        Evaluation.id == evaluation_id, Evaluation.state == EvaluationState.RUNNING.value, *_driven_here()
     )
     if connection.execute(mine.values(state=state.value, finished_at=now(), **changes)).rowcount != 1:
         raise _taken()
+
+
+def _driven_here() -> tuple[ColumnElement[bool], ...]:
+    host, pid = lease.holder()
+    return Evaluation.host == host, Evaluation.pid == pid
 
 
 def _taken() -> StorageError:

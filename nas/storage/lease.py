@@ -11,6 +11,9 @@ from nas.errors import ConfigError
 from nas.storage.columns import now
 from nas.storage.schema import Evaluation, Search, SearchState
 
+HEARTBEAT_SECONDS = 2.0
+"""How often a driver shows that it lives."""
+
 SILENCE = timedelta(seconds=60)
 """How old the heartbeat of a driver on another host may grow before the driver counts as dead."""
 
