@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
@@ -12,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas.errors import ConfigError
+from nas.learners import threads
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
@@ -27,6 +29,7 @@ the support set alone, or from running means kept in training."""
 
 
 MetaBatch = Annotated[int, Field(ge=1, description="tasks per meta-step")]
+
 
 class Learner(nn.Module, ABC):
     """F_φ(support, queries) → predictions, differentiable in φ.
@@ -103,17 +106,21 @@ class Learner(nn.Module, ABC):
     def meta_backward(self, episode: Episode) -> float:
         """Add the meta-gradient of the mean loss over tasks to `.grad`; return that loss.
 
-        Goes by few tasks at a time, which bounds the memory of their graphs. A learner whose update is no
-        gradient (Reptile) replaces this.
+        Goes by few tasks at a time, which bounds the memory of their graphs, each of torch's threads by its
+        own. A learner whose update is no gradient (Reptile) replaces this.
         """
         size = self.passes * episode.support_x[0].numel() + episode.query_x[0].numel()
-        total = 0.0
-        for tasks in episode.chunks(max(1, round(HELD / size))):
-            loss = self.meta_loss(tasks) * (len(tasks) / len(episode))
+        workers = threads.usable(self)
+        rounds = math.ceil(len(episode) / (workers * max(1, round(HELD / workers / size))))
+        parts = list(episode.chunks(math.ceil(len(episode) / (workers * rounds))))
+
+        def step(learner: Learner, tasks: Episode) -> float:
+            loss = learner.meta_loss(tasks) * (len(tasks) / len(episode))
             if loss.requires_grad:  # not so where the architecture's output is constant
                 loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-        return total
+            return float(loss.detach())
+
+        return threads.backward(self, parts, step, workers)
 
 
 def adam(learner: Learner, lr: float) -> torch.optim.Optimizer:
