@@ -9,9 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from nas import plugins
 from nas.asha import AshaState
-from nas.config import SearchConfig
+from nas.config import SearchConfig, maker
 from nas.controller import Controller, Evaluate, Measurement, Outcome, Reject, Reuse, Score, State
 from nas.errors import ConfigError, NasError, TooManyFailures
 from nas.evaluator import Job
@@ -23,6 +22,7 @@ from nas.storage.schema import Search as SearchRow
 from nas.storage.schema import Trial as TrialRow
 from nas.storage.store import Store
 from nas.tasks.base import TaskSource
+from nas.training import rehearse
 
 
 class Observer(Protocol):
@@ -308,9 +308,7 @@ def create(store: Store, config: SearchConfig, tasks: TaskSource, source: str | 
     Raises:
         ConfigError: the name is taken, the controller refuses its settings, or the learner the tasks.
     """
-    plugins.load("learner", config.learner["name"]).check(
-        next(tasks.episodes("validation", 1)), next(tasks.episodes("train", 1))
-    )
+    rehearse(tasks, maker("learner", config.learner))
     config.make_controller(config.make_space(), tasks)
     return store.create_search(
         name=config.name,

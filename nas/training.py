@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nas.errors import Diverged
 from nas.learners.base import Learner
@@ -130,6 +130,35 @@ def start(
     made = learner(space.build(architecture, shape), shape)
     arithmetic = choose(precision, images=len(shape.input) == 3, sensitive=made.sensitive)
     return Training(arithmetic.prepare(made), tasks, episodes, seed, arithmetic)
+
+
+def rehearse(tasks: TaskSource, learner: Callable[[nn.Module, TaskShape], Learner]) -> None:
+    """Take one meta-gradient with a network of a single linear layer.
+
+    What is wrong whatever the architecture shows here, before any is trained.
+
+    Raises:
+        ConfigError: the learner cannot learn these tasks, or not with its settings.
+    """
+    shape, training = tasks.shape, next(tasks.episodes("train", 1))
+    with torch.random.fork_rng(devices=[]):
+        made = learner(_Linear(shape), shape)
+        made.check(next(tasks.episodes("validation", 1)), training)
+        made.train().meta_backward(training)
+
+
+class _Linear(nn.Module):
+    """Linear features of the flattened example."""
+
+    out_features = 8
+
+    def __init__(self, shape: TaskShape) -> None:
+        super().__init__()
+        self.layer = nn.Linear(math.prod(shape.input), self.out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x.flatten(1))
+        return out
 
 
 def _copied(state: Any) -> Any:

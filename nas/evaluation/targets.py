@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas import config as search_config
-from nas import plugins
 from nas.errors import ConfigError, NotFound
 from nas.evaluation.config import EvaluationConfig, validate
 from nas.evaluation.references import FORMS, SpaceReference, TrialReference, parse
 from nas.leaderboard import Query, leaderboard
-from nas.learners.base import Learner
 from nas.provenance import classes
 from nas.storage.evaluations import Origin
 from nas.storage.schema import Search
 from nas.storage.store import Store
 from nas.tasks.base import SPLITS, TaskSource
+from nas.training import rehearse
 
 Values = dict[str, Any]
 """A configuration before it is checked."""
@@ -176,8 +175,7 @@ class Targets:
 
     def _target(self, config: EvaluationConfig, text: str, origin: Origin | None) -> Target:
         space, tasks = config.make_space(), self._tasks(config)
-        learner: type[Learner] = plugins.load("learner", config.learner["name"])
-        learner.check(next(tasks.episodes("validation", 1)), next(tasks.episodes("train", 1)))
+        rehearse(tasks, config.make_learner)
         architecture = space.decode(text)
         key = space.canonical(architecture)
         hashes = classes(tasks, SPLITS)
