@@ -1,11 +1,12 @@
 """One meta-step of second-order MAML, against `higher` and `torchopt`, and against a plain loop.
 
     pip install higher torchopt
-    python benchmarks/meta_step.py --threads 2 -o docs/results/meta_step_2.json
+    python benchmarks/meta_step.py -o docs/results/meta_step
 
 The same Conv-4 and the same tasks, in the shapes of Omniglot; every method in a process of its own, the
 methods taking turns, so that what else the machine does hits all alike. A figure is the fastest of all
-steps. Memory is the peak of the process. Gradients are compared with the loop's in float64.
+steps. Memory is the peak of the process. Gradients are compared with the loop's in float64. Writes FILE.json
+and FILE.md.
 """
 
 from __future__ import annotations
@@ -168,32 +169,69 @@ def measure(shape: str, threads: int, rounds: int) -> dict[str, dict[str, float]
     return found
 
 
+def report(results: dict[str, Any], command: str) -> str:
+    lines = [
+        "# One meta-step of second-order MAML",
+        "",
+        f"`{command}`",
+        "",
+        "Conv-4, float32, the methods taking turns in processes of their own; milliseconds are the fastest",
+        "step. A ratio is the other's time over ours. The error is the gradient's, against the loop's in",
+        "float64. Memory is ours over the loop's, at the peak of the process.",
+    ]
+    for threads, shapes in results["threads"].items():
+        lines += [
+            "",
+            f"## {threads} thread{'s' if threads != '1' else ''}",
+            "",
+            "| | ours | ours, bfloat16 | loop | higher | torchopt | error, ours | error, higher | memory |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        for shape, found in shapes.items():
+            ours, low = found["ours"], found["ours bfloat16"]
+            others = " | ".join(
+                f"{found[other]['ms']:.0f} ms ({found[other]['ratio']:.2f} ×)"
+                for other in ("loop", "higher", "torchopt")
+            )
+            lines.append(
+                f"| {shape} | {ours['ms']:.0f} ms | {low['ms']:.0f} ms (error {low['error']:.0e}) "
+                f"| {others} | {ours['error']:.0e} | {found['higher']['error']:.0e} | "
+                f"{ours['peak_mb'] / found['loop']['peak_mb']:.2f} |"
+            )
+    return "\n".join([*lines, ""])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--shape", choices=SHAPES, help=argparse.SUPPRESS)
     parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     if arguments.method:
-        serve(arguments.method, arguments.shape, arguments.threads)
+        serve(arguments.method, arguments.shape, arguments.threads[0])
         return
-    results: dict[str, Any] = {"threads": arguments.threads, "environment": environment(), "shapes": {}}
-    for shape in SHAPES:
-        found = results["shapes"][shape] = measure(shape, arguments.threads, arguments.rounds)
-        print(shape)
-        for method, figures in found.items():
-            ratio = f"{figures['ratio']:5.2f} x ours" if "ratio" in figures else ""
-            print(
-                f"  {method:14} {figures['ms']:7.0f} ms {ratio:13} peak {figures['peak_mb']:5.0f} MB "
-                f"(+{figures['growth_mb']:.0f})  error {figures['error']:.1e}",
-                flush=True,
-            )
+    results: dict[str, Any] = {"environment": environment(), "threads": {}}
+    for threads in arguments.threads:
+        shapes = results["threads"][str(threads)] = {}
+        for shape in SHAPES:
+            found = shapes[shape] = measure(shape, threads, arguments.rounds)
+            print(f"{shape}, threads: {threads}")
+            for method, figures in found.items():
+                ratio = f"{figures['ratio']:5.2f} x ours" if "ratio" in figures else ""
+                print(
+                    f"  {method:14} {figures['ms']:7.0f} ms {ratio:13} peak {figures['peak_mb']:5.0f} MB "
+                    f"(+{figures['growth_mb']:.0f})  error {figures['error']:.1e}",
+                    flush=True,
+                )
     if arguments.output:
-        arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+        arguments.output.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+        asked = f"--threads {' '.join(map(str, arguments.threads))} --rounds {arguments.rounds}"
+        command = f"python benchmarks/meta_step.py {asked}"
+        arguments.output.with_suffix(".md").write_text(report(results, command))
 
 
 if __name__ == "__main__":

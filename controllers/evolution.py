@@ -60,6 +60,8 @@ class Evolution(Controller):
 
     def observe(self, number: int, outcome: Outcome) -> None:
         """Let a scored architecture into the population."""
-        score = outcome.score
-        if outcome.state in SCORED and score is not None and not math.isnan(score.value):
-            self._population.append((score.value, outcome.architecture))
+        score, architecture = outcome.score, outcome.architecture
+        if outcome.state not in SCORED or score is None or architecture is None:
+            return
+        if not math.isnan(score.value):
+            self._population.append((score.value, architecture))

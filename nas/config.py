@@ -8,18 +8,19 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from torch import nn
 
 from nas import plugins
 from nas.asha import Asha
 from nas.controller import Controller
-from nas.errors import ConfigError, NotFound, UnknownName
-from nas.evaluator import Budget, Context, Evaluator
+from nas.errors import ConfigError, NotFound, UnknownName, Unsupported
+from nas.evaluator import Budget, Context, Evaluator, Lookup
 from nas.learners.base import Learner
 from nas.precision import Precision
-from nas.space import SearchSpace
+from nas.space import SearchSpace, TaskShape
 from nas.tasks.base import TaskSource
 from nas.wrappers import Constrained, Deduplicated
 
@@ -32,24 +33,30 @@ BASES: dict[str, type] = {
 }
 """What a plugin must be, by its section."""
 
+UNTRAINED = ("tasks", "learner")
+"""The sections that a search has none of if its evaluator trains nothing."""
+
 
 def section(kind: str) -> BeforeValidator:
     """Return what checks a plugin's section, a name or a mapping with a name, and fills in its defaults."""
 
-    def resolve(value: Any) -> dict[str, Any]:
+    def resolve(value: Any) -> dict[str, Any] | None:
+        if value is None and kind in UNTRAINED:
+            return None
         if not isinstance(value, str | Mapping):
             raise ConfigError(f"{kind}: expected a name, or a section with a name (given: {value!r}).")
         given = {"name": value} if isinstance(value, str) else dict(value)
         name = given.pop("name", None)
         if not isinstance(name, str):
-            raise ConfigError(f"{kind}.name is missing: `nas {_verb(kind)}` lists what is installed.")
+            raise _missing(kind)
         return {"name": name} | plugins.resolve(plugins.load(kind, name, BASES[kind]), given, kind)
 
     return BeforeValidator(resolve)
 
 
-def _verb(kind: str) -> str:
-    return kind if kind == "tasks" else f"{kind}s"
+def _missing(kind: str) -> ConfigError:
+    verb = kind if kind == "tasks" else f"{kind}s"
+    return ConfigError(f"{kind}.name is missing: `nas {verb}` lists what is installed.")
 
 
 class Model(BaseModel):
@@ -84,13 +91,16 @@ class SearchConfig(Model):
     name: str | None = None
     space: Annotated[dict[str, Any], section("space")]
     controller: Annotated[dict[str, Any], section("controller")]
-    tasks: Annotated[dict[str, Any], section("tasks")]
-    learner: Annotated[dict[str, Any], section("learner")]
+    tasks: Annotated[dict[str, Any] | None, section("tasks")] = None
+    learner: Annotated[dict[str, Any] | None, section("learner")] = None
     evaluator: Annotated[dict[str, Any], section("evaluator")] = Field(
         default_factory=lambda: {"name": "train"}, validate_default=True
     )
     budget: Budget = Budget()
     trials: Annotated[int, Field(ge=1, lt=2**31)] = 32
+    max_seconds: Annotated[
+        float | None, Field(gt=0, description="worker time in all after which no further trial starts")
+    ] = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     executor: Literal["ray", "inline"] = "ray"
     workers: Annotated[int, Field(ge=1, le=10_000)] = 1
@@ -110,6 +120,24 @@ class SearchConfig(Model):
         parts["precision"] = self.resources.precision
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
+    @model_validator(mode="after")
+    def _trained_or_looked_up(self) -> Self:
+        name = self.evaluator["name"]
+        if not self.looks_up:
+            for kind in UNTRAINED:
+                if getattr(self, kind) is None:
+                    raise _missing(kind)
+            return self
+        for kind in (*UNTRAINED, "scheduler"):
+            if getattr(self, kind) is not None:
+                raise ConfigError(f"{kind}: the evaluator '{name}' trains nothing; leave {kind} out.")
+        return self
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether the evaluator trains nothing."""
+        return issubclass(plugins.load("evaluator", self.evaluator["name"]), Lookup)
+
     @property
     def rungs(self) -> tuple[int, ...]:
         """Training episodes at which the scheduler wants a score."""
@@ -121,11 +149,15 @@ class SearchConfig(Model):
         return space
 
     def make_tasks(self) -> TaskSource:
-        """Return a new instance of the task source; reads its data.
+        """Return a new instance of the task source, or what the evaluator has in its place; reads its data.
 
         Raises:
             DataMissing: the data is not on this machine.
         """
+        if self.tasks is None:
+            lookup: type[Lookup] = plugins.load("evaluator", self.evaluator["name"])
+            settings = {key: value for key, value in self.evaluator.items() if key != "name"}
+            return lookup.source(self.make_space(), **plugins.arguments(lookup, settings))
         tasks: TaskSource = maker("tasks", self.tasks)()
         return tasks
 
@@ -137,13 +169,19 @@ class SearchConfig(Model):
             controller = Constrained(controller, space, tasks.shape, limits.max_parameters, limits.max_macs)
         return Deduplicated(controller, space) if self.deduplicate else controller
 
-    def make_evaluator(self, space: SearchSpace, tasks: TaskSource) -> Evaluator:
+    def make_context(self, space: SearchSpace, tasks: TaskSource) -> Context:
+        """Return what every job of the search shares."""
+        learner = maker("learner", self.learner) if self.learner else _no_learner
+        return Context(space, tasks, learner, self.budget, self.rungs, self.resources.precision)
+
+    def make_evaluator(self, context: Context) -> Evaluator:
         """Return a new evaluator: what a worker holds."""
-        context = Context(
-            space, tasks, maker("learner", self.learner), self.budget, self.rungs, self.resources.precision
-        )
         evaluator: Evaluator = maker("evaluator", self.evaluator)(context)
         return evaluator
+
+
+def _no_learner(backbone: nn.Module, shape: TaskShape) -> NoReturn:
+    raise Unsupported("The search has no learner: its evaluator trains nothing.")
 
 
 def maker(kind: str, section: Mapping[str, Any]) -> Callable[..., Any]:
@@ -200,6 +238,18 @@ def choose(values: dict[str, Any], kind: str, name: str) -> None:
     values[kind] = section if same else {"name": name}
 
 
+def default_executor(values: Mapping[str, Any]) -> str:
+    """Return where trials run if `values` do not say: in this process where the evaluator trains nothing.
+
+    Raises:
+        UnknownName: no such evaluator.
+    """
+    section = values.get("evaluator", "train")
+    name = section.get("name") if isinstance(section, Mapping) else section
+    looks_up = isinstance(name, str) and issubclass(plugins.load("evaluator", name), Lookup)
+    return "inline" if looks_up else "ray"
+
+
 def validate(values: Mapping[str, Any]) -> SearchConfig:
     """Return the checked configuration of a search.
 
@@ -207,7 +257,7 @@ def validate(values: Mapping[str, Any]) -> SearchConfig:
         UnknownName: no such setting, or no such plugin.
         ConfigError: a value has the wrong type or is out of range.
     """
-    config = checked(SearchConfig, values)
+    config = checked(SearchConfig, {"executor": default_executor(values), **values})
     if config.executor == "inline" and config.workers > 1:
         raise ConfigError(
             f"workers={config.workers}: the inline executor runs one trial at a time; use --executor ray."
@@ -230,7 +280,7 @@ def checked(model: type[_Config], values: Mapping[str, Any]) -> _Config:
     _check_keys(model, values, "")
     for kind in plugins.GROUPS:
         if kind in model.model_fields and model.model_fields[kind].is_required() and kind not in values:
-            raise ConfigError(f"{kind}.name is missing: `nas {_verb(kind)}` lists what is installed.")
+            raise _missing(kind)
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from nas.space import Architecture, SearchSpace
 
@@ -63,24 +65,32 @@ class Measurement:
     value: float
 
 
+class Derived(NamedTuple):
+    """An architecture that a supernet derived, and its score with the shared weights."""
+
+    architecture: Architecture
+    score: float
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What is known of one trial, final or so far (`state` is `running`).
 
     Attributes:
         state: what became of it.
-        architecture: what was evaluated.
-        score: on validation tasks; None where there is none (yet).
+        architecture: what was evaluated; None where a supernet was trained.
+        score: on validation tasks; None where there is none (yet), and for a supernet.
         train_episodes: training episodes spent.
         seconds: worker time spent.
         parameters, macs: the backbone's cost.
         measurements: what was measured since the report before.
-        error: why it failed or is infeasible.
+        error: why it failed or is infeasible, or why a supernet's training ended before its budget.
         reused: number of the trial whose score this is.
+        derived: what a supernet derived, best first; so far, the one that it would derive now.
     """
 
     state: State
-    architecture: Architecture
+    architecture: Architecture | None
     score: Score | None = None
     train_episodes: int = 0
     seconds: float = 0.0
@@ -89,6 +99,25 @@ class Outcome:
     measurements: tuple[Measurement, ...] = ()
     error: str | None = None
     reused: int | None = None
+    derived: tuple[Derived, ...] = ()
+
+
+class SupernetBudget(BaseModel):
+    """What the training of one supernet may spend: the setting `budget` of a one-shot controller."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: Annotated[
+        int, Field(ge=1, lt=2**31, description="each is recorded, and saved to be continued")
+    ] = 50
+    steps: Annotated[int, Field(ge=1, lt=2**31, description="steps of an epoch")] = 20
+    batch: Annotated[
+        int | None,
+        Field(ge=1, lt=2**31, description="training tasks of a batch; by default the learner's meta_batch"),
+    ] = None
+    validation_episodes: Annotated[
+        int, Field(ge=2, lt=2**31, description="validation tasks behind a score with shared weights")
+    ] = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +143,29 @@ class Reject:
     reason: str
 
 
-Proposal = Evaluate | Reuse | Reject
+@dataclass(frozen=True, slots=True)
+class TrainSupernet:
+    """Train the space's supernet, and derive architectures from it.
+
+    Attributes:
+        strategy: how, by its registered name.
+        settings: the strategy's own; what is left out takes its default.
+        derive: how many architectures.
+        budget: of the training.
+    """
+
+    strategy: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    derive: int = 1
+    budget: SupernetBudget = field(default_factory=SupernetBudget)
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Propose nothing more, whatever is still to come: the search ends with what runs now."""
+
+
+Proposal = Evaluate | Reuse | Reject | TrainSupernet | Finish
 
 
 class Controller(ABC):
@@ -137,7 +188,7 @@ class Controller(ABC):
 
         Args:
             number: the trial's number in the search, from 0.
-            pending: what runs now.
+            pending: the architectures that are evaluated now.
             rng: seeded by the search's seed and `number`; the only source of chance.
         """
 

@@ -3,7 +3,8 @@
     NasError                 exit code 1
     ├── ConfigError          2   a setting is wrong
     │   ├── UnknownName      2   no such plugin, setting or architecture name
-    │   └── PluginError      2   a plugin cannot be loaded
+    │   ├── PluginError      2   a plugin cannot be loaded
+    │   └── Unsupported      2   a plugin cannot do what another one asks of it
     ├── NotFound             3   no such search, trial or file
     │   └── DataMissing      3   a dataset is not on this machine
     ├── StorageError         4   the database is unreachable, locked or at another revision
@@ -46,6 +47,10 @@ class PluginError(ConfigError):
     """A plugin is installed but cannot be loaded."""
 
 
+class Unsupported(ConfigError):
+    """A plugin cannot do what another one asks of it, such as a supernet of a space that has none."""
+
+
 class NotFound(NasError):
     """No such search, trial or file."""
 
@@ -63,7 +68,7 @@ class StorageError(NasError):
 
 
 class TooManyFailures(NasError):
-    """A search ended with more failed trials than `max_failed` allows."""
+    """A search ended with more failed trials than `max_failed` allows, or without the supernet it needs."""
 
     exit_code = 5
 

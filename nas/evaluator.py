@@ -6,13 +6,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from nas.controller import Measurement, Outcome, Score, State
+from nas.controller import Measurement, Outcome, Score, State, TrainSupernet
 from nas.learners.base import Learner
 from nas.precision import Precision
 from nas.scoring import score
@@ -48,6 +48,28 @@ class Job:
     attempt: int
     architecture: Architecture
     seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class SupernetJob:
+    """One supernet to train.
+
+    Attributes:
+        number, attempt, seed: as of a `Job`; the seed is of all that is random.
+        supernet: what was proposed.
+        name: of its checkpoint: another for other settings.
+        folder: of the checkpoint, to save each epoch to and to continue from; None to save nothing.
+    """
+
+    number: int
+    attempt: int
+    supernet: TrainSupernet
+    seed: int
+    name: str = ""
+    folder: str | None = None
+
+
+AnyJob: TypeAlias = Job | SupernetJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +112,15 @@ class Evaluator(ABC):
             Infeasible: the architecture has no network for the tasks.
             Diverged: a loss or a prediction is not finite.
         """
+
+
+class Lookup(Evaluator):
+    """An evaluator that trains nothing: its searches have neither `tasks` nor `learner`."""
+
+    @classmethod
+    @abstractmethod
+    def source(cls, space: SearchSpace, **settings: Any) -> TaskSource:
+        """Return what stands where others have tasks: a label and a fingerprint, nothing to sample."""
 
 
 class Train(Evaluator):

@@ -20,6 +20,7 @@ GROUPS = {
     "tasks": "nas.tasks",
     "learner": "nas.learners",
     "evaluator": "nas.evaluators",
+    "strategy": "nas.strategies",
 }
 """What can be plugged in, by the section of a search's configuration that names it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
@@ -27,6 +28,7 @@ def classes(tasks: TaskSource, splits: Sequence[Split] = ("train", "validation")
     return dict(tasks.fingerprint(split) for split in splits)
 
 
+@functools.cache
 def environment() -> dict[str, str]:
     """Return the versions and the machine that a result may hang on."""
     packages = ("torch", "ray", "numpy", "sqlalchemy")

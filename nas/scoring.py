@@ -9,7 +9,7 @@ import torch
 
 from nas.controller import Score
 from nas.errors import Diverged
-from nas.learners.base import Learner, query_scores
+from nas.learners.base import Learner, query_scores, remedy
 from nas.precision import Arithmetic
 from nas.tasks.base import Split, TaskSource
 
@@ -51,7 +51,9 @@ def episode_scores(
             task = arithmetic.place(episode)
             predictions = learner(task).float()
             if not predictions.isfinite().all():
-                raise Diverged(f"The predictions of {split} episode {number} are not finite.")
+                raise Diverged(
+                    f"The predictions of {split} episode {number} are not finite. {remedy(learner)}"
+                )
             values.append(float(query_scores(predictions, task)))
     learner.train()
     return values

@@ -2,59 +2,48 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from nas.asha import AshaState
 from nas.config import SearchConfig, maker
-from nas.controller import Controller, Evaluate, Measurement, Outcome, Reject, Reuse, Score, State
+from nas.controller import (
+    Controller,
+    Evaluate,
+    Finish,
+    Outcome,
+    Reject,
+    Reuse,
+    State,
+    TrainSupernet,
+)
 from nas.errors import ConfigError, NasError, TooManyFailures
-from nas.evaluator import Job
+from nas.evaluator import AnyJob, Job, SupernetJob
 from nas.executors.base import Executor
+from nas.ledger import Attempt, Ledger
+from nas.observer import Observer
+from nas.oneshot import memory
 from nas.provenance import classes, environment, training_seed
+from nas.records import Records, document, forget, recordable
 from nas.space import SearchSpace
 from nas.storage.lease import HEARTBEAT_SECONDS, mine
 from nas.storage.schema import Search as SearchRow
-from nas.storage.schema import Trial as TrialRow
 from nas.storage.store import Store
 from nas.tasks.base import TaskSource
 from nas.training import rehearse
-
-
-class Observer(Protocol):
-    """Who watches a search: the progress display."""
-
-    def started(self, job: Job) -> None:
-        """Take note that a job went to a worker."""
-
-    def reported(self, job: Job, outcome: Outcome) -> None:
-        """Take note of what is known so far of a running job."""
-
-    def recorded(self, number: int, outcome: Outcome) -> None:
-        """Take note of a final outcome, committed."""
-
-    def retried(self, job: Job, error: str) -> None:
-        """Take note that a failed job will be tried again."""
-
-
-@dataclass(slots=True)
-class _Running:
-    """A job at a worker: its row, its best-known outcome, and how often it has been tried."""
-
-    row: int
-    job: Job
-    measurements: list[Measurement]
 
 
 class Search:
     """One search, new or resumed: the workload of an executor, the history of a controller.
 
     Everything known comes from the database: `run` replays the recorded outcomes, in their order, to a fresh
-    controller and scheduler, and queues again what was running when the driver before died.
+    controller and scheduler, and queues again what was running when the driver before died. A supernet goes
+    on from its checkpoint in `folder`, which workers must see too; without a folder it begins again.
     """
 
     def __init__(
@@ -65,23 +54,22 @@ class Search:
         space: SearchSpace,
         tasks: TaskSource,
         observer: Observer,
+        folder: Path | None = None,
     ) -> None:
         self._store, self._id, self._name = store, row.id, row.name
         self._config, self._space = config, space
-        self._trials = row.trials
         self._observer = observer
+        recorded, now = row.environment.get("classes"), classes(tasks)
+        self._records = Records(row.name, config, space, folder, now)
         self._controller: Controller = config.make_controller(space, tasks)
         self._scheduler = (
             AshaState(config.scheduler, config.budget.train_episodes) if config.scheduler else None
         )
-        self._running: dict[int, _Running] = {}
-        self._again: deque[tuple[int, Job]] = deque()
-        self._next = 0
-        self._ended = 0
-        self._failed = 0  # since this driver took over: a resumed search starts with a clean slate
+        self._ledger = Ledger(config, row.trials)
+        self._running: dict[int, Attempt] = {}
+        self._again: deque[Attempt] = deque()
         self._stopping = False
         self._beat = 0.0
-        recorded, now = row.environment.get("classes"), classes(tasks)
         if recorded not in (None, now):
             raise ConfigError(
                 f"The tasks of search '{row.name}' have changed since it began: classes were {recorded}, "
@@ -93,25 +81,31 @@ class Search:
     @property
     def done(self) -> bool:
         """Whether there will be no further job."""
-        if self._stopping or self._hopeless:
+        if self._stopping or self._ledger.hopeless:
             return True
-        return self._next >= self._trials and not self._again and not self._running
+        return self._ledger.enough and not self._again and not self._running
 
-    def next(self) -> Job | None:
+    @property
+    def ending(self) -> str | None:
+        """Why a completed search does not go on if more trials are asked for; None: it does."""
+        return self._ledger.ending
+
+    def next(self) -> AnyJob | None:
         """Return the next job; what needs no worker is recorded on the way."""
         self.tick()
-        if self._stopping or self._hopeless:
+        if self._stopping or self._ledger.hopeless:
             return None
         if self._again:
-            row, job = self._again.popleft()
-            self._store.restart(row, attempt=job.attempt, seed=job.seed)
-            return self._start(row, job)
-        while self._next < self._trials:
+            waiting = self._again.popleft()
+            self._restart(waiting)
+            return self._start(Attempt(waiting.row, waiting.job, waiting.spent, waiting.kept))
+        while not self._ledger.enough:
             self.tick()
             if self.done:
                 return None
-            number = self._next
-            pending = [running.job.architecture for running in self._running.values()]
+            number = self._ledger.next
+            jobs = [running.job for running in self._running.values()]
+            pending = [job.architecture for job in jobs if isinstance(job, Job)]
             rng = np.random.default_rng([self._config.seed, number])
             proposal = self._controller.propose(number, pending, rng)
             if proposal is None:
@@ -121,7 +115,12 @@ class Search:
                         f"{number}, but nothing runs."
                     )
                 return None
-            self._next += 1
+            if isinstance(proposal, Finish):
+                self._ledger.finished = True
+                return None
+            self._ledger.next += 1
+            if isinstance(proposal, TrainSupernet):
+                return self._start_supernet(number, proposal)
             architecture = proposal.architecture
             key = self._space.canonical(architecture)
             job = Job(number, 0, architecture, training_seed(self._config.seed, key, 0))
@@ -137,7 +136,7 @@ class Search:
                 outcome=outcome,
             )
             if outcome is None:
-                return self._start(row, job)
+                return self._start(Attempt(row, job))
             self._learn(number, outcome)
             self._observer.recorded(number, outcome)
         return None
@@ -155,27 +154,29 @@ class Search:
             self._beat = now
             self._stopping = self._store.heartbeat(self._id) or self._stopping
 
-    def report(self, job: Job, outcome: Outcome) -> bool:
+    def report(self, job: AnyJob, outcome: Outcome) -> bool:
         """Keep the measurements; at a rung, ask the scheduler whether to go on."""
-        self._running[job.number].measurements.extend(outcome.measurements)
+        self._running[job.number].report(outcome)
         self._observer.reported(job, outcome)
-        if self._scheduler is None or outcome.score is None:
+        if self._scheduler is None or outcome.score is None or not math.isfinite(outcome.score.value):
             return True
         return self._scheduler.report(job.number, outcome.train_episodes, outcome.score.value)
 
-    def finish(self, job: Job, outcome: Outcome) -> None:
+    def finish(self, job: AnyJob, outcome: Outcome) -> None:
         """Record a final outcome, or queue a failed job again, with new weights: a failure is in the seed."""
-        if outcome.state is State.FAILED and self._retry(job, outcome.error or "", new_seed=True):
+        running = self._running[job.number]
+        seconds = running.spent + outcome.seconds
+        if outcome.state is State.FAILED and self._retry(job, outcome.error or "", seconds, new_seed=True):
             return
-        running = self._running.pop(job.number)
-        whole = replace(outcome, measurements=(*running.measurements, *outcome.measurements))
-        self._record(running.row, job.number, whole)
+        seen = (*running.measurements, *outcome.measurements)
+        self._record(job.number, replace(outcome, seconds=seconds, measurements=seen))
 
-    def lost(self, job: Job, error: str) -> None:
+    def lost(self, job: AnyJob, error: str) -> None:
         """Queue the job of a dead worker again, unchanged; out of attempts, record it as failed."""
-        if not self._retry(job, error, new_seed=False):
-            running = self._running.pop(job.number)
-            self._record(running.row, job.number, Outcome(State.FAILED, job.architecture, error=error))
+        seconds = self._running[job.number].seconds
+        if not self._retry(job, error, seconds, new_seed=False):
+            architecture = job.architecture if isinstance(job, Job) else None
+            self._record(job.number, Outcome(State.FAILED, architecture, seconds=seconds, error=error))
 
     # The driver
 
@@ -183,7 +184,7 @@ class Search:
         """Run to the end; return the search's state: `completed`, or `stopped` on request.
 
         Raises:
-            TooManyFailures: more trials failed than `max_failed` allows.
+            TooManyFailures: more trials failed than `max_failed` allows, or a supernet did not complete.
             KeyboardInterrupt: after running trials were marked for `nas resume`.
         """
         end = "interrupted"
@@ -191,9 +192,9 @@ class Search:
         try:
             self._replay()
             executor.run(self)
-            if self._hopeless:
+            if self._ledger.hopeless:
                 end = "failed"
-            elif self._ended >= self._trials:
+            elif self._ledger.enough and self._ledger.ended >= self._ledger.next:
                 end = "completed"
             elif self._stopping:
                 end = "stopped"
@@ -201,99 +202,90 @@ class Search:
             if mine(self._store.search(self._name)):
                 self._store.interrupt(self._id)
                 self._store.release(self._id, end)
-        if self._hopeless:
-            raise TooManyFailures(
-                f"{self._failed} of {self._trials} trials failed, more than max_failed="
-                f"{self._config.max_failed:g} allows. See `nas show {self._name}`; with the cause mended, "
-                f"`nas resume {self._name}` goes on."
-            )
+        if self._ledger.hopeless:
+            raise TooManyFailures(self._ledger.complaint(self._name))
         return end
 
-    @property
-    def _hopeless(self) -> bool:
-        return self._failed > self._config.max_failed * self._trials
+    def _start(self, attempt: Attempt) -> AnyJob:
+        self._running[attempt.job.number] = attempt
+        self._observer.started(attempt.job)
+        return attempt.job
 
-    def _start(self, row: int, job: Job) -> Job:
-        self._running[job.number] = _Running(row, job, [])
-        self._observer.started(job)
-        return job
+    def _restart(self, attempt: Attempt) -> None:
+        job = attempt.job
+        self._store.restart(attempt.row, attempt=job.attempt, seed=job.seed, seconds=attempt.spent)
 
-    def _retry(self, job: Job, error: str, *, new_seed: bool) -> bool:
+    def _start_supernet(self, number: int, proposal: TrainSupernet) -> AnyJob:
+        job = self._records.supernet(number, proposal)
+        row = self._store.begin(
+            self._id,
+            number,
+            architecture=None,
+            key=None,
+            space=self._space.name,
+            seed=job.seed,
+            attempt=0,
+            supernet=document(proposal),
+        )
+        return self._start(Attempt(row, job))
+
+    def _retry(self, job: AnyJob, error: str, seconds: float, *, new_seed: bool) -> bool:
         if job.attempt >= self._config.retries:
             return False
-        attempt = job.attempt + 1
-        key = self._space.canonical(job.architecture)
-        seed = training_seed(self._config.seed, key, attempt) if new_seed else job.seed
+        self.tick()
+        again = self._records.again(job, new_seed=new_seed)
         if self._scheduler is not None:
             self._scheduler.forget(job.number)
-        running = self._running.pop(job.number)
-        self._again.append((running.row, replace(job, attempt=attempt, seed=seed)))
+        waiting = self._running.pop(job.number).again(again, seconds)
+        self._restart(waiting)  # now: a driver that dies before its turn comes must not forget the attempt
+        self._again.append(waiting)
+        if new_seed:
+            forget(job)
         self._observer.retried(job, error)
         return True
 
     def _without_worker(self, proposal: Reuse | Reject) -> Outcome:
         if isinstance(proposal, Reject):
             return Outcome(State.INFEASIBLE, proposal.architecture, error=proposal.reason)
-        known = self._outcome(self._store.trial(self._id, proposal.trial))
-        return replace(
-            known,
-            state=State.REUSED,
-            architecture=proposal.architecture,
-            train_episodes=0,
-            seconds=0.0,
-            reused=proposal.trial,
-        )
+        return self._records.reused(proposal, self._store.trial(self._id, proposal.trial))
 
-    def _record(self, row: int, number: int, outcome: Outcome) -> None:
+    def _record(self, number: int, outcome: Outcome) -> None:
         self.tick()
-        if self._store.finish(row, outcome) is not None:
-            self._failed += outcome.state is State.FAILED
-            if self._scheduler is not None and outcome.state is State.FAILED:
-                self._scheduler.forget(number)
+        running, outcome, derivations = self._running.pop(number), recordable(outcome), None
+        if isinstance(running.job, SupernetJob):
+            derivations = self._records.derivations(outcome, running.derived)
+        if self._store.finish(running.row, outcome, derivations) is not None:
+            forget(running.job)
+            if outcome.state is State.FAILED:
+                self._ledger.fail()
+                if self._scheduler is not None:
+                    self._scheduler.forget(number)
             self._learn(number, outcome)
             self._observer.recorded(number, outcome)
 
     def _learn(self, number: int, outcome: Outcome) -> None:
         """Let the controller observe what a resumed search will let it observe again: no measurements."""
-        self._ended += 1
+        self._ledger.add(number, outcome)
         self._controller.observe(number, replace(outcome, measurements=()))
 
     def _replay(self) -> None:
         history = self._store.history(self._id)
         for trial in history:
-            self._learn(trial.number, self._outcome(trial))
+            self._learn(trial.number, self._records.outcome(trial))
         if self._scheduler is not None:
             numbers = {trial.id: trial.number for trial in history if trial.state != State.FAILED}
             for seen in self._store.measurements(self._id):
                 if seen.metric == "score" and seen.value is not None and seen.trial_id in numbers:
                     self._scheduler.record(numbers[seen.trial_id], seen.step, seen.value)
         for trial in self._store.unfinished(self._id):
-            architecture = self._space.decode(trial.architecture)
-            self._again.append((trial.id, Job(trial.number, trial.attempt, architecture, trial.seed)))
-        self._next = self._ended + len(self._again)
+            self._again.append(Attempt(trial.id, self._records.job(trial), trial.seconds or 0.0))
+        self._ledger.next = self._ledger.ended + len(self._again)
 
-    def _outcome(self, trial: TrialRow) -> Outcome:
-        score = None
-        if trial.score is not None:
-            score = Score(
-                trial.score,
-                trial.ci95 or 0.0,
-                trial.episodes or 0,
-                trial.split or "",
-                trial.classes or "",
-                trial.normalization or "",
-            )
-        return Outcome(
-            State(trial.state),
-            self._space.decode(trial.architecture),
-            score,
-            trial.train_episodes or 0,
-            trial.seconds or 0.0,
-            trial.parameters,
-            trial.macs,
-            error=trial.error,
-            reused=trial.reused,
-        )
+
+def supernet(config: SearchConfig, space: SearchSpace, tasks: TaskSource) -> TrainSupernet | None:
+    """Return the supernet that a search trains first; None where its controller begins otherwise."""
+    first = config.make_controller(space, tasks).propose(0, (), np.random.default_rng([config.seed, 0]))
+    return first if isinstance(first, TrainSupernet) else None
 
 
 def create(store: Store, config: SearchConfig, tasks: TaskSource, source: str | None = None) -> SearchRow:
@@ -306,19 +298,32 @@ def create(store: Store, config: SearchConfig, tasks: TaskSource, source: str | 
         source: the TOML file that it came from, verbatim.
 
     Raises:
-        ConfigError: the name is taken, the controller refuses its settings, or the learner the tasks.
+        ConfigError: the name is taken, the controller refuses its settings or the learner the tasks, or
+            `trials` does not reach for all that a supernet derives.
+        Unsupported: the controller trains a supernet, and the space has none.
+        Infeasible: the supernet that it trains does not fit in the memory of this machine.
     """
-    rehearse(tasks, maker("learner", config.learner))
-    config.make_controller(config.make_space(), tasks)
+    if config.learner is not None:
+        rehearse(tasks, maker("learner", config.learner))
+    space = config.make_space()
+    first = supernet(config, space, tasks)
+    if first is not None:
+        if config.trials <= first.derive:
+            raise ConfigError(
+                f"trials: {config.trials}; the supernet and the controller.derive = {first.derive} "
+                f"architectures that it derives are {first.derive + 1}. Set trials to that, or "
+                "derive fewer."
+            )
+        memory.check(config.make_context(space, tasks), first, config.seed)
     return store.create_search(
         name=config.name,
         source=source,
         config=config.model_dump(mode="json"),
         space=config.space["name"],
         controller=config.controller["name"],
-        tasks=config.tasks["name"],
+        tasks=config.tasks["name"] if config.tasks else config.evaluator["name"],
         task_label=tasks.label,
-        learner=config.learner["name"],
+        learner=config.learner["name"] if config.learner else "none",
         executor=config.executor,
         seed=config.seed,
         trials=config.trials,

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +16,29 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from nas.errors import ConfigError, UnknownName
+from nas.errors import ConfigError, UnknownName, Unsupported
+
+if TYPE_CHECKING:
+    from nas.supernet import Supernet
 
 Choice = str | int | float
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One named categorical decision, such as `normal.node2.op1`."""
+    """One named categorical decision, such as `normal.node2.op1`.
+
+    Attributes:
+        name: unique in its space.
+        choices: what can be chosen.
+        anchors: for each choice that takes earlier parts of the network as its input, the indices of the
+            decisions made last about those parts; controllers may attend to them (Zoph & Le 2017, §3.3).
+            Empty: no choice does.
+    """
 
     name: str
     choices: tuple[Choice, ...]
+    anchors: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +179,18 @@ class SearchSpace(ABC):
         for site, decision in enumerate(self.decisions):
             for shift in range(1, len(decision.choices)):
                 yield self._with(architecture, site, shift)
+
+    def supernet(self, shape: TaskShape) -> Supernet:
+        """Build every architecture at once, with fresh shared weights, as `build` makes them.
+
+        Raises:
+            Unsupported: this space has none.
+            Infeasible: as `build`.
+        """
+        raise Unsupported(
+            f"Space '{self.name}' has no supernet, so architectures cannot share weights. Choose another "
+            "space, or a controller that trains each architecture from scratch, such as 'evolution'."
+        )
 
     def _with(self, architecture: Architecture, site: int, shift: int) -> Architecture:
         choices = list(architecture.choices)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import Diverged
-from nas.learners.base import Learner
+from nas.learners.base import Learner, remedy
 from nas.precision import Arithmetic, Precision, choose
 from nas.space import Architecture, SearchSpace, TaskShape
 from nas.tasks.base import TaskSource
@@ -73,9 +73,8 @@ class Training:
         self._optimizer.step()
         self.done += tasks
         if not math.isfinite(loss):
-            remedy = " or ".join(f"`learner.{setting}`" for setting in self.learner.rates)
             raise Diverged(
-                f"The training loss is {loss} after {self.done} training episodes. Lower {remedy}."
+                f"The training loss is {loss} after {self.done} training episodes. {remedy(self.learner)}"
             )
         return loss
 
@@ -84,8 +83,8 @@ class Training:
         device = self.arithmetic.device
         return {
             "done": self.done,
-            "learner": _copied(self.learner.state_dict()),
-            "optimizer": _copied(self._optimizer.state_dict()),
+            "learner": copied(self.learner.state_dict()),
+            "optimizer": copied(self._optimizer.state_dict()),
             "episodes": self._rng.bit_generator.state,
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
@@ -161,12 +160,12 @@ class _Linear(nn.Module):
         return out
 
 
-def _copied(state: Any) -> Any:
+def copied(state: Any) -> Any:
     """Return nested containers with every tensor copied to the CPU."""
     if isinstance(state, torch.Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
-        return {key: _copied(value) for key, value in state.items()}
+        return {key: copied(value) for key, value in state.items()}
     if isinstance(state, list | tuple):
-        return type(state)(_copied(value) for value in state)
+        return type(state)(copied(value) for value in state)
     return state

@@ -21,7 +21,8 @@ class Deduplicated(Controller):
 
     A network that an earlier trial completed is proposed as `Reuse` of that trial; one that runs now is drawn
     again, and where nothing else comes up the search waits. Other outcomes are not worth reusing: a stopped
-    trial's score belongs to a smaller budget, and one that failed may succeed.
+    trial's score belongs to a smaller budget, and one that failed may succeed. What a supernet derived is
+    proposed like anything else.
     """
 
     def __init__(self, controller: Controller, space: SearchSpace) -> None:
@@ -47,7 +48,7 @@ class Deduplicated(Controller):
 
     def observe(self, number: int, outcome: Outcome) -> None:
         """Remember the first trial that completed each network; tell the inner controller everything."""
-        if outcome.state is State.COMPLETED:
+        if outcome.state is State.COMPLETED and outcome.architecture is not None:
             self._completed.setdefault(self._space.canonical(outcome.architecture), number)
         self._controller.observe(number, outcome)
 
@@ -57,7 +58,7 @@ class Constrained(Controller):
     """Lets through only networks that can be built for the task and keep within the limits.
 
     Any other is drawn again; where none fits in `REDRAWS` draws, the last becomes a `Reject` that says which
-    limit it breaks and by how much.
+    limit it breaks and by how much. So does what a supernet derived, which is drawn the same each time.
 
     Args:
         controller: who proposes.

@@ -61,14 +61,18 @@ class Chain(SearchSpace):
                 raise ConfigError(f"space.{setting}: a choice is given twice (given: {list(choices)})")
         self._choices = {field: tuple(settings[setting]) for field, setting in FIELDS.items()}
         self._layers = layers
-        self.decisions = tuple(
-            decision
-            for layer in range(1, layers + 1)
-            for decision in (
-                *(Decision(f"layer{layer}.{field}", choices) for field, choices in self._choices.items()),
-                *(Decision(f"layer{layer}.from{source}", (0, 1)) for source in range(1, layer)),
-            )
-        )
+        decisions: list[Decision] = []
+        last: list[int] = []
+        for layer in range(1, layers + 1):
+            decisions += [
+                Decision(f"layer{layer}.{field}", chosen) for field, chosen in self._choices.items()
+            ]
+            decisions += [
+                Decision(f"layer{layer}.from{source}", (0, 1), ((), (anchor,)))
+                for source, anchor in enumerate(last, 1)
+            ]
+            last.append(len(decisions) - 1)
+        self.decisions = tuple(decisions)
 
     @property
     def named(self) -> Mapping[str, Architecture]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar, final
 
 from pydantic import Field
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from nas.errors import Infeasible
 from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.supernet import Supernet
 from search_spaces.cells import OPERATIONS, PAIRS, Cell, edges_of, expression, operation, representative
+from search_spaces.nasbench201_supernet import MixedCell, NasBench201Supernet
 from search_spaces.operations import Backbone, image_channels, relu_conv_bn
 
 RESNET = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|"
@@ -88,6 +90,23 @@ class NasBench201(SearchSpace):
                 f"The cell '{self.encode(architecture)}' is zero: every path from its input to its output "
                 "meets a 'none'."
             )
+        body = self._body(
+            in_channels,
+            lambda width: Cell(edges, [operation(edge.operation, width) for edge in edges]),
+        )
+        return Backbone(nn.Sequential(*body), 4 * self.channels)
+
+    def supernet(self, shape: TaskShape) -> Supernet:
+        """Build every cell at once; see `NasBench201Supernet`.
+
+        Raises:
+            Infeasible: the inputs are no images.
+        """
+        body = self._body(image_channels(shape, self.name), MixedCell)
+        return NasBench201Supernet(self, body, 4 * self.channels)
+
+    def _body(self, in_channels: int, cell: Callable[[int], nn.Module]) -> list[nn.Module]:
+        """Return the network around its cells, which are made for a number of channels."""
         widths = (self.channels, 2 * self.channels, 4 * self.channels)
         body: list[nn.Module] = [
             nn.Conv2d(in_channels, self.channels, 3, padding=1, bias=False),
@@ -96,10 +115,8 @@ class NasBench201(SearchSpace):
         for stage, width in enumerate(widths):
             if stage:
                 body.append(Reduction(widths[stage - 1], width))
-            for _ in range(self.cells):
-                body.append(Cell(edges, [operation(edge.operation, width) for edge in edges]))
-        body += [nn.BatchNorm2d(widths[-1]), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        return Backbone(nn.Sequential(*body), widths[-1])
+            body += [cell(width) for _ in range(self.cells)]
+        return [*body, nn.BatchNorm2d(widths[-1]), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
 
     def _operations(self, architecture: Architecture) -> tuple[str, ...]:
         return tuple(OPERATIONS[choice] for choice in self.check(architecture).choices)

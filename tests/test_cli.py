@@ -349,7 +349,7 @@ def test_doctor(db: Path) -> None:
 def test_db_current_and_upgrade(db: Path) -> None:
     assert nas("db", "upgrade")[0] == 0
     code, out, _ = nas("db", "current")
-    assert (code, out.strip()) == (0, "0002")
+    assert (code, out.strip()) == (0, "0003")
 
 
 @pytest.mark.parametrize(

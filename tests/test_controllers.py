@@ -11,7 +11,7 @@ from controllers.fixed import Fixed
 from controllers.random import Random
 from nas.controller import Controller, Evaluate, Outcome, Reject, Reuse, State
 from nas.errors import ConfigError, Infeasible, UnknownName
-from nas.plugins import installed, load, resolve
+from nas.plugins import arguments, installed, load, resolve
 from nas.space import Architecture, Decision, SearchSpace, TaskShape
 from nas.testing.controllers import ControllerSuite, Make, completed, generator, mixed, simulate
 from nas.testing.toys import WIDTHS, Toy
@@ -43,7 +43,7 @@ class TestInstalledControllers(ControllerSuite):
     def make(self, request: pytest.FixtureRequest, space: SearchSpace) -> Make:
         cls = load("controller", request.param)
         given = SETTINGS.get(request.param, lambda _: {})(space)
-        return lambda seed: cls(space, seed, **resolve(cls, given, "controller"))
+        return lambda seed: cls(space, seed, **arguments(cls, resolve(cls, given, "controller")))
 
 
 # The suite itself: each way to break the promise fails a test
@@ -125,17 +125,17 @@ class Suite(ControllerSuite):
         (DrawsGlobally, Suite().test_propose_is_pure),
         (DrawsItsOwn, Suite().test_propose_is_pure),
         (LearnsFromObject, Suite().test_replay_resumes),
-        (OutOfRange, partial(Suite().test_proposals_are_valid, space=Toy())),
-        (NumpyInts, partial(Suite().test_proposals_are_valid, space=Toy())),
+        (OutOfRange, Suite().test_proposals_are_valid),
+        (NumpyInts, Suite().test_proposals_are_valid),
         (NeedsScores, partial(Suite().test_survives_bad_trials, state=State.FAILED)),
-        (Waits, partial(Suite().test_proposals_are_valid, space=Toy())),
+        (Waits, Suite().test_proposals_are_valid),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_suite_catches(cls: type[Broken], test: Callable[..., None]) -> None:
     space = Toy(layers=2)
     with pytest.raises((AssertionError, ConfigError)):
-        test(make=lambda seed: cls(space, seed))
+        test(space=space, make=lambda seed: cls(space, seed))
 
 
 def test_suite_must_be_filled_in() -> None:

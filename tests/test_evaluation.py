@@ -16,10 +16,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nas.checkpoint import VERSIONS, Checkpoint
 from nas.controller import Measurement, Score, State
 from nas.errors import ConfigError, NotFound
 from nas.evaluation import work
-from nas.evaluation.artifacts import Checkpoint, folder, locate
+from nas.evaluation.artifacts import folder, locate
 from nas.evaluation.config import EvaluationConfig, FullBudget, validate
 from nas.evaluation.ranking import rank
 from nas.evaluation.references import SpaceReference, TrialReference, parse
@@ -296,12 +297,12 @@ def test_a_checkpoint_that_does_not_fit_is_passed_over(tmp_path: Path) -> None:
     asked = job(tmp_path)
     expected = ended(list(reports(job(tmp_path / "whole"), sources)))
     checkpoint = Checkpoint(tmp_path, "one")
-    checkpoint.save(work.VERSIONS, {"training": {"learner": {"w": torch.zeros(1)}}, "selection": {}})
+    checkpoint.save({"training": {"learner": {"w": torch.zeros(1)}}, "selection": {}})
     assert ended(list(reports(asked, sources))).scores == expected.scores
     checkpoint.path.write_bytes(b"not a checkpoint")
     assert ended(list(reports(asked, sources))).scores == expected.scores
-    assert checkpoint.load(work.VERSIONS) is not None
-    assert checkpoint.load({**work.VERSIONS, "nas": "0.0.1"}) is None
+    assert checkpoint.load() is not None
+    assert checkpoint.load({**VERSIONS, "nas": "0.0.1"}) is None
 
 
 def test_what_diverges_says_when_and_starts_afresh(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def configure(**changes: Any) -> SearchConfig:
 
 def evaluate(config: SearchConfig, *texts: str, seed: int = 7) -> list[list[Outcome]]:
     space = config.make_space()
-    evaluator = config.make_evaluator(space, config.make_tasks())
+    evaluator = config.make_evaluator(config.make_context(space, config.make_tasks()))
     return [list(evaluator.evaluate(Job(0, 0, space.decode(text), seed))) for text in texts]
 
 

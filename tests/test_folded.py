@@ -243,6 +243,8 @@ def test_layers_without_weights_fold():
 
 SPACES = {
     "chain": ({"layers": 3, "channels": (2, 4)}, TaskShape((1, 9, 8), 3)),
+    "darts": ({"channels": 2, "cells": 4}, TaskShape((1, 5, 4), 3)),
+    "few_shot": ({"channels": 2, "stages": 2}, TaskShape((1, 9, 8), 3)),
     "nasbench201": ({"channels": 2, "cells": 1}, TaskShape((1, 9, 8), 3)),
     "mlp": ({"widths": (0, 5, 8)}, TaskShape((4,), 2)),
 }

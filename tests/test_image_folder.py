@@ -120,7 +120,7 @@ def test_the_cache_follows_the_files_and_the_settings(
 ) -> None:
     first = draw(ImageFolder(path=str(folder), ways=4, size=8))
     with monkeypatch.context() as patch:
-        patch.setattr("nas.tasks.image_folder._read", None)
+        patch.setattr("nas.tasks.image_folder.read_images", None)
         assert same(draw(ImageFolder(path=str(folder), ways=4, size=8)), first)
     assert draw(ImageFolder(path=str(folder), ways=4, size=9)).query_x.shape[-1] == 9
     assert draw(ImageFolder(path=str(folder), ways=4, size=8, grayscale=True)).query_x.shape[2] == 1

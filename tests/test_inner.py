@@ -138,3 +138,18 @@ def test_adam_goes_on_from_moments_of_before():
     assert_close(adapt(loss, half, second, 2, order=1), expected)
     assert_close(second.second, whole.second)
     assert not any(zero.any() for zero in zeros.values())
+
+
+def test_adam_is_differentiated_through_its_moments():
+    """At second order, against central differences; a weight without a gradient does no harm."""
+    start = torch.tensor([1.0, -2.0, 0.5, 0.3], dtype=torch.float64, requires_grad=True)
+    curvature = torch.tensor([0.5, 1.0, 3.0, 0.0], dtype=torch.float64)
+
+    def after(a):
+        rule = Adam(0.1, {"a": torch.zeros_like(a)}, 0)
+        return adapt(lambda w: (curvature * w["a"] ** 4).sum(), {"a": a}, rule, 3, order=2)["a"]
+
+    found = torch.autograd.functional.jacobian(after, start)
+    step = 1e-6 * torch.eye(4, dtype=torch.float64)
+    expected = torch.stack([(after(start + s) - after(start - s)) / 2e-6 for s in step], 1)
+    assert_close(found, expected, rtol=1e-6, atol=1e-8)

@@ -14,12 +14,14 @@ from nas.learners.base import Learner, query_scores, task_loss
 from nas.learners.pretrain import Pretrain
 from nas.learners.reptile import Reptile
 from nas.plugins import installed, load, settings
+from nas.scoring import score
 from nas.space import TaskShape
 from nas.tasks.sinusoid import Sinusoid
 from nas.testing.learners import LearnerSuite, image_classes, planes
 from nas.training import start
 
-LEARNERS = list(installed("learner"))
+LEARNERS = [name for name in installed("learner") if not load("learner", name).ordinary]
+"""Those of few-shot tasks."""
 
 
 @pytest.fixture(autouse=True)
@@ -54,13 +56,14 @@ CLASSES = {TaskShape((1, 8, 8), 3): 9}
 """Of the training split, where the tasks are classification."""
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", installed("learner"))
 def test_a_learner_describes_itself(name):
     cls = load("learner", name)
     assert issubclass(cls, Learner)
     assert cls.name == name
     assert all(field.description and not field.is_required() for field in settings(cls).values())
-    assert {"lr", "meta_batch"} <= settings(cls).keys()
+    assert "lr" in settings(cls)
+    assert cls.ordinary or "meta_batch" in settings(cls)
 
 
 def test_scores_are_accuracy_and_minus_mse():
@@ -99,6 +102,14 @@ def test_a_divergent_inner_loop_names_its_rate(name):
         Diverged, match=r"loss is (nan|inf) after .* Lower `learner\.inner_lr` or `learner\.lr`"
     ):
         list(training.until(20))
+
+
+def test_divergence_in_evaluation_names_the_rate():
+    space, tasks = load("space", "mlp")(), Sinusoid()
+    make = partial(load("learner", "maml"), inner_lr=1e30, test_steps=5)
+    training = start(space, space.named["maml"], tasks, make, "float32", 1, 0)
+    with pytest.raises(Diverged, match=r"validation episode 0 .* Lower `learner\.inner_lr` or `learner\.lr`"):
+        score(training.learner, tasks, "validation", 2, training.arithmetic)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0003", "0002"
+revision, down_revision = "0004", "0003"
 
 def upgrade():
     op.add_column("searches", sa.Column("note", sa.String()))
@@ -67,11 +67,11 @@ def following(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def add(end: str) -> None:
         scripts = tmp_path / "migrations"
         shutil.copytree(Path(migrations.__file__).parent, scripts)
-        (scripts / "versions" / "0003_next.py").write_text(NEXT.format(end=end))
+        (scripts / "versions" / "0004_next.py").write_text(NEXT.format(end=end))
         config = configuration()
         config.set_main_option("script_location", str(scripts))
         monkeypatch.setattr(migrations, "configuration", lambda: config)
-        monkeypatch.setattr(schema, "HEAD", "0003")
+        monkeypatch.setattr(schema, "HEAD", "0004")
 
     return add
 
@@ -153,13 +153,13 @@ def test_an_older_database_is_refused_with_the_command_that_upgrades_it(
 ) -> None:
     Store(url).close()
     following("pass")
-    refusal = r"is at revision 0002, this nas needs 0003; back it up, .*`nas db upgrade --db (.*)`"
+    refusal = r"is at revision 0003, this nas needs 0004; back it up, .*`nas db upgrade --db (.*)`"
     with pytest.raises(StorageError, match=refusal) as refused:
         Store(url, create=create)
     command = re.search(refusal, str(refused.value))
     assert command is not None
     assert command[1].startswith(url.partition("?")[0])
-    assert current(url) == ("0002", "0003")
+    assert current(url) == ("0003", "0004")
 
 
 def test_upgrading_keeps_every_row(url: str, engine: Engine, following: Any) -> None:
@@ -169,7 +169,7 @@ def test_upgrading_keeps_every_row(url: str, engine: Engine, following: Any) -> 
         store.finish(trial_id, outcome(0.5, seconds=2.5, measurements=(Measurement(1, "loss", 1.0),)))
         before = columns(store.trial(row.id, 0))
     following("pass")
-    assert upgrade(url) == ("0002", "0003")
+    assert upgrade(url) == ("0003", "0004")
     with engine.connect() as connection:
         after = connection.execute(text("SELECT number, score, duration FROM trials")).one()
         assert tuple(after) == (0, before["score"], 2.5)
@@ -220,6 +220,56 @@ def test_the_first_revision_is_upgraded_and_back(url: str, engine: Engine) -> No
     assert current(url) == ("0001", schema.HEAD)
 
 
+def test_supernets_come_and_go_with_their_revision(url: str, engine: Engine) -> None:
+    """Every row stays where the trials' table is rebuilt, no id is given twice, and supernets go again."""
+    config = configuration()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        instant = "'2026-01-01 12:00:00+00:00'"
+        connection.execute(
+            text(
+                "INSERT INTO searches (name, state, config, space, controller, tasks, task_label, learner, "
+                "executor, seed, trials, settings, environment, created_at) VALUES ('s', 'completed', '{}', "
+                f"'chain', 'random', 'glyphs', 'glyphs', 'maml', 'inline', 0, 3, 'x', '{{}}', {instant})"
+            )
+        )
+        connection.execute(text("INSERT INTO architectures (space, key, text) VALUES ('chain', '0', '0')"))
+        for number in range(3):
+            connection.execute(
+                text(
+                    "INSERT INTO trials (search_id, number, state, attempt, architecture_id, architecture, "
+                    f"score, seed, observed, created_at, started_at) VALUES (1, {number}, 'completed', 0, 1, "
+                    f"'0', 0.5, 9, {number + 1}, {instant}, {instant})"
+                )
+            )
+        connection.execute(text("INSERT INTO measurements VALUES (1, 'loss', 1, 0.25), (2, 'loss', 1, 0.5)"))
+        connection.execute(text("DELETE FROM trials WHERE id = 3"))
+    assert upgrade(url) == ("0002", schema.HEAD)
+    with Store(url) as store:
+        row = store.search("s")
+        assert [trial.kind for trial in store.trials(row.id)] == ["evaluate", "evaluate"]
+        assert [(m.trial_id, m.value) for m in store.measurements(row.id)] == [(1, 0.25), (2, 0.5)]
+        supernet = store.begin(
+            row.id, 2, architecture=None, key=None, space="chain", seed=1, attempt=0, supernet={"derive": 1}
+        )
+        assert supernet == 4
+        store.finish(supernet, outcome(measurements=(Measurement(1, "loss", 1.0),)))
+        store.add_artifact(supernet, kind="weights", uri="a.pt", sha256="ab", bytes=3)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0002")
+        kept = connection.execute(text("SELECT id, architecture_id, score FROM trials ORDER BY id")).all()
+        assert [tuple(row) for row in kept] == [(1, 1, 0.5), (2, 1, 0.5)]
+        assert connection.scalar(text("SELECT count(*) FROM measurements")) == 2
+        assert connection.scalar(text("SELECT count(*) FROM artifacts")) == 0
+    assert upgrade(url) == ("0002", schema.HEAD)
+    with Store(url) as store:
+        row = store.search("s")
+        store.delete(row.id)
+        assert store.searches() == []
+
+
 def test_a_file_belongs_to_a_trial_or_an_evaluation(url: str, engine: Engine) -> None:
     with Store(url) as store:
         trial, evaluation = begin(store, search(store), 0), claim(store).id
@@ -235,7 +285,7 @@ def test_an_upgrade_that_fails_changes_nothing(url: str, engine: Engine, followi
     following("op.execute('SELECT * FROM nowhere')")
     with pytest.raises(StorageError, match="nowhere"):
         upgrade(url)
-    assert current(url) == ("0002", "0003")
+    assert current(url) == ("0003", "0004")
     assert catalogue(engine) == before
 
 

@@ -27,7 +27,9 @@ SETTINGS = {
     "reptile": {"inner_batch": 100, "test_batch": 100},  # the whole support
 }
 
-learners = pytest.mark.parametrize("name", installed("learner"))
+learners = pytest.mark.parametrize(
+    "name", [name for name in installed("learner") if not load("learner", name).ordinary]
+)
 modes = pytest.mark.parametrize("mode", ["transductive", "support", "running"])
 
 

@@ -97,14 +97,14 @@ def test_a_broken_plugin_is_listed_and_named_when_loaded(name: str, message: str
         (
             "space",
             "nasbench",
-            "Unknown space 'nasbench'. Did you mean 'nasbench201'. Allowed: chain, mlp, nasb",
+            "Unknown space 'nasbench'. Did you mean 'nasbench201'. Allowed: chain, darts, few_sh",
         ),
         (
             "learner",
             "protypical",
-            "Unknown learner 'protypical'. Did you mean 'prototypical'. Allowed: anil, m",
+            "Unknown learner 'protypical'. Did you mean 'prototypical'. Allowed: anil, classifier, m",
         ),
-        ("controller", "??", "Unknown controller '..'. Allowed: evolution, fixed, random"),
+        ("controller", "??", "Unknown controller '..'. Allowed: darts, .*evolution, fixed, .*random"),
     ],
 )
 def test_an_unknown_name_is_met_with_the_nearest_one_and_all_allowed(

@@ -1,19 +1,26 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import text
 
 from nas.config import SearchConfig, validate
-from nas.controller import Outcome
+from nas.controller import Controller, Evaluate, Outcome, Proposal, Score, State, TrainSupernet
 from nas.errors import ConfigError, StorageError, TooManyFailures
-from nas.evaluator import Job
+from nas.evaluator import Job, SupernetJob
 from nas.executors.base import Executor, Workload
 from nas.executors.inline import InlineExecutor
+from nas.ledger import Attempt
 from nas.search import Search, create
+from nas.space import Architecture, SearchSpace
 from nas.storage.store import Store
 
 SCRIPTED = "nas.testing.evaluators:Scripted"
@@ -239,6 +246,103 @@ def test_a_stop_request_ends_the_search_between_trials(store: Store, monkeypatch
     assert 5 <= len(store.trials(store.search("stops").id)) < 30
     assert reopen(store, "stops").run(InlineExecutor(config, config.make_tasks())) == "completed"
     assert results(store, "stops") == run(store, configure())
+
+
+class Script(Executor):
+    """Ends each attempt as told, in this process."""
+
+    def __init__(self, attempts: list[Outcome | None]) -> None:
+        self._attempts = attempts
+
+    def run(self, workload: Workload) -> None:
+        for outcome in self._attempts:
+            job = workload.next()
+            assert job is not None
+            if outcome is None:
+                workload.lost(job, "killed")
+            else:
+                assert isinstance(job, Job)
+                workload.finish(job, replace(outcome, architecture=job.architecture))
+
+
+class Noting(Controller):
+    """Random search that keeps what it observes."""
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        self._space, self.seen = space, list[Outcome]()
+
+    def propose(
+        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
+    ) -> Proposal | None:
+        return Evaluate(self._space.sample(rng))
+
+    def observe(self, number: int, outcome: Outcome) -> None:
+        self.seen.append(outcome)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_what_is_observed_is_what_a_replay_tells(
+    store: Store, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A score that is not finite is none, live as after a resume."""
+    monkeypatch.setattr(SearchConfig, "make_controller", lambda self, space, tasks: Noting(space, 0))
+    config = configure(trials=2, name="s", deduplicate=False)
+    live = start(store, config)
+    outcomes = [Outcome(State.COMPLETED, None, Score(x, 0.5, 9), seconds=1.0) for x in (value, 0.25)]
+    assert live.run(Script([*outcomes])) == "completed"
+    again = reopen(store, "s")
+    again._replay()
+    seen, replayed = (search._controller.seen for search in (live, again))  # type: ignore[attr-defined]
+    assert seen == replayed
+    assert [outcome.score and outcome.score.value for outcome in seen] == [None, 0.25]
+    assert [outcome.state for outcome in seen] == ["completed"] * 2
+
+
+def test_every_attempt_counts_its_seconds(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed one what it reported, a lost one the time on the clock; a resume counts the same."""
+    clock = itertools.count(0, 10)
+    config = configure(trials=3, name="s", retries=2, controller="random", max_failed=1.0, max_seconds=1e6)
+    failed = Outcome(State.FAILED, None, seconds=3.0, error="diverged")
+    good = Outcome(State.COMPLETED, None, Score(0.5, 0.1, 9), seconds=2.0)
+    live = start(store, config)
+    monkeypatch.setattr("nas.ledger.time.monotonic", lambda: float(next(clock)))
+    attempts: list[Outcome | None] = [failed, failed, good, None, None, None]
+    assert live.run(Script([*attempts, failed, good])) == "completed"
+    trials = store.trials(store.search("s").id)
+    assert trials[0].seconds == 3 + 3 + 2
+    lost = trials[1].seconds
+    assert trials[1].state == "failed"
+    assert lost is not None
+    assert lost >= 3 * 10
+    assert trials[2].seconds == 3 + 2
+    again = reopen(store, "s")
+    again._replay()
+    assert again._ledger._spent == live._ledger._spent == 8 + lost + 5
+
+
+def test_the_seconds_of_a_failed_attempt_survive_the_driver(store: Store) -> None:
+    config = configure(trials=1, name="s", retries=2)
+    failed = Outcome(State.FAILED, None, seconds=3.0, error="diverged")
+    good = Outcome(State.COMPLETED, None, Score(0.5, 0.1, 9), seconds=2.0)
+    assert start(store, config).run(Script([failed])) == "interrupted"
+    assert (store.trial(store.search("s").id, 0).attempt, store.search("s").state) == (1, "interrupted")
+    assert reopen(store, "s").run(Script([good])) == "completed"
+    assert store.trial(store.search("s").id, 0).seconds == 5.0
+
+
+def test_a_lost_supernet_counts_what_its_checkpoint_tells_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("nas.ledger.time.monotonic", lambda: now[0])
+    job = SupernetJob(0, 0, TrainSupernet("x"), 7, "one", "folder")
+    first = Attempt(1, job)
+    first.report(Outcome(State.RUNNING, None, seconds=8.0))
+    now[0] = 10.0
+    second = first.again(replace(job, attempt=1), first.seconds)
+    assert (second.spent, second.kept) == (2.0, 8.0)
+    now[0] = 15.0
+    assert second.seconds == 15.0
+    assert (third := second.again(replace(job, attempt=2, seed=8), 15.0)).spent == 15.0
+    assert third.kept == 0
 
 
 def test_asha_stops_trials_and_survives_a_resume(store: Store) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -56,17 +57,7 @@ def _describe(kind: str, name: str, form: Format) -> None:
     import_from_here()
     cls: type = plugins.load(kind, name, BASES[kind])
     schema = plugins.settings_model(cls).model_json_schema()
-    rows = [
-        {
-            "setting": f"{kind}.{key}",
-            "type": _type(form_of),
-            "default": "required"
-            if key in schema.get("required", ())
-            else json.dumps(form_of.get("default")),
-            "meaning": form_of.get("description", ""),
-        }
-        for key, form_of in schema.get("properties", {}).items()
-    ]
+    rows = list(_settings(kind, schema, schema.get("$defs", {})))
     if form is Format.TABLE:
         whole = inspect.getdoc(cls) or ""
         typer.echo(f"{whole.partition(_OF_THE_CONSTRUCTOR)[0]}\n")
@@ -74,6 +65,30 @@ def _describe(kind: str, name: str, form: Format) -> None:
             typer.echo("It has no settings.")
             return
     emit(rows, form)
+
+
+def _settings(
+    where: str,
+    schema: dict[str, Any],
+    models: dict[str, Any],
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> Iterator[dict[str, str]]:
+    """Yield the settings of a JSON schema, those of a nested section by their whole path.
+
+    Where the section has a default of its own, `defaults`, it wins over those of its settings.
+    """
+    for key, form in schema.get("properties", {}).items():
+        if "$ref" in form:
+            section = models[form["$ref"].rpartition("/")[2]]
+            yield from _settings(f"{where}.{key}", section, models, form.get("default", {}))
+            continue
+        required = key in schema.get("required", ())
+        yield {
+            "setting": f"{where}.{key}",
+            "type": _type(form),
+            "default": "required" if required else json.dumps(defaults.get(key, form.get("default"))),
+            "meaning": form.get("description", ""),
+        }
 
 
 def _summary(cls: type) -> str:

@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 import nas
-from nas.cli import catalog, data, database, doctor, evaluate, export, query, run
+from nas.cli import (
+    benchmark,
+    catalog,
+    compare,
+    data,
+    database,
+    doctor,
+    evaluate,
+    export,
+    plot,
+    query,
+    run,
+)
 from nas.cli.output import say
 from nas.errors import NasError
 
@@ -22,7 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for module in (run, evaluate, export, query, catalog, data, database, doctor):
+for module in (run, benchmark, compare, plot, evaluate, export, query, catalog, data, database, doctor):
     module.register(app)
 
 

@@ -19,8 +19,8 @@ from nas.cli.output import say
 
 if TYPE_CHECKING:
     from nas.controller import Outcome
-    from nas.evaluator import Job
-    from nas.search import Observer
+    from nas.evaluator import AnyJob
+    from nas.observer import Observer
     from nas.storage.schema import Search as SearchRow
     from nas.storage.store import Store
 
@@ -96,8 +96,23 @@ def _result(outcome: Outcome) -> str:
     score = f" {outcome.score.value:.4f} ± {outcome.score.ci95:.4f}" if outcome.score else ""
     origin = f" from trial {outcome.reused}" if outcome.reused is not None else ""
     error = f": {_first(outcome.error)}" if outcome.error else ""
+    derived = f", derived {len(outcome.derived)}" if outcome.derived else ""
     seconds = f" in {outcome.seconds:.1f} s" if outcome.seconds else ""
-    return f"{outcome.state}{origin}{score}{seconds}{error}"
+    return f"{outcome.state}{origin}{score}{derived}{seconds}{error}"
+
+
+def _so_far(job: AnyJob, outcome: Outcome, train_episodes: int) -> str:
+    """Return what is known of a running job in a few words."""
+    from nas.evaluator import SupernetJob
+
+    supernet = isinstance(job, SupernetJob)
+    done = f"{outcome.train_episodes}{'' if supernet else f'/{train_episodes}'} episodes"
+    parts = ["supernet", done] if supernet else [done]
+    seen = {m.metric: m.value for m in outcome.measurements}
+    for metric, word in (("train_loss", "loss"), ("supernet_score", "score")):
+        if metric in seen:
+            parts.append(f"{word} {seen[metric]:.3f}")
+    return ", ".join(parts)
 
 
 def _first(error: str) -> str:
@@ -110,17 +125,18 @@ class _Lines:
     def __init__(self, tally: _Tally) -> None:
         self._tally = tally
 
-    def started(self, job: Job) -> None:
+    def started(self, job: AnyJob) -> None:
         self._tally.start()
 
-    def reported(self, job: Job, outcome: Outcome) -> None:
-        pass
+    def reported(self, job: AnyJob, outcome: Outcome) -> None:
+        if outcome.architecture is None:  # the epoch of a supernet, which takes as long as a trial
+            say(f"trial {job.number} {_so_far(job, outcome, 0)}")
 
     def recorded(self, number: int, outcome: Outcome) -> None:
         self._tally.add(number, outcome)
         say(f"trial {number} {_result(outcome)} | {self._tally.summary()} · {self._tally.left} left")
 
-    def retried(self, job: Job, error: str) -> None:
+    def retried(self, job: AnyJob, error: str) -> None:
         say(f"trial {job.number} failed, trying again: {_first(error)}")
 
 
@@ -132,22 +148,20 @@ class _Panel:
         self._running: dict[int, tuple[float, str]] = {}
         self._last: list[str] = []
 
-    def started(self, job: Job) -> None:
+    def started(self, job: AnyJob) -> None:
         self._tally.start()
         self._running[job.number] = time.monotonic(), "starting"
 
-    def reported(self, job: Job, outcome: Outcome) -> None:
-        done = f"{outcome.train_episodes}/{self._train_episodes} episodes"
-        loss = next((m.value for m in outcome.measurements if m.metric == "train_loss"), None)
+    def reported(self, job: AnyJob, outcome: Outcome) -> None:
         start = self._running[job.number][0]
-        self._running[job.number] = start, done if loss is None else f"{done}, loss {loss:.3f}"
+        self._running[job.number] = start, _so_far(job, outcome, self._train_episodes)
 
     def recorded(self, number: int, outcome: Outcome) -> None:
         self._running.pop(number, None)
         self._tally.add(number, outcome)
         self._last = [*self._last[-2:], f"trial {number} {_result(outcome)}"]
 
-    def retried(self, job: Job, error: str) -> None:
+    def retried(self, job: AnyJob, error: str) -> None:
         self._running.pop(job.number, None)
         self._last = [*self._last[-2:], f"trial {job.number} failed, trying again: {_first(error)}"]
 

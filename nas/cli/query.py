@@ -31,7 +31,18 @@ COLUMNS = (
     "macs",
     "architecture",
 )
-TRIAL_COLUMNS = ("trial", "state", "score", "ci95", "parameters", "macs", "seconds", "architecture", "error")
+TRIAL_COLUMNS = (
+    "trial",
+    "kind",
+    "state",
+    "score",
+    "ci95",
+    "parameters",
+    "macs",
+    "seconds",
+    "architecture",
+    "error",
+)
 
 TEST_COLUMNS = (
     "rank",
@@ -65,6 +76,8 @@ EVALUATION_COLUMNS = (
 )
 
 UNFINISHED = ("running", "interrupted")
+SUPERNET = ("supernet", "derived", "derived_epochs")
+"""What the trial of a supernet has beside the rest."""
 
 
 class Stage(StrEnum):
@@ -227,6 +240,7 @@ def _show_search(store: Store, row: SearchRow, form: Format) -> None:
 def _show_trial(store: Store, row: SearchRow, number: int, form: Format) -> None:
     trial = store.trial(row.id, number)
     facts = {"search": row.name, **_trial(trial)}
+    supernet = {name: getattr(trial, name) for name in SUPERNET if trial.kind == "supernet"}
     curve = [
         {"step": m.step, "metric": m.metric, "value": m.value}
         for m in store.measurements(row.id, number=number)
@@ -237,11 +251,17 @@ def _show_trial(store: Store, row: SearchRow, number: int, form: Format) -> None
         if evaluation.config["space"] == row.config["space"]
     ]
     if form in (Format.JSON, Format.NDJSON):
-        whole = {**facts, "measurements": curve, "evaluations": evaluations}
+        whole = {**facts, **supernet, "measurements": curve, "evaluations": evaluations}
         typer.echo(json.dumps(whole, indent=2 if form is Format.JSON else None))
         return
     if form is Format.TABLE:
         _facts({key: value for key, value in facts.items() if value is not None})
+        if supernet:
+            _facts({f"supernet.{key}": _setting(value) for key, value in supernet["supernet"].items()})
+            typer.echo("\nderived, best first, scored with the shared weights")
+            emit(supernet["derived"] or [], form)
+            typer.echo("\nwhat it would have derived after each epoch")
+            emit(supernet["derived_epochs"] or [], form)
         typer.echo()
         emit(curve, form)
         if evaluations:
@@ -254,6 +274,7 @@ def _show_trial(store: Store, row: SearchRow, number: int, form: Format) -> None
 def _trial(trial: Any) -> dict[str, Any]:
     return {
         "trial": trial.number,
+        "kind": trial.kind,
         "state": trial.state,
         "score": trial.score,
         "ci95": trial.ci95,

@@ -11,6 +11,7 @@ import typer
 
 from nas.cli.options import (
     DEFAULT_DB,
+    ArtifactsOption,
     DbOption,
     RayAddressOption,
     SearchArgument,
@@ -53,20 +54,27 @@ def run(
     name: Annotated[
         str | None, typer.Option(help="Name of the search; by default made from its parts.")
     ] = None,
-    executor: Annotated[str | None, typer.Option(help="ray or inline. (default: ray)")] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="ray or inline. (default: ray; inline for `--evaluator tabular`)")
+    ] = None,
     scheduler: Annotated[str | None, typer.Option(help="asha: stop weak trials early.")] = None,
+    derive: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Architectures that a one-shot controller derives and evaluates."),
+    ] = None,
     ray_address: RayAddressOption = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as tasks.ways=20; repeatable."),
     ] = None,
+    artifacts: ArtifactsOption = None,
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """Start a search and follow it to its leaderboard.
 
     A search is a TOML file, options, or both; options win over the file, --set over options.
     """
-    from nas.config import assign, choose, read, validate
+    from nas.config import assign, choose, default_executor, read, validate
 
     text, values = read(config) if config else (None, {})
     for kind, plugin in {
@@ -84,10 +92,13 @@ def run(
         if scheduler != "asha":
             raise ConfigError(f"--scheduler {scheduler}: the only scheduler is 'asha'.")
         values.setdefault("scheduler", {})
+    if derive is not None:
+        assign(values, f"controller.derive={derive}")
     for setting in settings or []:
         assign(values, setting)
     import_from_here()
-    values.setdefault("workers", cores() if values.get("executor", "ray") == "ray" else 1)
+    values.setdefault("executor", default_executor(values))
+    values.setdefault("workers", cores() if values["executor"] == "ray" else 1)
     resolved = validate(values)
 
     from nas.search import create
@@ -95,9 +106,9 @@ def run(
 
     with Store(db) as store:
         source = resolved.make_tasks()
-        runner = _executor(resolved, source, ray_address)
+        runner = make_executor(resolved, source, ray_address)
         row = create(store, resolved, source, text)
-        _follow(store, row, resolved, source, runner, db)
+        _follow(store, row, resolved, source, runner, db, artifacts)
 
 
 def resume(
@@ -107,6 +118,7 @@ def resume(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Trials at a time, if not as before.")] = None,
     ray_address: RayAddressOption = None,
+    artifacts: ArtifactsOption = None,
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """Continue a search from the database: nothing recorded is run again, nothing lost."""
@@ -123,11 +135,11 @@ def resume(
         changes = {} if workers is None else {"workers": workers}
         resolved = validate({**row.config, **changes})
         source = resolved.make_tasks()
-        runner = _executor(resolved, source, ray_address)
+        runner = make_executor(resolved, source, ray_address)
         if more:
             store.extend(row.id, more)
             row = store.search(row.name)
-        _follow(store, row, resolved, source, runner, db)
+        _follow(store, row, resolved, source, runner, db, artifacts)
 
 
 def stop(search: SearchArgument, db: DbOption = DEFAULT_DB) -> None:
@@ -149,9 +161,12 @@ def stop(search: SearchArgument, db: DbOption = DEFAULT_DB) -> None:
 def rm(
     search: SearchArgument,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    artifacts: ArtifactsOption = None,
     db: DbOption = DEFAULT_DB,
 ) -> None:
-    """Delete a search and all its trials."""
+    """Delete a search, all its trials, and the checkpoints of supernets that were not done."""
+    from nas.evaluation.artifacts import folder
+    from nas.records import checkpoints
     from nas.storage.store import Store
 
     with Store(db, create=False) as store:
@@ -163,6 +178,8 @@ def rm(
                 raise ConfigError(f"Deleting '{row.name}' cannot be undone: confirm with --yes.")
             typer.confirm(f"Delete search '{row.name}' and all its trials?", abort=True, err=True)
         store.delete(row.id)
+        for checkpoint in checkpoints(folder(db, artifacts), row.name):
+            checkpoint.remove()
     say(f"Deleted '{row.name}'.")
 
 
@@ -173,22 +190,28 @@ def _follow(
     tasks: TaskSource,
     executor: Executor,
     db: str,
+    artifacts: Path | None,
 ) -> None:
     from nas.cli.progress import progress
+    from nas.evaluation.artifacts import folder
     from nas.leaderboard import Query, leaderboard
-    from nas.search import Search
+    from nas.search import Search, supernet
 
     flag = hint(db)
     again = f"nas resume {row.name}{flag}"
+    space = config.make_space()
+    shared = supernet(config, space, tasks)
+    plan = f"a supernet, then what it derives: {shared.derive} at most" if shared else f"{row.trials} trials"
     say(
         f"Search '{row.name}': {row.controller} in {row.space} on {row.task_label}, {row.learner}, "
-        f"{row.trials} trials, {config.workers} at a time, seed {row.seed}."
+        f"{plan}, {config.workers} at a time, seed {row.seed}."
     )
     if row.executor == "ray":
         say("Starting Ray…")
     try:
         with progress(row, config.budget.train_episodes, store) as observer:
-            search = Search(store, row, config, config.make_space(), tasks, observer)
+            files = folder(db, artifacts)
+            search = Search(store, row, config, space, tasks, observer, files)
             end = search.run(executor)
     except KeyboardInterrupt:
         say(f"\nInterrupted; every finished trial is saved. Continue: {again}")
@@ -197,12 +220,17 @@ def _follow(
         say(f"Stopped on request. Continue: {again}")
     rows = leaderboard(store, Query(searches=(row.name,), limit=TOP))
     emit([asdict(entry) for entry in rows], Format.TABLE, COLUMNS)
-    say(f"The best {len(rows)} of {row.trials} trials; a score that was reused counts once. More:")
+    ended = len(store.history(row.id))
+    say(f"The best {len(rows)} of {ended} trials; a score that was reused counts once. More:")
     say(f"  nas leaderboard --search {row.name} --limit 0{flag}    nas show {row.name}{flag}")
-    say(f"Go on: nas resume {row.name} --trials +N{flag}")
+    if end == "completed" and search.ending is not None:
+        say(search.ending)
+    else:
+        say(f"Go on: nas resume {row.name} --trials +N{flag}")
 
 
-def _executor(config: SearchConfig, tasks: TaskSource, ray_address: str | None) -> Executor:
+def make_executor(config: SearchConfig, tasks: TaskSource, ray_address: str | None) -> Executor:
+    """Return the executor that the configuration names."""
     if config.executor == "inline":
         from nas.executors.inline import InlineExecutor
 

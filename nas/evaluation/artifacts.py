@@ -6,7 +6,6 @@ import hashlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,8 +17,6 @@ from nas.tasks.files import replacing
 
 WEIGHTS = "weights"
 """The kind of artifact that holds a learner's `state_dict`, and the folder of those."""
-
-CHECKPOINTS = "checkpoints"
 
 
 def folder(database: str, given: Path | None = None) -> Path:
@@ -74,39 +71,3 @@ def locate(artifact: Artifact, target: Path) -> Path:
         f"The {artifact.kind} are gone: no file at {' or '.join(dict.fromkeys(map(str, places)))}. Give the "
         "folder with --artifacts (or NAS_ARTIFACTS)."
     )
-
-
-class Checkpoint:
-    """A file from which a training continues; written whole or not at all."""
-
-    def __init__(self, target: Path, name: str) -> None:
-        self.path = target / CHECKPOINTS / f"{name}.pt"
-
-    def load(self, made_by: Mapping[str, str]) -> dict[str, Any] | None:
-        """Return what was saved; None where there is nothing, or nothing that these versions can go on from.
-
-        Args:
-            made_by: versions that must be the same.
-        """
-        try:
-            saved = torch.load(self.path, weights_only=True)
-        except FileNotFoundError:
-            return None
-        except Exception:  # a damaged file raises whatever its bytes happen to mean
-            return None
-        good = isinstance(saved, dict) and saved.get("made_by") == dict(made_by)
-        return saved["content"] if good else None
-
-    def save(self, made_by: Mapping[str, str], content: dict[str, Any]) -> None:
-        """Write the content in place of what was there.
-
-        Raises:
-            OSError: the folder cannot be created or written.
-        """
-        with replacing(self.path) as temporary:
-            torch.save({"made_by": dict(made_by), "content": content}, temporary)
-
-    def remove(self) -> None:
-        """Delete the file, and what a process left that was killed while writing it."""
-        for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*.part")):
-            path.unlink(missing_ok=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from nas.checkpoint import Checkpoint
 from nas.errors import NasError
 from nas.evaluation import processes
-from nas.evaluation.artifacts import Checkpoint
 from nas.evaluation.targets import Target
 from nas.evaluation.work import Curve, Failure, Job, Report
 from nas.provenance import environment

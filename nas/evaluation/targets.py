@@ -118,6 +118,12 @@ class Targets:
         """
         search = self._store.search(reference.search)
         trial = self._store.trial(search.id, reference.number)
+        if trial.architecture is None:
+            name = f"{search.name}/{trial.number}"
+            raise ConfigError(
+                f"{name} trained a supernet and is no architecture. Give a trial of what it derived; "
+                f"`nas show {search.name}` lists them."
+            )
         origin = Origin(search.id, search.name, trial.number)
         return self._target(self._config(_settings(search)), trial.architecture, origin)
 
@@ -192,4 +198,5 @@ class Targets:
 def _settings(search: Search) -> Values:
     """Return what an evaluation takes over from a search."""
     sections: Values = {kind: search.config[kind] for kind in ("space", "tasks", "learner")}
+    sections = {kind: section for kind, section in sections.items() if section is not None}
     return deepcopy(sections) | {"precision": search.config["resources"]["precision"]}

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import nas
+from nas.checkpoint import Checkpoint
 from nas.controller import Measurement
 from nas.errors import Diverged, Infeasible, NasError
-from nas.evaluation.artifacts import Checkpoint, store_weights
+from nas.evaluation.artifacts import store_weights
 from nas.evaluation.config import EvaluationConfig
 from nas.evaluation.selection import Selection
 from nas.scoring import episode_scores, score, summary
@@ -25,8 +23,6 @@ from nas.training import start
 
 REPORT_SECONDS = 1.0
 CHECKPOINT_SECONDS = 10.0
-VERSIONS = {"nas": nas.__version__, "torch": str(torch.__version__)}
-"""What a checkpoint must have been made by to be continued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +95,7 @@ class _Run:
         self._cost = self._space.cost(self._architecture, tasks.shape)
         self._checkpoint = Checkpoint(job.folder, job.name)
         self._fresh()
-        saved = self._checkpoint.load(VERSIONS)
+        saved = self._checkpoint.load()
         if saved is not None:
             try:
                 self._restore(saved)
@@ -183,7 +179,7 @@ class _Run:
             "losses": list(self._losses),
             "seconds": self._seconds,
         }
-        self._checkpoint.save(VERSIONS, state)
+        self._checkpoint.save(state)
         self._saved = time.monotonic()
 
     def _restore(self, saved: Mapping[str, Any]) -> None:

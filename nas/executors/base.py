@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 from nas.controller import Outcome
-from nas.evaluator import Job
+from nas.evaluator import AnyJob
 
 
 class Workload(Protocol):
@@ -16,19 +16,19 @@ class Workload(Protocol):
     def done(self) -> bool:
         """Whether there will be no further job."""
 
-    def next(self) -> Job | None:
+    def next(self) -> AnyJob | None:
         """Return the next job, or None: ask again after a result, or never if `done`."""
 
     def tick(self) -> None:
         """Do what has to be done now and then while jobs run: show signs of life, look for a stop."""
 
-    def report(self, job: Job, outcome: Outcome) -> bool:
+    def report(self, job: AnyJob, outcome: Outcome) -> bool:
         """Take note of what is known so far; return whether the job should go on."""
 
-    def finish(self, job: Job, outcome: Outcome) -> None:
+    def finish(self, job: AnyJob, outcome: Outcome) -> None:
         """Take the final outcome of a job."""
 
-    def lost(self, job: Job, error: str) -> None:
+    def lost(self, job: AnyJob, error: str) -> None:
         """Take note that the job's worker died under it."""
 
 

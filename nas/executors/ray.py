@@ -39,12 +39,13 @@ from ray.tune.search import Searcher  # noqa: E402
 from nas.config import SearchConfig  # noqa: E402
 from nas.controller import Outcome, State  # noqa: E402
 from nas.errors import ConfigError, NasError  # noqa: E402
-from nas.evaluator import Job  # noqa: E402
+from nas.evaluator import AnyJob  # noqa: E402
 from nas.executors.base import Executor, Workload  # noqa: E402
 from nas.executors.worker import Worker  # noqa: E402
 from nas.tasks.base import TaskSource  # noqa: E402
 
-_JOB, _OUTCOME = TypeAdapter(Job), TypeAdapter(Outcome)
+_OUTCOME = TypeAdapter(Outcome)
+_JOB: TypeAdapter[AnyJob] = TypeAdapter(AnyJob)
 _KEY = "outcome"
 
 
@@ -110,7 +111,7 @@ class _Bridge:
 
     def __init__(self, workload: Workload | None) -> None:
         self._workload = workload
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, AnyJob] = {}
         self._deaths: dict[str, str] = {}
         self.error: Exception | None = None
 

@@ -11,7 +11,8 @@ import torch
 from nas.config import SearchConfig
 from nas.controller import Outcome, State
 from nas.errors import Infeasible, NasError
-from nas.evaluator import Evaluator, Job
+from nas.evaluator import AnyJob, Context, Evaluator, Job, SupernetJob
+from nas.oneshot.training import train_supernet
 from nas.tasks.base import TaskSource
 
 
@@ -21,25 +22,26 @@ class Worker:
     def __init__(self, config: SearchConfig, tasks: TaskSource) -> None:
         torch.set_num_threads(config.resources.cpus)
         self._config, self._tasks = config, tasks
+        self._context: Context | None = None
         self._evaluator: Evaluator | None = None
 
-    def run(self, job: Job) -> Iterator[Outcome]:
+    def run(self, job: AnyJob) -> Iterator[Outcome]:
         """Yield the job's outcomes, the last one final."""
-        start = time.perf_counter()
+        start, before = time.perf_counter(), 0.0
 
         def end(state: State, error: str) -> Outcome:
-            return Outcome(state, job.architecture, seconds=time.perf_counter() - start, error=error)
+            architecture = job.architecture if isinstance(job, Job) else None
+            return Outcome(state, architecture, seconds=before + time.perf_counter() - start, error=error)
 
         try:
-            if self._evaluator is None:
-                self._evaluator = self._config.make_evaluator(self._config.make_space(), self._tasks)
-            for outcome in self._evaluator.evaluate(job):
+            for outcome in self._outcomes(job):
+                if isinstance(job, SupernetJob):  # it may go on from a checkpoint, and counts on from there
+                    start, before = time.perf_counter(), outcome.seconds
                 yield outcome
                 if outcome.state.final:
                     return
-            yield end(
-                State.FAILED, f"The evaluator '{self._config.evaluator['name']}' gave no final outcome."
-            )
+            who = f"evaluator '{self._config.evaluator['name']}'" if isinstance(job, Job) else "supernet"
+            yield end(State.FAILED, f"The {who} gave no final outcome.")
         except Infeasible as error:
             yield end(State.INFEASIBLE, str(error))
         except NasError as error:
@@ -50,3 +52,12 @@ class Worker:
         finally:
             if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                 torch.cuda.empty_cache()
+
+    def _outcomes(self, job: AnyJob) -> Iterator[Outcome]:
+        if self._context is None:
+            self._context = self._config.make_context(self._config.make_space(), self._tasks)
+        if isinstance(job, SupernetJob):
+            return train_supernet(self._context, job)
+        if self._evaluator is None:
+            self._evaluator = self._config.make_evaluator(self._context)
+        return self._evaluator.evaluate(job)

@@ -47,6 +47,8 @@ class Learner(nn.Module, ABC):
     learner trains in float32."""
     fixed_ways: ClassVar[bool] = False
     """Whether its network has an output for each class of a task."""
+    ordinary: ClassVar[bool] = False
+    """Whether it learns from ordinary data, whose tasks are minibatches without a support, and only that."""
     rates: ClassVar[tuple[str, ...]] = ("lr",)
     """The settings to lower where training diverges."""
     meta_batch: int = 1
@@ -71,8 +73,17 @@ class Learner(nn.Module, ABC):
 
         Raises:
             ConfigError: these are regression tasks, and the learner only classifies; or its network has an
-                output for each class of a task, and training tasks have another number of classes.
+                output for each class of a task, and training tasks have another number of classes; or the
+                learner needs a support and there is none, or the other way round.
         """
+        if cls.ordinary != (episode.shots == 0):
+            raise ConfigError(
+                f"learner: '{cls.name}' learns ordinary data, but these are few-shot tasks. Set a learner of "
+                "such tasks, as 'prototypical' is, or ordinary data, as the tasks 'supervised' are."
+                if cls.ordinary
+                else f"learner: '{cls.name}' learns from a task's support, but these are minibatches of "
+                "ordinary data, which have none. Set the learner 'classifier'."
+            )
         if episode.regression and not cls.regression:
             raise ConfigError(
                 f"learner: '{cls.name}' only classifies, but these tasks are regression. "
@@ -121,6 +132,11 @@ class Learner(nn.Module, ABC):
             return float(loss.detach())
 
         return threads.backward(self, parts, step, workers)
+
+
+def remedy(learner: Learner) -> str:
+    """Return what to do where a loss or a prediction is no number."""
+    return f"Lower {' or '.join(f'`learner.{setting}`' for setting in learner.rates)}."
 
 
 def adam(learner: Learner, lr: float) -> torch.optim.Optimizer:

@@ -1,8 +1,8 @@
-"""Batch normalization (Ioffe & Szegedy 2015) whose statistics belong to a task, twice differentiable.
+"""Batch normalization (Ioffe & Szegedy 2015) whose statistics belong to a task, with fast second derivatives.
 
 The second derivative is written down: it needs two more sums per channel, and is a linear combination of
 three maps with a coefficient per channel. torch's takes some thirty passes over the maps, and its
-channels-last kernel on a CPU adds up in an order that loses digits.
+channels-last kernel on a CPU adds up in an order that loses digits. Higher ones are torch's, of that formula.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def normalize(
@@ -73,11 +72,13 @@ class _Normalize(torch.autograd.Function):
         centered = rows - rows.mean(1, keepdim=True)
         inverse = (_mean(centered, centered) + eps).rsqrt()
         ctx.save_for_backward(x, centered, inverse, weight)
+        ctx.eps = eps
         return _shaped(torch.addcmul(bias[:, None], centered, weight[:, None] * inverse), x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return (*_Gradients.apply(gradient, *ctx.saved_tensors), None, None)  # type: ignore[no-untyped-call]
+        found = _Gradients.apply(gradient, *ctx.saved_tensors, ctx.eps)  # type: ignore[no-untyped-call]
+        return (*found, None, None)
 
 
 class _Gradients(torch.autograd.Function):
@@ -89,24 +90,30 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, gradient: Tensor, x: Tensor, centered: Tensor, inverse: Tensor, weight: Tensor
+        ctx: Any, gradient: Tensor, x: Tensor, centered: Tensor, inverse: Tensor, weight: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         tasks, count = centered.shape[:2]
         rows = _rows(gradient, tasks)
         mean = rows.mean(1, keepdim=True)
         along = _mean(rows, centered) * inverse
         scale = weight[:, None] * inverse
-        ctx.save_for_backward(rows, centered, inverse, weight, mean, along, x)
+        ctx.save_for_backward(gradient, centered, inverse, weight, mean, along, x)
+        ctx.eps = eps
         ctx.set_materialize_grads(False)
         of_x = torch.addcmul(-scale * mean, centered, -scale * inverse * along).addcmul_(rows, scale)
         return _shaped(of_x, x), _like(count * along, weight), _like(count * mean, weight)
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, of_x: Tensor | None, of_weight: Tensor | None, of_bias: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        g, centered, s, weight, mean_g, along_g, x = ctx.saved_tensors
+        gradient, centered, s, weight, mean_g, along_g, x = ctx.saved_tensors
+        g = _rows(gradient, len(centered))
+        if torch.is_grad_enabled():  # to be differentiated itself: what was computed within has no graph
+            rows = _rows(x, len(g))
+            centered = rows - rows.mean(1, keepdim=True)
+            s = (_mean(centered, centered) + ctx.eps).rsqrt()
+            mean_g, along_g = g.mean(1, keepdim=True), _mean(g, centered) * s
         w, zero = weight[:, None], torch.zeros_like(mean_g)
         of_weight = zero if of_weight is None else of_weight[:, None]
         of_bias = zero if of_bias is None else of_bias[:, None]
@@ -122,7 +129,7 @@ class _Gradients(torch.autograd.Function):
         to_x = torch.addcmul(-s * mean_h, centered, -s * s * (along_h + w * s * both))
         to_x.addcmul_(u, s * a).addcmul_(g, s * b)
         to_weight = _like(g.shape[1] * s * both, weight)
-        return _shaped(to_g, x), _shaped(to_x, x), None, None, to_weight
+        return _shaped(to_g, x), _shaped(to_x, x), None, None, to_weight, None
 
 
 def _mean(a: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Convolution with a weight per task, twice differentiable, at the speed of the underlying kernels.
+"""Convolution with a weight per task, differentiable at the speed of the underlying kernels, twice too.
 
 Convolution is bilinear: it, its two gradients and all of *their* gradients are three kernels (forward,
 gradient of the input, gradient of the weight). torch's own second derivative rearranges some of them into
@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 class _Geometry(NamedTuple):
@@ -108,7 +107,7 @@ class _Gradients(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None]:
         tasks = len(weight)
         above = _side_by_side(gradient, tasks)
-        ctx.save_for_backward(above, sides, joint)
+        ctx.save_for_backward(gradient, x, sides, weight, joint)
         ctx.geometry, ctx.tasks = geometry, tasks
         ctx.set_materialize_grads(False)
         of_x, of_weight = _backward(above, sides, joint, geometry, tasks, needs)
@@ -118,10 +117,12 @@ class _Gradients(torch.autograd.Function):
         )
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, of_x: Tensor | None, of_weight: Tensor | None) -> tuple[Tensor | None, ...]:
-        above, sides, joint = ctx.saved_tensors
+        gradient, x, sides, weight, joint = ctx.saved_tensors
         geometry, tasks = ctx.geometry, ctx.tasks
+        above = _side_by_side(gradient, tasks)
+        if torch.is_grad_enabled():  # to be differentiated itself: what was computed within has no graph
+            sides, joint = _side_by_side(x, tasks), weight.flatten(0, 1)
         wants_gradient, wants_x, _, wants_weight = ctx.needs_input_grad[:4]
         to_gradient = to_x = to_weight = None
         if of_x is not None:

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from nas.learners.batch_norm import normalize, scale_and_shift, statistics
 from nas.learners.convolution import convolve
+from nas.supernet import tasks_of
 
 Weights: TypeAlias = dict[str, Tensor]
 """Parameters of a network (or a latent code) by name, with the tasks along the first axis: `[T, …]`."""
@@ -111,6 +112,8 @@ class _Folded(TorchFunctionMode):
             return convolve(*_cast(*args[:3]), *args[3:], **(kwargs or {}))
         if function is F.linear and len(args) > 1 and args[1].dim() == 3:
             return self._linear(*_cast(*args), **(kwargs or {}))
+        if function is tasks_of:
+            return self._tasks if self._reference is None else None
         if function is F.batch_norm:
             return self._batch_norm(*args, **(kwargs or {}))
         return function(*args, **(kwargs or {}))

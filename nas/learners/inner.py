@@ -94,9 +94,14 @@ class Adam:
         """Take one step."""
         self.step += 1
         correction = 1 - self._beta**self.step
-        squares = {name: gradient.detach() ** 2 for name, gradient in gradients.items()}
+        squares = {name: gradient**2 for name, gradient in gradients.items()}
         self.second = {name: torch.lerp(self.second[name], s, 1 - self._beta) for name, s in squares.items()}
+        # The root of 0 has no derivative; far below eps it makes no difference.
+        roots = {name: (s / correction).clamp(min=_TINY).sqrt() for name, s in self.second.items()}
         return {
-            name: weight - self._lr * gradients[name] / ((self.second[name] / correction).sqrt() + self._eps)
+            name: weight - self._lr * gradients[name] / (roots[name] + self._eps)
             for name, weight in weights.items()
         }
+
+
+_TINY = 1e-30

@@ -31,7 +31,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nas.storage.columns import Finite, UTCDateTime
 
-HEAD = "0002"
+HEAD = "0003"
 """The revision of the tables below."""
 
 
@@ -57,6 +57,15 @@ class TrialState(StrEnum):
     INFEASIBLE = "infeasible"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+
+
+class TrialKind(StrEnum):
+    """What a trial does."""
+
+    EVALUATE = "evaluate"
+    """Train one architecture from scratch and score it."""
+    SUPERNET = "supernet"
+    """Train a supernet and derive architectures from it."""
 
 
 class EvaluationState(StrEnum):
@@ -86,7 +95,12 @@ class Base(DeclarativeBase):
             "ck": "ck_%(table_name)s_%(constraint_name)s",
         }
     )
-    type_annotation_map = {datetime: UTCDateTime, float: Finite, dict[str, Any]: JSON}  # noqa: RUF012
+    type_annotation_map = {  # noqa: RUF012
+        datetime: UTCDateTime,
+        float: Finite,
+        dict[str, Any]: JSON(none_as_null=True),
+        list[dict[str, Any]]: JSON(none_as_null=True),
+    }
 
 
 class Search(Base):
@@ -141,7 +155,7 @@ class Architecture(Base):
 
 
 class Trial(Base):
-    """One architecture tried in one search."""
+    """One architecture tried in one search, or one supernet trained."""
 
     __tablename__ = "trials"
     __table_args__ = (
@@ -155,12 +169,15 @@ class Trial(Base):
     search_id: Mapped[int] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"))
     number: Mapped[int]
     """From 0, in the order proposed."""
+    kind: Mapped[str] = mapped_column(server_default=TrialKind.EVALUATE.value)
     state: Mapped[str]
     attempt: Mapped[int]
     """How often it was tried before."""
-    architecture_id: Mapped[int] = mapped_column(ForeignKey("architectures.id"), index=True)
-    architecture: Mapped[str] = mapped_column(Text)
-    """The encoding proposed."""
+    architecture_id: Mapped[int | None] = mapped_column(ForeignKey("architectures.id"), index=True)
+    architecture: Mapped[str | None] = mapped_column(Text)
+    """The encoding proposed; NULL where a supernet is trained."""
+    supernet: Mapped[dict[str, Any] | None]
+    """Strategy, settings, budget and number of architectures to derive, where a supernet is trained."""
     score: Mapped[float | None]
     ci95: Mapped[float | None]
     episodes: Mapped[int | None]
@@ -177,6 +194,10 @@ class Trial(Base):
     error: Mapped[str | None] = mapped_column(Text)
     reused: Mapped[int | None]
     """Number of the trial of this search whose score this is."""
+    derived: Mapped[list[dict[str, Any]] | None]
+    """`{architecture, score}` of what a supernet derived, best first, scored with the shared weights."""
+    derived_epochs: Mapped[list[dict[str, Any]] | None]
+    """`{step, architecture, score}`: what it would have derived after each epoch."""
     observed: Mapped[int | None]
     """1, 2, 3… in the order in which outcomes were recorded; NULL until the state is final."""
     created_at: Mapped[datetime]

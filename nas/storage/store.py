@@ -23,6 +23,7 @@ from nas.storage.schema import (
     Search,
     SearchState,
     Trial,
+    TrialKind,
     TrialState,
 )
 
@@ -46,6 +47,19 @@ class Measured(NamedTuple):
     metric: str
     step: int
     value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Derivations:
+    """What a supernet derived, as JSON.
+
+    Attributes:
+        final: `{architecture, score}`, best first.
+        epochs: `{step, architecture, score}`: what it would have derived after each epoch.
+    """
+
+    final: list[dict[str, Any]]
+    epochs: list[dict[str, Any]]
 
 
 class Store:
@@ -278,11 +292,12 @@ class Store:
         search_id: int,
         number: int,
         *,
-        architecture: str,
-        key: str,
+        architecture: str | None,
+        key: str | None,
         space: str,
         seed: int,
         attempt: int,
+        supernet: dict[str, Any] | None = None,
         outcome: controller.Outcome | None = None,
     ) -> int:
         """Record that a trial runs; return its id.
@@ -290,31 +305,34 @@ class Store:
         Args:
             search_id: whose trial it is.
             number: from 0, unique in the search.
-            architecture: the encoding proposed.
-            key: its canonical key.
+            architecture: the encoding proposed; None where a supernet is trained.
+            key: its canonical key, or None.
             space: the space of both.
             seed: of the training, in [0, 2⁶³).
             attempt: how often it was tried before.
+            supernet: what was proposed, where a supernet is trained.
             outcome: of a trial that needs no worker: it begins and ends in one transaction.
 
         Raises:
             ValueError: the outcome is not final.
         """
-        identity = search_id, space, key
-        architecture_id = self._architecture_ids.get(identity)
+        identity = search_id, space, key or ""
+        architecture_id = None if key is None else self._architecture_ids.get(identity)
         time = now()
         with self._database.write() as connection:
-            if architecture_id is None:
+            if architecture_id is None and key is not None:
                 architecture_id = connection.scalar(
                     self._upsert_architecture, {"space": space, "key": key, "text": architecture}
                 )
             row = {
                 "search_id": search_id,
                 "number": number,
+                "kind": TrialKind.EVALUATE.value if supernet is None else TrialKind.SUPERNET.value,
                 "state": TrialState.RUNNING.value,
                 "attempt": attempt,
                 "architecture_id": architecture_id,
                 "architecture": architecture,
+                "supernet": supernet,
                 "seed": seed,
                 "created_at": time,
                 "started_at": time,
@@ -322,12 +340,19 @@ class Store:
             trial_id = connection.scalars(statements.INSERT_TRIAL, row).one()
             if outcome is not None:
                 self._close(connection, trial_id, outcome)
-        # A trial of this search now refers to the architecture, so it stays as long as the search does.
-        self._architecture_ids[identity] = architecture_id
+        if architecture_id is not None:
+            # A trial of this search now refers to the architecture, so it stays as long as the search does.
+            self._architecture_ids[identity] = architecture_id
         return trial_id
 
-    def restart(self, trial_id: int, *, attempt: int, seed: int) -> None:
+    def restart(self, trial_id: int, *, attempt: int, seed: int, seconds: float = 0.0) -> None:
         """Run a trial again that failed or was interrupted before it was recorded as final.
+
+        Args:
+            trial_id: which.
+            attempt: how often it was tried before.
+            seed: of the training, in [0, 2⁶³).
+            seconds: worker time that the attempts before took.
 
         Raises:
             ValueError: it is final.
@@ -338,13 +363,21 @@ class Store:
                 "state": TrialState.RUNNING.value,
                 "attempt": attempt,
                 "seed": seed,
+                "seconds": seconds,
                 "started_at": now(),
             }
             if connection.execute(again.values(changes)).rowcount != 1:
                 raise ValueError(f"Trial id {trial_id} is final, or there is none.")
 
-    def finish(self, trial_id: int, outcome: controller.Outcome) -> int | None:
+    def finish(
+        self, trial_id: int, outcome: controller.Outcome, derivations: Derivations | None = None
+    ) -> int | None:
         """Close a trial with its measurements.
+
+        Args:
+            trial_id: which.
+            outcome: final.
+            derivations: what a supernet derived, as texts.
 
         Returns:
             Its place (1, 2, 3…) in the order in which the search's outcomes were recorded; None if it was
@@ -354,12 +387,20 @@ class Store:
             ValueError: the outcome is not final.
         """
         with self._database.write() as connection:
-            return self._close(connection, trial_id, outcome)
+            return self._close(connection, trial_id, outcome, derivations)
 
-    def _close(self, connection: Connection, trial_id: int, outcome: controller.Outcome) -> int | None:
+    def _close(
+        self,
+        connection: Connection,
+        trial_id: int,
+        outcome: controller.Outcome,
+        derivations: Derivations | None = None,
+    ) -> int | None:
         if not outcome.state.final:
             raise ValueError(f"An outcome that is {outcome.state} closes no trial.")
         row = {"trial": trial_id, "finished_at": now(), **statements.columns(outcome)}
+        if derivations is not None:
+            row |= {"derived": derivations.final, "derived_epochs": derivations.epochs}
         observed: int | None = connection.scalar(statements.FINISH_TRIAL, row)
         if observed is not None:
             self._measure(connection, trial_id, outcome.measurements)

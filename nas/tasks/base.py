@@ -26,13 +26,15 @@ EPISODE_LIST_SEED = 2019
 class Episode:
     """A batch of T tasks, each a support set to learn from and a query set to be judged on.
 
+    On ordinary data a task is one minibatch: its queries, without a support, labelled by the classes of all.
+
     Attributes:
         support_x: `[T, S, *input]`, float32; S = ways · shots, ordered class by class.
         support_y: `[T, S]` int64 labels in `[0, ways)`, or `[T, S, outputs]` float32 targets in regression.
-        query_x: `[T, Q, *input]`; Q = ways · queries.
+        query_x: `[T, Q, *input]`; Q = ways · queries, or the size of the minibatch.
         query_y: like `support_y`.
         ways: classes of each task; 0 in regression.
-        shots: support examples of each class.
+        shots: support examples of each class; 0 on ordinary data.
         classes: `[T, ways]` which classes of the split were drawn, for audit; `[T, 0]` in regression.
     """
 
@@ -91,11 +93,14 @@ class Episode:
 class TaskSource(ABC):
     """A distribution of few-shot tasks, split into training, validation and test classes.
 
-    A concrete source sets `name` and takes keyword-only arguments alone: they are its settings, and `ways`,
-    `shots` and `queries` are among them where it classifies. Settings `train_ways`, `train_shots` and
-    `train_queries`, where it has them, shape the tasks of split `train` alone: the label, the shape and all
-    else is that of the tasks that trials are scored on. It reads or draws its data in the constructor
-    and keeps it in numpy arrays, so that workers on one node share a single copy; it is picklable.
+    Or ordinary data, split into training, validation and test examples, whose tasks are minibatches.
+
+    A concrete source sets `name` and takes keyword-only arguments alone: they are its settings, and, on
+    few-shot tasks, `shots`, `queries` and, where it classifies, `ways` are among them. Settings `train_ways`,
+    `train_shots` and `train_queries`, where it has them, shape the tasks of split `train` alone: the label,
+    the shape and all else is that of the tasks that trials are scored on. It reads or draws its data in the
+    constructor and keeps it in numpy arrays, so that workers on one node share a single copy; it is
+    picklable.
     """
 
     name: ClassVar[str]
@@ -113,6 +118,14 @@ class TaskSource(ABC):
     @abstractmethod
     def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
         """Draw `tasks` tasks from a split; equal generators draw equal tasks."""
+
+    def bilevel(self) -> tuple[TaskSource, TaskSource]:
+        """Return what a supernet's weights, and what its architecture, draw their training tasks from.
+
+        On few-shot tasks both are this source: tasks drawn afresh are new ones. A source of ordinary data
+        gives two halves of its training examples (Liu et al. 2019).
+        """
+        return self, self
 
     @abstractmethod
     def fingerprint(self, split: Split) -> tuple[str, str]:

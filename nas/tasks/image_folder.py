@@ -29,7 +29,7 @@ from nas.tasks.images import (
 )
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
     """Return the path as it is found from any working directory: a search may be resumed in another."""
     return str(Path(path).expanduser().absolute())
 
@@ -51,7 +51,7 @@ class ImageFolder(TaskSource):
     def __init__(
         self,
         *,
-        path: Annotated[str, AfterValidator(_absolute), Field(description="folder of class folders")],
+        path: Annotated[str, AfterValidator(absolute), Field(description="folder of class folders")],
         ways: Ways = 5,
         shots: Shots = 1,
         queries: Queries = 5,
@@ -65,14 +65,14 @@ class ImageFolder(TaskSource):
         split_seed: Annotated[int, Field(ge=0, description="which classes go where")] = 0,
     ) -> None:
         folder = Path(path).expanduser().resolve()
-        classes = _list(folder)
+        classes = files_by_class(folder)
         names = list(classes)
         files = [file for name in names for file in classes[name]]
         arrays = cached(
             f"image_folder-{folder.name}",
             f"size={size} grayscale={grayscale} version=1",
             files,
-            lambda: {"images": _read(files, size, grayscale)},
+            lambda: {"images": read_images(files, size, grayscale)},
         )
         counts = np.array([len(classes[name]) for name in names])
         starts = counts.cumsum() - counts
@@ -111,7 +111,7 @@ class ImageFolder(TaskSource):
         return self._tasks.fingerprint(split)
 
 
-def _list(folder: Path) -> dict[str, list[Path]]:
+def files_by_class(folder: Path) -> dict[str, list[Path]]:
     """Return the image files of each class, both sorted; hidden folders and other files are passed over."""
     readable = {suffix for suffix, format_ in Image.registered_extensions().items() if format_ in Image.OPEN}
     try:
@@ -140,7 +140,7 @@ def _divide(classes: int, train: float, validation: float, seed: int) -> dict[Sp
     return dict(zip(SPLITS, parts, strict=True))
 
 
-def _read(files: Sequence[Path], size: int, grayscale: bool) -> Pixels:
+def read_images(files: Sequence[Path], size: int, grayscale: bool) -> Pixels:
     """Return `[files, channels, size, size]`, decoded by as many threads as there are CPUs."""
     images = np.empty((len(files), 1 if grayscale else 3, size, size), dtype=np.uint8)
 

@@ -17,8 +17,21 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
-from nas.controller import Controller, Evaluate, Outcome, Proposal, Reject, Reuse, Score, State
+from nas.controller import (
+    Controller,
+    Derived,
+    Evaluate,
+    Finish,
+    Outcome,
+    Proposal,
+    Reject,
+    Reuse,
+    Score,
+    State,
+    TrainSupernet,
+)
 from nas.space import Architecture, SearchSpace
 
 Make = Callable[[int], Controller]
@@ -27,7 +40,12 @@ Make = Callable[[int], Controller]
 Evaluation = Callable[[int, Architecture], Outcome]
 """From a trial's number and its architecture to a final outcome."""
 
+Sharing = Callable[[int, TrainSupernet], Outcome]
+"""From a trial's number and the supernet it trains to a final outcome."""
+
 ENDINGS = (State.COMPLETED, State.COMPLETED, State.STOPPED, State.FAILED, State.INFEASIBLE)
+
+_SUPERNET = TypeAdapter(TrainSupernet)
 
 _SEARCHES: dict[str, Any] = {
     "seed": st.integers(0, 2**32 - 1),
@@ -60,8 +78,14 @@ class Run:
 
     @property
     def proposals(self) -> list[Proposal]:
-        """The proposals by trial number."""
-        return [question.proposal for question in self.asked if question.proposal is not None]
+        """The proposals by trial number; one to finish is none."""
+        answers = (question.proposal for question in self.asked)
+        return [answer for answer in answers if answer is not None and not isinstance(answer, Finish)]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the controller had nothing more to propose."""
+        return any(isinstance(question.proposal, Finish) for question in self.asked)
 
     @property
     def best(self) -> Outcome:
@@ -100,15 +124,49 @@ def mixed(seed: int, endings: Sequence[State] = ENDINGS) -> Evaluation:
     return evaluate
 
 
+def shared(space: SearchSpace, seed: int, endings: Sequence[State] = (State.COMPLETED,)) -> Sharing:
+    """Return a supernet training that ends in any of `endings`, and derives random architectures."""
+
+    def train(number: int, supernet: TrainSupernet) -> Outcome:
+        rng = np.random.default_rng([seed, number, 2])
+        state = endings[int(rng.integers(len(endings)))]
+        if state is not State.COMPLETED:
+            return Outcome(state, None, error="by chance")
+        drawn = {space.canonical(a): a for a in (space.sample(rng) for _ in range(supernet.derive))}
+        scores = sorted(rng.random(len(drawn)), reverse=True)
+        derived = (Derived(*pair) for pair in zip(drawn.values(), map(float, scores), strict=True))
+        return Outcome(state, None, derived=tuple(derived))
+
+    return train
+
+
+def _unshared(number: int, supernet: TrainSupernet) -> Outcome:
+    raise AssertionError(f"Trial {number} trains a supernet, but the simulation was not told how.")
+
+
 def simulate(
-    controller: Controller, evaluate: Evaluation, *, trials: int, seed: int = 0, workers: int = 1
+    controller: Controller,
+    evaluate: Evaluation,
+    *,
+    trials: int,
+    seed: int = 0,
+    workers: int = 1,
+    share: Sharing = _unshared,
 ) -> Run:
     """Run a search in memory; with several workers, trials end in a random order.
+
+    Args:
+        controller: who proposes.
+        evaluate: ends a trial of an architecture.
+        trials: how many at most.
+        seed: of the generators, and of the order of endings.
+        workers: trials at a time.
+        share: ends a trial of a supernet.
 
     Raises:
         AssertionError: the controller waits though nothing is pending.
     """
-    run, running = Run(), dict[int, Architecture]()
+    run, running = Run(), dict[int, Evaluate | TrainSupernet]()
     scores: dict[int, Score | None] = {}
     order = np.random.default_rng(seed)
 
@@ -120,7 +178,7 @@ def simulate(
     number, waiting = 0, False
     while number < trials or running:
         if number < trials and len(running) < workers and not waiting:
-            pending = tuple(running.values())
+            pending = tuple(job.architecture for job in running.values() if isinstance(job, Evaluate))
             proposal = controller.propose(number, pending, generator(seed, number))
             run.asked.append(Asked(number, pending, len(run.history), proposal))
             match proposal:
@@ -128,8 +186,11 @@ def simulate(
                     assert running, f"Trial {number} waits for a result, but nothing is pending."
                     waiting = True
                     continue
-                case Evaluate(architecture):
-                    running[number] = architecture
+                case Finish():
+                    trials = number
+                    continue
+                case Evaluate() | TrainSupernet():
+                    running[number] = proposal
                 case Reuse(architecture, trial):
                     observe(number, Outcome(State.REUSED, architecture, scores[trial], reused=trial))
                 case Reject(architecture, reason):
@@ -137,7 +198,11 @@ def simulate(
             number += 1
         else:
             ended = list(running)[int(order.integers(len(running)))]
-            observe(ended, evaluate(ended, running.pop(ended)))
+            match running.pop(ended):
+                case Evaluate(architecture):
+                    observe(ended, evaluate(ended, architecture))
+                case TrainSupernet() as supernet:
+                    observe(ended, share(ended, supernet))
             waiting = False
     return run
 
@@ -172,25 +237,34 @@ class ControllerSuite(ABC):
     def test_proposals_are_valid(
         self, space: SearchSpace, make: Make, seed: int, trials: int, workers: int
     ) -> None:
-        """Each is an architecture of the space that survives as a text in JSON."""
-        run = simulate(make(seed), mixed(seed), trials=trials, seed=seed, workers=workers)
-        assert len(run.proposals) == len(run.history) == trials
+        """Each architecture is one of the space and survives as a text in JSON; so does a supernet's."""
+        run = self._simulate(space, make(seed), trials, seed, workers)
+        assert len(run.proposals) == len(run.history)
+        assert len(run.proposals) == trials or run.finished
         for proposal in run.proposals:
+            if isinstance(proposal, TrainSupernet):
+                assert _SUPERNET.validate_json(_SUPERNET.dump_json(proposal)) == proposal
+                continue
+            assert not isinstance(proposal, Finish)
             architecture = space.check(proposal.architecture)
             assert all(type(choice) is int for choice in architecture.choices)
             assert space.decode(json.loads(json.dumps(space.encode(architecture)))) == architecture
 
     @_quick
     @given(**_SEARCHES)
-    def test_propose_is_pure(self, make: Make, seed: int, trials: int, workers: int) -> None:
+    def test_propose_is_pure(
+        self, space: SearchSpace, make: Make, seed: int, trials: int, workers: int
+    ) -> None:
         """It answers equal questions equally, changes no state and draws from the given generator alone."""
-        simulate(_Watched(make(seed)), mixed(seed), trials=trials, seed=seed, workers=workers)
+        self._simulate(space, _Watched(make(seed)), trials, seed, workers)
 
     @_quick
     @given(**_SEARCHES, cut=st.floats(0, 1))
-    def test_replay_resumes(self, make: Make, seed: int, trials: int, workers: int, cut: float) -> None:
+    def test_replay_resumes(
+        self, space: SearchSpace, make: Make, seed: int, trials: int, workers: int, cut: float
+    ) -> None:
         """A new instance that observes the history up to any point goes on exactly as the first did."""
-        run = simulate(make(seed), mixed(seed), trials=trials, seed=seed, workers=workers)
+        run = self._simulate(space, make(seed), trials, seed, workers)
         resumed, observed = make(seed), 0
         for asked in run.asked:
             if asked.observed < int(cut * len(run.history)):
@@ -202,10 +276,16 @@ class ControllerSuite(ABC):
             assert again == asked.proposal
 
     @pytest.mark.parametrize("state", [State.STOPPED, State.FAILED, State.INFEASIBLE])
-    def test_survives_bad_trials(self, make: Make, state: State) -> None:
-        """It goes on proposing when every trial ends badly."""
-        run = simulate(make(0), mixed(0, [state]), trials=40, workers=3)
-        assert len(run.proposals) == 40
+    def test_survives_bad_trials(self, space: SearchSpace, make: Make, state: State) -> None:
+        """It goes on proposing, or says that it has nothing more to propose, when every trial ends badly."""
+        share = shared(space, 0, [state])
+        run = simulate(make(0), mixed(0, [state]), trials=40, workers=3, share=share)
+        assert len(run.proposals) == 40 or run.finished
+
+    @staticmethod
+    def _simulate(space: SearchSpace, controller: Controller, trials: int, seed: int, workers: int) -> Run:
+        share = shared(space, seed, (State.COMPLETED, State.COMPLETED, State.FAILED))
+        return simulate(controller, mixed(seed), trials=trials, seed=seed, workers=workers, share=share)
 
 
 @final

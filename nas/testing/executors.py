@@ -11,7 +11,7 @@ import pytest
 from nas.config import SearchConfig, validate
 from nas.controller import Outcome, State
 from nas.errors import StorageError
-from nas.evaluator import Job
+from nas.evaluator import AnyJob, Job
 from nas.executors.base import Executor
 from nas.tasks.base import TaskSource
 from nas.testing.toys import Toy
@@ -39,7 +39,7 @@ class Recorder:
         """Whether there will be no further job."""
         return not self._queue and not self._open
 
-    def next(self) -> Job | None:
+    def next(self) -> AnyJob | None:
         """Return the next job."""
         self._break("next")
         if not self._queue:
@@ -54,7 +54,7 @@ class Recorder:
         self._break("tick")
         self.ticks += 1
 
-    def report(self, job: Job, outcome: Outcome) -> bool:
+    def report(self, job: AnyJob, outcome: Outcome) -> bool:
         """Note the report; stop the job that is to be stopped."""
         self._break("report")
         assert job.number in self._open
@@ -62,14 +62,14 @@ class Recorder:
         self.reports.setdefault(job.number, []).append(outcome)
         return job.number != self._stop_at
 
-    def finish(self, job: Job, outcome: Outcome) -> None:
+    def finish(self, job: AnyJob, outcome: Outcome) -> None:
         """Note the outcome."""
         self._break("finish")
         assert outcome.state.final
         self._open.remove(job.number)
         self.outcomes[job.number] = outcome
 
-    def lost(self, job: Job, error: str) -> None:
+    def lost(self, job: AnyJob, error: str) -> None:
         """Note the death."""
         self._open.remove(job.number)
         self.deaths[job.number] = error
@@ -119,7 +119,9 @@ class ExecutorSuite(ABC):
         first, second = self.run(Recorder(6)), self.run(Recorder(6))
         assert first.outcomes == second.outcomes
         space = Toy()
-        around = [first.outcomes[0].architecture, *space.neighbours(first.outcomes[0].architecture)]
+        start = first.outcomes[0].architecture
+        assert start is not None
+        around = [start, *space.neighbours(start)]
         assert [first.outcomes[n].architecture for n in range(6)] == around[:6]
 
     def test_no_job_is_no_error(self) -> None:

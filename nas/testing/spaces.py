@@ -80,12 +80,14 @@ class SpaceSuite(ABC):
         """Fixture: what its networks must fit; a small one keeps the tests quick."""
 
     def test_decisions(self, space: SearchSpace) -> None:
-        """Names are distinct, and so are the choices of each decision."""
+        """Names are distinct, and so are a decision's choices; anchors are decisions made before."""
         names = [decision.name for decision in space.decisions]
         assert len(set(names)) == len(names) > 0
-        for decision in space.decisions:
+        for i, decision in enumerate(space.decisions):
             assert isinstance(decision.choices, tuple)
             assert len(set(decision.choices)) == len(decision.choices) > 0
+            assert len(decision.anchors) in (0, len(decision.choices))
+            assert all(0 <= anchor < i for anchors in decision.anchors for anchor in anchors)
         assert space.size == math.prod(len(decision.choices) for decision in space.decisions)
 
     def test_sample(self, space: SearchSpace) -> None:

@@ -30,11 +30,11 @@ from nas.storage.columns import now
 from nas.storage.schema import Architecture as ArchitectureRow
 from nas.storage.schema import Artifact, Search, SearchState, Trial
 from nas.storage.schema import Measurement as MeasurementRow
-from nas.storage.store import Measured, Store
+from nas.storage.store import Derivations, Measured, Store
 
 KILLED = """
 import sys
-from nas.storage.store import Store
+from nas.storage.store import Derivations, Store
 from nas.testing.stores import begin, outcome, search
 
 with Store(sys.argv[1]) as store:
@@ -477,6 +477,30 @@ class StoreSuite(ABC):
                 ("chain", "b", "2.0"),
                 ("mlp", "a", "0.0"),
             ]
+
+    def test_a_supernet_is_a_trial_without_an_architecture(self, store: Store, other: Store) -> None:
+        """It keeps what was asked and what was derived; another's architecture stays its own."""
+        row = search(store)
+        asked = {"strategy": "darts", "settings": {"order": "exact"}, "derive": 2}
+        number = begin(store, row, 0, architecture=None, key=None, supernet=asked)
+        plain = begin(store, row, 1, key="")
+        second = begin(store, row, 2, architecture=None, key=None, supernet=asked)
+        final: list[dict[str, Any]] = [
+            {"architecture": "1.0", "score": 0.5},
+            {"architecture": "0.0", "score": None},
+        ]
+        epochs: list[dict[str, Any]] = [{"step": 10, "architecture": "0.0", "score": 0.25}]
+        found = Outcome(State.COMPLETED, None, seconds=3.0, measurements=(Measurement(10, "skips", 1.0),))
+        assert store.finish(number, found, Derivations(final, epochs)) == 1
+        supernet, evaluated, running = other.trials(row.id)
+        assert [t.kind for t in (supernet, evaluated, running)] == ["supernet", "evaluate", "supernet"]
+        assert [t.id for t in (supernet, evaluated, running)] == [number, plain, second]
+        assert (supernet.architecture, supernet.architecture_id, supernet.score) == (None, None, None)
+        assert (supernet.supernet, supernet.derived, supernet.derived_epochs) == (asked, final, epochs)
+        assert evaluated.architecture_id is not None
+        assert (evaluated.supernet, evaluated.derived, running.derived) == (None, None, None)
+        assert running.architecture_id is None
+        store.delete(row.id)
 
     def test_a_trial_is_run_again(self, store: Store) -> None:
         row = search(store)

@@ -32,7 +32,7 @@ each_split = pytest.mark.parametrize("split", SPLITS)
 
 
 class TaskSourceSuite(ABC):
-    """Tests that every task source passes. Inherit it and say how yours is made.
+    """Tests that every task source passes, few-shot or ordinary. Inherit it and say how yours is made.
 
     class TestMine(TaskSourceSuite):
         @pytest.fixture
@@ -48,14 +48,16 @@ class TaskSourceSuite(ABC):
         """Its constructor takes settings alone, among them shots, queries and, where it classifies, ways."""
         parameters = inspect.signature(type(tasks)).parameters
         assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
-        assert {"shots", "queries"} <= set(parameters)
-        assert "ways" in parameters or not draw(tasks).ways
+        if draw(tasks).shots:
+            assert {"shots", "queries"} <= set(parameters)
+            assert "ways" in parameters or not draw(tasks).ways
 
     def test_it_has_a_name_and_a_label(self, tasks: TaskSource) -> None:
         """The name can be typed on a command line; the label says how many shots."""
         assert tasks.name.isidentifier()
         assert tasks.label.isprintable()
-        assert f"{draw(tasks, 'test').shots}-shot" in tasks.label
+        shots = draw(tasks, "test").shots
+        assert f"{shots}-shot" in tasks.label or not shots
 
     @each_split
     @pytest.mark.parametrize("count", [1, 3])
@@ -75,20 +77,25 @@ class TaskSourceSuite(ABC):
             assert episode.query_y.shape == (*episode.query_x.shape[:2], tasks.shape.outputs)
             assert episode.support_y.dtype is episode.query_y.dtype is torch.float32
         else:
-            assert episode.ways == tasks.shape.outputs or split == "train"
+            assert episode.ways == tasks.shape.outputs or (split == "train" and episode.shots)
+            assert episode.support_x.shape[:2] == episode.support_y.shape
+            assert episode.query_x.shape[:2] == episode.query_y.shape
+            if not episode.shots:
+                assert episode.support_x.shape[1] == 0
+                assert episode.query_y.dtype is torch.int64
+                assert 0 <= int(episode.query_y.min()) <= int(episode.query_y.max()) < episode.ways
+                return
             labels = torch.arange(episode.ways)
             queries = episode.query_x.shape[1] // episode.ways
             assert torch.equal(episode.support_y, labels.repeat_interleave(episode.shots).repeat(count, 1))
             assert torch.equal(episode.query_y, labels.repeat_interleave(queries).repeat(count, 1))
-            assert episode.support_x.shape[:2] == episode.support_y.shape
-            assert episode.query_x.shape[:2] == episode.query_y.shape
 
     @each_split
     def test_a_task_has_distinct_classes_in_random_order(self, tasks: TaskSource, split: Split) -> None:
         """No class appears twice in a task, and labels are assigned at random."""
         episode = draw(tasks, split)
-        if episode.regression:
-            pytest.skip("regression has no classes")
+        if episode.regression or not episode.shots:
+            pytest.skip("only few-shot tasks draw classes")
         assert all(len(set(row)) == episode.ways for row in episode.classes.tolist())
         assert episode.classes.min() >= 0
         assert any(row != sorted(row) for row in episode.classes.tolist())

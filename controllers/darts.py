@@ -1,0 +1,142 @@
+"""DARTS: a softmax over competing operations, learned by gradient descent like the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal, final
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from controllers.collapse import StopEigenvalue, StopSkips, Watch
+from controllers.curvature import largest_eigenvalue
+from controllers.derivation import likeliest
+from controllers.descent import descend
+from controllers.one_shot import BUDGET, Derive, SupernetTrial
+from controllers.relaxation import Alpha, AlphaDecay, AlphaRate, skips
+from controllers.unrolled import exact, second_order
+from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
+from nas.space import Architecture, SearchSpace
+from nas.strategy import Batches, Epoch, Strategy
+from nas.supernet import Supernet
+
+Order = Annotated[
+    Literal[1, 2, "exact"],
+    Field(
+        description="of the gradient of α: 1, at the present weights; 2, after their next step, the second "
+        "derivative by a finite difference; exact, the same by autograd"
+    ),
+]
+
+
+@final
+class Darts(Controller):
+    """Trains a supernet by DARTS, then evaluates what it derives; `Softmax` says how."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        seed: int,
+        *,
+        derive: Derive = 3,
+        budget: SupernetBudget = BUDGET,
+        order: Order = 1,
+        alpha_rate: AlphaRate = 3e-4,
+        alpha_decay: AlphaDecay = 1e-3,
+        stop_skips: StopSkips = None,
+        stop_eigenvalue: StopEigenvalue = None,
+    ) -> None:
+        settings = {
+            "order": order,
+            "alpha_rate": alpha_rate,
+            "alpha_decay": alpha_decay,
+            "stop_skips": stop_skips,
+            "stop_eigenvalue": stop_eigenvalue,
+        }
+        self._trial = SupernetTrial("darts", settings, derive, budget)
+
+    def propose(
+        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
+    ) -> Proposal | None:
+        """Propose the supernet, then what it derived."""
+        return self._trial.propose(number)
+
+    def observe(self, number: int, outcome: Outcome) -> None:
+        """Take over what the supernet derived."""
+        self._trial.observe(number, outcome)
+
+
+@final
+class Softmax(Strategy):
+    """DARTS (Liu et al. 2019, arXiv 1806.09055, Algorithm 1): every choice computed, mixed by softmax(α).
+
+    A step first moves α by Adam down ∇_α L_val(w − ξ ∇_w L_train(w, α), α), then the weights down
+    ∇_w L_train(w, α). ξ is the weights' learning rate; with order 1 it is 0. L_train is the loss of the inner
+    batch, L_val that of the outer one. As in the paper's code, the unrolled step has the momentum and the
+    weight decay of the weights' own.
+
+    By Adam α moves by about `alpha_rate` a step. The default, the paper's, is for some 20,000 steps; a
+    training of 1,000 wants one about 20 times as high. Order 2 takes a difference that crosses kinks of ReLU,
+    and is rough where batches are small; `exact` takes about as long, and more memory.
+
+    It derives the architecture of the strongest choices, then the next most probable ones. A collapse, where
+    it is watched, ends the training, and takes α back to before.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        supernet: Supernet,
+        seed: int,
+        *,
+        order: Order = 1,
+        alpha_rate: AlphaRate = 3e-4,
+        alpha_decay: AlphaDecay = 1e-3,
+        stop_skips: StopSkips = None,
+        stop_eigenvalue: StopEigenvalue = None,
+    ) -> None:
+        super().__init__(space, supernet, seed)
+        self.alpha = Alpha(supernet.decisions, self.rng, alpha_rate, alpha_decay)
+        self.watch = Watch(stop_skips, stop_eigenvalue)
+        self._order, self._curved = order, stop_eigenvalue is not None
+
+    def step(self, batches: Batches, optimizer: torch.optim.Optimizer, progress: float) -> float:
+        """Step α by the outer batch, then the weights by the inner one."""
+        self.alpha.step(self._gradient(batches, optimizer))
+        return descend(batches.inner(self.mixture()), optimizer)
+
+    def _gradient(self, batches: Batches, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+        match self._order:
+            case 1:
+                return self.alpha.gradient(batches.outer)
+            case 2:
+                return second_order(self.alpha, batches, optimizer)
+            case "exact":
+                return exact(self.alpha, batches, optimizer)
+
+    def mixture(self) -> list[Tensor]:
+        """Return softmax(α)."""
+        return [weights.detach() for weights in self.alpha.mixture()]
+
+    def end_epoch(self, batches: Batches) -> Epoch:
+        """Return α's entropy, the skip connections and, where it is watched, the eigenvalue.
+
+        After a collapse they are of the α that collapsed; the architecture is that of the α gone back to.
+        """
+        skipped = skips(self.space, self.supernet.derive(self.mixture()))
+        measurements = {"alpha_entropy": self.alpha.entropy(), "skips": float(skipped)}
+        eigenvalue = None
+        if self._curved:
+            eigenvalue = largest_eigenvalue(self.alpha, batches.outer, self.rng)
+            measurements["alpha_eigenvalue"] = eigenvalue
+        collapse = self.watch.observe(list(self.alpha.logits), skipped, eigenvalue)
+        if collapse:
+            self.alpha.restore(collapse.logits)
+        reason = collapse.reason if collapse else None
+        return Epoch(self.supernet.derive(self.mixture()), measurements, reason)
+
+    def derive(self, number: int, score: Callable[[Architecture], float]) -> Sequence[Derived]:
+        """Return the architecture of the strongest choices, then the next most probable ones."""
+        return likeliest(self.space, self.supernet, self.mixture(), number, score)

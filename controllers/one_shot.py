@@ -1,0 +1,39 @@
+"""What all one-shot controllers do: one supernet, then what it derived, from scratch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, final
+
+from pydantic import Field
+
+from nas.controller import Evaluate, Finish, Outcome, SupernetBudget, TrainSupernet
+from nas.space import Architecture
+
+Derive = Annotated[int, Field(ge=1, description="architectures to derive, and to evaluate from scratch")]
+
+BUDGET = SupernetBudget()
+
+
+@final
+class SupernetTrial:
+    """The proposals of a one-shot controller: trial 0 trains the supernet, the rest evaluate what it derived.
+
+    The search ends after the last derived architecture, or at once if the supernet derived none.
+    """
+
+    def __init__(self, strategy: str, settings: dict[str, Any], derive: int, budget: SupernetBudget) -> None:
+        self._supernet = TrainSupernet(strategy, settings, derive, budget)
+        self._derived: tuple[Architecture, ...] | None = None
+
+    def propose(self, number: int) -> TrainSupernet | Evaluate | Finish | None:
+        """Propose trial `number`; None while the supernet is trained."""
+        if number == 0:
+            return self._supernet
+        if self._derived is None:
+            return None
+        return Evaluate(self._derived[number - 1]) if number <= len(self._derived) else Finish()
+
+    def observe(self, number: int, outcome: Outcome) -> None:
+        """Take over what the supernet derived."""
+        if number == 0:
+            self._derived = tuple(derived.architecture for derived in outcome.derived)

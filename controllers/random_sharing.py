@@ -1,0 +1,78 @@
+"""Random search with weight sharing: no choice is learned, only the weights that all share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, final
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from controllers.derivation import best_sampled
+from controllers.descent import descend
+from controllers.one_shot import BUDGET, Derive, SupernetTrial
+from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
+from nas.space import Architecture, SearchSpace
+from nas.strategy import Batches, Epoch, Strategy
+from nas.supernet import Supernet
+
+Samples = Annotated[int, Field(ge=1, description="architectures drawn and scored with the shared weights")]
+
+
+@final
+class RandomSharing(Controller):
+    """Trains a supernet along single paths, then evaluates the best of a sample; `UniformPaths` says how."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        seed: int,
+        *,
+        derive: Derive = 3,
+        budget: SupernetBudget = BUDGET,
+        samples: Samples = 100,
+    ) -> None:
+        self._trial = SupernetTrial("random_sharing", {"samples": samples}, derive, budget)
+
+    def propose(
+        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
+    ) -> Proposal | None:
+        """Propose the supernet, then what it derived."""
+        return self._trial.propose(number)
+
+    def observe(self, number: int, outcome: Outcome) -> None:
+        """Take over what the supernet derived."""
+        self._trial.observe(number, outcome)
+
+
+@final
+class UniformPaths(Strategy):
+    """Each step trains the weights of one architecture, drawn uniformly (RS-WS, Li & Talwalkar 2019, §3.3).
+
+    It derives the best of a sample by the shared weights. Along the way one architecture is scored, the same
+    all the time, so that its scores compare.
+    """
+
+    def __init__(self, space: SearchSpace, supernet: Supernet, seed: int, *, samples: Samples = 100) -> None:
+        super().__init__(space, supernet, seed)
+        self._samples, self._reference = samples, space.sample(self.rng)
+
+    def step(self, batches: Batches, optimizer: torch.optim.Optimizer, progress: float) -> float:
+        """Step the weights of an architecture drawn uniformly."""
+        return descend(batches.inner(self.supernet.mixture_of(self.space.sample(self.rng))), optimizer)
+
+    def mixture(self) -> list[Tensor]:
+        """Return the path of the architecture that stands for all."""
+        return self.supernet.mixture_of(self._reference)
+
+    def end_epoch(self, batches: Batches) -> Epoch:
+        """Return nothing: nothing is learned but weights."""
+        return Epoch(None, {})
+
+    def derive(self, number: int, score: Callable[[Architecture], float]) -> Sequence[Derived]:
+        """Return the best of `samples` uniform draws."""
+        draw = partial(self.space.sample, self.rng)
+        return best_sampled(self.space, draw, self._samples, number, score)

@@ -1,0 +1,91 @@
+"""α, the logits of a relaxed choice: what DARTS and GDAS learn besides the supernet's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, final
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from nas.space import Architecture, Decision, SearchSpace
+
+AlphaRate = Annotated[float, Field(gt=0, description="learning rate of α, by Adam")]
+AlphaDecay = Annotated[float, Field(ge=0, description="weight decay of α")]
+
+BETAS = (0.5, 0.999)
+"""Of the Adam that learns α (Liu et al. 2019, §A.1.1; Dong & Yang 2019, §4.2)."""
+
+INITIAL = 1e-3
+"""Standard deviation of α at the beginning, as in the code of DARTS."""
+
+
+@final
+class Alpha(nn.Module):
+    """A logit for each choice of each decision of a supernet, learned by Adam.
+
+    Args:
+        decisions: the supernet's.
+        rng: draws the beginning.
+        rate, decay: Adam's learning rate and L2 weight decay.
+    """
+
+    def __init__(
+        self, decisions: Sequence[Decision], rng: np.random.Generator, rate: float, decay: float
+    ) -> None:
+        super().__init__()
+        self.logits = nn.ParameterList(
+            nn.Parameter(torch.tensor(rng.normal(0, INITIAL, len(decision.choices)), dtype=torch.float32))
+            for decision in decisions
+        )
+        self._adam = torch.optim.Adam(self.logits, rate, BETAS, weight_decay=decay)
+
+    def mixture(self) -> list[Tensor]:
+        """Return the softmax of each decision's logits, with a graph."""
+        return [logits.softmax(0) for logits in self.logits]
+
+    def gradient(self, loss: Callable[[list[Tensor]], Tensor]) -> list[Tensor]:
+        """Return the gradient of a loss of the mixture in the logits."""
+        return gradient(loss(self.mixture()), list(self.logits))
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Take a step of Adam down these gradients."""
+        for logits, gradient in zip(self.logits, gradients, strict=True):
+            logits.grad = gradient.detach()
+        self._adam.step()
+        self._adam.zero_grad(set_to_none=True)
+
+    def restore(self, logits: Sequence[Tensor]) -> None:
+        """Go back to these logits; Adam's moments stay."""
+        with torch.no_grad():
+            for own, other in zip(self.logits, logits, strict=True):
+                own.copy_(other)
+
+    def entropy(self) -> float:
+        """Return the entropy of the softmax, in nats, on average over the decisions."""
+        with torch.no_grad():
+            entropies = [torch.special.entr(mixture).sum() for mixture in self.mixture()]
+        return float(torch.stack(entropies).mean())
+
+    def get_extra_state(self) -> Any:
+        """Return Adam's moments, for `state_dict`."""
+        return self._adam.state_dict()
+
+    def set_extra_state(self, state: Any) -> None:
+        """Restore Adam's moments."""
+        self._adam.load_state_dict(state)
+
+
+def gradient(loss: Tensor, inputs: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
+    """Return the gradient of a scalar; it is zero in inputs that the loss does not depend on."""
+    if not loss.requires_grad:
+        return [torch.zeros_like(x) for x in inputs]
+    found = torch.autograd.grad(loss, inputs, create_graph=create_graph, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
+
+
+def skips(space: SearchSpace, architecture: Architecture) -> int:
+    """Return how many of an architecture's choices are `skip_connect`."""
+    return list(space.values(architecture).values()).count("skip_connect")

@@ -1,0 +1,135 @@
+"""The verb that runs several controllers over several seeds."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas.cli.compare import report
+from nas.cli.options import DEFAULT_DB, DbOption, RayAddressOption, cores, import_from_here
+from nas.cli.output import Format, FormatOption, say
+from nas.errors import NasError
+
+if TYPE_CHECKING:
+    from nas.config import SearchConfig
+    from nas.controller import Outcome
+    from nas.evaluator import AnyJob
+    from nas.storage.schema import Search as SearchRow
+    from nas.storage.store import Store
+    from nas.tasks.base import TaskSource
+
+EVERY = 10.0
+"""Seconds between two lines about searches that each take less."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add this verb to the command line."""
+    app.command()(benchmark)
+
+
+def benchmark(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file.")],
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0, 1, … of each controller.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the benchmark; by default the file's.")] = None,
+    ray_address: RayAddressOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as tasks.ways=20; repeatable."),
+    ] = None,
+    form: FormatOption = Format.TABLE,
+    db: DbOption = DEFAULT_DB,
+) -> None:
+    """Run several controllers over several seeds, random search always among them, and compare them.
+
+    The file is that of a search with `controllers = ["random", "evolution", {name = "rnn", …}]` and `seeds =
+    3` in place of its controller and seed. Its searches are called NAME-CONTROLLER-SEED. The same command
+    again goes on where it was; what is complete is not run again.
+    """
+    from nas.comparison.benchmark import plan, run
+    from nas.config import assign, default_executor, read
+    from nas.evaluation.artifacts import folder
+    from nas.storage.store import Store
+
+    text, values = read(config)
+    values |= {key: value for key, value in (("seeds", seeds), ("name", name)) if value is not None}
+    for setting in settings or []:
+        assign(values, setting)
+    import_from_here()
+    values.setdefault("executor", default_executor(values))
+    values.setdefault("workers", cores() if values["executor"] == "ray" else 1)
+    configs = plan(values, config.stem)
+    with Store(db) as store:
+        say(f"{len(configs)} searches of at most {configs[0].trials} trials.")
+        driver = _Driver(store, ray_address, len(configs), folder(db))
+        try:
+            with _ray(configs[0], ray_address):
+                searches, problems = run(store, configs, driver.drive, text)
+        except KeyboardInterrupt:
+            say("\nInterrupted; all that is done is saved. The same command goes on.")
+            raise typer.Exit(130) from None
+        if searches:
+            report(store, searches, form, db)
+    if problems:
+        raise NasError("\n".join([*problems, "The same command goes on with what is not complete."]))
+
+
+def _ray(config: SearchConfig, address: str | None) -> AbstractContextManager[None]:
+    """Keep one Ray for all searches."""
+    if config.executor == "inline":
+        return nullcontext()
+    from nas.executors.ray import start
+
+    say("Starting Ray…")
+    return start(config.workers * config.resources.cpus, address)
+
+
+class _Driver:
+    """Runs searches: those that only look scores up with a line now and then, others with their progress."""
+
+    def __init__(self, store: Store, ray_address: str | None, searches: int, folder: Path) -> None:
+        self._store, self._ray_address, self._folder = store, ray_address, folder
+        self._searches = searches
+        self._done = 0
+        self._said = 0.0
+
+    def drive(self, row: SearchRow, config: SearchConfig, tasks: TaskSource) -> str:
+        """Run one search to its end."""
+        from nas.cli.progress import progress
+        from nas.cli.run import make_executor
+        from nas.search import Search
+
+        executor = make_executor(config, tasks, self._ray_address)
+        quiet = nullcontext(_Silent())
+        loud = progress(row, config.budget.train_episodes, self._store)
+        self._say(row, now=not config.looks_up)
+        with quiet if config.looks_up else loud as observer:
+            space = config.make_space()
+            search = Search(self._store, row, config, space, tasks, observer, self._folder)
+            end = search.run(executor)
+        self._done += 1
+        return end
+
+    def _say(self, row: SearchRow, *, now: bool) -> None:
+        if now or time.monotonic() - self._said >= EVERY:
+            self._said = time.monotonic()
+            say(f"{row.name}: {self._done} searches run, {self._searches} planned")
+
+
+class _Silent:
+    """An observer without a word."""
+
+    def started(self, job: AnyJob) -> None:
+        pass
+
+    def reported(self, job: AnyJob, outcome: Outcome) -> None:
+        pass
+
+    def recorded(self, number: int, outcome: Outcome) -> None:
+        pass
+
+    def retried(self, job: AnyJob, error: str) -> None:
+        pass

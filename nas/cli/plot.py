@@ -1,0 +1,66 @@
+"""The verb that draws searches side by side."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli.compare import SearchesArgument, gather
+from nas.cli.options import DEFAULT_DB, DbOption
+from nas.cli.output import say
+from nas.errors import ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    """Add this verb to the command line."""
+    app.command()(plot)
+
+
+def plot(
+    names: SearchesArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="A picture: .png, .svg or .pdf.")
+    ] = None,
+    text: Annotated[bool, typer.Option("--text", help="Draw in the terminal.")] = False,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Instead of best scores, what trials measured along the way, such as train_loss, score or "
+            "alpha_entropy; repeatable."
+        ),
+    ] = None,
+    db: DbOption = DEFAULT_DB,
+) -> None:
+    """Draw best scores over worker time, or with --metric what was measured over training; bands are 95 %.
+
+    Means over the searches of a group, which differ in the seed alone; random search is grey.
+    """
+    from nas.comparison.draw import draw
+    from nas.comparison.groups import find
+    from nas.comparison.series import anytime, measured
+    from nas.comparison.summary import equal_cost
+    from nas.comparison.text import render
+    from nas.errors import NotFound
+    from nas.storage.store import Store
+
+    if output is None and not text:
+        raise ConfigError("Where to? Give a file with -o, such as -o curves.png, or --text for the terminal.")
+    with Store(db, create=False) as store:
+        groups, curves = gather(store, find(store, names))
+        if metric:
+            panels = [measured(store, groups, name) for name in metric]
+        else:
+            panels = anytime(groups, curves, equal_cost(curves))
+    if not panels:
+        raise NotFound("No search has a score yet; see `nas ls`.")
+    if output is not None:
+        task = groups[0].searches[0].task_label
+        over = "trials" if metric else "searches"
+        draw(panels, f"{task} · mean over n {over}, band: its 95 % interval", output)
+        say(f"Wrote {output}.")
+    if text:
+        width = min(shutil.get_terminal_size((100, 24)).columns, 120)
+        typer.echo("\n\n".join(render(panel, width) for panel in panels))

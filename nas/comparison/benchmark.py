@@ -1,0 +1,151 @@
+"""Controllers × seeds: a benchmark's searches, planned from one configuration and run one after the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+
+from nas.comparison.groups import BASELINE, flat
+from nas.config import SearchConfig, validate
+from nas.errors import ConfigError, TooManyFailures
+from nas.search import create
+from nas.storage.lease import driven, refuse
+from nas.storage.names import checked
+from nas.storage.schema import Search, SearchState
+from nas.storage.store import Store
+from nas.tasks.base import TaskSource
+
+SEEDS = 3
+"""How many seeds a benchmark has if it does not say."""
+
+Drive = Callable[[Search, SearchConfig, TaskSource], str]
+"""Runs a search to its end and returns its state, as `nas.search.Search.run` does."""
+
+
+def plan(values: Mapping[str, Any], name: str) -> list[SearchConfig]:
+    """Return the searches of a benchmark, seed by seed, those of the baseline first.
+
+    Args:
+        values: a search's configuration, but with `controllers`, a list of names or sections, and with
+            `seeds`, a number or a list, in place of `controller` and `seed`. A section may have a `label`,
+            which names its searches, `NAME-LABEL-SEED`; by default that is the controller's name.
+        name: of the benchmark, if the configuration has none.
+
+    Raises:
+        UnknownName: no such setting, or no such plugin.
+        ConfigError: a value has the wrong type or is out of range, or two controllers share a label.
+    """
+    values = dict(values)
+    name = checked(values.pop("name", name))
+    seeds = _seeds(values.pop("seeds", SEEDS))
+    sections = _controllers(values.pop("controllers", None))
+    for key, instead in (("controller", "controllers"), ("seed", "seeds")):
+        if key in values:
+            raise ConfigError(f"{key}: a benchmark has several; give `{instead}`.")
+    configs = [(label, validate({**values, "controller": section})) for label, section in sections.items()]
+    return [
+        config.model_copy(update={"name": checked(f"{name}-{label}-{seed}"), "seed": seed})
+        for seed in seeds
+        for label, config in configs
+    ]
+
+
+def run(
+    store: Store, configs: Sequence[SearchConfig], drive: Drive, source: str | None = None
+) -> tuple[list[Search], list[str]]:
+    """Run every search that is not complete yet.
+
+    Args:
+        store: where they are, and go to.
+        configs: of a `plan`.
+        drive: runs one search.
+        source: the TOML file that the plan came from, verbatim.
+
+    Returns:
+        All searches of the plan that there are, and why some are not complete. A search that is stopped on
+        request ends the benchmark; one with too many failures does not.
+
+    Raises:
+        ConfigError: a search of such a name has another configuration, or another process drives it.
+    """
+    known = _known(store, configs)
+    for config in configs:
+        if config.name in known:
+            _same(known[config.name], config)
+    sources: dict[str, TaskSource] = {}
+    problems: list[str] = []
+    for config in configs:
+        assert config.name is not None
+        row = known.get(config.name)
+        if row is None or row.state != SearchState.COMPLETED:
+            key = json.dumps([config.space, config.tasks, config.evaluator])
+            tasks = sources.setdefault(key, sources.get(key) or config.make_tasks())
+            row = row or create(store, config, tasks, source)
+            try:
+                end = drive(row, config, tasks)
+            except TooManyFailures as error:
+                end = "failed"
+                problems.append(str(error))
+            if end == "stopped":
+                problems.append(f"Search '{row.name}' was stopped on request.")
+                break
+    return list(_known(store, configs).values()), problems
+
+
+def _known(store: Store, configs: Sequence[SearchConfig]) -> dict[str, Search]:
+    """Return the searches of the plan that are in the database, as they are now, by name."""
+    names = {config.name for config in configs}
+    with store.read() as session:
+        return {row.name: row for row in session.scalars(select(Search)) if row.name in names}
+
+
+def _same(row: Search, config: SearchConfig) -> None:
+    """Refuse to go on with a search that is not the one planned; where it runs is of no account."""
+    if driven(row):
+        raise refuse(row)
+    before, now = flat(row.config), flat(config.model_dump(mode="json"))
+    differ = [
+        f"{key}: {before.get(key)} there and {now.get(key)} here"
+        for key in dict.fromkeys([*before, *now])
+        if before.get(key) != now.get(key) and key not in ("workers", "executor")
+    ]
+    if differ:
+        raise ConfigError(
+            f"The search '{row.name}' of this benchmark already exists with other settings: "
+            f"{'; '.join(differ)}. Give the benchmark another --name, or delete it: nas rm {row.name}"
+        )
+
+
+def _seeds(given: Any) -> list[int]:
+    if isinstance(given, int) and not isinstance(given, bool) and given >= 1:
+        return list(range(given))
+    whole = isinstance(given, list) and all(type(seed) is int and 0 <= seed < 2**63 for seed in given)
+    if whole and given and len(set(given)) == len(given):
+        return list(given)
+    raise ConfigError(f"seeds: expected a number of seeds, or a list of different ones (given: {given!r}).")
+
+
+def _controllers(given: Any) -> dict[str, Any]:
+    """Return the controllers' sections by label, random search among them."""
+    if not isinstance(given, list) or not given:
+        raise ConfigError(
+            f'controllers: expected a list of names or sections, such as ["random", "evolution"] '
+            f"(given: {given!r})."
+        )
+    found: dict[str, Any] = {}
+    for entry in given:
+        section = (
+            {"name": entry} if isinstance(entry, str) else dict(entry) if isinstance(entry, dict) else {}
+        )
+        label = section.pop("label", section.get("name"))
+        if not isinstance(label, str):
+            raise ConfigError(f"controllers: expected a name, or a section with a name (given: {entry!r}).")
+        if label in found:
+            raise ConfigError(f"controllers: two are called '{label}'; give one of them another `label`.")
+        found[label] = section
+    if not any(section["name"] == BASELINE for section in found.values() if "name" in section):
+        found = {BASELINE: {"name": BASELINE}, **found}
+    return found

@@ -1,0 +1,51 @@
+"""The command that would run a search again, with another controller."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+from pydantic import BaseModel
+
+from nas import plugins
+from nas.comparison.groups import flat
+from nas.config import BASES, SearchConfig
+from nas.storage.schema import Search
+
+
+def like(search: Search, controller: str) -> str:
+    """Return the `nas run` command of a search like this one, with another controller's defaults."""
+    config = search.config
+    words = ["nas", "run"]
+    settings: dict[str, Any] = {}
+    for kind in BASES:
+        section = config.get(kind)
+        if kind == "controller":
+            words.append(f"--controller={controller}")
+        elif section is not None:
+            words.append(f"--{kind}={section['name']}")
+            settings |= {f"{kind}.{key}": value for key, value in _chosen(kind, section).items()}
+    for key, field in SearchConfig.model_fields.items():
+        if key in BASES or key == "name":
+            continue
+        default = field.get_default(call_default_factory=True)
+        usual = flat({key: default.model_dump(mode="json") if isinstance(default, BaseModel) else default})
+        own = flat({key: config.get(key)})
+        # The number of workers that `nas run` takes by default is this machine's.
+        settings |= {k: v for k, v in own.items() if k == "workers" or usual.get(k) != v}
+    words += [f"--set={key}={_toml(value)}" for key, value in sorted(settings.items()) if value is not None]
+    return shlex.join(words)
+
+
+def _chosen(kind: str, section: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a plugin that are not its defaults."""
+    cls = plugins.load(kind, section["name"])
+    given = {key: value for key, value in section.items() if key != "name"}
+    required = {key: given[key] for key, field in plugins.settings(cls).items() if field.is_required()}
+    usual = plugins.resolve(cls, required, kind)
+    return {key: value for key, value in given.items() if key in required or usual[key] != value}
+
+
+def _toml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,127 @@
+"""Anytime curves: the best score that a search knew after each trial, over the worker time spent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import select
+
+from nas.storage.schema import Measurement, Search, Trial, TrialState
+from nas.storage.store import Store
+
+Floats = npt.NDArray[np.float64]
+
+TEST_SCORE = "test_score"
+"""The measurement of a trial's score on test data, where an evaluator knows it."""
+
+CHUNK = 500
+"""Searches asked for at a time: the parameters of a statement are limited."""
+
+
+class Point(NamedTuple):
+    """What a search had reached at some cost.
+
+    Attributes:
+        score: the best so far; NaN if there was none.
+        test: the test score of the same trial; NaN if it has none.
+        trials: how many had ended.
+        reused: how many of them took the score of an isomorphic architecture.
+    """
+
+    score: float
+    test: float
+    trials: int
+    reused: int
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One search, trial by trial, in the order in which outcomes were recorded.
+
+    Attributes:
+        cost: `[trials]` worker seconds spent up to and with this trial; simulated ones where the evaluator
+            simulates.
+        best: `[trials]` the best score so far, NaN before the first.
+        test: `[trials]` the test score of that trial, NaN where there is none. It chooses nothing.
+        reused: `[trials]` how many trials so far cost nothing.
+    """
+
+    cost: Floats
+    best: Floats
+    test: Floats
+    reused: npt.NDArray[np.int64]
+
+    @property
+    def total(self) -> float:
+        """Worker seconds in all."""
+        return float(self.cost[-1]) if len(self.cost) else 0.0
+
+    @property
+    def first(self) -> float:
+        """Worker seconds until the first score; infinite if there is none."""
+        scored = np.flatnonzero(~np.isnan(self.best))
+        return float(self.cost[scored[0]]) if len(scored) else math.inf
+
+    def at(self, cost: float) -> Point:
+        """Return what was reached by the trials that had ended within `cost` worker seconds."""
+        ended = int(np.searchsorted(self.cost, cost, side="right"))
+        if not ended:
+            return Point(math.nan, math.nan, 0, 0)
+        last = ended - 1
+        return Point(float(self.best[last]), float(self.test[last]), ended, int(self.reused[last]))
+
+    def over(self, costs: Floats) -> tuple[Floats, Floats]:
+        """Return the best scores and their test scores at each of ascending `costs`, NaN before the first."""
+        ended = np.searchsorted(self.cost, costs, side="right")
+        best, test = (np.concatenate([[math.nan], values]) for values in (self.best, self.test))
+        return best[ended], test[ended]
+
+
+def curves(store: Store, searches: Sequence[Search]) -> list[Curve]:
+    """Return the curve of each search.
+
+    Trials stopped early have the score of a smaller budget and are never the best; they cost what they took,
+    like those that failed.
+    """
+    ids = [search.id for search in searches]
+    rows: dict[int, list[tuple[int, str, float | None, float | None]]] = {search: [] for search in ids}
+    tests: dict[int, float] = {}
+    with store.read() as session:
+        for start in range(0, len(ids), CHUNK):
+            some = ids[start : start + CHUNK]
+            trials = (
+                select(Trial.search_id, Trial.id, Trial.state, Trial.score, Trial.seconds)
+                .where(Trial.search_id.in_(some), Trial.observed.is_not(None))
+                .order_by(Trial.search_id, Trial.observed)
+            )
+            for search, trial, state, score, seconds in session.execute(trials):
+                rows[search].append((trial, state, score, seconds))
+            measured = (
+                select(Measurement.trial_id, Measurement.value)
+                .join(Trial, Trial.id == Measurement.trial_id)
+                .where(Trial.search_id.in_(some), Measurement.metric == TEST_SCORE)
+                .order_by(Measurement.step)
+            )
+            tests.update((trial, value) for trial, value in session.execute(measured) if value is not None)
+    return [_curve(rows[search], tests) for search in ids]
+
+
+def _curve(trials: Sequence[tuple[int, str, float | None, float | None]], tests: dict[int, float]) -> Curve:
+    best, test = [], []
+    top, top_test = math.nan, math.nan
+    for trial, state, score, _ in trials:
+        if state == TrialState.COMPLETED and score is not None and not score <= top:
+            top, top_test = score, tests.get(trial, math.nan)
+        best.append(top)
+        test.append(top_test)
+    return Curve(
+        np.cumsum([seconds or 0.0 for *_, seconds in trials]),
+        np.array(best),
+        np.array(test),
+        np.cumsum([state == TrialState.REUSED for _, state, *_ in trials]),
+    )

@@ -1,0 +1,132 @@
+"""What a search has spent, and whether it is over: trials, worker time, failures."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import final
+
+from nas.config import SearchConfig
+from nas.controller import Derived, Measurement, Outcome, State
+from nas.evaluator import AnyJob, SupernetJob
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A job at a worker, or on its way to one.
+
+    Attributes:
+        row: id of its trial.
+        job: what is done.
+        spent: worker seconds of the trial that this attempt's reports do not contain.
+        kept: worker seconds that they do contain, from before: a supernet's, by its checkpoint.
+        measurements: what was reported.
+        derived: what a supernet would have derived, each after so many training episodes.
+    """
+
+    row: int
+    job: AnyJob
+    spent: float = 0.0
+    kept: float = 0.0
+    measurements: list[Measurement] = field(default_factory=list)
+    derived: list[tuple[int, Derived]] = field(default_factory=list)
+    _began: float = field(default_factory=lambda: time.monotonic())
+    _reported: float = 0.0
+
+    def report(self, outcome: Outcome) -> None:
+        """Keep what was reported."""
+        self.measurements.extend(outcome.measurements)
+        self.derived.extend((outcome.train_episodes, derived) for derived in outcome.derived)
+        self._reported = outcome.seconds
+
+    @property
+    def seconds(self) -> float:
+        """Worker seconds of the trial so far, this attempt's by the clock: nobody else tells a lost one's."""
+        return self.spent + max(self._reported, self.kept + time.monotonic() - self._began)
+
+    def again(self, job: AnyJob, seconds: float) -> Attempt:
+        """Return the next attempt, after so many worker seconds of the trial."""
+        kept = 0.0
+        if isinstance(job, SupernetJob) and job.folder is not None and job.seed == self.job.seed:
+            kept = max(self._reported, self.kept)
+        return Attempt(self.row, job, seconds - kept, kept)
+
+
+@final
+class Ledger:
+    """Counts the trials of a search.
+
+    Args:
+        config: of the search.
+        trials: how many there are to be.
+
+    Attributes:
+        next: number of the trial to be begun next.
+        ended: trials with a final outcome.
+        finished: whether the controller has nothing more to propose.
+        broken: why the search cannot go on; None: it can.
+    """
+
+    def __init__(self, config: SearchConfig, trials: int) -> None:
+        self._config, self._trials = config, trials
+        self.next = self.ended = 0
+        self.finished = False
+        self.broken: str | None = None
+        self._spent = 0.0
+        self._failed = 0
+
+    def add(self, number: int, outcome: Outcome) -> None:
+        """Count a trial that ended, now or before a resume."""
+        self.ended += 1
+        self._spent += outcome.seconds
+        if outcome.architecture is None and outcome.state is not State.COMPLETED:
+            reason = (outcome.error or "no reason given").strip().splitlines()[0]
+            self.broken = f"The supernet (trial {number}) is {outcome.state}: {reason}"
+
+    def fail(self) -> None:
+        """Count a failure against `max_failed`: a resumed search starts with a clean slate."""
+        self._failed += 1
+
+    @property
+    def late(self) -> bool:
+        """Whether the trials that ended took `max_seconds`."""
+        limit = self._config.max_seconds
+        return limit is not None and self._spent >= limit
+
+    @property
+    def enough(self) -> bool:
+        """Whether no trial is to be added: there are `trials`, or no time or no proposal is left."""
+        return self.finished or self.next >= self._trials or self.late
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether too much failed for the search to go on."""
+        return self.broken is not None or self._failed > self._config.max_failed * self._asked
+
+    @property
+    def _asked(self) -> int:
+        return self.next if self.finished else self._trials
+
+    def complaint(self, name: str) -> str:
+        """Return why a hopeless search ended, and what to do."""
+        if self.broken is not None:
+            return (
+                f"{self.broken} It derives nothing. See `nas show {name}`; with the cause mended, "
+                "start a new search."
+            )
+        return (
+            f"{self._failed} of {self._asked} trials failed, more than max_failed="
+            f"{self._config.max_failed:g} allows. See `nas show {name}`; with the cause mended, "
+            f"`nas resume {name}` goes on."
+        )
+
+    @property
+    def ending(self) -> str | None:
+        """Why no trial can be added to a completed search by asking for more; None: it can."""
+        if self.finished:
+            name = self._config.controller["name"]
+            return f"It ended since the controller '{name}' has nothing more to propose."
+        if self.late and self.next < self._trials:
+            limit = f"{self._config.max_seconds:g} s of worker time"
+            return f"It ended since its trials took max_seconds = {limit}."
+        return None

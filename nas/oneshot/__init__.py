@@ -1,0 +1,1 @@
+"""One-shot search: what a worker does to train a supernet and derive architectures from it."""

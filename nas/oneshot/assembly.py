@@ -1,0 +1,93 @@
+"""A supernet, the learner around it and the strategy that trains both: built from one seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from nas import plugins
+from nas.controller import TrainSupernet
+from nas.errors import Unsupported
+from nas.evaluator import Context
+from nas.learners.base import Learner
+from nas.precision import Arithmetic, choose
+from nas.strategy import Strategy
+from nas.supernet import Mixture, Supernet
+
+
+@final
+class Mixed(nn.Module):
+    """A supernet under the mixture of the moment: the backbone of a learner.
+
+    Attributes:
+        supernet: what is mixed.
+        mixture: the weights of its choices. They are no parameters of this module, so that the learner's
+            optimizer leaves them alone; gradients reach them through the learner's loss.
+        out_features: width of the output.
+    """
+
+    def __init__(self, supernet: Supernet) -> None:
+        super().__init__()
+        self.supernet = supernet
+        self.mixture: Mixture = ()
+        self.out_features = supernet.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features of a batch under the current mixture."""
+        out: Tensor = self.supernet(x, [weights.to(x.device) for weights in self.mixture])
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """What one supernet training consists of.
+
+    Attributes:
+        backbone: holds the supernet and the mixture.
+        learner: around the backbone, in training mode; its parameters are the weights.
+        strategy: decides the mixtures, and learns α.
+        optimizer: of the weights.
+        arithmetic: where and in which precision.
+    """
+
+    backbone: Mixed
+    learner: Learner
+    strategy: Strategy
+    optimizer: torch.optim.Optimizer
+    arithmetic: Arithmetic
+
+    @property
+    def parameters(self) -> int:
+        """Trainable weights of the supernet."""
+        return sum(weight.numel() for weight in self.backbone.parameters() if weight.requires_grad)
+
+
+def assemble(context: Context, proposal: TrainSupernet, seed: int) -> Assembly:
+    """Build what trains a supernet; sets torch's global seed.
+
+    With precision `auto` it computes in float32: a strategy may take differences of gradients.
+
+    Raises:
+        Unsupported: the space has no supernet, or the learner's update is no gradient.
+        Infeasible: the space has no network for these tasks.
+        ConfigError: no such strategy, or settings that it does not take.
+    """
+    torch.manual_seed(seed)
+    shape = context.tasks.shape
+    supernet = context.space.supernet(shape)
+    backbone = Mixed(supernet)
+    learner = context.learner(backbone, shape)
+    if type(learner).meta_backward is not Learner.meta_backward:
+        raise Unsupported(
+            f"learner: the update of '{learner.name}' is no gradient of a loss, so an architecture cannot "
+            "learn from it. Set another learner, such as 'maml' or 'prototypical'."
+        )
+    arithmetic = choose(context.precision, images=len(shape.input) == 3, sensitive=True)
+    learner = arithmetic.prepare(learner).train()
+    cls: type[Strategy] = plugins.load("strategy", proposal.strategy, Strategy)
+    settings = plugins.resolve(cls, dict(proposal.settings), "controller")
+    strategy = cls(context.space, supernet, seed, **plugins.arguments(cls, settings))
+    return Assembly(backbone, learner, strategy.to(arithmetic.device), learner.optimizer(), arithmetic)

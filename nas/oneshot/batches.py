@@ -1,0 +1,95 @@
+"""Losses of training batches as functions of the mixture, and of weights that stand in for the learner's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, final
+
+import numpy as np
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from nas.oneshot.assembly import Assembly
+from nas.strategy import Batches
+from nas.supernet import Mixture
+from nas.tasks.base import Episode, TaskSource
+
+
+@final
+class Bilevel:
+    """Draws the batches of a supernet training: some for the weights, others for the architecture.
+
+    On few-shot tasks both are batches of tasks of the training classes, drawn afresh and independently. A
+    learner with an inner loop adapts to a task's support within its loss, which is that of the queries: so
+    the weights φ and the architecture α both minimize the loss after adaptation, across tasks, and each on
+    tasks of its own. On ordinary data the source gives two halves of the training examples.
+
+    Attributes:
+        drawn: training tasks drawn so far.
+    """
+
+    def __init__(self, assembly: Assembly, tasks: TaskSource, batch: int | None, seed: int) -> None:
+        self._assembly = assembly
+        self._batch = batch or assembly.learner.meta_batch
+        self._sources = tasks.bilevel()
+        self._rngs = [np.random.default_rng([seed, part]) for part in range(2)]
+        self.drawn = 0
+
+    def next(self) -> Batches:
+        """Return new batches. What is not called for is not drawn."""
+        learner = self._assembly.learner
+        return Batches(_Loss(self, 0), _Loss(self, 1), dict(learner.named_parameters()))
+
+    def draw(self, part: int) -> Episode:
+        """Draw a batch for the weights (0) or the architecture (1)."""
+        episode = self._sources[part].sample("train", self._batch, self._rngs[part])
+        self.drawn += self._batch
+        return self._assembly.arithmetic.place(episode)
+
+    def loss(self, episode: Episode, mixture: Mixture, weights: Mapping[str, Tensor] | None) -> Tensor:
+        """Return the learner's loss of a batch under a mixture."""
+        learner, backbone = self._assembly.learner, self._assembly.backbone
+        backbone.mixture = mixture
+        with self._assembly.arithmetic.autocast():
+            if not weights:
+                return learner.meta_loss(episode)
+            named = {f"learner.{name}": weight for name, weight in weights.items()}
+            loss: Tensor = functional_call(_Objective(learner), named, (episode,))
+            return loss
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the next batches depend on."""
+        return {"drawn": self.drawn, "rngs": [rng.bit_generator.state for rng in self._rngs]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state."""
+        self.drawn = state["drawn"]
+        for rng, saved in zip(self._rngs, state["rngs"], strict=True):
+            rng.bit_generator.state = saved
+
+
+@final
+class _Loss:
+    """The loss of one batch, drawn when it is first asked for."""
+
+    def __init__(self, bilevel: Bilevel, part: int) -> None:
+        self._bilevel, self._part = bilevel, part
+        self._episode: Episode | None = None
+
+    def __call__(self, mixture: Mixture, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        if self._episode is None:
+            self._episode = self._bilevel.draw(self._part)
+        return self._bilevel.loss(self._episode, mixture, weights)
+
+
+class _Objective(nn.Module):
+    """A learner's loss as a module, so that its parameters can be replaced."""
+
+    def __init__(self, learner: nn.Module) -> None:
+        super().__init__()
+        self.learner = learner
+
+    def forward(self, episode: Episode) -> Tensor:
+        """Return the loss on the queries, mean over tasks."""
+        loss: Tensor = self.learner.meta_loss(episode)  # type: ignore[operator]
+        return loss

@@ -1,0 +1,196 @@
+"""From a supernet's job to its outcomes: epochs, each recorded and saved, and the architectures derived."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nas.checkpoint import Checkpoint
+from nas.controller import Derived, Measurement, Outcome, State
+from nas.errors import Diverged
+from nas.evaluator import Context, SupernetJob
+from nas.learners.base import remedy
+from nas.oneshot import memory
+from nas.oneshot.assembly import Assembly, assemble
+from nas.oneshot.batches import Bilevel
+from nas.scoring import score
+from nas.space import Architecture
+from nas.supernet import Mixture
+from nas.training import copied
+
+
+def train_supernet(context: Context, job: SupernetJob) -> Iterator[Outcome]:
+    """Train a supernet epoch by epoch, then derive architectures.
+
+    Yields an outcome after each epoch, with what was measured and what would be derived now; last, a final
+    one with what is derived. `train_loss` is the mean of what the strategy's steps returned:
+    under `enas` that includes the policy's turns, whose losses are of outer batches. A job that has a
+    checkpoint goes on from it to the same bits, and first yields again what it had yielded before.
+
+    Raises:
+        Infeasible: it does not fit in memory, or the space has no network for the tasks.
+        Unsupported: the space has no supernet, or the learner's update is no gradient.
+        Diverged: a loss or a prediction is not finite.
+    """
+    return _Run(context, job).outcomes()
+
+
+class _Run:
+    """One job on its way: all that a checkpoint holds."""
+
+    def __init__(self, context: Context, job: SupernetJob) -> None:
+        self._began = time.perf_counter()
+        self._context, self._job = context, job
+        self._checkpoint = None if job.folder is None else Checkpoint(Path(job.folder), job.name)
+        saved = None if self._checkpoint is None else self._checkpoint.load()
+        if saved is None or not self._continued(saved):
+            memory.check(context, job.supernet, job.seed)
+            self._fresh()
+
+    def _continued(self, saved: Mapping[str, Any]) -> bool:
+        """Go on from a checkpoint; return whether it fits."""
+        self._fresh()
+        try:
+            self._restore(saved)
+        except (KeyError, TypeError, ValueError, RuntimeError):  # of a plugin that has changed since
+            return False
+        return True
+
+    def _fresh(self) -> None:
+        job, tasks = self._job, self._context.tasks
+        self._assembly: Assembly = assemble(self._context, job.supernet, job.seed)
+        self._rates = [group["lr"] for group in self._assembly.optimizer.param_groups]
+        self._batches = Bilevel(self._assembly, tasks, job.supernet.budget.batch, job.seed)
+        self._epochs: list[Outcome] = []
+        self._stop: str | None = None
+        self._before = 0.0
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Yield the epochs that were, train the others, derive."""
+        yield from self._epochs
+        budget = self._job.supernet.budget
+        while len(self._epochs) < budget.epochs and self._stop is None:
+            try:
+                self._epochs.append(self._epoch())
+            except Diverged:
+                if self._checkpoint is not None:
+                    self._checkpoint.remove()  # from there it would diverge again
+                raise
+            if self._checkpoint is not None:
+                self._checkpoint.save(self._state())
+            yield self._epochs[-1]
+        derived = self._assembly.strategy.derive(self._job.supernet.derive, self._score)
+        yield self._outcome(State.COMPLETED, tuple(derived))
+
+    def _epoch(self) -> Outcome:
+        strategy, batches, budget = self._assembly.strategy, self._batches, self._job.supernet.budget
+        losses = []
+        for step in range(budget.steps):
+            progress = (len(self._epochs) + step / budget.steps) / budget.epochs
+            self._decay(progress)
+            losses.append(strategy.step(batches.next(), self._assembly.optimizer, progress))
+            if not math.isfinite(losses[-1]):
+                raise Diverged(
+                    f"The training loss of the supernet is {losses[-1]} in epoch {len(self._epochs)}. "
+                    f"{remedy(self._assembly.learner)}"
+                )
+        seen = strategy.end_epoch(batches.next())
+        self._stop = seen.stop
+        metrics = {"train_loss": float(np.mean(losses)), "supernet_score": self._mixed(strategy.mixture())}
+        derived: tuple[Derived, ...] = ()
+        if seen.architecture is not None:
+            derived = (Derived(seen.architecture, self._score(seen.architecture)),)
+            metrics["derived_score"] = derived[0].score
+        return self._outcome(State.RUNNING, derived, {**metrics, **seen.measurements})
+
+    def _decay(self, progress: float) -> None:
+        decay = self._assembly.learner.decay(progress)
+        for group, rate in zip(self._assembly.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * decay
+
+    def _score(self, architecture: Architecture) -> float:
+        """Score an architecture with the shared weights, on validation tasks."""
+        return self._mixed(self._assembly.backbone.supernet.mixture_of(architecture))
+
+    def _mixed(self, mixture: Mixture) -> float:
+        assembly, episodes = self._assembly, self._job.supernet.budget.validation_episodes
+        assembly.backbone.mixture = [weights.detach() for weights in mixture]
+        return score(assembly.learner, self._context.tasks, "validation", episodes, assembly.arithmetic).value
+
+    def _outcome(
+        self, state: State, derived: tuple[Derived, ...], metrics: Mapping[str, float] | None = None
+    ) -> Outcome:
+        done = self._batches.drawn
+        return Outcome(
+            state,
+            None,
+            train_episodes=done,
+            seconds=self._seconds,
+            parameters=self._assembly.parameters,
+            measurements=tuple(Measurement(done, name, value) for name, value in (metrics or {}).items()),
+            error=self._stop if state.final else None,
+            derived=derived,
+        )
+
+    @property
+    def _seconds(self) -> float:
+        return self._before + time.perf_counter() - self._began
+
+    def _state(self) -> dict[str, Any]:
+        assembly = self._assembly
+        device = assembly.arithmetic.device
+        return {
+            "learner": copied(assembly.learner.state_dict()),
+            "optimizer": copied(assembly.optimizer.state_dict()),
+            "strategy": copied(assembly.strategy.state_dict()),
+            "batches": self._batches.state(),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            "epochs": [_written(outcome) for outcome in self._epochs],
+            "stop": self._stop,
+            "seconds": self._seconds,
+        }
+
+    def _restore(self, saved: Mapping[str, Any]) -> None:
+        assembly = self._assembly
+        assembly.learner.load_state_dict(saved["learner"])
+        assembly.optimizer.load_state_dict(saved["optimizer"])
+        assembly.strategy.load_state_dict(saved["strategy"])
+        self._batches.restore(saved["batches"])
+        torch.set_rng_state(saved["torch"])
+        if saved["cuda"] is not None and assembly.arithmetic.device.type == "cuda":
+            torch.cuda.set_rng_state(saved["cuda"], assembly.arithmetic.device)
+        space = self._context.space.name
+        self._epochs = [_read(written, space, assembly.parameters) for written in saved["epochs"]]
+        self._stop, self._before = saved["stop"], saved["seconds"]
+
+
+def _written(outcome: Outcome) -> dict[str, Any]:
+    """Return the outcome of an epoch as plain containers, which a checkpoint may hold."""
+    return {
+        "done": outcome.train_episodes,
+        "seconds": outcome.seconds,
+        "measurements": [(seen.metric, seen.value) for seen in outcome.measurements],
+        "derived": [(list(derived.architecture.choices), derived.score) for derived in outcome.derived],
+    }
+
+
+def _read(written: Mapping[str, Any], space: str, parameters: int) -> Outcome:
+    done = written["done"]
+    return Outcome(
+        State.RUNNING,
+        None,
+        train_episodes=done,
+        seconds=written["seconds"],
+        parameters=parameters,
+        measurements=tuple(Measurement(done, metric, value) for metric, value in written["measurements"]),
+        derived=tuple(
+            Derived(Architecture(space, tuple(choices)), value) for choices, value in written["derived"]
+        ),
+    )

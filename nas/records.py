@@ -1,0 +1,166 @@
+"""Between the rows of the database and what a search works with: jobs, outcomes, what supernets derived."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from nas.checkpoint import CHECKPOINTS, Checkpoint
+from nas.config import SearchConfig
+from nas.controller import Derived, Outcome, Reuse, Score, State, TrainSupernet
+from nas.evaluator import AnyJob, Job, SupernetJob
+from nas.provenance import training_seed
+from nas.space import SearchSpace
+from nas.storage.schema import Trial
+from nas.storage.store import Derivations
+
+_SUPERNET = TypeAdapter(TrainSupernet)
+
+
+class Records:
+    """Reads the trials of one search, and makes its jobs.
+
+    Args:
+        name: of the search.
+        config: of the search.
+        space: reads and writes the texts of architectures.
+        folder: of checkpoints; None to keep none.
+        data: what the tasks are drawn from, as `nas.provenance.classes`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: SearchConfig,
+        space: SearchSpace,
+        folder: Path | None,
+        data: Mapping[str, str],
+    ) -> None:
+        self._name, self._config, self._space, self._folder = name, config, space, folder
+        self._data = dict(data)
+
+    def supernet(
+        self, number: int, supernet: TrainSupernet, attempt: int = 0, seed: int | None = None
+    ) -> SupernetJob:
+        """Return the job of a supernet.
+
+        Without a seed it takes that of its number and attempt, so that under one search seed all strategies
+        begin with equal weights.
+        """
+        if seed is None:
+            seed = training_seed(self._config.seed, f"supernet {number}", attempt)
+        config = self._config.model_dump(mode="json", include={"space"})
+        parts = [self._config.settings, config, self._data, document(supernet), seed]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        folder = None if self._folder is None else str(self._folder)
+        return SupernetJob(number, attempt, supernet, seed, f"{self._name}-{number}-{digest}", folder)
+
+    def again(self, job: AnyJob, *, new_seed: bool) -> AnyJob:
+        """Return another attempt at a job, with other weights or the same."""
+        attempt, seed = job.attempt + 1, None if new_seed else job.seed
+        if isinstance(job, SupernetJob):
+            return self.supernet(job.number, job.supernet, attempt, seed)
+        if seed is None:
+            seed = training_seed(self._config.seed, self._space.canonical(job.architecture), attempt)
+        return Job(job.number, attempt, job.architecture, seed)
+
+    def job(self, trial: Trial) -> AnyJob:
+        """Return the job of a trial that has not ended."""
+        if trial.architecture is None:
+            supernet = _SUPERNET.validate_python(trial.supernet)
+            return self.supernet(trial.number, supernet, trial.attempt, trial.seed)
+        return Job(trial.number, trial.attempt, self._space.decode(trial.architecture), trial.seed)
+
+    def outcome(self, trial: Trial) -> Outcome:
+        """Return what a trial ended with, without its measurements."""
+        score = None
+        if trial.score is not None:
+            score = Score(
+                trial.score,
+                _number(trial.ci95),
+                trial.episodes or 0,
+                trial.split or "",
+                trial.classes or "",
+                trial.normalization or "",
+            )
+        return Outcome(
+            State(trial.state),
+            None if trial.architecture is None else self._space.decode(trial.architecture),
+            score,
+            trial.train_episodes or 0,
+            trial.seconds or 0.0,
+            trial.parameters,
+            trial.macs,
+            error=trial.error,
+            reused=trial.reused,
+            derived=tuple(
+                Derived(self._space.decode(entry["architecture"]), _number(entry["score"]))
+                for entry in trial.derived or ()
+            ),
+        )
+
+    def reused(self, proposal: Reuse, trial: Trial) -> Outcome:
+        """Return the outcome of a trial that takes over another's score."""
+        return replace(
+            self.outcome(trial),
+            state=State.REUSED,
+            architecture=proposal.architecture,
+            train_episodes=0,
+            seconds=0.0,
+            reused=proposal.trial,
+        )
+
+    def derivations(self, outcome: Outcome, epochs: Sequence[tuple[int, Derived]]) -> Derivations:
+        """Return what a supernet derived, at last and after each epoch, as JSON."""
+        final = [self._entry(derived) for derived in outcome.derived]
+        return Derivations(final, [{"step": step, **self._entry(derived)} for step, derived in epochs])
+
+    def _entry(self, derived: Derived) -> dict[str, Any]:
+        score = derived.score if math.isfinite(derived.score) else None
+        return {"architecture": self._space.encode(derived.architecture), "score": score}
+
+
+def document(supernet: TrainSupernet) -> dict[str, Any]:
+    """Return a proposal as JSON."""
+    written: dict[str, Any] = _SUPERNET.dump_python(supernet, mode="json")
+    return written
+
+
+def recordable(outcome: Outcome) -> Outcome:
+    """Return an outcome as the database will tell it again: without a score that is not finite.
+
+    What else is not finite becomes NaN, and a time 0.
+    """
+    score = outcome.score
+    if score is not None:
+        finite = math.isfinite(score.value)
+        score = replace(score, ci95=_number(score.ci95)) if finite else None
+    derived = tuple(Derived(found.architecture, _number(found.score)) for found in outcome.derived)
+    seconds = outcome.seconds if math.isfinite(outcome.seconds) else 0.0
+    return replace(outcome, score=score, seconds=seconds, derived=derived)
+
+
+def checkpoints(folder: Path, name: str) -> Iterator[Checkpoint]:
+    """Yield the checkpoints that the supernets of a search left in a folder."""
+    own = re.compile(rf"\.?({re.escape(name)}-\d+-[0-9a-f]{{16}})\.pt(\..*\.part)?")
+    found = (own.fullmatch(path.name) for path in (folder / CHECKPOINTS).glob("*"))
+    for stem in {match[1] for match in found if match}:
+        yield Checkpoint(folder, stem)
+
+
+def forget(job: AnyJob) -> None:
+    """Delete the checkpoint of a job that will not go on from it."""
+    if isinstance(job, SupernetJob) and job.folder is not None:
+        Checkpoint(Path(job.folder), job.name).remove()
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None or not math.isfinite(value) else float(value)

@@ -1,0 +1,254 @@
+"""DARTS (Liu, Simonyan & Yang, ICLR 2019): a normal and a reduction cell, four nodes of two inputs each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Annotated, ClassVar, NamedTuple, final
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from nas.errors import Infeasible
+from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.supernet import Supernet
+from search_spaces.darts_cells import Cell, Graph, graph
+from search_spaces.genotype import EXAMPLE, INPUTS, NODES, Edges, Genotype, parsed, printed
+from search_spaces.operations import Backbone, image_channels
+from search_spaces.separable import OPERATIONS, operation, preprocessing
+
+STEM = 3
+"""Channels of the stem, in multiples of C: those of the paper's networks for CIFAR-10."""
+
+_S3, _S5, _D3 = "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3"
+_MAX, _AVG, _SKIP = "max_pool_3x3", "avg_pool_3x3", "skip_connect"
+
+DARTS_V1 = Genotype(
+    ((_S3, 0), (_S3, 1), (_SKIP, 0), (_S3, 1), (_SKIP, 0), (_S3, 1), (_S3, 0), (_SKIP, 2)),
+    ((_MAX, 0), (_MAX, 1), (_MAX, 0), (_SKIP, 2), (_MAX, 0), (_SKIP, 2), (_AVG, 0), (_SKIP, 2)),
+)
+"""The cells that the first-order search found, as published with the paper's code."""
+
+DARTS_V2 = Genotype(
+    ((_S3, 0), (_S3, 1), (_S3, 0), (_S3, 1), (_SKIP, 0), (_S3, 1), (_SKIP, 0), (_D3, 2)),
+    ((_MAX, 0), (_MAX, 1), (_MAX, 1), (_SKIP, 2), (_MAX, 0), (_SKIP, 2), (_MAX, 1), (_SKIP, 2)),
+)
+"""Those of the second-order search (Fig. 4 and 5)."""
+
+
+class Place(NamedTuple):
+    """A cell's place in the network.
+
+    Attributes:
+        kind: `normal` or `reduce`.
+        channels: C, of each of its nodes.
+        inputs: channels of the maps of the two cells before it.
+        halve: whether the first of them has twice the size, since the cell in between reduced.
+    """
+
+    kind: str
+    channels: int
+    inputs: tuple[int, int]
+    halve: bool
+
+    def preprocessing(self, state: int) -> nn.Module:
+        """Return what fits an input to this cell."""
+        return preprocessing(self.inputs[state], self.channels, halve=self.halve and state == 0)
+
+
+@final
+class Darts(SearchSpace):
+    """The cells of DARTS, written as the genotypes that its authors' code prints.
+
+    A stem of 3C channels; cells with C channels, doubled by each of two reduction cells at a third and two
+    thirds of the depth; global average pooling. A node adds up one operation on each of two earlier states,
+    which are the nodes before it and the outputs of the two cells before; a cell returns its four nodes side
+    by side. The paper's networks for CIFAR-10 have C = 36 and 20 cells; the defaults suit few-shot tasks on
+    28×28 images, where a training step takes about three times as long as with those of `nasbench201`. The
+    paper's auxiliary classifier and its dropping of paths are none of the backbone's.
+
+    The canonical key is that of the graph without what computes nothing (see `darts_cells.graph`), and
+    without the reduction cell where no path leads from it to the output. Nodes that change places change the
+    order of features alone; of such networks one is built.
+    """
+
+    name: ClassVar[str] = "darts"
+
+    decisions = tuple(
+        decision
+        for start, kind in zip((0, 3 * NODES), Genotype._fields, strict=True)
+        for node in range(NODES)
+        for decision in (
+            Decision(
+                f"{kind}.node{node}.inputs",
+                tuple(f"{a}+{b}" for a, b in combinations(range(INPUTS + node), 2)),
+                tuple(
+                    tuple(start + 3 * (state - INPUTS) + 2 for state in pair if state >= INPUTS)
+                    for pair in combinations(range(INPUTS + node), 2)
+                ),
+            ),
+            Decision(f"{kind}.node{node}.op1", OPERATIONS),
+            Decision(f"{kind}.node{node}.op2", OPERATIONS),
+        )
+    )
+
+    def __init__(
+        self,
+        *,
+        channels: Annotated[int, Field(ge=2, description="channels C of the first cell's nodes")] = 4,
+        cells: Annotated[int, Field(ge=4, description="cells, two of them reduction cells")] = 4,
+    ) -> None:
+        self.channels = channels
+        self.cells = cells
+
+    @property
+    def named(self) -> Mapping[str, Architecture]:
+        """The paper's cells: `darts_v1` of the first-order search, `darts_v2` of the second-order one."""
+        return {"darts_v1": self.architecture_of(DARTS_V1), "darts_v2": self.architecture_of(DARTS_V2)}
+
+    def encode(self, architecture: Architecture) -> str:
+        """Return the printed genotype, each node's edges in the order of their states."""
+        return printed(self.genotype_of(architecture))
+
+    def decode(self, text: str) -> Architecture:
+        """Read a printed genotype or a name, in capitals too."""
+        if text.lower() in self.named:
+            return self.named[text.lower()]
+        genotype = parsed(text)
+        if genotype is None:
+            raise self.unreadable(text, f"{EXAMPLE}, of {', '.join(OPERATIONS)}")
+        return self.architecture_of(genotype)
+
+    def genotype_of(self, architecture: Architecture) -> Genotype:
+        """Return the cells that an architecture describes."""
+        values = self.values(self.check(architecture))
+
+        def edges(kind: str) -> Edges:
+            return tuple(
+                (str(values[f"{kind}.node{node}.op{i}"]), int(state))
+                for node in range(NODES)
+                for i, state in enumerate(str(values[f"{kind}.node{node}.inputs"]).split("+"), 1)
+            )
+
+        return Genotype(*map(edges, Genotype._fields))
+
+    def architecture_of(self, genotype: Genotype) -> Architecture:
+        """Return the architecture with these cells."""
+        choices: list[int] = []
+        for edges in genotype:
+            for node in range(NODES):
+                (op1, a), (op2, b) = edges[2 * node : 2 * node + 2]
+                pairs = list(combinations(range(INPUTS + node), 2))
+                choices += [pairs.index((a, b)), OPERATIONS.index(op1), OPERATIONS.index(op2)]
+        return Architecture(self.name, tuple(choices))
+
+    def canonical(self, architecture: Architecture) -> str:
+        """Return the graphs of both cells, or of the one that the output depends on."""
+        graphs = self._graphs(architecture)
+        live = {self.kinds[i] for i in self._live(graphs)}
+        return "; ".join(f"{kind} {g if kind in live else '-'}" for kind, g in graphs.items())
+
+    def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
+        """Build the network, without cells that no path leads from to the output.
+
+        Raises:
+            Infeasible: the inputs are no images, or a cell is zero whatever its input.
+        """
+        in_channels = image_channels(shape, self.name)
+        graphs = self._graphs(architecture)
+        live = self._live(graphs)
+        for kind in {self.kinds[i] for i in live}:
+            if not any(graphs[kind].outputs):
+                raise Infeasible(f"The {kind} cell is zero: every path to its nodes meets a 'none'.")
+
+        def cell(place: Place) -> nn.Module:
+            g = graphs[place.kind]
+            return Cell(
+                g,
+                (place.preprocessing(i) if i in g.reads else nn.Identity() for i in range(INPUTS)),
+                (operation(step.operation, place.channels, step.stride) for step in g.steps),
+            )
+
+        return Backbone(self.body(in_channels, cell, live), self.out_features)
+
+    def supernet(self, shape: TaskShape) -> Supernet:
+        """Build every architecture at once; see `DartsSupernet`.
+
+        Raises:
+            Infeasible: the inputs are no images.
+        """
+        from search_spaces.darts_supernet import DartsSupernet
+
+        return DartsSupernet(self, image_channels(shape, self.name))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of each cell, from the image on."""
+        reductions = (self.cells // 3, 2 * self.cells // 3)
+        return tuple("reduce" if i in reductions else "normal" for i in range(self.cells))
+
+    @property
+    def out_features(self) -> int:
+        """Width of a network's output."""
+        return 4 * NODES * self.channels
+
+    def body(
+        self, in_channels: int, cell: Callable[[Place], nn.Module], live: Sequence[int] | None = None
+    ) -> Stack:
+        """Return the network around its cells, which are made for a place.
+
+        Args:
+            in_channels: of the images.
+            cell: makes a module of two maps.
+            live: the positions that have one; default: all.
+        """
+        channels, widths = self.channels, [STEM * self.channels] * 2
+        cells = dict[int, nn.Module]()
+        stem = nn.Sequential(
+            nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0])
+        )
+        for i, kind in enumerate(self.kinds):
+            channels *= 2 if kind == "reduce" else 1
+            halve = i > 0 and self.kinds[i - 1] == "reduce"
+            if live is None or i in live:
+                cells[i] = cell(Place(kind, channels, (widths[-2], widths[-1]), halve))
+            widths.append(NODES * channels)
+        return Stack(stem, cells)
+
+    def _graphs(self, architecture: Architecture) -> dict[str, Graph]:
+        cells = self.genotype_of(architecture)._asdict().items()
+        return {kind: graph(edges, reduction=kind == "reduce") for kind, edges in cells}
+
+    def _live(self, graphs: Mapping[str, Graph]) -> list[int]:
+        """Return the positions of the cells that the output depends on."""
+        live = {self.cells - 1}
+        for i in reversed(range(self.cells)):
+            if i in live:
+                live |= {i - INPUTS + state for state in graphs[self.kinds[i]].reads}
+        return sorted(i for i in live if i >= 0)
+
+
+@final
+class Stack(nn.Module):
+    """A stem and cells, each fed by the two before it: `[B, in, H, W]` to `[B, out]`, averaged over the map.
+
+    Args:
+        stem: stands for the two cells before the first.
+        cells: by position; what a missing one would compute is not used.
+    """
+
+    def __init__(self, stem: nn.Module, cells: Mapping[int, nn.Module]) -> None:
+        super().__init__()
+        self.stem = stem
+        self.cells = nn.ModuleDict({str(i): cell for i, cell in cells.items()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features of a batch."""
+        x = self.stem(x)
+        maps = {-2: x, -1: x}
+        for position, cell in self.cells.items():
+            i = int(position)
+            # A map that is missing is not read: any other serves in its place.
+            maps[i] = cell(maps.get(i - 2, x), maps.get(i - 1, x))
+        features: Tensor = maps[i].mean((2, 3))
+        return features

@@ -1,0 +1,165 @@
+"""The supernet of the few-shot space: every beginning of each stage, every operation on each edge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from nas.space import Architecture
+from nas.supernet import Mixture, Supernet
+from search_spaces.few_shot import DOWN, OPERATIONS, PAIRS, Cell, FewShot, down, operation, routes
+from search_spaces.mixing import nonzero, of_the_batch, one_hot, strongest
+from search_spaces.operations import Backbone
+from search_spaces.source import Source
+from search_spaces.weighted_sum import Convolved, Plain, weighted_sum
+
+_FREE = ("none", "skip_connect", "avg_pool_3x3")
+"""Operations without weights."""
+
+
+@final
+class MixedDown(nn.Module):
+    """The beginning of a stage as a weighted sum of all: `[B, C, H, W]` to `[B, out, ⌈H/2⌉, ⌈W/2⌉]`."""
+
+    def __init__(self, channels: int, out_channels: int, *, first: bool) -> None:
+        super().__init__()
+        self.choices = nn.ModuleDict(
+            {
+                name: of_the_batch(down(name, channels, out_channels, first=first), affine=False)
+                for name in DOWN
+            }
+        )
+
+    def forward(self, x: Tensor, weights: Sequence[Tensor], kept: Sequence[int]) -> Tensor:
+        """Return the sum over the choices that are kept; zero, if there is none."""
+        if not kept:
+            return torch.zeros_like(self.choices[DOWN[0]](x))
+        return weighted_sum([Plain(self.choices[DOWN[i]](x), weights[i]) for i in kept])
+
+
+@final
+class MixedCell(nn.Module):
+    """A cell whose edges are weighted sums of all operations: `[B, C, H, W]` to the same shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.edges = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    name: of_the_batch(operation(name, channels), affine=False)
+                    for name in OPERATIONS
+                    if name not in _FREE
+                }
+            )
+            for _ in PAIRS
+        )
+        self.pool = operation("avg_pool_3x3", channels)
+
+    def forward(
+        self, x: Tensor, weights: Sequence[Sequence[Tensor]], kept: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """Return the output node, zero if no path leads to it."""
+        live = [[OPERATIONS[i] for i in own if OPERATIONS[i] != "none"] for own in kept]
+        if not (live[0] and live[2]):
+            live[0] = live[2] = []
+        nodes = {0: Source(x)}
+        for node in (1, 2):
+            edges = [(i, source) for i, (source, end) in enumerate(PAIRS) if end == node]
+            terms = [
+                term
+                for i, source in edges
+                for name in live[i]
+                for term in self._terms(nodes[source], i, name, weights[i][OPERATIONS.index(name)])
+            ]
+            if terms:
+                nodes[node] = Source(weighted_sum(terms))
+        return nodes[2].x if 2 in nodes else torch.zeros_like(x)
+
+    def _terms(self, source: Source, edge: int, name: str, weight: Tensor) -> Sequence[Convolved | Plain]:
+        if name == "avg_pool_3x3":
+            return [Plain(source.pooled(name, self.pool), weight)]
+        return source.through(self.module(edge, name), weight)
+
+    def module(self, edge: int, name: str) -> nn.Module:
+        """Return an edge's operation."""
+        if name == "avg_pool_3x3":
+            return self.pool
+        if name == "skip_connect":
+            return nn.Identity()
+        own: Any = self.edges[edge]
+        module: nn.Module = own[name]
+        return module
+
+    def extract(self, operations: Sequence[str]) -> Cell:
+        """Return the cell with one operation an edge and this one's weights; it must not be zero."""
+        return Cell(nn.Sequential(*(self.module(*edge) for edge in route)) for route in routes(operations))
+
+
+@final
+class FewShotSupernet(Supernet):
+    """Every architecture of the few-shot space at once; its decisions are the space's.
+
+    The batch norms of mixed operations have neither scale nor shift, the one at the end has both.
+
+    Args:
+        space: whose stages these are.
+        in_channels: of the images.
+    """
+
+    def __init__(self, space: FewShot, in_channels: int) -> None:
+        super().__init__()
+        self.space = space
+        self.decisions = space.decisions
+        network = space.backbone(
+            in_channels,
+            lambda stage, *widths: MixedDown(*widths, first=not stage),
+            lambda stage, width: MixedCell(width),
+        )
+        self.out_features = network.out_features
+        self.body = of_the_batch(network.body)
+
+    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
+        """Return the features of a batch; see `Supernet`."""
+        kept = nonzero(mixture, self.decisions)
+        weights, place = [own.unbind() for own in mixture], 0
+        for module in self.body.children():
+            match module:
+                case MixedDown():
+                    x, place = module(x, weights[place], kept[place]), place + 1
+                case MixedCell():
+                    cell = slice(place, place + len(PAIRS))
+                    x, place = module(x, weights[cell], kept[cell]), place + len(PAIRS)
+                case _:
+                    x = module(x)
+        return x
+
+    def mixture_of(self, architecture: Architecture) -> list[Tensor]:
+        """Return a weight of 1 for what is chosen."""
+        choices = self.space.check(architecture).choices
+        return one_hot(choices, self.decisions, next(self.parameters()))
+
+    def derive(self, mixture: Mixture) -> Architecture:
+        """Return the strongest choice of each decision, `none` among them."""
+        return Architecture(self.space.name, strongest(mixture))
+
+    def extract(self, architecture: Architecture) -> nn.Module:
+        """Return one architecture's network, without dead edges.
+
+        Raises:
+            Infeasible: a cell is zero whatever its input.
+        """
+        stages = iter(self.space.feasible_stages_of(architecture))
+        modules = list[nn.Module]()
+        for module in self.body.children():
+            match module:
+                case MixedDown():
+                    begin, operations = next(stages)
+                    modules.append(module.choices[begin])
+                case MixedCell():
+                    modules.append(module.extract(operations))
+                case _:
+                    modules.append(module)
+        return Backbone(nn.Sequential(*modules), self.out_features)

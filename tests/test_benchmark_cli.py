@@ -1,0 +1,227 @@
+"""Benchmarks: what is planned, what is run again, and that their searches are ordinary ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from nas.cli.main import app
+from nas.comparison.benchmark import plan
+from nas.errors import ConfigError, NasError, UnknownName
+from nas.search import Search
+from nas.storage.store import Store
+
+TOML = """
+controllers = ["evolution"]
+seeds = 2
+trials = 5
+executor = "inline"
+space = "nas.testing.toys:Toy"
+tasks = "sinusoid"
+learner = "maml"
+evaluator = "nas.testing.evaluators:Scripted"
+"""
+
+BASE: dict[str, Any] = {
+    "space": "nas.testing.toys:Toy",
+    "tasks": "sinusoid",
+    "learner": "maml",
+    "controllers": ["random", "evolution"],
+}
+
+
+@pytest.fixture
+def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NAS_DB", f"sqlite:///{tmp_path}/nas.db")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b.toml").write_text(TOML)
+    return tmp_path
+
+
+def nas(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, arguments)
+    if isinstance(result.exception, NasError):
+        return result.exception.exit_code, result.stdout, result.stderr + str(result.exception)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def searches() -> dict[str, dict[str, Any]]:
+    return {row["search"]: row for row in json.loads(nas("ls", "--limit=0", "-f", "json")[1])}
+
+
+def test_a_plan_names_every_search() -> None:
+    planned = plan(BASE | {"seeds": 2}, "b")
+    assert [(config.name, config.seed) for config in planned] == [
+        ("b-random-0", 0),
+        ("b-evolution-0", 0),
+        ("b-random-1", 1),
+        ("b-evolution-1", 1),
+    ]
+    assert len(plan(BASE, "b")) == 6
+    assert [config.seed for config in plan(BASE | {"seeds": [7, 3]}, "b")] == [7, 7, 3, 3]
+    assert plan(BASE | {"name": "mine"}, "b")[0].name == "mine-random-0"
+
+
+def test_random_search_is_always_there() -> None:
+    sections = [{"name": "evolution", "population": 9}, {"name": "evolution", "label": "e2", "sample": 1}]
+    planned = plan(BASE | {"controllers": sections, "seeds": 1}, "b")
+    assert [config.name for config in planned] == ["b-random-0", "b-evolution-0", "b-e2-0"]
+    assert [config.controller.get("population") for config in planned] == [None, 9, 16]
+    other = plan(BASE | {"controllers": [{"name": "random", "label": "chance"}], "seeds": 1}, "b")
+    assert [config.name for config in other] == ["b-chance-0"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"controllers": ["evolution", "evolution"]}, "two are called 'evolution'"),
+        ({"controllers": "random"}, "expected a list of names or sections"),
+        ({"controllers": []}, "expected a list"),
+        ({"controllers": [3]}, "expected a name, or a section with a name"),
+        ({"controllers": [{"population": 3}]}, "expected a name, or a section with a name"),
+        ({"controllers": [{"label": "x"}]}, r"controller\.name is missing"),
+        ({"seeds": 0}, "seeds: expected a number of seeds"),
+        ({"seeds": [1, 1]}, "a list of different ones"),
+        ({"seeds": []}, "seeds: expected"),
+        ({"seeds": True}, "seeds: expected"),
+        ({"seeds": [-1]}, "seed"),
+        ({"controller": "random"}, "give `controllers`"),
+        ({"seed": 3}, "give `seeds`"),
+        ({"name": "a/b"}, "is no name of a search"),
+    ],
+)
+def test_plans_that_make_no_sense(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        plan(BASE | changes, "b")
+    with pytest.raises(UnknownName, match="controler"):
+        plan(BASE | {"controllers": ["controler"]}, "b")
+
+
+def test_a_benchmark_runs_and_compares(db: Path) -> None:
+    code, out, err = nas("benchmark", "b.toml", "-f", "json")
+    assert code == 0, err
+    rows = json.loads(out)
+    assert [(row["group"], row["searches"]) for row in rows] == [("random", 2), ("evolution", 2)]
+    found = searches()
+    assert found.keys() == {"b-random-0", "b-random-1", "b-evolution-0", "b-evolution-1"}
+    assert {row["state"] for row in found.values()} == {"completed"}
+    assert "Not complete" not in err
+
+
+def test_its_searches_are_those_of_run(db: Path) -> None:
+    nas("benchmark", "b.toml", "--seeds=1")
+    (db / "one.toml").write_text(TOML.replace('controllers = ["evolution"]\nseeds = 2', ""))
+    assert nas("run", "one.toml", "--controller=evolution", "--seed=0", "--name=alone")[0] == 0
+
+    def trials(name: str) -> list[tuple[Any, ...]]:
+        shown = json.loads(nas("show", name, "-f", "json")[1])
+        return [(trial["architecture"], trial["score"]) for trial in shown["trial_rows"]]
+
+    assert trials("alone") == trials("b-evolution-0")
+
+
+def test_what_is_complete_is_not_run_again(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driven: list[str] = []
+    real = Search.run
+
+    def counted(self: Search, executor: Any) -> str:
+        driven.append(self._name)
+        if driven.count("b-random-1") == 1 and self._name == "b-random-1":
+            raise KeyboardInterrupt
+        return real(self, executor)
+
+    monkeypatch.setattr(Search, "run", counted)
+    code, _, err = nas("benchmark", "b.toml")
+    assert (code, "The same command goes on" in err) == (130, True)
+    assert driven == ["b-random-0", "b-evolution-0", "b-random-1"]
+    driven[:] = ["b-random-1"]
+    assert nas("benchmark", "b.toml")[0] == 0
+    assert driven[1:] == ["b-random-1", "b-evolution-1"]
+    assert nas("benchmark", "b.toml", "--seeds=3")[0] == 0
+    assert driven[3:] == ["b-random-2", "b-evolution-2"]
+    assert len(searches()) == 6
+
+
+def test_other_settings_need_another_name(db: Path) -> None:
+    nas("benchmark", "b.toml", "--seeds=1")
+    code, _, err = nas("benchmark", "b.toml", "--seeds=1", "--set=trials=7")
+    assert code == 2
+    assert (
+        "'b-random-0' of this benchmark already exists with other settings: trials: 5 there and 7 here" in err
+    )
+    assert nas("benchmark", "b.toml", "--seeds=1", "--set=trials=7", "--name=c")[0] == 0
+    assert searches()["c-random-0"]["done"] == 7
+
+
+def test_a_search_that_fails_does_not_end_the_others(db: Path) -> None:
+    faults = '--set=evaluator={name = "nas.testing.evaluators:Scripted", faults = {0 = "raise", 1 = "raise"}}'
+    code, _, err = nas("benchmark", "b.toml", "--seeds=1", "--set=retries=0", "--set=max_failed=0.2", faults)
+    assert code == 1
+    assert "2 of 5 trials failed" in err
+    assert {name: row["state"] for name, row in searches().items()} == {
+        "b-random-0": "failed",
+        "b-evolution-0": "failed",
+    }
+    assert "no trial" not in err
+
+
+def test_a_stop_ends_the_benchmark(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Search.next
+
+    def asked(self: Search) -> Any:
+        with Store(f"sqlite:///{db}/nas.db") as store:
+            row = store.search(self._name)
+            if row.name == "b-evolution-0" and self._next == 2:
+                store.request_stop(row.id)
+                self._beat = 0.0
+        return real(self)
+
+    monkeypatch.setattr(Search, "next", asked)
+    monkeypatch.setattr("nas.search.HEARTBEAT_SECONDS", 0.0)
+    code, _, err = nas("benchmark", "b.toml")
+    assert (code, "was stopped on request" in err) == (1, True)
+    assert searches().keys() == {"b-random-0", "b-evolution-0"}
+
+
+def test_a_benchmark_in_a_table(db: Path) -> None:
+    """Scores 1 … 8, test scores their tenths, 1 s each: 40 random trials of 8 networks find the best."""
+    texts = [f"0.{width}.{activation}.0" for width in range(4) for activation in range(2)]
+    rows = [f"{text},{i + 1},{(i + 1) / 10}" for i, text in enumerate(texts)]
+    (db / "t.csv").write_text("\n".join(["arch,valid,test", *rows]))
+    (db / "t.toml").write_text(
+        """
+        controllers = ["evolution"]
+        seeds = 4
+        trials = 40
+        [space]
+        name = "nas.testing.toys:Toy"
+        layers = 1
+        [evaluator]
+        name = "tabular"
+        table = "t.csv"
+        metric = "valid"
+        test_metric = "test"
+        """
+    )
+    code, out, err = nas("benchmark", "t.toml", "-f", "json", "--set=deduplicate=false")
+    assert code == 0, err
+    random, evolution = json.loads(out)
+    assert (random["score"], random["test"], random["searches"]) == (8.0, 0.8, 4)
+    assert (random["cost"], random["trials"], random["reused"]) == (40.0, 40.0, 0.0)
+    assert 0.0 <= evolution["p_test"] <= 1.0
+    _, out, _ = nas("benchmark", "t.toml", "-f", "json", "--name=once")
+    for row in json.loads(out):  # each network is paid for once
+        assert row["cost"] <= 8.0
+        assert row["reused"] == row["trials"] - row["cost"] > 0
+
+
+def test_bad_files(db: Path) -> None:
+    assert nas("benchmark", "none.toml")[0] == 3
+    (db / "b.toml").write_text("controllers = [")
+    assert nas("benchmark", "b.toml")[0] == 2

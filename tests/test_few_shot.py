@@ -1,0 +1,231 @@
+from collections import defaultdict
+from itertools import product
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from nas.errors import ConfigError, Infeasible, UnknownName
+from nas.space import Architecture, SearchSpace, TaskShape
+from nas.testing.spaces import SpaceSuite, architectures
+from search_spaces.few_shot import DOWN, OPERATIONS, RESIDUAL, Cell, FewShot, down, operation, paths
+
+OMNIGLOT = TaskShape((1, 28, 28), 20)
+SMALL = FewShot(channels=2, stages=2)
+ONE_STAGE = FewShot(channels=2, stages=1)
+CELLS = list(product(OPERATIONS, repeat=3))
+
+
+class TestFewShot(SpaceSuite):
+    @pytest.fixture
+    def space(self) -> SearchSpace:
+        return FewShot(channels=2, stages=2)
+
+    @pytest.fixture
+    def shape(self) -> TaskShape:
+        return TaskShape((3, 7, 6), 5)
+
+
+# Text
+
+
+def test_decisions() -> None:
+    assert [d.name for d in FewShot(stages=2).decisions] == [
+        *("stage1.down", "stage1.node1.from0", "stage1.node2.from0", "stage1.node2.from1"),
+        *("stage2.down", "stage2.node1.from0", "stage2.node2.from0", "stage2.node2.from1"),
+    ]
+    assert FewShot(stages=3).size == (len(DOWN) * len(OPERATIONS) ** 3) ** 3
+
+
+def test_text_is_readable() -> None:
+    text = "avg_pool|conv_1x1~0|+|none~0|sep_conv_3x3~1|/max_pool|avg_pool_3x3~0|+|conv_3x3~0|skip_connect~1|"
+    architecture = SMALL.decode(text)
+    assert list(SMALL.values(architecture).values()) == [
+        *("avg_pool", "conv_1x1", "none", "sep_conv_3x3"),
+        *("max_pool", "avg_pool_3x3", "conv_3x3", "skip_connect"),
+    ]
+    assert SMALL.encode(architecture) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        RESIDUAL,
+        "/".join([RESIDUAL] * 3),
+        RESIDUAL + "/" + RESIDUAL.replace("max", "min"),
+        RESIDUAL + "/" + RESIDUAL.replace("~1", "~2"),
+        RESIDUAL + "/" + RESIDUAL[:-1],
+    ],
+)
+def test_misprints_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected 2 stages joined by '/', each such as"):
+        SMALL.decode(text)
+
+
+def test_names() -> None:
+    assert SMALL.encode(SMALL.decode("residual")) == f"{RESIDUAL}/{RESIDUAL}"
+    with pytest.raises(UnknownName, match="Did you mean 'residual'"):
+        SMALL.decode("residuel")
+
+
+# Isomorphism
+
+
+def random_operation(name: str, seed: int) -> nn.Module:
+    """An operation of two channels, float64, with random weights and statistics."""
+    if name == "skip_connect":
+        return nn.Identity()
+    torch.manual_seed(seed)
+    module = operation(name, 2).double().eval()
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            tensor.data.uniform_(0.5, 1.5)
+    for weight in module.parameters():
+        weight.data.sub_(0.9)
+    return module
+
+
+X = torch.linspace(-1, 1, 64, dtype=torch.float64).mul(99).sin().view(2, 2, 4, 4)
+
+
+def node_by_node(operations: tuple[str, ...], modules: dict[str, nn.Module]) -> Tensor:
+    """The cell's output, a node after the other; a `none`, and what sees one, is zero."""
+    first, direct, second = operations
+    output = torch.zeros_like(X)
+    if direct != "none":
+        output = output + modules[direct](X)
+    if first != "none" and second != "none":
+        output = output + modules[second](modules[first](X))
+    return output
+
+
+def test_cells_are_equal_exactly_where_their_functions_are() -> None:
+    """All 216, with weights shared by operation; no cell can use one convolution twice."""
+    modules = {name: random_operation(name, i) for i, name in enumerate(OPERATIONS) if name != "none"}
+    outputs: dict[object, set[object]] = defaultdict(set)
+    by_paths: dict[object, set[object]] = defaultdict(set)
+    with torch.no_grad():
+        for cell in CELLS:
+            value = tuple(node_by_node(cell, modules).flatten().mul(1e8).round().long().tolist())
+            outputs[value].add(paths(cell))
+            by_paths[paths(cell)].add(value)
+    assert all(len(same) == 1 for same in (*outputs.values(), *by_paths.values()))
+    assert 1 < len(outputs) < len(CELLS)
+
+
+def test_a_cell_computes_what_its_string_says() -> None:
+    modules = {name: random_operation(name, i) for i, name in enumerate(OPERATIONS) if name != "none"}
+    for operations in CELLS:
+        own = paths(operations)
+        if not own:
+            continue
+        text = f"max_pool|{operations[0]}~0|+|{operations[1]}~0|{operations[2]}~1|"
+        cell = ONE_STAGE.build(ONE_STAGE.decode(text), OMNIGLOT).body[1].double().eval()
+        assert isinstance(cell, Cell)
+        for route, path in zip(own, cell.paths, strict=True):
+            for name, module in zip(route, path, strict=True):
+                module.load_state_dict(modules[name].state_dict())
+        with torch.no_grad():
+            torch.testing.assert_close(cell(X), node_by_node(operations, modules))
+
+
+def test_keys_are_expressions() -> None:
+    cells = (("conv_3x3", "skip_connect", "conv_1x1"), ("skip_connect", "avg_pool_3x3", "conv_3x3"))
+    text = "/".join(f"max_pool|{a}~0|+|{b}~0|{c}~1|" for a, b, c in cells)
+    key = "max_pool 0+conv_1x1(conv_3x3(0))/max_pool avg_pool_3x3(0)+conv_3x3(0)"
+    assert SMALL.canonical(SMALL.decode(text)) == key
+
+
+def test_a_zero_cell_is_infeasible() -> None:
+    dead = SMALL.decode(f"{RESIDUAL}/avg_pool|none~0|+|none~0|conv_3x3~1|")
+    with pytest.raises(Infeasible, match=r"The cell of stage 2 is zero"):
+        SMALL.build(dead, OMNIGLOT)
+    with pytest.raises(Infeasible, match=r"The cell of stage 2 is zero"):
+        SMALL.supernet(OMNIGLOT).extract(dead)
+
+
+@pytest.mark.parametrize("name", OPERATIONS[1:])
+def test_a_supernet_may_have_one_channel(name: str) -> None:
+    """Depthwise convolutions then have one group, as others do."""
+    space = FewShot(channels=1, stages=1)
+    supernet, x = space.supernet(OMNIGLOT).double(), torch.randn(4, 1, 6, 6, dtype=torch.float64)
+    architecture = space.decode(f"max_pool|{name}~0|+|conv_3x3~0|{name}~1|")
+    found = supernet(x, supernet.mixture_of(architecture))
+    torch.testing.assert_close(found, supernet.extract(architecture)(x))
+
+
+@settings(max_examples=20, deadline=None)
+@given(architectures(SMALL))
+def test_every_weight_of_a_network_matters(architecture: Architecture) -> None:
+    try:
+        network = SMALL.build(architecture, OMNIGLOT)
+    except Infeasible:
+        return
+    network(torch.randn(4, 1, 8, 8)).square().sum().backward()
+    assert all(weight.grad is not None for weight in network.parameters())
+
+
+# Arithmetic
+
+
+@pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 2)])
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("name", DOWN)
+def test_a_stage_begins_as_it_says(name: str, first: bool, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    module = down(name, 2, 3, first=first).double()
+    x = torch.randn(4, 2, *size, dtype=torch.float64)
+    conv, norm = (part for part in module if isinstance(part, nn.Conv2d | nn.BatchNorm2d))
+    for weight in norm.parameters():
+        weight.data.normal_()
+    seen = x if first else x.clamp(min=0)
+    y = F.conv2d(F.pad(seen, (1, 1, 1, 1)), conv.weight)
+    mean, var = y.mean((0, 2, 3), keepdim=True), y.var((0, 2, 3), unbiased=False, keepdim=True)
+    gain, bias = norm.weight.view(1, -1, 1, 1), norm.bias.view(1, -1, 1, 1)
+    y = (y - mean) / (var + 1e-5).sqrt() * gain + bias
+    rows, columns = (range(0, s, 2) for s in size)
+    windows = [[y[:, :, i : i + 2, j : j + 2] for j in columns] for i in rows]
+    reduce = torch.amax if name == "max_pool" else torch.mean
+    y = torch.stack([torch.stack([reduce(w, (2, 3)) for w in row], 2) for row in windows], 2)
+    assert module(x).shape == (4, 3, -(-size[0] // 2), -(-size[1] // 2))
+    torch.testing.assert_close(module(x), y)
+
+
+def weights_of(name: str, channels: int) -> int:
+    kernels = {
+        "conv_1x1": channels**2,
+        "conv_3x3": 9 * channels**2,
+        "sep_conv_3x3": 9 * channels + channels**2,
+    }
+    return kernels[name] + 2 * channels if name in kernels else 0
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    cells=st.lists(
+        st.tuples(st.sampled_from(DOWN), *[st.sampled_from(OPERATIONS[1:])] * 3), min_size=3, max_size=3
+    )
+)
+def test_sizes_are_those_of_the_formula(cells: list[tuple[str, ...]]) -> None:
+    space = FewShot(channels=4, stages=3)
+    text = "/".join(f"{d}|{a}~0|+|{b}~0|{c}~1|" for d, a, b, c in cells)
+    total, width, before = 2 * 16, 4, 1
+    for _, *operations in cells:
+        total += 9 * before * width + 2 * width + sum(weights_of(name, width) for name in operations)
+        before, width = width, 2 * width
+    assert space.cost(space.decode(text), OMNIGLOT).parameters == total
+
+
+def test_vectors_are_infeasible() -> None:
+    with pytest.raises(Infeasible, match=r"'few_shot' needs images"):
+        SMALL.build(SMALL.named["residual"], TaskShape((3,), 1))
+
+
+@pytest.mark.parametrize("side", [28, 84])
+def test_networks_fit_the_usual_images(side: int) -> None:
+    space = FewShot()
+    network = space.build(space.named["residual"], TaskShape((3, side, side), 5))
+    assert network(torch.zeros(2, 3, side, side)).shape == (2, network.out_features) == (2, 48)

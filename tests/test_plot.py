@@ -1,0 +1,268 @@
+"""Pictures: what their lines hold, computed by hand, and that files and terminals show it."""
+
+from __future__ import annotations
+
+import builtins
+import math
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from nas.cli.main import app
+from nas.comparison.curves import Curve, curves
+from nas.comparison.draw import draw, limits
+from nas.comparison.groups import find, grouped
+from nas.comparison.series import Line, Panel, anytime, measured, metrics
+from nas.comparison.text import render
+from nas.config import validate
+from nas.controller import Measurement, Outcome, Score, State
+from nas.errors import ConfigError, NasError, UnknownName
+from nas.storage.store import Store
+from nas.testing.toys import Toy
+
+NAN = math.nan
+
+
+def line(label: str, x: list[float], mean: list[float], half: float = NAN, *, baseline: bool = False) -> Line:
+    return Line(label, 3, baseline, np.array(x), np.array(mean), np.full(len(x), half))
+
+
+def panel(*lines: Line, steps: bool = True) -> Panel:
+    return Panel("worker time (s)", "best so far", steps, lines)
+
+
+def curve(cost: list[float], best: list[float], test: list[float] | None = None) -> Curve:
+    return Curve(
+        np.array(cost),
+        np.array(best),
+        np.array(test or [NAN] * len(cost)),
+        np.zeros(len(cost), dtype=np.int64),
+    )
+
+
+def fill(store: Store, name: str, seed: int, controller: str, losses: list[dict[int, float]]) -> None:
+    """Write a search whose trials measured these losses by step."""
+    config = validate(
+        {
+            "space": "nas.testing.toys:Toy",
+            "controller": controller,
+            "tasks": "sinusoid",
+            "learner": "maml",
+            "name": name,
+            "seed": seed,
+        }
+    )
+    row = store.create_search(
+        name=name,
+        source=None,
+        config=config.model_dump(mode="json"),
+        space="toy",
+        controller=controller,
+        tasks="sinusoid",
+        task_label="sinusoid 10-shot",
+        learner="maml",
+        executor="inline",
+        seed=seed,
+        trials=5,
+        settings=config.settings,
+        environment={},
+    )
+    space, rng = Toy(), np.random.default_rng(seed)
+    for number, loss in enumerate(losses):
+        architecture = space.sample(rng)
+        text, key = space.encode(architecture), space.canonical(architecture)
+        trial = store.begin(row.id, number, architecture=text, key=key, space="toy", seed=0, attempt=0)
+        seen = tuple(Measurement(step, "train_loss", value) for step, value in loss.items())
+        score = Score(0.1 * (number + seed + 1), 0.0, 1)
+        store.finish(trial, Outcome(State.COMPLETED, architecture, score, seconds=10.0, measurements=seen))
+    store.acquire(row.id)
+    store.release(row.id, "completed")
+
+
+@pytest.fixture
+def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    url = f"sqlite:///{tmp_path}/nas.db"
+    monkeypatch.setenv("NAS_DB", url)
+    monkeypatch.chdir(tmp_path)
+    with Store(url) as store:
+        fill(store, "x-random-0", 0, "random", [{10: 2.0, 20: 1.0}])
+        fill(store, "x-random-1", 1, "random", [{10: 4.0, 20: 2.0, 30: 5.0}])
+        fill(store, "x-evolution-0", 0, "evolution", [{}, {}])
+    return url
+
+
+def test_a_mean_and_its_interval_by_hand(db: str) -> None:
+    with Store(db) as store:
+        groups, _ = grouped(find(store, ["x"]))
+        made = measured(store, groups, "train_loss")
+        assert metrics(store, groups) == ["train_loss"]
+        with pytest.raises(UnknownName, match=r"Unknown metric 'loss'.*Allowed: train_loss"):
+            measured(store, groups, "loss")
+        few = measured(store, groups, "train_loss", singles=1)
+    [random] = made.lines
+    assert (random.label, random.count, random.baseline) == ("random", 2, True)
+    np.testing.assert_array_equal(random.x, [10, 20, 30])
+    np.testing.assert_allclose(random.mean, [3, 1.5, 5])
+    # t(1) s / √2 with s = √2 and 1 / √2; a single value has no interval.
+    np.testing.assert_allclose(random.half, [12.7062, 12.7062 / 2, NAN], rtol=1e-5)
+    assert [x.tolist() for x, _ in random.single] == [[10, 20], [10, 20, 30]]
+    assert few.lines[0].single == ()
+
+
+def test_supernets_have_lines_of_their_own(db: str) -> None:
+    with Store(db) as store:
+        [search] = find(store, ["x-evolution-0"])
+        supernet = store.begin(
+            search.id, 9, architecture=None, key=None, space="toy", seed=0, attempt=0, supernet={}
+        )
+        seen = tuple(Measurement(step, "train_loss", 0.5) for step in (100, 200))
+        store.finish(supernet, Outcome(State.COMPLETED, None, seconds=1.0, measurements=seen))
+        groups, _ = grouped(find(store, ["x-evolution"]))
+        fill(store, "y-evolution-1", 1, "evolution", [{10: 3.0}])
+        both, _ = grouped(find(store, ["x-evolution", "y"]))
+        assert [line.label for line in measured(store, groups, "train_loss").lines] == ["evolution, supernet"]
+        lines = {line.label: line for line in measured(store, both, "train_loss").lines}
+    assert lines["evolution"].mean.tolist() == [3.0]
+    assert lines["evolution, supernet"].x.tolist() == [100, 200]
+
+
+def test_anytime_lines_begin_with_the_last_first_score(db: str) -> None:
+    with Store(db) as store:
+        groups, _ = grouped(find(store, ["x"]))
+    series = [
+        [curve([10, 20, 40], [0.1, 0.2, 0.9]), curve([5, 15, 30], [NAN, 0.3, 0.4])],
+        [curve([50], [0.7])],
+    ]
+    [made] = anytime(groups, series, 30.0)
+    [random] = made.lines
+    assert (made.steps, random.x[0], random.x[-1]) == (True, 15.0, 30.0)
+    expected = {15.0: 0.2, 30.0: 0.3}
+    for x, value in expected.items():
+        assert random.mean[random.x == x] == pytest.approx(value)
+    before_20 = random.mean[(random.x >= 15) & (random.x < 20)]
+    np.testing.assert_allclose(before_20, 0.2)
+    np.testing.assert_allclose(random.mean[(random.x >= 20) & (random.x < 30)], 0.25)
+
+
+def test_test_scores_have_a_panel_of_their_own(db: str) -> None:
+    with Store(db) as store:
+        groups, _ = grouped(find(store, ["x"]))
+        series = [curves(store, group.searches) for group in groups]
+    assert len(anytime(groups, series, 10.0)) == 1
+    tested = [[curve([1, 2], [0.1, 0.2], [0.5, 0.4])], [curve([1], [0.3], [0.6])]]
+    first, second = anytime(groups, tested, 2.0)
+    assert (first.y_label, second.y_label) == (
+        "best validation score so far",
+        "test score of that architecture",
+    )
+    assert [float(line.mean[-1]) for line in second.lines] == [0.4, 0.6]
+
+
+def test_limits_leave_out_the_first_tenth() -> None:
+    early = line("a", [0, 5, 10, 100], [-9, 0.5, 0.6, 0.7], half=0.1)
+    low, high = limits([early, line("b", [50, 100], [0.65, 0.9])])
+    assert (low, high) == (pytest.approx(0.5 - 0.06 * 0.4), pytest.approx(0.9 + 0.06 * 0.4))
+    low, high = limits([line("flat", [0, 1], [0.0, 0.0])])
+    assert low < 0 < high
+
+
+def test_pictures_hold_labels_and_lines(tmp_path: Path) -> None:
+    lines = [line("random", [1, 2], [0.1, 0.2], 0.1, baseline=True)]
+    lines += [line(f"method{i}", [1, 2], [0.1, 0.2 + i], 0.1) for i in range(9)]
+    alone = panel(line("alone", [3], [0.5]), steps=False)
+    for name in ("a.png", "b.pdf", "c.svg"):
+        draw([panel(*lines), panel(*lines, steps=False), alone, alone], "the task", tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "b.pdf").read_bytes().startswith(b"%PDF")
+    tree = ET.parse(tmp_path / "c.svg")
+    texts = {"".join(node.itertext()) for node in tree.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"worker time (s)", "best so far", "the task", "random (n = 3)", "method8 (n = 3)"} <= texts
+    styles = re.findall(r"stroke: (#[0-9a-f]{6})", (tmp_path / "c.svg").read_text())
+    assert {"#777777", "#0072b2", "#d55e00"} <= set(styles)
+
+
+def test_files_that_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = panel(line("a", [0, 1], [0, 1]))
+    with pytest.raises(ConfigError, match=r"allowed are files that end in \.png, \.svg, \.pdf"):
+        draw([made], "", tmp_path / "a.jpg")
+    with pytest.raises(NasError, match="Cannot write"):
+        draw([made], "", tmp_path / "no" / "a.png")
+    real = builtins.__import__
+
+    def without(name: str, *arguments: Any) -> Any:
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ConfigError, match=r"pip install 'nas-service\[plot\]'"):
+        draw([made], "", tmp_path / "a.png")
+
+
+def test_a_terminal_shows_where_lines_are() -> None:
+    low = line("random", [0, 50, 100], [0.0, 0.0, 0.0], baseline=True)
+    high = line("evolution", [50, 100], [1.0, 1.0])
+    rows = render(panel(low, high), 60, height=11).splitlines()
+    assert rows[0] == "best so far"
+    body = rows[1:12]
+    assert [index for index, row in enumerate(body) if "*" in row] == [1]
+    assert [index for index, row in enumerate(body) if "." in row.partition("│")[2]] == [9]
+    marks = body[1].partition("│")[2]
+    assert set(marks[:20]) == {" "}
+    assert set(marks[-20:]) == {"*"}
+    assert body[9].partition("│")[2].count(".") == len(marks)
+    assert all(len(row) <= 60 for row in rows)
+    assert rows[-2:] == [f"{'':7}. random (n = 3)", f"{'':7}* evolution (n = 3)"]
+
+
+def test_a_terminal_interpolates_what_is_no_staircase() -> None:
+    rising = line("a", [0, 10], [0.0, 1.0])
+    rows = render(panel(rising, steps=False), 40, height=5).splitlines()[1:6]
+    firsts = [re.split("[│┤]", row)[1].find("*") for row in rows]
+    assert firsts == sorted(firsts, reverse=True)
+    assert render(panel(line("a", [3], [0.5]), steps=False), 40).count("*") > 1
+
+
+def test_a_terminal_tells_close_values_apart() -> None:
+    close = line("a", [0, 1], [1.60938, 1.60943])
+    rows = render(panel(close, steps=False), 60).splitlines()
+    labels = [row.partition("┤")[0].strip() for row in rows if "┤" in row]
+    assert len(set(labels)) == 5
+    assert (float(labels[0]), float(labels[-1])) == (pytest.approx(1.60943), pytest.approx(1.60938))
+
+
+def nas(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, arguments)
+    if isinstance(result.exception, NasError):
+        return result.exception.exit_code, result.stdout, str(result.exception)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_the_command(db: str, tmp_path: Path) -> None:
+    code, out, err = nas("plot", "x", "-o", "curves.svg", "--text")
+    assert (code, "Wrote curves.svg" in err) == (0, True)
+    assert "worker time (s)" in out
+    assert ". random (n = 2)" in out
+    assert "* evolution (n = 1)" in out
+    assert "sinusoid 10-shot · mean over n searches" in (tmp_path / "curves.svg").read_text()
+    code, out, _ = nas("plot", "x", "--metric=train_loss", "--text")
+    assert (code, out.splitlines()[0]) == (0, "train loss")
+    assert "training episodes" in out
+
+
+def test_bad_input(db: str) -> None:
+    assert nas("plot", "x")[::2] == (
+        2,
+        "Where to? Give a file with -o, such as -o curves.png, or --text for the terminal.",
+    )
+    assert nas("plot", "nobody", "--text")[0] == 3
+    assert nas("plot", "x", "-o", "a.gif")[0] == 2
+    code, _, err = nas("plot", "x", "--text", "--metric=alpha_entropy")
+    assert (code, "Allowed: train_loss" in err) == (2, True)

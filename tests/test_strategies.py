@@ -1,0 +1,163 @@
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from controllers.descent import descend
+from nas.controller import Derived
+from nas.plugins import arguments, installed, load, resolve
+from nas.space import Architecture, SearchSpace
+from nas.strategy import Batches, Epoch, Strategy
+from nas.supernet import Supernet
+from nas.testing.strategies import Make, StrategySuite, begin
+
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "darts": {"alpha_rate": 0.1},
+    "darts second order": {"alpha_rate": 0.1, "order": 2},
+    "darts exact": {"alpha_rate": 0.1, "order": "exact", "stop_skips": 4, "stop_eigenvalue": 20},
+    "enas": {"weight_steps": 10, "policy_steps": 5},
+    "gdas": {"alpha_rate": 0.1, "hot": 2.0},
+    "random_sharing": {"samples": 400},
+}
+"""Where the defaults, made for longer trainings, would not do; and what a name alone does not reach."""
+
+CASES = sorted({*installed("strategy"), *SETTINGS})
+
+
+class TestInstalledStrategies(StrategySuite):
+    @pytest.fixture(params=CASES)
+    def make(self, request: pytest.FixtureRequest) -> Make:
+        cls = load("strategy", request.param.split()[0], Strategy)
+        given = resolve(cls, dict(SETTINGS.get(request.param, {})), "controller")
+        return lambda space, supernet, seed: cls(space, supernet, seed, **arguments(cls, given))
+
+
+# The suite itself: each way to break the promise fails a test
+
+
+class Broken(Strategy):
+    """Uniform paths that derive a scored sample: right, until a subclass breaks it."""
+
+    def __init__(self, space: SearchSpace, supernet: Supernet, seed: int) -> None:
+        super().__init__(space, supernet, seed)
+        self.reference = space.sample(self.rng)
+
+    def step(self, batches: Batches, optimizer: torch.optim.Optimizer, progress: float) -> float:
+        return descend(batches.inner(self.supernet.mixture_of(self.space.sample(self.rng))), optimizer)
+
+    def mixture(self) -> list[Tensor]:
+        return self.supernet.mixture_of(self.reference)
+
+    def end_epoch(self, batches: Batches) -> Epoch:
+        return Epoch(None, {})
+
+    def derive(self, number: int, score: Callable[[Architecture], float]) -> Sequence[Derived]:
+        drawn = dict.fromkeys(self.space.sample(self.rng) for _ in range(400))
+        scored = [Derived(architecture, score(architecture)) for architecture in drawn]
+        return sorted(scored, key=lambda derived: -derived.score)[:number]
+
+
+class ForgetsItsGenerator(Broken):
+    def get_extra_state(self) -> int:
+        return 0
+
+    def set_extra_state(self, state: Any) -> None:
+        pass
+
+
+class DrawsGlobally(Broken):
+    def step(self, batches: Batches, optimizer: torch.optim.Optimizer, progress: float) -> float:
+        torch.rand(1)
+        return super().step(batches, optimizer, progress)
+
+
+class DrawsInMixture(Broken):
+    def mixture(self) -> list[Tensor]:
+        return self.supernet.mixture_of(self.space.sample(self.rng))
+
+
+class Registers(Broken):
+    def __init__(self, space: SearchSpace, supernet: Supernet, seed: int) -> None:
+        super().__init__(space, supernet, seed)
+        self.inner = supernet
+
+
+class StepsItself(Broken):
+    def step(self, batches: Batches, optimizer: torch.optim.Optimizer, progress: float) -> float:
+        loss = super().step(batches, optimizer, progress)
+        with torch.no_grad():
+            for weight in self.supernet.parameters():
+                weight.mul_(0.9)
+        return loss
+
+
+class DerivesTheWorst(Broken):
+    def derive(self, number: int, score: Callable[[Architecture], float]) -> Sequence[Derived]:
+        return super().derive(400, score)[::-1][:number]
+
+
+class Repeats(Broken):
+    def derive(self, number: int, score: Callable[[Architecture], float]) -> Sequence[Derived]:
+        return [super().derive(1, score)[0]] * number
+
+
+class Fails(Broken):
+    def step(self, batches: Batches, optimizer: torch.optim.Optimizer, progress: float) -> float:
+        loss = batches.inner(self.mixture())
+        loss.backward()
+        return float(loss.detach())
+
+
+class Suite(StrategySuite):
+    def make(self) -> Make:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("cls", "test"),
+    [
+        (ForgetsItsGenerator, lambda suite, make: suite.test_state_continues_to_the_same_bits(make, 12)),
+        (DrawsGlobally, Suite.test_draws_from_its_generator_alone),
+        (DrawsInMixture, Suite.test_mixture),
+        (Registers, Suite.test_weights_are_stepped_by_the_optimizer_alone),
+        (StepsItself, Suite.test_weights_are_stepped_by_the_optimizer_alone),
+        (DerivesTheWorst, lambda suite, make: suite.test_finds_the_best_architecture(make, 0)),
+        (Repeats, lambda suite, make: suite.test_derives_so_many_distinct_architectures(make, 3)),
+        (Fails, Suite.test_a_network_without_a_path_is_no_error),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_suite_catches(cls: type[Broken], test: Callable[[Suite, Make], None]) -> None:
+    test(Suite(), Broken)
+    with pytest.raises((AssertionError, RuntimeError)):
+        test(Suite(), cls)
+
+
+def test_suite_must_be_filled_in() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        type("Empty", (StrategySuite,), {})()
+
+
+@pytest.mark.parametrize("name", installed("strategy"))
+def test_a_controller_of_the_same_name_takes_the_settings(name: str) -> None:
+    settings = resolve(load("strategy", name), {}, "controller")
+    controller = resolve(load("controller", name), {}, "controller")
+    assert {**settings, "derive": 3}.items() <= controller.items()
+    assert set(controller) == {*settings, "derive", "budget"}
+
+
+def test_uniform_paths_train_all_architectures_alike() -> None:
+    cls = load("strategy", "random_sharing", Strategy)
+    run = begin(lambda *args: cls(*args), features=1)
+    seen = torch.zeros(4)
+    inner = run.problem.batches().inner
+
+    def record(mixture: Sequence[Tensor], weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        seen.add_(mixture[0])
+        return inner(mixture, weights)
+
+    for _ in range(800):
+        run.strategy.step(run.problem.batches()._replace(inner=record), run.optimizer, 0.0)
+    assert float(((seen - 200) ** 2 / 200).sum()) < 16.3  # 99.9 % quantile at 3 degrees of freedom

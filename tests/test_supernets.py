@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from nas.errors import Unsupported
+from nas.space import SearchSpace, TaskShape
+from nas.testing.supernets import SupernetSuite
+from nas.testing.toys import Toy
+from search_spaces.darts import Darts
+from search_spaces.few_shot import FewShot
+from search_spaces.nasbench201 import NasBench201
+
+SPACES = {
+    "nasbench201": NasBench201(channels=3),
+    "nasbench201 as published": NasBench201(channels=3, prune=False),
+    "darts": Darts(channels=2, cells=4),
+    "few_shot": FewShot(channels=3),
+}
+
+
+class TestInstalledSpaces(SupernetSuite):
+    @pytest.fixture(params=SPACES)
+    def space(self, request: pytest.FixtureRequest) -> SearchSpace:
+        return SPACES[request.param]
+
+    @pytest.fixture
+    def shape(self) -> TaskShape:
+        return TaskShape((2, 7, 8), 5)
+
+
+def test_a_space_without_a_supernet_says_so() -> None:
+    with pytest.raises(Unsupported, match="'toy' has no supernet"):
+        Toy().supernet(TaskShape((4,), 2))
