@@ -177,7 +177,7 @@ def test_a_stop_ends_the_benchmark(db: Path, monkeypatch: pytest.MonkeyPatch) ->
     def asked(self: Search) -> Any:
         with Store(f"sqlite:///{db}/nas.db") as store:
             row = store.search(self._name)
-            if row.name == "b-evolution-0" and self._next == 2:
+            if row.name == "b-evolution-0" and self._ledger.next == 2:
                 store.request_stop(row.id)
                 self._beat = 0.0
         return real(self)

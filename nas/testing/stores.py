@@ -508,9 +508,10 @@ class StoreSuite(ABC):
         before = store.trial(row.id, 0)
         assert store.interrupt(row.id) == 1
         assert store.trial(row.id, 0).state == "interrupted"
-        store.restart(trial_id, attempt=1, seed=2)
+        store.restart(trial_id, attempt=1, seed=2, seconds=3.5)
         again = store.trial(row.id, 0)
-        assert columns(again) == columns(before) | {"attempt": 1, "seed": 2, "started_at": again.started_at}
+        changed = {"attempt": 1, "seed": 2, "seconds": 3.5, "started_at": again.started_at}
+        assert columns(again) == columns(before) | changed
         assert again.started_at > before.started_at
         assert store.finish(trial_id, outcome(0.5, measurements=(Measurement(10, "loss", 1.0),))) == 1
         assert store.measurements(row.id) == [Measured(trial_id, "loss", 10, 1.0)]
