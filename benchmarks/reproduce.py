@@ -38,6 +38,7 @@ class Paper:
     arguments: str
 
 
+_POOLING = "--set space.downsample=pool"
 _COSINE = "--set learner.schedule=cosine"
 _FIVE = "--set tasks.ways=5 --set tasks.train_queries=5"
 _ADAPTING = f"{_FIVE} --set learner.meta_batch=4 --set learner.lr=2e-3 {_COSINE}"
@@ -52,7 +53,7 @@ REPRODUCTIONS = {
     "prototypical-20w1s": Paper(
         96.0,
         "Snell et al. 2017, table 1",
-        f"--learner prototypical --set tasks.ways=20 {_COMPARING} {_episodes(12000)}",
+        f"--learner prototypical {_POOLING} --set tasks.ways=20 {_COMPARING} {_episodes(10000)}",
     ),
     "prototypical-5w1s": Paper(
         98.8,

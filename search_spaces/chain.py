@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, NamedTuple, final
+from typing import Annotated, ClassVar, Literal, NamedTuple, TypeAlias, final
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,15 @@ from torch import Tensor, nn
 from nas.errors import ConfigError
 from nas.space import Architecture, Decision, SearchSpace, TaskShape
 from search_spaces.isomorphism import canonical_order, form
-from search_spaces.operations import conv_bn_relu, image_channels
+from search_spaces.operations import MaxPool, conv_bn_relu, image_channels
 
 FIELDS = {"height": "kernels", "width": "kernels", "stride": "strides", "channels": "channels"}
 """What is chosen of each layer, and the setting that gives the choices."""
+
+Downsample: TypeAlias = Annotated[
+    Literal["stride", "pool"],
+    Field(description="what shrinks a map: the convolution's own stride, or max-pooling after it"),
+]
 
 Numbers = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
@@ -37,6 +42,9 @@ class Layer(NamedTuple):
 class Chain(SearchSpace):
     """Layers of convolution, batch norm and ReLU, each fed by any of those before it.
 
+    A layer of stride s shrinks its map s times: by a convolution of that stride (rounded up), or with
+    `downsample` "pool" by max-pooling over s × s pixels (rounded down; a smaller map is pooled whole).
+
     A layer without a source sees the image. The maps of several sources are concatenated, small ones padded
     with zeros to the largest. The layers that feed no other are concatenated, and averaged over the map.
 
@@ -54,6 +62,7 @@ class Chain(SearchSpace):
         kernels: Annotated[Numbers, Field(description="kernel heights and widths")] = (1, 3, 5),
         strides: Annotated[Numbers, Field(description="strides")] = (1, 2),
         channels: Annotated[Numbers, Field(description="numbers of channels")] = (16, 32, 64),
+        downsample: Downsample = "stride",
     ) -> None:
         settings = {"kernels": kernels, "strides": strides, "channels": channels}
         for setting, choices in settings.items():
@@ -61,6 +70,7 @@ class Chain(SearchSpace):
                 raise ConfigError(f"space.{setting}: a choice is given twice (given: {list(choices)})")
         self._choices = {field: tuple(settings[setting]) for field, setting in FIELDS.items()}
         self._layers = layers
+        self._downsample = downsample
         decisions: list[Decision] = []
         last: list[int] = []
         for layer in range(1, layers + 1):
@@ -76,7 +86,11 @@ class Chain(SearchSpace):
 
     @property
     def named(self) -> Mapping[str, Architecture]:
-        """`conv4`: four 3×3 convolutions of stride 2, 64 channels each (Finn et al. 2017, §5.2)."""
+        """`conv4`: four 3×3 convolutions of stride 2, 64 channels each (Finn et al. 2017, §5.2).
+
+        With `downsample` "pool" it is the network of Vinyals et al. (2016) and Snell et al. (2017): the same
+        weights, 3.7 times the multiplications on images of 28 × 28.
+        """
         conv4 = [Layer((3, 3, 2, 64), (layer - 1,) if layer else ()) for layer in range(4)]
         try:
             return {"conv4": self.architecture_of(conv4)}
@@ -112,7 +126,7 @@ class Chain(SearchSpace):
         Raises:
             Infeasible: the inputs are no images.
         """
-        return Network(self._renumbered(architecture), image_channels(shape, self.name))
+        return Network(self._renumbered(architecture), image_channels(shape, self.name), self._downsample)
 
     def _renumbered(self, architecture: Architecture) -> list[Layer]:
         shapes, sources = zip(*self.layers_of(architecture), strict=True)
@@ -167,7 +181,7 @@ def _text(layers: Sequence[Layer]) -> str:
 class Network(nn.Module):
     """Wired layers: `[B, in_channels, H, W]` to `[B, out_features]`."""
 
-    def __init__(self, layers: Sequence[Layer], in_channels: int) -> None:
+    def __init__(self, layers: Sequence[Layer], in_channels: int, downsample: Downsample) -> None:
         super().__init__()
         self.sources = tuple(layer.sources for layer in layers)
         self.ends = tuple(sorted(set(range(len(layers))).difference(*self.sources)))
@@ -177,7 +191,13 @@ class Network(nn.Module):
         self.layers = nn.ModuleList()
         for (height, width, stride, channels), sources in layers:
             fan_in = sum(widths[source] for source in sources) if sources else in_channels
-            self.layers.append(conv_bn_relu(fan_in, channels, (height, width), stride))
+            if downsample == "stride":
+                layer = conv_bn_relu(fan_in, channels, (height, width), stride)
+            else:
+                layer = conv_bn_relu(fan_in, channels, (height, width), 1)
+                if stride > 1:
+                    layer.append(MaxPool(stride))
+            self.layers.append(layer)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features of a batch."""

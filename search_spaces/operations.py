@@ -51,6 +51,19 @@ class AveragePool(nn.Module):
         return F.conv2d(x, window, padding=self.kernel // 2, groups=x.shape[1])
 
 
+@final
+class MaxPool(nn.Module):
+    """Max-pooling of windows side by side; a map smaller than a window is pooled whole."""
+
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        self.kernel = kernel
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the maxima."""
+        return F.max_pool2d(x, (min(self.kernel, x.shape[2]), min(self.kernel, x.shape[3])))
+
+
 def image_channels(shape: TaskShape, space: str) -> int:
     """Return the channels of a task's images.
 

@@ -118,7 +118,7 @@ def test_join_pads_with_zeros_at_the_bottom_and_right() -> None:
 def test_a_network_is_wired_as_the_paper_says() -> None:
     space = Chain(layers=4, kernels=(1, 3), strides=(1, 2), channels=(2, 3))
     layers = space.layers_of(space.decode("3x3/2:2,1x3/1:3,3x1/1:2@1+2,1x1/2:3@1"))
-    network = Network(layers, in_channels=1)
+    network = Network(layers, 1, "stride")
     network.double().eval()
     x = torch.randn(5, 1, 6, 6, dtype=torch.float64)
     one, two, three, four = network.layers
@@ -143,6 +143,27 @@ def test_a_layer_is_convolution_batch_norm_relu() -> None:
         y.var((0, 2, 3), unbiased=False, keepdim=True) + 1e-5
     ).sqrt()
     torch.testing.assert_close(network(x), normal.relu().mean((2, 3)))
+
+
+def test_with_pooling_conv4_is_that_of_prototypical_networks() -> None:
+    """Snell et al. (2017, section 3.1): convolution, batch norm, ReLU, 2 × 2 max-pooling, four times."""
+    space, task = Chain(downsample="pool"), TaskShape((1, 28, 28), 5)
+    conv4 = space.decode("conv4")
+    network = space.build(conv4, task).double()
+    x = y = torch.randn(3, 1, 28, 28, dtype=torch.float64)
+    for layer in network.layers:
+        y = nn.functional.conv2d(y, layer[0].weight, padding=1)
+        y = nn.functional.batch_norm(y, None, None, training=True)
+        y = nn.functional.max_pool2d(y.relu(), 2)
+    torch.testing.assert_close(network(x), y.flatten(1))
+    assert space.cost(conv4, task).parameters == Chain().cost(conv4, task).parameters
+
+
+def test_maps_smaller_than_a_window_are_pooled_whole() -> None:
+    space = Chain(layers=3, strides=(3,), downsample="pool")
+    small = TaskShape((1, 5, 4), 5)
+    network = space.build(space.decode("3x3/3:16,1x1/3:16@1,1x1/3:16@2"), small)
+    assert network(torch.randn(2, 1, 5, 4)).shape == (2, 16)
 
 
 def test_vectors_are_infeasible() -> None:
@@ -242,7 +263,7 @@ def test_isomorphic_networks_compute_the_same(data: st.DataObject) -> None:
     order = data.draw(orders(layers))
     others = relabelled(layers, order)
     torch.manual_seed(data.draw(st.integers(0, 99)))
-    one, two = (Network(each, 1).double() for each in (layers, others))
+    one, two = (Network(each, 1, "stride").double() for each in (layers, others))
     for weight in one.parameters():
         weight.data.normal_()
     widths, other_widths = ([layer.shape[-1] for layer in each] for each in (layers, others))
