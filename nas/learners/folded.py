@@ -136,7 +136,7 @@ class _Folded(TorchFunctionMode):
     ) -> Tensor:
         tasks, reference, shared = self._tasks, self._reference, weight is None or weight.dim() == 1
         own = running_mean is None or training
-        if shared and not (own and (tasks > 1 or reference is not None or _rounds(x))):
+        if shared and not (own and (tasks > 1 or reference is not None)):
             return F.batch_norm(x, running_mean, running_var, weight, bias, own, momentum, eps)
         channels = x.shape[1]
         weight = x.new_ones(1, channels) if weight is None else weight.view(-1, channels)
@@ -149,11 +149,6 @@ class _Folded(TorchFunctionMode):
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             running_var.lerp_(variance.to(running_var.dtype), momentum)
         return normalize(x.to(weight.dtype), weight, bias, eps, tasks, reference).to(x.dtype)
-
-
-def _rounds(x: Tensor) -> bool:
-    """Whether torch's batch norm would lose digits: on a CPU, channels last, it adds up one row at a time."""
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
 def _cast(*tensors: Any) -> Any:
