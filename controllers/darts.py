@@ -18,6 +18,7 @@ from controllers.one_shot import BUDGET, Derive, SupernetTrial
 from controllers.relaxation import Alpha, AlphaDecay, AlphaRate, skips
 from controllers.unrolled import exact, second_order
 from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
+from nas.metrics import SKIPS
 from nas.space import Architecture, SearchSpace
 from nas.strategy import Batches, Epoch, Strategy
 from nas.supernet import Supernet
@@ -126,7 +127,7 @@ class Softmax(Strategy):
         After a collapse they are of the α that collapsed; the architecture is that of the α gone back to.
         """
         skipped = skips(self.space, self.supernet.derive(self.mixture()))
-        measurements = {"alpha_entropy": self.alpha.entropy(), "skips": float(skipped)}
+        measurements = {"alpha_entropy": self.alpha.entropy(), SKIPS: float(skipped)}
         eigenvalue = None
         if self._curved:
             eigenvalue = largest_eigenvalue(self.alpha, batches.outer, self.rng)

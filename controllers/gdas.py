@@ -16,6 +16,7 @@ from controllers.descent import descend
 from controllers.one_shot import BUDGET, Derive, SupernetTrial
 from controllers.relaxation import Alpha, AlphaDecay, AlphaRate, gradient, skips
 from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
+from nas.metrics import SKIPS
 from nas.space import Architecture, SearchSpace
 from nas.strategy import Batches, Epoch, Strategy
 from nas.supernet import Supernet
@@ -110,7 +111,7 @@ class HardGumbel(Strategy):
         """Return α's entropy and the skip connections."""
         architecture = self._strongest()
         skipped = float(skips(self.space, architecture))
-        return Epoch(architecture, {"alpha_entropy": self.alpha.entropy(), "skips": skipped})
+        return Epoch(architecture, {"alpha_entropy": self.alpha.entropy(), SKIPS: skipped})
 
     def derive(self, number: int, score: Callable[[Architecture], float]) -> Sequence[Derived]:
         """Return the architecture of the strongest choices, then the next most probable ones."""

@@ -208,7 +208,7 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def assign(values: dict[str, Any], setting: str) -> None:
-    """Put `a.b=value` into nested `values`; the value is TOML, or else a bare string.
+    """Put `a.b=value` into nested `values`; the value is TOML or JSON (which has null), or a bare string.
 
     Raises:
         ConfigError: no `=`, or a path through something that is no section.
@@ -219,7 +219,10 @@ def assign(values: dict[str, Any], setting: str) -> None:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except ValueError:
-        value = text
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
     *sections, key = path.strip().split(".")
     for name in sections:
         inner = values.setdefault(name, {})

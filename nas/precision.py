@@ -14,6 +14,10 @@ from nas.tasks.base import Episode
 _Module = TypeVar("_Module", bound=nn.Module)
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Named = Literal["float32", "bfloat16"]
+"""What `auto` may turn out to be."""
+
+DTYPES: dict[Named, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +26,22 @@ class Arithmetic:
 
     Attributes:
         device: of weights and episodes.
-        dtype: of matrix products under autocast: float32 or bfloat16.
+        precision: of matrix products and convolutions.
         channels_last: memory format of image networks.
     """
 
     device: torch.device
-    dtype: torch.dtype
+    precision: Named
     channels_last: bool
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision as torch names it."""
+        return DTYPES[self.precision]
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context in which forward and backward passes run."""
-        enabled = self.dtype != torch.float32
+        enabled = self.precision != "float32"
         return torch.autocast(self.device.type, self.dtype, enabled, cache_enabled=False)
 
     def prepare(self, module: _Module) -> _Module:
@@ -49,18 +58,20 @@ class Arithmetic:
 def choose(precision: Precision, *, images: bool, sensitive: bool) -> Arithmetic:
     """Choose the arithmetic: a GPU where this process has one, else the CPU.
 
+    Where that is float32, cuDNN's convolutions, which torch lets round their factors to the ten bits of TF32,
+    compute in float32 from then on, in all of this process.
+
     Args:
         precision: `auto` takes bfloat16 for images where the hardware has it, and float32 otherwise.
         images: whether inputs are images; a regression on vectors needs the digits.
         sensitive: whether the learner's gradients suffer from rounding (see `Learner.sensitive`).
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    low = images and not sensitive
     if precision == "auto":
-        dtype = torch.bfloat16 if low and _has_bfloat16(device) else torch.float32
-    else:
-        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    return Arithmetic(device, dtype, channels_last=images)
+        precision = "bfloat16" if images and not sensitive and _has_bfloat16(device) else "float32"
+    if precision == "float32":
+        torch.backends.cudnn.allow_tf32 = False
+    return Arithmetic(device, precision, channels_last=images)
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -28,14 +28,18 @@ def classes(tasks: TaskSource, splits: Sequence[Split] = ("train", "validation")
     return dict(tasks.fingerprint(split) for split in splits)
 
 
-@functools.cache
 def environment() -> dict[str, str]:
     """Return the versions and the machine that a result may hang on."""
+    return dict(_environment())
+
+
+@functools.cache
+def _environment() -> tuple[tuple[str, str], ...]:
     packages = ("torch", "ray", "numpy", "sqlalchemy")
-    return {
-        "nas": nas.__version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-        "platform": platform.platform(),
-        "cores": str(os.cpu_count()),
-    }
+    return (
+        ("nas", nas.__version__),
+        ("python", platform.python_version()),
+        *((name, version(name)) for name in packages),
+        ("platform", platform.platform()),
+        ("cores", str(os.cpu_count())),
+    )

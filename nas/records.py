@@ -20,7 +20,7 @@ from nas.evaluator import AnyJob, Job, SupernetJob
 from nas.provenance import training_seed
 from nas.space import SearchSpace
 from nas.storage.schema import Trial
-from nas.storage.store import Derivations
+from nas.storage.trials import Derivations
 
 _SUPERNET = TypeAdapter(TrainSupernet)
 

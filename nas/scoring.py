@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from statistics import fmean
 
 import torch
 
@@ -11,13 +11,13 @@ from nas.controller import Score
 from nas.errors import Diverged
 from nas.learners.base import Learner, query_scores, remedy
 from nas.precision import Arithmetic
+from nas.statistics import half_width_over_episodes
 from nas.tasks.base import Split, TaskSource
 
 
-def mean_ci95(values: Iterable[float]) -> tuple[float, float]:
-    """Return the mean and the half width of its 95 % interval: 1.96 · standard deviation (n − 1) / √n."""
-    scores = torch.tensor(list(values), dtype=torch.float64)
-    return float(scores.mean()), 1.96 * float(scores.std(correction=1)) / math.sqrt(len(scores))
+def mean_ci95(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean of scores of episodes, and the half width of its normal 95 % interval."""
+    return fmean(values), half_width_over_episodes(values)
 
 
 def score(learner: Learner, tasks: TaskSource, split: Split, episodes: int, arithmetic: Arithmetic) -> Score:
@@ -42,18 +42,35 @@ def episode_scores(
     """Return a learner's score on each of the fixed list of a split's episodes, one task at a time.
 
     Raises:
-        Diverged: a prediction is NaN or infinite.
+        Diverged: a prediction is NaN or infinite; says in which episodes.
     """
-    values = []
+    values, lost = lenient_scores(learner, tasks, split, episodes, arithmetic)
+    if lost:
+        raise Diverged(f"{not_finite(split, lost, episodes)} {remedy(learner)}")
+    return values
+
+
+def lenient_scores(
+    learner: Learner, tasks: TaskSource, split: Split, episodes: int, arithmetic: Arithmetic
+) -> tuple[list[float], list[int]]:
+    """Return the scores as `episode_scores`, and which episodes have a prediction that is not finite.
+
+    Of classes, such a query counts as answered wrongly; in regression the episode's score is NaN.
+    """
+    values, lost = [], []
     learner.eval()
     with torch.no_grad(), arithmetic.autocast():
         for number, episode in enumerate(tasks.episodes(split, episodes)):
             task = arithmetic.place(episode)
             predictions = learner(task).float()
             if not predictions.isfinite().all():
-                raise Diverged(
-                    f"The predictions of {split} episode {number} are not finite. {remedy(learner)}"
-                )
+                lost.append(number)
             values.append(float(query_scores(predictions, task)))
     learner.train()
-    return values
+    return values, lost
+
+
+def not_finite(split: Split, lost: Sequence[int], episodes: int) -> str:
+    """Return a sentence that says which episodes of a list have a prediction that is not finite."""
+    some = ", ".join(map(str, lost[:10])) + ("…" if len(lost) > 10 else "")
+    return f"Predictions of {len(lost)} of {episodes} {split} episodes are not finite (numbers {some})."

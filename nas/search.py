@@ -7,6 +7,7 @@ import time
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -303,8 +304,10 @@ def create(store: Store, config: SearchConfig, tasks: TaskSource, source: str | 
         Unsupported: the controller trains a supernet, and the space has none.
         Infeasible: the supernet that it trains does not fit in the memory of this machine.
     """
+    made_by: dict[str, Any] = {**environment(), "classes": classes(tasks)}
     if config.learner is not None:
-        rehearse(tasks, maker("learner", config.learner))
+        precision = config.resources.precision
+        made_by["precision"] = rehearse(tasks, maker("learner", config.learner), precision).precision
     space = config.make_space()
     first = supernet(config, space, tasks)
     if first is not None:
@@ -328,5 +331,5 @@ def create(store: Store, config: SearchConfig, tasks: TaskSource, source: str | 
         seed=config.seed,
         trials=config.trials,
         settings=config.settings,
-        environment={**environment(), "classes": classes(tasks)},
+        environment=made_by,
     )

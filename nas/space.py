@@ -56,10 +56,12 @@ class TaskShape:
     Attributes:
         input: shape of one example: (channels, height, width), or (features,).
         outputs: classes of one task, or dimensions of the target in regression.
+        train_classes: of all training tasks together; None where tasks have no classes, or do not tell.
     """
 
     input: tuple[int, ...]
     outputs: int
+    train_classes: int | None = None
 
 
 class Cost(NamedTuple):

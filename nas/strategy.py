@@ -31,7 +31,7 @@ class Batches(NamedTuple):
     """What one step learns from: the weights from `inner`, the architecture from `outer`.
 
     Attributes:
-        inner, outer: two batches that share no example.
+        inner, outer: two batches, drawn apart: few-shot tasks each afresh, ordinary data from two halves.
         weights: the learner's parameters by name, the supernet's among them.
     """
 

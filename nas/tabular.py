@@ -11,16 +11,10 @@ from pydantic import AfterValidator, Field
 from nas.controller import Measurement, Outcome, Score, State
 from nas.errors import Unsupported
 from nas.evaluator import Context, Job, Lookup
+from nas.metrics import TEST_SCORE
 from nas.space import SearchSpace
 from nas.table import Columns, Table, load
-
-TEST_SCORE = "test_score"
-"""The measurement that holds a trial's test score: recorded, never shown to a controller."""
-
-
-def _absolute(path: str) -> str:
-    """Return the path as it is found from any working directory: a search may be resumed in another."""
-    return str(Path(path).expanduser().absolute())
+from nas.tasks.files import absolute
 
 
 @final
@@ -38,7 +32,7 @@ class Tabular(Lookup):
         context: Context,
         *,
         table: Annotated[
-            str, AfterValidator(_absolute), Field(description="file: .csv, .csv.gz, …, or .parquet")
+            str, AfterValidator(absolute), Field(description="file: .csv, .csv.gz, …, or .parquet")
         ],
         metric: Annotated[str, Field(description="column of the scores that the search sees")],
         test_metric: Annotated[

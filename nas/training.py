@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas.errors import Diverged
+from nas.errors import ConfigError, Diverged
 from nas.learners.base import Learner, remedy
 from nas.precision import Arithmetic, Precision, choose
 from nas.space import Architecture, SearchSpace, TaskShape
@@ -125,25 +125,38 @@ def start(
         Infeasible: the architecture has no network for these tasks.
     """
     torch.manual_seed(seed)
-    shape = tasks.shape
-    made = learner(space.build(architecture, shape), shape)
-    arithmetic = choose(precision, images=len(shape.input) == 3, sensitive=made.sensitive)
+    made = learner(space.build(architecture, tasks.shape), tasks.shape)
+    arithmetic = _arithmetic(made, tasks, precision)
     return Training(arithmetic.prepare(made), tasks, episodes, seed, arithmetic)
 
 
-def rehearse(tasks: TaskSource, learner: Callable[[nn.Module, TaskShape], Learner]) -> None:
+def rehearse(
+    tasks: TaskSource, learner: Callable[[nn.Module, TaskShape], Learner], precision: Precision = "auto"
+) -> Arithmetic:
     """Take one meta-gradient with a network of a single linear layer.
 
-    What is wrong whatever the architecture shows here, before any is trained.
+    What is wrong whatever the architecture shows here, before any is trained. Returns where and in which
+    precision a training would run on this machine.
 
     Raises:
-        ConfigError: the learner cannot learn these tasks, or not with its settings.
+        ConfigError: the learner cannot learn these tasks, or not with its settings, or not in this precision.
     """
     shape, training = tasks.shape, next(tasks.episodes("train", 1))
     with torch.random.fork_rng(devices=[]):
         made = learner(_Linear(shape), shape)
         made.check(next(tasks.episodes("validation", 1)), training)
         made.train().meta_backward(training)
+    if made.sensitive and precision == "bfloat16":
+        raise ConfigError(
+            f"precision: '{made.name}' learns through gradient steps on each task, which the rounding of "
+            "bfloat16 falsifies. Set auto or float32: `resources.precision` of a search, `precision` of an "
+            "evaluation."
+        )
+    return _arithmetic(made, tasks, precision)
+
+
+def _arithmetic(learner: Learner, tasks: TaskSource, precision: Precision) -> Arithmetic:
+    return choose(precision, images=len(tasks.shape.input) == 3, sensitive=learner.sensitive)
 
 
 class _Linear(nn.Module):

@@ -1,13 +1,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test processes share the cores
 
 import pytest
 
+from nas.storage.store import Store
+
 pytest.register_assert_rewrite("nas.testing")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A new database in a file."""
+    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+        yield store
+
+
+@pytest.fixture
+def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of the database that the command line uses, in the working directory; it is not there yet."""
+    path = tmp_path / "nas.db"
+    monkeypatch.setenv("NAS_DB", f"sqlite:///{path}")
+    monkeypatch.chdir(tmp_path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from nas.cli.main import app
 from nas.comparison.benchmark import plan
+from nas.config import SearchConfig
 from nas.errors import ConfigError, NasError, UnknownName
 from nas.search import Search
 from nas.storage.store import Store
@@ -86,6 +87,10 @@ def test_random_search_is_always_there() -> None:
         ({"controllers": [3]}, "expected a name, or a section with a name"),
         ({"controllers": [{"population": 3}]}, "expected a name, or a section with a name"),
         ({"controllers": [{"label": "x"}]}, r"controller\.name is missing"),
+        (
+            {"controllers": [{"name": "evolution", "label": "random"}]},
+            "'random' is the name of the baseline, and cannot label another controller",
+        ),
         ({"seeds": 0}, "seeds: expected a number of seeds"),
         ({"seeds": [1, 1]}, "a list of different ones"),
         ({"seeds": []}, "seeds: expected"),
@@ -148,6 +153,14 @@ def test_what_is_complete_is_not_run_again(db: Path, monkeypatch: pytest.MonkeyP
     assert len(searches()) == 6
 
 
+def test_where_it_runs_may_change(db: Path) -> None:
+    nas("benchmark", "b.toml", "--seeds=1")
+    cores = ("--set=resources.cpus=2", "--set=resources.gpus=0.5")
+    code, out, err = nas("benchmark", "b.toml", "--seeds=2", *cores, "-f", "json")
+    assert code == 0, err
+    assert [(row["group"], row["searches"]) for row in json.loads(out)] == [("random", 2), ("evolution", 2)]
+
+
 def test_other_settings_need_another_name(db: Path) -> None:
     nas("benchmark", "b.toml", "--seeds=1")
     code, _, err = nas("benchmark", "b.toml", "--seeds=1", "--set=trials=7")
@@ -160,15 +173,27 @@ def test_other_settings_need_another_name(db: Path) -> None:
 
 
 def test_a_search_that_fails_does_not_end_the_others(db: Path) -> None:
-    faults = '--set=evaluator={name = "nas.testing.evaluators:Scripted", faults = {0 = "raise", 1 = "raise"}}'
-    code, _, err = nas("benchmark", "b.toml", "--seeds=1", "--set=retries=0", "--set=max_failed=0.2", faults)
-    assert code == 1
-    assert "2 of 5 trials failed" in err
+    faults = '--set=evaluator={name = "nas.testing.evaluators:Scripted", faults = {1 = "raise", 2 = "raise"}}'
+    code, out, err = nas(
+        "benchmark", "b.toml", "--seeds=1", "--set=retries=0", "--set=max_failed=0.2", faults
+    )
+    assert code == 5
+    assert "evolution" in out
+    assert err.count("2 of 5 trials failed") == 2
+    assert err.index("2 of 5 trials failed") < err.index("Not complete: 'b-random-0' (failed)")
+    assert err.endswith("2 of 2 searches failed, for the reasons above. The same command tries them again.")
     assert {name: row["state"] for name, row in searches().items()} == {
         "b-random-0": "failed",
         "b-evolution-0": "failed",
     }
-    assert "no trial" not in err
+
+
+def test_searches_that_fail_without_a_score_say_why(db: Path) -> None:
+    faults = '--set=evaluator={name = "nas.testing.evaluators:Scripted", faults = {0 = "raise", 1 = "raise"}}'
+    code, out, err = nas("benchmark", "b.toml", "--seeds=1", "--set=retries=0", "--set=trials=2", faults)
+    assert (code, out) == (5, "")
+    assert "2 of 2 trials failed" in err
+    assert "No search has a score yet" in err
 
 
 def test_a_stop_ends_the_benchmark(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,8 +209,9 @@ def test_a_stop_ends_the_benchmark(db: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(Search, "next", asked)
     monkeypatch.setattr("nas.search.HEARTBEAT_SECONDS", 0.0)
-    code, _, err = nas("benchmark", "b.toml")
-    assert (code, "was stopped on request" in err) == (1, True)
+    code, out, err = nas("benchmark", "b.toml")
+    assert (code, "Stopped on request, in search 'b-evolution-0'." in err) == (0, True)
+    assert "evolution" in out
     assert searches().keys() == {"b-random-0", "b-evolution-0"}
 
 
@@ -219,6 +245,27 @@ def test_a_benchmark_in_a_table(db: Path) -> None:
     for row in json.loads(out):  # each network is paid for once
         assert row["cost"] <= 8.0
         assert row["reused"] == row["trials"] - row["cost"] > 0
+
+
+def test_tasks_are_made_once_for_all_searches(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    real = SearchConfig.make_tasks
+    monkeypatch.setattr(SearchConfig, "make_tasks", lambda self: made.append(self.name) or real(self))
+    assert nas("benchmark", "b.toml")[0] == 0
+    assert made == ["b-random-0"]
+
+
+def test_files_go_where_they_are_told_to(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = []
+    real = Search.__init__
+
+    def seen(self: Search, *arguments: Any) -> None:
+        folders.append(arguments[-1])
+        real(self, *arguments)
+
+    monkeypatch.setattr(Search, "__init__", seen)
+    assert nas("benchmark", "b.toml", "--seeds=1", "--artifacts=shared")[0] == 0
+    assert folders == [db / "shared"] * 2
 
 
 def test_bad_files(db: Path) -> None:

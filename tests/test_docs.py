@@ -51,7 +51,12 @@ def test_the_walk_to_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     [walk] = [block for block in BLOCKS if "nas evaluate --top" in block]
     cheap = {
-        "run": ["--set=budget.train_episodes=1", "--set=budget.validation_episodes=2"],
+        "run": [
+            "--set=budget.train_episodes=1",
+            "--set=budget.validation_episodes=2",
+            "--set=tasks.queries=1",
+            "--set=space.channels=4",
+        ],
         "evaluate": ["--seeds=1", "--train-episodes=1", "--validation-episodes=2", "--workers=1"],
         "leaderboard": ["-f", "json"],
         "export": [],

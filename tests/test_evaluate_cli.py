@@ -1,27 +1,20 @@
-"""`nas evaluate` as a user meets it: real processes, killed and interrupted."""
+"""`nas evaluate` as a user meets it: results, what they leave behind, what is refused."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
-import os
-import random
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from nas.cli.main import app
-from nas.errors import NasError
+from nas.testing.cli import nas, process
 
 SMALL = [
     "--train-episodes=60",
@@ -31,62 +24,28 @@ SMALL = [
     "--set=tasks.queries=2",
 ]
 SINUSOID = ["--tasks=sinusoid", "--learner=maml", "--set=learner.inner_lr=0.01"]
-FATAL = """
-import multiprocessing, os, signal
-from pathlib import Path
-from search_spaces.mlp import Mlp
-
-class Fatal(Mlp):
-    '''Kills the process that builds it, but not the driver.'''
-
-    def build(self, architecture, shape):
-        if multiprocessing.parent_process() is not None and not Path("mended").exists():
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().build(architecture, shape)
-"""
 
 
-def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("NAS_")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "nas", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-        env=environment,
-        start_new_session=True,
-    )
-
-
-def nas(*arguments: str, cwd: Path) -> tuple[int, str, str]:
-    process = start(*arguments, cwd=cwd)
-    out, err = process.communicate(timeout=240)
-    assert "Traceback" not in err, err
-    return process.returncode, out, err
+def asked(*arguments: str, folder: Path) -> tuple[int, str, str]:
+    """Run the app in this process, on the database of a folder."""
+    return nas(*arguments, f"--db=sqlite:///{folder}/nas.db")
 
 
 def ask(db: Path, query: str) -> list[tuple[Any, ...]]:
-    if not db.exists():
-        return []
-    with sqlite3.connect(db, timeout=10) as connection:
-        try:
-            return connection.execute(query).fetchall()
-        except sqlite3.OperationalError:  # the tables are not there yet
-            return []
+    with sqlite3.connect(db) as connection:
+        return connection.execute(query).fetchall()
 
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     """A folder with a search, and with evaluations of its best two beside a baseline; what was printed."""
     cwd = tmp_path_factory.mktemp("evaluated")
-    run = ["run", "--space=mlp", "--controller=random", "--tasks=sinusoid", "--learner=maml", "--name=s"]
-    run += ["--executor=inline", "--trials=6", "--evaluator=nas.testing.evaluators:Scripted", "--seed=1"]
-    run += ["--set=learner.inner_lr=0.01"]
-    code, _, err = nas(*run, cwd=cwd)
+    run = ["run", "--space=mlp", "--controller=random", *SINUSOID, "--name=s", "--seed=1"]
+    run += ["--executor=inline", "--trials=6", "--evaluator=nas.testing.evaluators:Scripted"]
+    code, _, err = asked(*run, folder=cwd)
     assert code == 0, err
     evaluate = ["--top=2", "--search=s", "--baseline=maml", "--seeds=2", "--workers=2", "-f", "json"]
-    code, out, err = nas("evaluate", *evaluate, *SMALL, cwd=cwd)
+    code, out, err = process("evaluate", *evaluate, *SMALL, folder=cwd)
     assert code == 0, err
     return cwd, out, err
 
@@ -138,10 +97,14 @@ def test_what_it_leaves_behind(evaluated: tuple[Path, str, str]) -> None:
 
 def test_what_is_done_is_not_done_again(copied: Path) -> None:
     before = ask(copied / "nas.db", "SELECT id, test_score, finished_at FROM evaluations ORDER BY id")
+    with sqlite3.connect(copied / "nas.db") as connection:
+        older = "UPDATE evaluations SET environment = json_set(environment, '$.code', 'older') WHERE id = 1"
+        connection.execute(older)
     again = ["evaluate", "--top=2", "--search=s", "--baseline=maml", "--seeds=2", *SMALL, "-f", "csv"]
-    code, out, err = nas(*again, cwd=copied)
+    code, out, err = asked(*again, folder=copied)
     assert code == 0
     assert err.count("evaluated before") == 6
+    assert err.count("evaluated before, by other code than this") == 1
     assert "training episodes" not in err
     assert len(list(csv.DictReader(io.StringIO(out)))) == 3
     assert ask(copied / "nas.db", "SELECT id, test_score, finished_at FROM evaluations ORDER BY id") == before
@@ -150,7 +113,7 @@ def test_what_is_done_is_not_done_again(copied: Path) -> None:
 @pytest.mark.parametrize("form", ["table", "json", "ndjson", "csv", "markdown"])
 def test_the_test_leaderboard(evaluated: tuple[Path, str, str], form: str) -> None:
     cwd, out, _ = evaluated
-    code, board, err = nas("leaderboard", "--stage=test", "-f", form, cwd=cwd)
+    code, board, err = asked("leaderboard", "--stage=test", "-f", form, folder=cwd)
     assert code == 0, err
     for column in ("rank", "normalization", "seeds", "test_score", "ci95_seeds", "ci95_episodes"):
         assert column in board
@@ -170,15 +133,15 @@ def test_the_test_leaderboard_is_filtered(evaluated: tuple[Path, str, str]) -> N
         (["--max-parameters=0"], 0),
         (["--tasks=sinusoid", "--sort=parameters"], 3),
     ):
-        _, out, _ = nas("leaderboard", "--stage=test", "-f", "json", *arguments, cwd=cwd)
+        _, out, _ = asked("leaderboard", "--stage=test", "-f", "json", *arguments, folder=cwd)
         assert len(json.loads(out)) == count, arguments
-    code, _, err = nas("leaderboard", "--stage=test", "--controller=random", cwd=cwd)
+    code, _, err = asked("leaderboard", "--stage=test", "--controller=random", folder=cwd)
     assert (code, "--stage test" in err) == (2, True)
 
 
 def test_validation_is_what_a_leaderboard_ranks_by_default(evaluated: tuple[Path, str, str]) -> None:
     cwd = evaluated[0]
-    _, out, _ = nas("leaderboard", "-f", "json", cwd=cwd)
+    _, out, _ = asked("leaderboard", "-f", "json", folder=cwd)
     rows = json.loads(out)
     assert {row["search"] for row in rows} == {"s"}
     assert all({"score", "normalization"} <= row.keys() for row in rows)
@@ -187,17 +150,18 @@ def test_validation_is_what_a_leaderboard_ranks_by_default(evaluated: tuple[Path
 def test_a_trial_lists_its_evaluations(evaluated: tuple[Path, str, str]) -> None:
     cwd, out, _ = evaluated
     first = json.loads(out)[0]
-    _, shown, _ = nas("show", f"s/{first['trial']}", "-f", "json", cwd=cwd)
+    _, shown, _ = asked("show", f"s/{first['trial']}", "-f", "json", folder=cwd)
     listed = json.loads(shown)["evaluations"]
     assert [row["seed"] for row in listed] == [0, 1]
+    assert {row["precision"] for row in listed} == {"float32"}
     assert sum(row["test_score"] for row in listed) / 2 == pytest.approx(first["test_score"])
-    _, table, _ = nas("show", f"s/{first['trial']}", cwd=cwd)
+    _, table, _ = asked("show", f"s/{first['trial']}", folder=cwd)
     assert "evaluations of this network" in table
 
 
 def test_evaluations_outlive_their_search(copied: Path) -> None:
-    assert nas("rm", "s", "--yes", cwd=copied)[0] == 0
-    _, out, _ = nas("leaderboard", "--stage=test", "--search=s", "-f", "json", cwd=copied)
+    assert asked("rm", "s", "--yes", folder=copied)[0] == 0
+    _, out, _ = asked("leaderboard", "--stage=test", "--search=s", "-f", "json", folder=copied)
     assert len(json.loads(out)) == 2
 
 
@@ -217,141 +181,6 @@ def test_questions_load_nothing_heavy(evaluated: tuple[Path, str, str]) -> None:
             cwd=evaluated[0],
         )
         assert done.stderr.splitlines()[-1] == "[]"
-
-
-LONG = ["--train-episodes=1200", "--validate-every=30", "--validation-episodes=10", "--patience=0"]
-TARGETS = ["mlp:maml", "mlp:80-80-0-relu", "--seeds=1", "--workers=2", *SINUSOID, *LONG]
-
-
-def outcome(db: Path) -> tuple[list[tuple[Any, ...]], ...]:
-    """Return all that must not depend on how often a training was interrupted."""
-    return (
-        ask(
-            db,
-            "SELECT architecture, seed, settings, state, validation_score, test_score, test_ci95, "
-            "best_episodes, train_episodes FROM evaluations ORDER BY architecture, seed",
-        ),
-        ask(
-            db,
-            "SELECT architecture, seed, metric, step, value FROM evaluation_measurements JOIN evaluations "
-            "ON id = evaluation_id ORDER BY 1, 2, 3, 4",
-        ),
-        ask(
-            db,
-            "SELECT architecture, seed, episode, score FROM evaluation_scores JOIN evaluations "
-            "ON id = evaluation_id ORDER BY 1, 2, 3",
-        ),
-        ask(
-            db,
-            "SELECT architecture, seed, sha256 FROM artifacts JOIN evaluations "
-            "ON evaluations.id = evaluation_id ORDER BY 1, 2",
-        ),
-    )
-
-
-def wait_for_curve(process: subprocess.Popen[str], db: Path, points: int) -> None:
-    deadline = time.monotonic() + 120
-    query = "SELECT count(*) FROM evaluation_measurements"
-    while process.poll() is None and time.monotonic() < deadline:
-        found = ask(db, query)
-        if found and found[0][0] >= points:
-            return
-        time.sleep(0.02)
-
-
-def living(group: int) -> list[int]:
-    """Return the processes of a group that are not dead, perhaps unmourned."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, _, of = stat.read_text().rpartition(")")[2].split()[:3]
-            if int(of) == group and state != "Z":
-                found.append(int(stat.parent.name))
-    return found
-
-
-def curve(db: Path) -> int:
-    found = ask(db, "SELECT count(*) FROM evaluation_measurements")
-    return int(found[0][0]) if found else 0
-
-
-def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    chance = random.Random(2019)
-    broken, whole = tmp_path / "broken", tmp_path / "whole"
-    broken.mkdir()
-    whole.mkdir()
-    for kill in range(3):
-        process = start("evaluate", *TARGETS, cwd=broken)
-        wait_for_curve(process, broken / "nas.db", curve(broken / "nas.db") + chance.randrange(2, 20))
-        assert process.poll() is None
-        if kill % 2:
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()  # its workers find out when they next report
-        process.communicate()
-    assert curve(broken / "nas.db") > 0
-    code, _, err = nas("evaluate", *TARGETS, cwd=broken)
-    assert code == 0, err
-    assert nas("evaluate", *TARGETS, cwd=whole)[0] == 0
-    assert outcome(broken / "nas.db") == outcome(whole / "nas.db")
-    assert len(outcome(whole / "nas.db")[0]) == 2
-    assert list((broken / "nas-artifacts" / "checkpoints").iterdir()) == []
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-def test_an_interrupt_keeps_all_and_prints_the_command_that_goes_on(tmp_path: Path) -> None:
-    process = start("evaluate", *TARGETS, "--artifacts=files", cwd=tmp_path)
-    wait_for_curve(process, tmp_path / "nas.db", 4)
-    assert process.poll() is None
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    assert f"Continue: nas evaluate {' '.join(TARGETS)} --artifacts=files" in err
-    states = {state for (state,) in ask(tmp_path / "nas.db", "SELECT state FROM evaluations")}
-    assert "interrupted" in states
-    assert states <= {"interrupted", "completed"}
-    assert any((tmp_path / "files" / "checkpoints").iterdir())
-    deadline = time.monotonic() + 60
-    while living(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert living(process.pid) == []
-
-
-def test_a_killed_worker_costs_one_evaluation(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(FATAL)
-    fatal = "mine:Fatal:80-80-0-relu"
-    command = ["evaluate", fatal, "maml", "--seeds=1", "--workers=1", *SINUSOID, *SMALL, "-f", "json"]
-    code, out, err = nas(*command, cwd=tmp_path)
-    assert code == 1
-    assert "1 of 2 evaluations have no result" in err
-    assert "killed by SIGKILL" in err
-    assert [row["space"] for row in json.loads(out)] == ["mlp"]
-    (tmp_path / "mended").touch()
-    code, out, err = nas(*command, cwd=tmp_path)
-    assert code == 0, err
-    assert err.count("evaluated before") == 1
-    assert len(json.loads(out)) == 2
-
-
-def test_another_process_s_evaluation_is_left_alone(tmp_path: Path) -> None:
-    first = start("evaluate", *TARGETS, "--set=budget.train_episodes=100000", cwd=tmp_path)
-    wait_for_curve(first, tmp_path / "nas.db", 4)
-    second = [
-        "evaluate",
-        "mlp:maml",
-        "--seeds=1",
-        *SINUSOID,
-        *LONG,
-        "--set=budget.train_episodes=100000",
-        "-f",
-        "json",
-    ]
-    code, out, err = nas(*second, cwd=tmp_path)
-    assert (code, json.loads(out)) == (1, [])
-    assert f"pid {first.pid}" in err
-    os.killpg(first.pid, signal.SIGKILL)
-    first.communicate()
 
 
 @pytest.mark.parametrize(
@@ -387,8 +216,6 @@ def test_bad_input_says_what_where_and_what_is_allowed(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAS_DATA", str(tmp_path / "empty"))
     monkeypatch.delenv("NAS_DB", raising=False)
-    result = CliRunner().invoke(app, ["evaluate", *arguments, "-f", "json"])
-    assert isinstance(result.exception, NasError), result.output
-    assert result.exception.exit_code == code
-    assert words in str(result.exception)
-    assert result.stdout in ("", "[]\n")
+    got, out, err = nas("evaluate", *arguments, "-f", "json")
+    assert (got, out in ("", "[]\n")) == (code, True)
+    assert words in err

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-TRIALS = 60
-KILLS = 10
+TRIALS = 30
+KILLS = 3
 SCRIPTED = [
     "--space=nas.testing.toys:Toy",
     "--controller=evolution",
@@ -70,7 +70,7 @@ def end(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0, errors
 
 
-def test_killed_at_ten_random_moments(tmp_path: Path) -> None:
+def test_killed_at_random_moments(tmp_path: Path) -> None:
     chance = random.Random(2019)
     db = tmp_path / "nas.db"
     start = ["run", *SCRIPTED, "--executor=inline", f"--trials={TRIALS}", "--seed=5", "--name=s"]

@@ -73,6 +73,8 @@ def test_scores_are_accuracy_and_minus_mse():
     wrong[1, :3] = 1 - right[1, :3]
     assert query_scores(right, episode).tolist() == [1, 1]
     assert query_scores(wrong, episode).tolist() == [1, 0.5]
+    lost = right.index_fill(1, torch.tensor([0, 4, 5]), torch.nan)
+    assert query_scores(lost, episode).tolist() == [0.5, 0.5]
     regression = planes(tasks=2)
     assert query_scores(regression.query_y + 2, regression).tolist() == pytest.approx([-4, -4])
 
@@ -108,7 +110,8 @@ def test_divergence_in_evaluation_names_the_rate():
     space, tasks = load("space", "mlp")(), Sinusoid()
     make = partial(load("learner", "maml"), inner_lr=1e30, test_steps=5)
     training = start(space, space.named["maml"], tasks, make, "float32", 1, 0)
-    with pytest.raises(Diverged, match=r"validation episode 0 .* Lower `learner\.inner_lr` or `learner\.lr`"):
+    words = r"2 of 2 validation episodes .*\(numbers 0, 1\)\. Lower `learner\.inner_lr` or `learner\.lr`"
+    with pytest.raises(Diverged, match=words):
         score(training.learner, tasks, "validation", 2, training.arithmetic)
 
 

@@ -22,7 +22,8 @@ from nas.controller import Measurement
 from nas.errors import ConfigError, NotFound, StorageError
 from nas.storage import migrations, schema
 from nas.storage.migrations import configuration, current, upgrade
-from nas.storage.store import Measured, Store
+from nas.storage.store import Store
+from nas.storage.trials import Measured
 from nas.testing.evaluations import claim, trained
 from nas.testing.stores import begin, columns, outcome, search, temporary_schema
 

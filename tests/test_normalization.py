@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from nas.learners import base
 from nas.plugins import installed, load
 from nas.precision import choose
 from nas.scoring import score
@@ -123,6 +124,40 @@ def test_training_moves_the_running_averages(name):
     assert updates >= 1
     assert_close(backbone[0].running_mean.squeeze(), (1 - old) * images.mean())
     assert_close(backbone[0].running_var.squeeze(), old + (1 - old) * together.var(correction=1))
+
+
+@learners
+def test_running_averages_do_not_depend_on_how_many_tasks_are_held_at_once(name, monkeypatch):
+    """One pass of all tasks moves them once, by the mean over tasks, and so do many passes of a few."""
+    episode, moved = varied(tasks=2), []
+    episode = replace(
+        episode,
+        **{
+            part: torch.cat([getattr(episode, part), 2 * getattr(episode, part)[:1]])
+            for part in ("support_x", "query_x")
+        },
+        **{part: getattr(episode, part)[[0, 1, 0]] for part in ("support_y", "query_y", "classes")},
+    )
+    for held in (1, 10**9):
+        monkeypatch.setattr(base, "HELD", held)
+        backbone = convolutional()
+        learner = learner_of(name, backbone, "running").train()
+        backbone.load_state_dict(_weights(backbone))
+        torch.manual_seed(0)
+        learner.meta_backward(episode)
+        moved.append({key: value for key, value in backbone.state_dict().items() if "running" in key})
+        moved[-1]["times"] = backbone[1].num_batches_tracked
+    assert_close(*moved)
+    assert not torch.allclose(moved[0]["1.running_mean"], torch.zeros(4, dtype=torch.float64))
+
+
+def _weights(module):
+    """Return random weights, and averages as they are at the start."""
+    rng = torch.Generator().manual_seed(1)
+    return {
+        name: value if "running" in name or "tracked" in name else torch.rand(value.shape, generator=rng)
+        for name, value in module.state_dict().items()
+    }
 
 
 @learners

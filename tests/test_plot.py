@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from nas.cli.main import app
 from nas.comparison.curves import Curve, curves
 from nas.comparison.draw import draw, limits
 from nas.comparison.groups import find, grouped
@@ -21,8 +19,9 @@ from nas.comparison.series import Line, Panel, anytime, measured, metrics
 from nas.comparison.text import render
 from nas.config import validate
 from nas.controller import Measurement, Outcome, Score, State
-from nas.errors import ConfigError, NasError, UnknownName
+from nas.errors import ConfigError, NasError, NotFound, UnknownName
 from nas.storage.store import Store
+from nas.testing.cli import nas
 from nas.testing.toys import Toy
 
 NAN = math.nan
@@ -105,6 +104,7 @@ def test_a_mean_and_its_interval_by_hand(db: str) -> None:
             measured(store, groups, "loss")
         few = measured(store, groups, "train_loss", singles=1)
     [random] = made.lines
+    assert made.absent == ("evolution has no line: none of its trials measured train_loss.",)
     assert (random.label, random.count, random.baseline) == ("random", 2, True)
     np.testing.assert_array_equal(random.x, [10, 20, 30])
     np.testing.assert_allclose(random.mean, [3, 1.5, 5])
@@ -147,6 +147,15 @@ def test_anytime_lines_begin_with_the_last_first_score(db: str) -> None:
     before_20 = random.mean[(random.x >= 15) & (random.x < 20)]
     np.testing.assert_allclose(before_20, 0.2)
     np.testing.assert_allclose(random.mean[(random.x >= 20) & (random.x < 30)], 0.25)
+    [absent] = made.absent
+    assert absent == (
+        "evolution has no line: 'x-evolution-0' had its first score after 50 s, and the shortest search ends "
+        "after 30 s."
+    )
+    with pytest.raises(
+        NotFound, match=r"nothing to draw\. random has no line: 'x-random-1' .* evolution has"
+    ):
+        anytime(groups, series, 12.0)
 
 
 def test_test_scores_have_a_panel_of_their_own(db: str) -> None:
@@ -161,6 +170,14 @@ def test_test_scores_have_a_panel_of_their_own(db: str) -> None:
         "test score of that architecture",
     )
     assert [float(line.mean[-1]) for line in second.lines] == [0.4, 0.6]
+    assert first.absent == second.absent == ()
+    half = [tested[0], [curve([1], [0.3])]]
+    first, second = anytime(groups, half, 2.0)
+    assert [line.label for line in second.lines] == ["random"]
+    assert (first.absent, second.absent) == (
+        (),
+        ("evolution has no line of test scores: 'x-evolution-0' lacks some.",),
+    )
 
 
 def test_limits_leave_out_the_first_tenth() -> None:
@@ -236,15 +253,6 @@ def test_a_terminal_tells_close_values_apart() -> None:
     assert (float(labels[0]), float(labels[-1])) == (pytest.approx(1.60943), pytest.approx(1.60938))
 
 
-def nas(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, arguments)
-    if isinstance(result.exception, NasError):
-        return result.exception.exit_code, result.stdout, str(result.exception)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
-
-
 def test_the_command(db: str, tmp_path: Path) -> None:
     code, out, err = nas("plot", "x", "-o", "curves.svg", "--text")
     assert (code, "Wrote curves.svg" in err) == (0, True)
@@ -257,10 +265,21 @@ def test_the_command(db: str, tmp_path: Path) -> None:
     assert "training episodes" in out
 
 
+def test_the_command_says_who_is_not_drawn(db: str) -> None:
+    with Store(db) as store:
+        fill(store, "x-random-2", 2, "random", [])
+    code, out, err = nas("plot", "x", "--text")
+    assert (code, ". random (n = 2)" in out) == (0, True)
+    assert "Left out, without a score: 'x-random-2' (completed)." in err
+    assert "up to 10 s of worker time, as long as 'x-random-0' took" in err
+    _, _, err = nas("plot", "x", "--metric=train_loss", "--metric=train_loss", "--text")
+    assert err.count("evolution has no line: none of its trials measured train_loss.") == 1
+
+
 def test_bad_input(db: str) -> None:
     assert nas("plot", "x")[::2] == (
         2,
-        "Where to? Give a file with -o, such as -o curves.png, or --text for the terminal.",
+        "error: Where to? Give a file with -o, such as -o curves.png, or --text for the terminal.",
     )
     assert nas("plot", "nobody", "--text")[0] == 3
     assert nas("plot", "x", "-o", "a.gif")[0] == 2

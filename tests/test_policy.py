@@ -161,11 +161,12 @@ def test_reinforce_is_the_gradient_of_the_expected_reward() -> None:
 
 def test_reinforce_on_draws_comes_near_it() -> None:
     of, rng = policy(), np.random.default_rng(0)
-    expected = gradients((of.log_prob(ALL)[0].exp() * REWARDS).sum(), of)
-    rows = {tuple(row): i for i, row in enumerate(ALL.tolist())}
-    drawn = torch.tensor([rows[of.sample(rng)] for _ in range(1500)])
+    p = of.log_prob(ALL)[0].exp()
+    expected = gradients((p * REWARDS).sum(), of)
+    share = p.detach().numpy()
+    drawn = torch.from_numpy(rng.choice(len(ALL), 20_000, p=share / share.sum()))
     estimate = gradients(-reinforce(of.log_prob(ALL[drawn])[0], REWARDS[drawn]), of)
-    assert (estimate - expected).norm() < 0.25 * expected.norm()
+    assert (estimate - expected).norm() < 0.15 * expected.norm()
 
 
 def test_ppo_is_the_gradient_of_the_expected_reward_at_first() -> None:

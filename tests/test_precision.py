@@ -1,12 +1,26 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from nas import precision
+from nas.cli.main import app
 from nas.config import validate
+from nas.errors import ConfigError
+from nas.learners.maml import Maml
+from nas.learners.prototypical import Prototypical
 from nas.precision import choose
+from nas.search import create
+from nas.storage.store import Store
+from nas.tasks.glyphs import Glyphs
+from nas.tasks.sinusoid import Sinusoid
+from nas.training import rehearse
 
 
 @pytest.mark.parametrize("able", [False, True])
@@ -28,9 +42,39 @@ def test_a_precision_that_is_named_is_taken() -> None:
     assert choose("float32", images=True, sensitive=False).dtype == torch.float32
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_autocast_computes_in_the_precision(dtype: torch.dtype) -> None:
-    arithmetic = precision.Arithmetic(torch.device("cpu"), dtype, channels_last=True)
+def test_float32_is_not_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    choose("bfloat16", images=True, sensitive=False)
+    assert torch.backends.cudnn.allow_tf32
+    choose("auto", images=True, sensitive=True)
+    assert not torch.backends.cudnn.allow_tf32
+
+
+def test_a_learner_that_bfloat16_misleads_does_not_begin_with_it() -> None:
+    tasks = Sinusoid()
+    with pytest.raises(ConfigError, match=r"^precision: 'maml' .* `resources\.precision` .* `precision`"):
+        rehearse(tasks, Maml, "bfloat16")
+    assert rehearse(tasks, Maml).precision == "float32"
+    assert rehearse(Glyphs(), Prototypical, "bfloat16").precision == "bfloat16"
+
+
+@pytest.mark.parametrize("able", [False, True])
+def test_what_auto_came_to_is_kept_with_the_search_and_shown(
+    tmp_path: Path, able: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "_has_bfloat16", lambda device: able)
+    given = {"space": "chain", "controller": "random", "tasks": "glyphs", "learner": "prototypical"}
+    config, db = validate({**given, "name": "s"}), f"sqlite:///{tmp_path}/nas.db"
+    with Store(db) as store:
+        create(store, config, config.make_tasks())
+    shown = CliRunner().invoke(app, ["show", "s", "-f", "json", "--db", db])
+    assert json.loads(shown.stdout)["precision"] == ("bfloat16" if able else "float32")
+
+
+@pytest.mark.parametrize("named", ["float32", "bfloat16"])
+def test_autocast_computes_in_the_precision(named: Literal["float32", "bfloat16"]) -> None:
+    arithmetic = precision.Arithmetic(torch.device("cpu"), named, channels_last=True)
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[named]
     conv = arithmetic.prepare(nn.Conv2d(2, 4, 3))
     assert conv.weight.is_contiguous(memory_format=torch.channels_last)
     with arithmetic.autocast():

@@ -16,6 +16,8 @@ from nas.learners.pretrain import Pretrain
 from nas.search import create
 from nas.space import TaskShape
 from nas.storage.store import Store
+from nas.tasks.glyphs import Glyphs
+from nas.tasks.sinusoid import Sinusoid
 from nas.testing.learners import cast, perceptron, planes
 from nas.testing.networks import draw_network, draw_tasks
 
@@ -112,7 +114,7 @@ def test_a_classifier_needs_the_number_of_classes():
     _, episode = begin("classification", tasks=6)
     backbone, shape = draw_network(0)
     learner = Pretrain(backbone, shape).double()
-    with pytest.raises(ConfigError, match=r"^learner\.train_classes: None where .* class number [56]"):
+    with pytest.raises(ConfigError, match=r"^learner\.train_classes: missing, .* class number [56]"):
         learner.meta_backward(episode)
 
 
@@ -120,7 +122,7 @@ def test_a_classifier_needs_as_many_classes_as_there_are():
     _, episode = begin("classification", tasks=6)
     backbone, shape = draw_network(0)
     assert episode.classes.max() == 6
-    with pytest.raises(ConfigError, match=r"^learner\.train_classes: 6 where .* class number 6"):
+    with pytest.raises(ConfigError, match=r"^learner\.train_classes: 6, where .* class number 6"):
         Pretrain(backbone, shape, train_classes=6).double().meta_backward(episode)
     loss = Pretrain(backbone, shape, train_classes=7).double().meta_backward(episode)
     assert np.isfinite(loss)
@@ -133,10 +135,19 @@ def test_regression_has_no_classes():
         learner.meta_backward(episode)
 
 
-def test_a_search_without_the_number_of_classes_does_not_begin(tmp_path):
-    config = SearchConfig(space="chain", controller="random", tasks="glyphs", learner="pretrain", name="p")
+def test_the_tasks_tell_the_number_of_classes_unless_it_is_set():
+    shape = Glyphs().shape
+    learner = Pretrain(perceptron(), shape)
+    assert learner.classifier.out_features == shape.train_classes == 200
+    assert Pretrain(perceptron(), shape, train_classes=300).classifier.out_features == 300
+    assert Pretrain(perceptron(), Sinusoid().shape).classifier is None
+
+
+def test_a_search_with_too_small_a_number_of_classes_does_not_begin(tmp_path):
+    learner = {"name": "pretrain", "train_classes": 1}
+    config = SearchConfig(space="chain", controller="random", tasks="glyphs", learner=learner, name="p")
     tasks = config.make_tasks()
     with Store(f"sqlite:///{tmp_path}/nas.db") as store:
-        with pytest.raises(ConfigError, match=r"^learner\.train_classes: None where"):
+        with pytest.raises(ConfigError, match=r"^learner\.train_classes: 1, where"):
             create(store, config, tasks)
         assert not store.searches()

@@ -187,12 +187,12 @@ def test_a_classifier_learns(file: Path) -> None:
 
 
 def test_a_supernet_learns_ordinary_data(file: Path) -> None:
-    config = configure(file, space="nas.testing.oneshot:Paths")
+    config = configure(file, space={"name": "nasbench201", "channels": 2})
     context = config.make_context(config.make_space(), config.make_tasks())
-    budget = SupernetBudget(epochs=2, steps=40, validation_episodes=2)
+    budget = SupernetBudget(epochs=2, steps=15, validation_episodes=2)
     proposal = TrainSupernet("nas.testing.oneshot:Noisy", {}, 2, budget)
     *_, last, end = train_supernet(context, SupernetJob(0, 0, proposal, 0))
-    assert last.train_episodes == 2 * 40 * 2
+    assert last.train_episodes == 2 * 15 * 2
     assert {m.metric: m.value for m in last.measurements}["supernet_score"] > 0.8
     assert len(end.derived) == 2
 

@@ -9,27 +9,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from nas.cli.main import app
 from nas.config import SearchConfig, validate
 from nas.controller import Measurement, State
-from nas.errors import ConfigError, NasError, NotFound, Unsupported
+from nas.errors import ConfigError, NotFound, Unsupported
 from nas.evaluator import Job
 from nas.executors.inline import InlineExecutor
-from nas.search import Search, create
+from nas.search import Search
 from nas.storage.store import Store
 from nas.tabular import Table
+from nas.testing.cli import nas
+from nas.testing.searches import Silent, start
 from nas.testing.toys import Toy
 
 SPACE = {"name": "nas.testing.toys:Toy", "layers": 1}
 TEXTS = [f"0.{width}.{activation}.0" for width in range(4) for activation in range(2)]
-
-
-class Quiet:
-    def started(self, *arguments: Any) -> None: ...
-
-    reported = recorded = retried = started
 
 
 @pytest.fixture
@@ -58,11 +52,6 @@ def configure(table: Path, *, settings: dict[str, Any] | None = None, **changes:
         "trials": 20,
     }
     return validate(values | changes)
-
-
-def start(store: Store, config: SearchConfig) -> Search:
-    tasks = config.make_tasks()
-    return Search(store, create(store, config, tasks), config, config.make_space(), tasks, Quiet())
 
 
 def run(store: Store, config: SearchConfig) -> str:
@@ -304,19 +293,10 @@ def test_a_resumed_search_spends_the_same(table: Path, tmp_path: Path) -> None:
         row = store.search("@last")
         again = validate(row.config)
         tasks = again.make_tasks()
-        resumed = Search(store, row, again, again.make_space(), tasks, Quiet())
+        resumed = Search(store, row, again, again.make_space(), tasks, Silent())
         assert resumed.run(InlineExecutor(again, tasks)) == "completed"
         assert results(store) == whole
         assert len(whole) == 8
-
-
-def nas(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, arguments)
-    if isinstance(result.exception, NasError):
-        return result.exception.exit_code, result.stdout, str(result.exception)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 def test_the_command_line(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

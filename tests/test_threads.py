@@ -1,3 +1,4 @@
+import copy
 import threading
 
 import pytest
@@ -82,9 +83,41 @@ def test_what_a_thread_raises_is_raised_and_torch_left_as_it_was():
     assert torch.get_num_threads() == 2
 
 
-@pytest.mark.parametrize(
-    "module", [nn.BatchNorm2d(3), nn.Dropout(0.1), nn.Linear(2, 2, device="meta")], ids=type
-)
+class Noisy(nn.Module):
+    """Draws without a module that would tell."""
+
+    def forward(self, x):
+        return x * torch.rand_like(x)
+
+
+@pytest.mark.parametrize("noise", [nn.Dropout(0.5), nn.RReLU(), Noisy()], ids=type)
+def test_what_draws_random_numbers_draws_them_in_order(noise):
+    """With two threads as with one, from the first meta-step on, and after a copy as after a checkpoint."""
+    torch.manual_seed(0)
+    learner = Maml(Backbone(8, nn.Flatten(), nn.Linear(64, 8), noise), SHAPE).double().train()
+    tasks = cast(image_classes(tasks=6), torch.float64)
+    by_one, by_two = copy.deepcopy(learner), copy.deepcopy(learner)
+    parts = list(tasks.chunks(2))
+
+    def meta_gradient(learner, threads):
+        learner.zero_grad()
+        loss = backward(learner, parts, lambda own, some: _back(own.meta_loss(some)), threads)
+        return loss, gradients(learner), torch.rand(1)
+
+    torch.manual_seed(1)
+    expected = [meta_gradient(by_one, 1) for _ in range(3)]
+    torch.manual_seed(1)
+    found = [meta_gradient(by_two, 2) for _ in range(2)]
+    found.append(meta_gradient(copy.deepcopy(by_two), 2))
+    assert_close(found, expected, rtol=0, atol=0)
+
+
+def _back(loss):
+    loss.backward()
+    return float(loss.detach())
+
+
+@pytest.mark.parametrize("module", [nn.BatchNorm2d(3), nn.Linear(2, 2, device="meta")], ids=type)
 def test_tasks_that_affect_each_other_stay_in_one_thread(module):
     assert usable(nn.Sequential(nn.Linear(2, 2), module)) == 1
     assert usable(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm2d(3, track_running_stats=False))) == 2

@@ -50,21 +50,24 @@ class _Lines:
         pass
 
     def reported(self, row: Evaluation, report: Report) -> None:
-        from nas.evaluation.work import Curve, Failure
+        from nas.evaluation.work import Curve, Failure, Lost
         from nas.storage.evaluations import Trained
 
         if isinstance(report, Curve):
             done, score = _last(report)
             total = row.config["budget"]["train_episodes"]
             self._say(f"{_name(row)}: {done}/{total} training episodes, validation {score:.4f}")
+        elif isinstance(report, Lost):
+            self._say(f"{_name(row)}: warning: {report.message}")
         elif isinstance(report, Trained):
             test = report.test
             self._end(row, f"test {test.value:.4f} ± {test.ci95:.4f} in {report.seconds:.0f} s")
         elif isinstance(report, Failure):
             self._end(row, f"{report.state}: {report.error.strip().splitlines()[0]}")
 
-    def reused(self, row: Evaluation) -> None:
-        self._end(row, f"test {row.test_score:.4f} ± {row.test_ci95:.4f}, evaluated before")
+    def reused(self, row: Evaluation, *, by_other_code: bool) -> None:
+        when = "evaluated before" + (", by other code than this" if by_other_code else "")
+        self._end(row, f"test {row.test_score:.4f} ± {row.test_ci95:.4f}, {when}")
 
     def elsewhere(self, row: Evaluation) -> None:
         self._end(row, f"left out: pid {row.pid} on host {row.host} is at it")
@@ -90,7 +93,7 @@ class _Bars:
         self._tasks[row.id] = self._progress.add_task(f"  {_name(row)}"[:60], total=total, best="")
 
     def reported(self, row: Evaluation, report: Report) -> None:
-        from nas.evaluation.work import Curve
+        from nas.evaluation.work import Curve, Lost
         from nas.evaluation.work import Progress as Done
 
         task = self._tasks[row.id]
@@ -99,14 +102,16 @@ class _Bars:
         elif isinstance(report, Curve):
             done, score = _last(report)
             self._progress.update(task, completed=done, best=f" validation {score:.4f}")
+        elif isinstance(report, Lost):
+            self._lines.reported(row, report)
         else:
             self._progress.remove_task(self._tasks.pop(row.id))
             self._progress.advance(self._all)
             self._lines.reported(row, report)
 
-    def reused(self, row: Evaluation) -> None:
+    def reused(self, row: Evaluation, *, by_other_code: bool) -> None:
         self._progress.advance(self._all)
-        self._lines.reused(row)
+        self._lines.reused(row, by_other_code=by_other_code)
 
     def elsewhere(self, row: Evaluation) -> None:
         self._progress.advance(self._all)

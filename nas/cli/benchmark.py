@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.cli.compare import report
-from nas.cli.options import DEFAULT_DB, DbOption, RayAddressOption, cores, import_from_here
+from nas.cli.options import (
+    DEFAULT_DB,
+    ArtifactsOption,
+    DbOption,
+    RayAddressOption,
+    cores,
+    import_from_here,
+)
 from nas.cli.output import Format, FormatOption, say
-from nas.errors import NasError
+from nas.errors import NotFound, TooManyFailures
 
 if TYPE_CHECKING:
     from nas.config import SearchConfig
@@ -41,6 +48,7 @@ def benchmark(
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as tasks.ways=20; repeatable."),
     ] = None,
     form: FormatOption = Format.TABLE,
+    artifacts: ArtifactsOption = None,
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """Run several controllers over several seeds, random search always among them, and compare them.
@@ -64,17 +72,28 @@ def benchmark(
     configs = plan(values, config.stem)
     with Store(db) as store:
         say(f"{len(configs)} searches of at most {configs[0].trials} trials.")
-        driver = _Driver(store, ray_address, len(configs), folder(db))
+        driver = _Driver(store, ray_address, len(configs), folder(db, artifacts))
         try:
             with _ray(configs[0], ray_address):
-                searches, problems = run(store, configs, driver.drive, text)
+                ended = run(store, configs, driver.drive, text)
         except KeyboardInterrupt:
             say("\nInterrupted; all that is done is saved. The same command goes on.")
             raise typer.Exit(130) from None
-        if searches:
-            report(store, searches, form, db)
-    if problems:
-        raise NasError("\n".join([*problems, "The same command goes on with what is not complete."]))
+        for complaint in ended.failed:
+            say(complaint)
+        if ended.stopped is not None:
+            say(f"Stopped on request, in search '{ended.stopped}'. The same command goes on.")
+        try:
+            report(store, ended.searches, form, db)
+        except NotFound as error:
+            if not ended.failed and ended.stopped is None:
+                raise
+            say(str(error))
+    if ended.failed:
+        raise TooManyFailures(
+            f"{len(ended.failed)} of {len(configs)} searches failed, for the reasons above. "
+            "The same command tries them again."
+        )
 
 
 def _ray(config: SearchConfig, address: str | None) -> AbstractContextManager[None]:

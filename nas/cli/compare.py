@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,11 +15,11 @@ from nas.cli.output import Format, FormatOption, emit, say
 if TYPE_CHECKING:
     from nas.comparison.curves import Curve
     from nas.comparison.groups import Group
+    from nas.comparison.supernets import Supernets
     from nas.storage.schema import Search
     from nas.storage.store import Store
 
 COLUMNS = (
-    "group",
     "searches",
     "trials",
     "reused",
@@ -31,6 +31,8 @@ COLUMNS = (
     "test_std",
     "test_ci95",
     "p_test",
+    "rho",
+    "pairs",
 )
 
 SearchesArgument = Annotated[
@@ -52,6 +54,8 @@ def compare(names: SearchesArgument, form: FormatOption = Format.TABLE, db: DbOp
 
     Searches that differ in the seed alone are one row. All are compared at the worker time that the shortest
     of them took, by the best score so far and, where it is known, the test score of the same architecture.
+    Of one-shot searches it also tells how far scores with shared weights foretell those from scratch, and
+    which supernets ended early.
     """
     from nas.comparison.groups import find
     from nas.storage.store import Store
@@ -72,11 +76,29 @@ def gather(store: Store, searches: Sequence[Search]) -> tuple[list[Group], list[
     groups, repeated = grouped(searches)
     if repeated:
         say(f"Left out, since an older search has the same settings and seed: {', '.join(repeated)}.")
-    unfinished = [f"'{s.name}' ({s.state})" for g in groups for s in g.searches if s.state != "completed"]
+    unfinished = [_named(s) for g in groups for s in g.searches if s.state != "completed"]
     if unfinished:
         more = f" and {len(unfinished) - 3} more" if len(unfinished) > 3 else ""
         say(f"Not complete: {', '.join(unfinished[:3])}{more}; `nas resume NAME` goes on.")
     return groups, [curves(store, group.searches) for group in groups]
+
+
+def at_equal_cost(
+    groups: Sequence[Group], curves: Sequence[Sequence[Curve]]
+) -> tuple[list[Group], list[list[Curve]], float]:
+    """Return the groups and curves of searches with a score, and the cost of the shortest; say which it is.
+
+    Raises:
+        NotFound: no search has a score.
+    """
+    from nas.comparison.summary import scored, shortest
+
+    kept, theirs, without = scored(groups, curves)
+    if without:
+        say(f"Left out, without a score: {', '.join(map(_named, without))}.")
+    least = shortest(kept, theirs)
+    say(f"Each search counts up to {least.cost:,.0f} s of worker time, as long as '{least.search}' took.")
+    return kept, theirs, least.cost
 
 
 def report(store: Store, searches: Sequence[Search], form: Format, db: str) -> None:
@@ -84,44 +106,83 @@ def report(store: Store, searches: Sequence[Search], form: Format, db: str) -> N
 
     Raises:
         ConfigError: the scores do not compare.
-        NotFound: a search has no trial that ended.
+        NotFound: no search has a score.
     """
+    from nas.comparison.baselines import baseline
     from nas.comparison.command import like
     from nas.comparison.groups import BASELINE
-    from nas.comparison.summary import equal_cost, summarize
+    from nas.comparison.summary import summarize
+    from nas.comparison.supernets import supernets
 
-    groups, curves = gather(store, searches)
-    cost = equal_cost(curves)
+    groups, curves, cost = at_equal_cost(*gather(store, searches))
     rows = summarize(groups, curves, cost)
-    shown = [column for column in COLUMNS if any(_known(getattr(row, column)) for row in rows)]
+    shared = supernets(store, groups)
+    cells = [asdict(row) | asdict(found) for row, found in zip(rows, shared, strict=True)]
+    shown = [column for column in COLUMNS if any(_known(row[column]) for row in cells)]
     spaces = {row.space for row in rows}
     emit(
-        [_rounded(asdict(row), form) for row in rows],
+        [_printed(row, form) for row in cells],
         form,
-        ["group", *(["space"] if len(spaces) > 1 else []), *shown[1:]],
+        ["group", *(["space"] if len(spaces) > 1 else []), *shown],
     )
-    task = groups[0].searches[0].task_label
     say(
-        f"{task}, each search after {cost:,.0f} s of worker time, as long as the shortest took. score: best "
-        "so far, mean over searches; std: standard deviation; ci95: half of the mean's 95 % interval."
+        f"{groups[0].searches[0].task_label}. score: best so far, mean over searches; std: standard "
+        "deviation; ci95: half of the mean's 95 % interval."
     )
     if any(row.p_score is not None for row in rows):
         say("p: two-sided Mann-Whitney rank test against random search.")
+    for group in groups:
+        if note := baseline(groups, group).note:
+            say(note)
     lacking = [g for g in groups if not any(o.controller == BASELINE and o.space == g.space for o in groups)]
     if lacking:
         say(f"No random search beside {', '.join(g.label for g in lacking)}. The line to beat:")
         say(f"  {like(lacking[0].searches[0], BASELINE)}{hint(db)}")
     for row, group in zip(rows, groups, strict=True):
         if row.searches < len(group.searches):
-            say(f"{row.group}: {len(group.searches) - row.searches} searches had no score by then.")
+            late = len(group.searches) - row.searches
+            say(f"{row.group}: {late} {'search' if late == 1 else 'searches'} had no score by then.")
+    if any(found.supernets for found in shared):
+        say("rho: rank correlation of scores with shared weights and from scratch, over what was derived.")
+    for group, found in zip(groups, shared, strict=True):
+        _supernets(group.label, found)
+
+
+def _supernets(label: str, found: Supernets) -> None:
+    """Say what became of the supernets of a group."""
+    by_seed = sorted(found.supernets, key=lambda supernet: supernet.seed)
+    if not by_seed:
+        return
+    rhos = ", ".join(
+        f"{'-' if one.rho is None else f'{one.rho:.2f}'} of n = {one.pairs} (seed {one.seed})"
+        for one in by_seed
+    )
+    say(f"{label}: rho {rhos}; of few architectures it says little.")
+    skips = [f"{one.skips} (seed {one.seed})" for one in by_seed if one.skips is not None]
+    if skips:
+        say(f"{label}: skip connections that it would have derived at the end: {', '.join(skips)}.")
+    early = [one for one in by_seed if one.ended_early is not None]
+    for one in early:
+        say(f"{label}: the supernet of seed {one.seed} ended early. {one.ended_early}")
+    if not early:
+        say(f"{label}: no supernet ended early.")
+
+
+def _named(search: Search) -> str:
+    return f"'{search.name}' ({search.state})"
 
 
 def _known(value: object) -> bool:
     return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
-def _rounded(row: dict[str, object], form: Format) -> dict[str, object]:
-    """Return a row as people read it: means of counts short, small probabilities with their power of ten."""
+def _printed(row: dict[str, Any], form: Format) -> dict[str, Any]:
+    """Return a row as its format shows it.
+
+    People read means of counts short, and small probabilities with their power of ten; CSV has no lists.
+    """
+    if form is Format.CSV:
+        return {key: value for key, value in row.items() if key != "supernets"}
     if form not in (Format.TABLE, Format.MARKDOWN):
         return row
     shown = dict(row)

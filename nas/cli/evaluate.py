@@ -30,6 +30,7 @@ COLUMNS = (
     "ci95_episodes",
     "difference",
     "difference_ci95_episodes",
+    "difference_ci95_seeds",
     "difference_by_seed",
     "parameters",
     "macs",
@@ -94,7 +95,8 @@ def evaluate(
         int | None, typer.Option(help="Tasks behind the test score, at least 1000. (default: 1000)")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Trainings at a time. (default: one a core)")
+        int | None,
+        typer.Option(min=1, help="Trainings at a time. (default: one a GPU, or one a core without any)"),
     ] = None,
     artifacts: ArtifactsOption = None,
     form: FormatOption = Format.TABLE,
@@ -103,12 +105,14 @@ def evaluate(
     """Train architectures at a full budget over several seeds, and score them once on test tasks.
 
     A trial keeps the tasks, learner and settings of its search. The weights kept are those that were best on
-    validation tasks. What was evaluated before under the same settings is not run again; what was
-    interrupted, even killed, goes on with the same command.
+    validation tasks. What was interrupted, even killed, goes on with the same command. What was evaluated
+    before under the same settings is not run again, even if the code has changed since, which is said; to run
+    it again, evaluate SPACE:ARCHITECTURE into another database (--db).
     """
     from nas.cli.bars import watching
     from nas.evaluation.artifacts import folder
     from nas.evaluation.driver import Driver
+    from nas.evaluation.processes import default_workers
     from nas.evaluation.results import compared
     from nas.evaluation.targets import Targets
     from nas.storage.store import Store
@@ -131,7 +135,8 @@ def evaluate(
         try:
             with watching(trainings) as observer:
                 driver = Driver(store, folder(db, artifacts), observer)
-                rows = driver.run(everything, seeds, min(workers or cores(), trainings))
+                at_a_time = workers or default_workers(cores())
+                rows = driver.run(everything, seeds, min(at_a_time, trainings))
         except KeyboardInterrupt:
             say(f"\nInterrupted; all that is done is saved. Continue: {_again(db)}")
             raise typer.Exit(130) from None
@@ -180,6 +185,13 @@ def _explain(results: Sequence[dict[str, Any]], baselines: Sequence[Target]) -> 
     if baselines:
         base = baselines[0]
         say(f"difference: less {base.space}:{base.architecture}, paired by episode and seed.")
+    for row in results:
+        if row["test_not_finite"]:
+            say(
+                f"warning: {row['space']}:{row['architecture']}: {row['test_not_finite']} of "
+                f"{row['seeds'] * row['test_episodes']} test episodes have a prediction that is not finite, "
+                "which counts as wrong."
+            )
 
 
 def _complain(rows: Sequence[Evaluation]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -40,7 +41,7 @@ def hint(db: str) -> str:
         return ""
     from nas.storage.engine import parse
 
-    return f" --db {parse(db).render_as_string(hide_password=True)}"
+    return f" --db {shlex.quote(parse(db).render_as_string(hide_password=True))}"
 
 
 def cores() -> int:

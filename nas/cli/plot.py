@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.compare import SearchesArgument, gather
+from nas.cli.compare import SearchesArgument, at_equal_cost, gather
 from nas.cli.options import DEFAULT_DB, DbOption
 from nas.cli.output import say
 from nas.errors import ConfigError
@@ -41,9 +41,7 @@ def plot(
     from nas.comparison.draw import draw
     from nas.comparison.groups import find
     from nas.comparison.series import anytime, measured
-    from nas.comparison.summary import equal_cost
     from nas.comparison.text import render
-    from nas.errors import NotFound
     from nas.storage.store import Store
 
     if output is None and not text:
@@ -53,9 +51,9 @@ def plot(
         if metric:
             panels = [measured(store, groups, name) for name in metric]
         else:
-            panels = anytime(groups, curves, equal_cost(curves))
-    if not panels:
-        raise NotFound("No search has a score yet; see `nas ls`.")
+            panels = anytime(*at_equal_cost(groups, curves))
+    for sentence in dict.fromkeys(sentence for panel in panels for sentence in panel.absent):
+        say(sentence)
     if output is not None:
         task = groups[0].searches[0].task_label
         over = "trials" if metric else "searches"

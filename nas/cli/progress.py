@@ -45,18 +45,29 @@ class _Tally:
     def __init__(self, row: SearchRow, store: Store) -> None:
         ended = store.history(row.id)
         self.total = row.trials
+        self.derived: int | None = None
         self.done = len(ended)
         self.failed = sum(trial.state == "failed" for trial in ended)
         self.best: tuple[float, float, int] | None = None
         for trial in ended:
+            if trial.kind == "supernet" and trial.derived is not None:
+                self._expect(trial.number, len(trial.derived))
             if trial.state != "stopped":
                 self._improve(trial.score, trial.ci95, trial.number)
         self._start = math.inf
         self._fresh = 0
 
-    def start(self) -> None:
+    def start(self, job: AnyJob) -> None:
         """Take note that a trial started: the pace counts from the first, not from when Ray did."""
+        from nas.evaluator import SupernetJob
+
         self._start = min(self._start, time.monotonic())
+        if isinstance(job, SupernetJob):
+            self._expect(job.number, job.supernet.derive)
+
+    def _expect(self, supernet: int, derived: int) -> None:
+        """Take note that a supernet derives so many architectures, and that these are the last trials."""
+        self.total, self.derived = supernet + 1 + derived, derived
 
     def _improve(self, score: float | None, ci95: float | None, number: int) -> None:
         if score is not None and (self.best is None or score > self.best[0]):
@@ -64,7 +75,12 @@ class _Tally:
 
     def add(self, number: int, outcome: Outcome) -> None:
         self.done += 1
-        self._fresh += 1
+        if outcome.architecture is None:
+            # How long a supernet takes says nothing of what it derived: the pace begins anew.
+            self._expect(number, len(outcome.derived))
+            self._start, self._fresh = math.inf, 0
+        else:
+            self._fresh += 1
         self.failed += outcome.state == "failed"
         if outcome.score is not None and outcome.state != "stopped":
             self._improve(outcome.score.value, outcome.score.ci95, number)
@@ -89,7 +105,8 @@ class _Tally:
         if self.best is not None:
             best = f" · best {self.best[0]:.4f} ± {self.best[1]:.4f} (trial {self.best[2]})"
         failed = f" · {self.failed} failed" if self.failed else ""
-        return f"{self.done}/{self.total} trials{best} · {self.rate:.1f} trials/min{failed}"
+        plan = "" if self.derived is None else f" (a supernet, {self.derived} derived)"
+        return f"{self.done}/{self.total} trials{plan}{best} · {self.rate:.1f} trials/min{failed}"
 
 
 def _result(outcome: Outcome) -> str:
@@ -126,7 +143,7 @@ class _Lines:
         self._tally = tally
 
     def started(self, job: AnyJob) -> None:
-        self._tally.start()
+        self._tally.start(job)
 
     def reported(self, job: AnyJob, outcome: Outcome) -> None:
         if outcome.architecture is None:  # the epoch of a supernet, which takes as long as a trial
@@ -149,7 +166,7 @@ class _Panel:
         self._last: list[str] = []
 
     def started(self, job: AnyJob) -> None:
-        self._tally.start()
+        self._tally.start(job)
         self._running[job.number] = time.monotonic(), "starting"
 
     def reported(self, job: AnyJob, outcome: Outcome) -> None:

@@ -200,7 +200,8 @@ def leaderboard(
         )
     elif len({row[comparable] for row in rows}) > 1:
         say(
-            "These rows mix tasks, learners, budgets or precisions, so their scores do not compare: choose "
+            "These rows mix tasks, learners or settings of theirs (such as normalization), budgets or "
+            "precisions, so their scores do not compare: choose "
             f"with --search, --tasks or --learner (`-f json` shows which rows share `{comparable}`)."
         )
 
@@ -218,6 +219,7 @@ def _show_search(store: Store, row: SearchRow, form: Format) -> None:
         "search": row.name,
         "state": _state(row),
         "task": row.task_label,
+        "precision": row.environment.get("precision"),
         "trials": f"{row.trials} ({_counts(trials)})",
         "created_at": row.created_at.isoformat(),
         "finished_at": row.finished_at.isoformat() if row.finished_at else None,
@@ -303,6 +305,7 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "task": evaluation.task_label,
         "learner": evaluation.learner,
         "normalization": evaluation.normalization,
+        "precision": evaluation.config["precision"],
         "test_score": evaluation.test_score,
         "test_ci95": evaluation.test_ci95,
         "test_episodes": evaluation.test_episodes,

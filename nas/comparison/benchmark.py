@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 
-from nas.comparison.groups import BASELINE, flat
+from nas.comparison.groups import BASELINE, differences, flat
 from nas.config import SearchConfig, validate
 from nas.errors import ConfigError, TooManyFailures
 from nas.search import create
@@ -53,20 +53,30 @@ def plan(values: Mapping[str, Any], name: str) -> list[SearchConfig]:
     ]
 
 
-def run(
-    store: Store, configs: Sequence[SearchConfig], drive: Drive, source: str | None = None
-) -> tuple[list[Search], list[str]]:
+class Ended(NamedTuple):
+    """How a benchmark ended.
+
+    Attributes:
+        searches: all of the plan that there are.
+        failed: why some failed, a sentence each.
+        stopped: name of the search that was stopped on request; None: none was.
+    """
+
+    searches: list[Search]
+    failed: list[str]
+    stopped: str | None
+
+
+def run(store: Store, configs: Sequence[SearchConfig], drive: Drive, source: str | None = None) -> Ended:
     """Run every search that is not complete yet.
+
+    A search that is stopped on request ends the benchmark; one with too many failures does not.
 
     Args:
         store: where they are, and go to.
         configs: of a `plan`.
         drive: runs one search.
         source: the TOML file that the plan came from, verbatim.
-
-    Returns:
-        All searches of the plan that there are, and why some are not complete. A search that is stopped on
-        request ends the benchmark; one with too many failures does not.
 
     Raises:
         ConfigError: a search of such a name has another configuration, or another process drives it.
@@ -76,23 +86,25 @@ def run(
         if config.name in known:
             _same(known[config.name], config)
     sources: dict[str, TaskSource] = {}
-    problems: list[str] = []
+    failed: list[str] = []
+    stopped = None
     for config in configs:
         assert config.name is not None
         row = known.get(config.name)
         if row is None or row.state != SearchState.COMPLETED:
             key = json.dumps([config.space, config.tasks, config.evaluator])
-            tasks = sources.setdefault(key, sources.get(key) or config.make_tasks())
-            row = row or create(store, config, tasks, source)
+            if key not in sources:
+                sources[key] = config.make_tasks()
+            row = row or create(store, config, sources[key], source)
             try:
-                end = drive(row, config, tasks)
+                end = drive(row, config, sources[key])
             except TooManyFailures as error:
-                end = "failed"
-                problems.append(str(error))
-            if end == "stopped":
-                problems.append(f"Search '{row.name}' was stopped on request.")
+                failed.append(str(error))
+                continue
+            if end == SearchState.STOPPED:
+                stopped = row.name
                 break
-    return list(_known(store, configs).values()), problems
+    return Ended(list(_known(store, configs).values()), failed, stopped)
 
 
 def _known(store: Store, configs: Sequence[SearchConfig]) -> dict[str, Search]:
@@ -106,11 +118,9 @@ def _same(row: Search, config: SearchConfig) -> None:
     """Refuse to go on with a search that is not the one planned; where it runs is of no account."""
     if driven(row):
         raise refuse(row)
-    before, now = flat(row.config), flat(config.model_dump(mode="json"))
     differ = [
-        f"{key}: {before.get(key)} there and {now.get(key)} here"
-        for key in dict.fromkeys([*before, *now])
-        if before.get(key) != now.get(key) and key not in ("workers", "executor")
+        f"{path}: {before} there and {now} here"
+        for path, before, now in differences(flat(row.config), flat(config.model_dump(mode="json")))
     ]
     if differ:
         raise ConfigError(
@@ -145,7 +155,12 @@ def _controllers(given: Any) -> dict[str, Any]:
             raise ConfigError(f"controllers: expected a name, or a section with a name (given: {entry!r}).")
         if label in found:
             raise ConfigError(f"controllers: two are called '{label}'; give one of them another `label`.")
+        if label == BASELINE != section.get("name"):
+            raise ConfigError(
+                f"controllers: '{BASELINE}' is the name of the baseline, and cannot label another controller "
+                f"(given: {entry!r}); give it another `label`."
+            )
         found[label] = section
-    if not any(section["name"] == BASELINE for section in found.values() if "name" in section):
+    if not any(section.get("name") == BASELINE for section in found.values()):
         found = {BASELINE: {"name": BASELINE}, **found}
     return found

@@ -10,12 +10,15 @@ from pydantic import BaseModel
 
 from nas import plugins
 from nas.comparison.groups import flat
-from nas.config import BASES, SearchConfig
+from nas.config import BASES, SearchConfig, assign
 from nas.storage.schema import Search
 
 
 def like(search: Search, controller: str) -> str:
-    """Return the `nas run` command of a search like this one, with another controller's defaults."""
+    """Return the `nas run` command of a search like this one, with another controller's defaults.
+
+    It is quoted for a POSIX shell, and gives the same configuration but for the search's name.
+    """
     config = search.config
     words = ["nas", "run"]
     settings: dict[str, Any] = {}
@@ -27,14 +30,14 @@ def like(search: Search, controller: str) -> str:
             words.append(f"--{kind}={section['name']}")
             settings |= {f"{kind}.{key}": value for key, value in _chosen(kind, section).items()}
     for key, field in SearchConfig.model_fields.items():
-        if key in BASES or key == "name":
+        if key in BASES or key == "name" or key not in config:
             continue
         default = field.get_default(call_default_factory=True)
         usual = flat({key: default.model_dump(mode="json") if isinstance(default, BaseModel) else default})
         own = flat({key: config.get(key)})
-        # The number of workers that `nas run` takes by default is this machine's.
-        settings |= {k: v for k, v in own.items() if k == "workers" or usual.get(k) != v}
-    words += [f"--set={key}={_toml(value)}" for key, value in sorted(settings.items()) if value is not None]
+        # What `nas run` takes for these by default hangs on the machine and on the evaluator.
+        settings |= {k: v for k, v in own.items() if k in ("executor", "workers") or usual.get(k) != v}
+    words += [f"--set={path}={_text(value)}" for path, value in sorted(settings.items())]
     return shlex.join(words)
 
 
@@ -47,5 +50,11 @@ def _chosen(kind: str, section: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in given.items() if key in required or usual[key] != value}
 
 
-def _toml(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _text(value: Any) -> str:
+    """Return a value as `--set` reads it: a string bare where that is not taken for something else."""
+    if isinstance(value, str):
+        read: dict[str, Any] = {}
+        assign(read, f"value={value}")
+        if read == {"value": value}:
+            return value
+    return json.dumps(value)

@@ -11,13 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import select
 
+from nas.metrics import TEST_SCORE
 from nas.storage.schema import Measurement, Search, Trial, TrialState
 from nas.storage.store import Store
 
 Floats = npt.NDArray[np.float64]
-
-TEST_SCORE = "test_score"
-"""The measurement of a trial's score on test data, where an evaluator knows it."""
 
 CHUNK = 500
 """Searches asked for at a time: the parameters of a statement are limited."""

@@ -20,6 +20,9 @@ BASELINE = "random"
 OWN = ("name", "seed")
 """What the searches of one group may differ in."""
 
+EXECUTION = ("executor", "workers", "resources.cpus", "resources.gpus")
+"""Where trials run, and how many at a time: searches that differ in these alone are the same."""
+
 PROTOCOL = ("tasks", "learner", "evaluator", "budget", "resources.precision")
 """What scores depend on besides network and seed: the parts of `SearchConfig.settings`."""
 
@@ -28,7 +31,7 @@ GLOB = frozenset("*?[")
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Searches that differ in the seed alone, by seed.
+    """Searches that differ in the seed alone, and in where they ran; by seed.
 
     Attributes:
         label: the controller, with the settings that tell it from other groups.
@@ -82,11 +85,10 @@ def grouped(searches: Iterable[Search]) -> tuple[list[Group], list[str]]:
     """
     searches = list(searches)
     check(searches)
-    members: dict[str, dict[int, Search]] = {}
+    members: dict[frozenset[tuple[str, str]], dict[int, Search]] = {}
     repeated = []
     for search in searches:
-        key = json.dumps({k: v for k, v in search.config.items() if k not in OWN}, sort_keys=True)
-        of_group = members.setdefault(key, {})
+        of_group = members.setdefault(frozenset(identity(search).items()), {})
         if search.seed in of_group:
             repeated.append(search.name)
         of_group.setdefault(search.seed, search)
@@ -103,7 +105,7 @@ def check(searches: Sequence[Search]) -> None:
     """
     for search in searches[1:]:
         first = searches[0]
-        differ = _differences(first, search)
+        differ = differences(_protocol(first), _protocol(search))
         if differ:
             raise ConfigError(
                 f"The scores of '{first.name}' and '{search.name}' do not compare. They differ in "
@@ -123,18 +125,30 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _differences(a: Search, b: Search) -> list[tuple[str, Any, Any]]:
-    sides = [
-        {k: v for k, v in flat(s.config).items() if k.startswith(tuple(PROTOCOL))}
-        | {f"data of {k}": v for k, v in s.environment.get("classes", {}).items()}
-        for s in (a, b)
-    ]
-    one, other = sides
+def identity(search: Search) -> dict[str, str]:
+    """Return what a search computes, its seed aside: settings by their path, as JSON.
+
+    A null is left out: a search from before a setting was there has none.
+    """
+    return {
+        path: json.dumps(value, sort_keys=True)
+        for path, value in flat(search.config).items()
+        if path not in (*OWN, *EXECUTION) and value is not None
+    }
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return the settings in which two flat configurations differ, but those of `EXECUTION`."""
     return [
-        (key, one.get(key, "none"), other.get(key, "none"))
-        for key in dict.fromkeys([*one, *other])
-        if one.get(key) != other.get(key)
+        (path, one.get(path), other.get(path))
+        for path in dict.fromkeys([*one, *other])
+        if path not in EXECUTION and one.get(path) != other.get(path)
     ]
+
+
+def _protocol(search: Search) -> dict[str, Any]:
+    settings = {path: value for path, value in flat(search.config).items() if path.startswith(PROTOCOL)}
+    return settings | {f"data of {k}": v for k, v in search.environment.get("classes", {}).items()}
 
 
 def _labels(groups: Sequence[Sequence[Search]]) -> list[str]:
@@ -142,13 +156,13 @@ def _labels(groups: Sequence[Sequence[Search]]) -> list[str]:
     labels = []
     for group in groups:
         controller = group[0].controller
-        like = [flat(other[0].config) for other in groups if other[0].controller == controller]
-        own = flat(group[0].config)
-        keys = [
-            key
-            for key in dict.fromkeys(key for config in like for key in config)
-            if key not in OWN and any(config.get(key) != own.get(key) for config in like)
+        like = [identity(other[0]) for other in groups if other[0].controller == controller]
+        own, values = identity(group[0]), flat(group[0].config)
+        paths = [
+            path
+            for path in dict.fromkeys(path for other in like for path in other)
+            if any(other.get(path) != own.get(path) for other in like)
         ]
-        parts = [f"{key.removeprefix('controller.')}={own.get(key)}" for key in keys]
+        parts = [f"{path.removeprefix('controller.')}={values.get(path)}" for path in paths]
         labels.append(" ".join([controller, *parts]))
     return labels

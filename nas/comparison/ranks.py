@@ -1,4 +1,4 @@
-"""The rank test of Mann and Whitney: whether one of two samples tends to be larger."""
+"""Statistics of ranks: whether one of two samples tends to be larger, and whether two orders agree."""
 
 from __future__ import annotations
 
@@ -40,6 +40,17 @@ def mann_whitney(a: Sequence[float], b: Sequence[float]) -> float | None:
     if variance <= 0:
         return 1.0
     return math.erfc(max(float(distance) - 0.5, 0.0) / math.sqrt(2 * variance))
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Return Spearman's rank correlation (1904) of pairs, ties at their midranks.
+
+    None where it is not defined: for fewer than two pairs, or where all values of a side are equal.
+    """
+    if len(set(a)) < 2 or len(set(b)) < 2:
+        return None
+    one, other = (midranks(np.asarray(values, dtype=np.float64)) for values in (a, b))
+    return float(np.corrcoef(one, other)[0, 1])
 
 
 def _exact(ranks: npt.NDArray[np.float64], first: int, distance: float) -> float:

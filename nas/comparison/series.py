@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from nas.comparison.curves import Curve, Floats
 from nas.comparison.groups import BASELINE, Group
-from nas.errors import UnknownName
-from nas.evaluation.statistics import student_t
+from nas.errors import NotFound, UnknownName
+from nas.statistics import student_t
 from nas.storage.schema import Measurement, Trial, TrialKind
 from nas.storage.store import Store
 
@@ -51,34 +51,49 @@ class Panel:
         x_label, y_label: with units.
         steps: whether values stay until the next point, as a best-so-far does.
         lines: at least one.
+        absent: why groups have none, a sentence each.
     """
 
     x_label: str
     y_label: str
     steps: bool
     lines: tuple[Line, ...]
+    absent: tuple[str, ...] = ()
 
 
 def anytime(groups: Sequence[Group], curves: Sequence[Sequence[Curve]], cost: float) -> list[Panel]:
     """Return the panel of best scores up to `cost` worker seconds, and one of their test scores if any has.
 
     A line begins where the last of its searches has its first score.
+
+    Raises:
+        NotFound: no group has a line.
     """
     panels = []
-    label = "worker time (s)"
     for which, y_label in enumerate(("best validation score so far", "test score of that architecture")):
-        lines = []
+        lines, absent = [], []
         for group, some in zip(groups, curves, strict=True):
-            start = max(curve.first for curve in some)
+            last = max(range(len(some)), key=lambda place: some[place].first)
+            start = some[last].first
             if start > cost:
+                absent.append(
+                    f"{group.label} has no line: '{group.searches[last].name}' had its first score after "
+                    f"{start:,.0f} s, and the shortest search ends after {cost:,.0f} s."
+                )
                 continue
             x = np.unique(np.append(np.linspace(0, cost, POINTS), start))
             x = x[x >= start]
             values = np.stack([curve.over(x)[which] for curve in some])
-            if not np.isnan(values).any():
+            unknown = np.isnan(values).any(1)
+            if unknown.any():
+                name = group.searches[int(unknown.argmax())].name
+                absent.append(f"{group.label} has no line of test scores: '{name}' lacks some.")
+            else:
                 lines.append(_line(group, x, values))
         if lines:
-            panels.append(Panel(label, y_label, True, tuple(lines)))
+            panels.append(Panel("worker time (s)", y_label, True, tuple(lines), tuple(absent)))
+        elif not panels:
+            raise NotFound("There is nothing to draw. " + " ".join(absent))
     return panels
 
 
@@ -96,10 +111,13 @@ def measured(store: Store, groups: Sequence[Group], metric: str, singles: int = 
     Raises:
         UnknownName: no trial measured it; the message names what was.
     """
-    lines = []
+    lines, absent = [], []
     for group in groups:
         searches = [search.id for search in group.searches]
-        for kind, trials in _measurements(store, searches, metric).items():
+        found = _measurements(store, searches, metric)
+        if not found:
+            absent.append(f"{group.label} has no line: none of its trials measured {metric}.")
+        for kind, trials in found.items():
             steps = np.unique(np.concatenate([x for x, _ in trials]))
             values = np.full((len(trials), len(steps)), math.nan)
             for row, (x, y) in zip(values, trials, strict=True):
@@ -109,7 +127,7 @@ def measured(store: Store, groups: Sequence[Group], metric: str, singles: int = 
             lines.append(replace(_line(group, steps, values), label=label, single=few))
     if not lines:
         raise UnknownName("metric", metric, metrics(store, groups))
-    return Panel("training episodes", metric.replace("_", " "), False, tuple(lines))
+    return Panel("training episodes", metric.replace("_", " "), False, tuple(lines), tuple(absent))
 
 
 def metrics(store: Store, groups: Sequence[Group]) -> list[str]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from nas.comparison.baselines import baseline
 from nas.comparison.curves import Curve, Point
-from nas.comparison.groups import BASELINE, Group
+from nas.comparison.groups import Group
 from nas.comparison.ranks import mann_whitney
 from nas.errors import NotFound
-from nas.evaluation.statistics import half_width_over_seeds
+from nas.statistics import half_width_over_seeds
+from nas.storage.schema import Search
 
 
 class Spread(NamedTuple):
@@ -38,7 +40,8 @@ class Row:
         trials, reused: of one search, on average; a reused trial cost nothing.
         score, score_std, score_ci95: of the best so far, over the searches.
         test, test_std, test_ci95: of the same trials on test data, where that is known.
-        p_score, p_test: of a two-sided rank test against the baseline in the same space.
+        baseline: label of the random search that it is tested against; None: there is none.
+        p_score, p_test: of a two-sided rank test against the baseline.
     """
 
     group: str
@@ -54,19 +57,48 @@ class Row:
     test: float | None
     test_std: float | None
     test_ci95: float | None
+    baseline: str | None
     p_score: float | None
     p_test: float | None
 
 
-def equal_cost(curves: Sequence[Sequence[Curve]]) -> float:
-    """Return the smallest total of any search, in worker seconds.
+class Shortest(NamedTuple):
+    """The search that took the least: all are compared at its cost, in worker seconds."""
+
+    search: str
+    cost: float
+
+
+def scored(
+    groups: Sequence[Group], curves: Sequence[Sequence[Curve]]
+) -> tuple[list[Group], list[list[Curve]], list[Search]]:
+    """Return the groups and curves of the searches that have a score, and the searches that have none.
 
     Raises:
-        NotFound: a search has no trial that ended.
+        NotFound: none has.
     """
-    if not all(len(curve.cost) for some in curves for curve in some):
-        raise NotFound("A search has no trial that has ended: there is nothing to compare yet; see `nas ls`.")
-    return min(curve.total for some in curves for curve in some)
+    kept: list[tuple[Group, list[Curve]]] = []
+    without = []
+    for group, some in zip(groups, curves, strict=True):
+        pairs = list(zip(group.searches, some, strict=True))
+        ours = [(search, curve) for search, curve in pairs if math.isfinite(curve.first)]
+        without += [search for search, curve in pairs if not math.isfinite(curve.first)]
+        if ours:
+            searches = tuple(search for search, _ in ours)
+            kept.append((replace(group, searches=searches), [curve for _, curve in ours]))
+    if not kept:
+        raise NotFound("No search has a score yet: there is nothing to compare; see `nas ls`.")
+    return [group for group, _ in kept], [some for _, some in kept], without
+
+
+def shortest(groups: Sequence[Group], curves: Sequence[Sequence[Curve]]) -> Shortest:
+    """Return the search with the smallest total, of several the first."""
+    totals = [
+        Shortest(search.name, curve.total)
+        for group, some in zip(groups, curves, strict=True)
+        for search, curve in zip(group.searches, some, strict=True)
+    ]
+    return min(totals, key=lambda search: search.cost)
 
 
 def summarize(groups: Sequence[Group], curves: Sequence[Sequence[Curve]], cost: float) -> list[Row]:
@@ -74,20 +106,21 @@ def summarize(groups: Sequence[Group], curves: Sequence[Sequence[Curve]], cost: 
     reached = [[curve.at(cost) for curve in some] for some in curves]
     rows = []
     for group, points in zip(groups, reached, strict=True):
-        base = _baseline(groups, reached, group)
-        scored = [point for point in points if not math.isnan(point.score)]
+        place = baseline(groups, group).place
+        base = None if place is None else reached[place]
         score, test = spread(_scores(points)), spread(_tests(points))
         rows.append(
             Row(
                 group.label,
                 group.controller,
                 group.searches[0].space,
-                len(scored),
+                len(_scores(points)),
                 cost,
                 statistics.fmean(point.trials for point in points),
                 statistics.fmean(point.reused for point in points),
                 *score,
                 *test,
+                None if place is None else groups[place].label,
                 None if base is None else mann_whitney(_scores(points), _scores(base)),
                 None if base is None else mann_whitney(_tests(points), _tests(base)),
             )
@@ -101,18 +134,6 @@ def spread(values: Sequence[float]) -> Spread:
         return Spread(None, None, None)
     std = statistics.stdev(values) if len(values) > 1 else None
     return Spread(statistics.fmean(values), std, half_width_over_seeds(values))
-
-
-def _baseline(
-    groups: Sequence[Group], reached: Sequence[Sequence[Point]], beside: Group
-) -> Sequence[Point] | None:
-    """Return the points of the random search in a group's space; None for the baseline itself."""
-    if beside.controller == BASELINE:
-        return None
-    for group, points in zip(groups, reached, strict=True):
-        if group.controller == BASELINE and group.space == beside.space:
-            return points
-    return None
 
 
 def _scores(points: Sequence[Point]) -> list[float]:

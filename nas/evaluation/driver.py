@@ -10,8 +10,9 @@ from typing import Any, Protocol
 from nas.checkpoint import Checkpoint
 from nas.errors import NasError
 from nas.evaluation import processes
+from nas.evaluation.code import code
 from nas.evaluation.targets import Target
-from nas.evaluation.work import Curve, Failure, Job, Report
+from nas.evaluation.work import Curve, Failure, Job, Lost, Report
 from nas.provenance import environment
 from nas.storage import lease
 from nas.storage.evaluations import Trained
@@ -28,8 +29,8 @@ class Observer(Protocol):
     def reported(self, row: Evaluation, report: Report) -> None:
         """Take note of what a worker says; `Trained` and `Failure` are committed."""
 
-    def reused(self, row: Evaluation) -> None:
-        """Take note that an evaluation was there."""
+    def reused(self, row: Evaluation, *, by_other_code: bool) -> None:
+        """Take note that an evaluation was there, perhaps computed by other code than is installed now."""
 
     def elsewhere(self, row: Evaluation) -> None:
         """Take note that another process runs an evaluation."""
@@ -54,8 +55,8 @@ class Driver:
     def run(self, targets: Sequence[Target], seeds: int, workers: int) -> list[list[Evaluation]]:
         """Evaluate each target under the training seeds 0 to `seeds` − 1; return its rows, by seed.
 
-        What is completed under the same settings is not run again; what failed or was interrupted is. A
-        failure costs its own evaluation alone.
+        What is completed under the same settings is not run again, whatever code it was computed by; what
+        failed or was interrupted is. A failure costs its own evaluation alone.
 
         Raises:
             NasError: the folder cannot be written.
@@ -86,7 +87,8 @@ class Driver:
                 row = self._claim(target, seed)
                 self._ids[(*target.identity, seed)] = row.id
                 if row.state == EvaluationState.COMPLETED:
-                    self._observer.reused(row)
+                    other = row.environment.get("code") != code(target.config)
+                    self._observer.reused(row, by_other_code=other)
                 elif not lease.mine(row):
                     self._observer.elsewhere(row)
                 else:
@@ -105,13 +107,17 @@ class Driver:
             seed=seed,
             config=target.config.model_dump(mode="json"),
             task_label=target.task_label,
-            environment={**self._environment, "classes": dict(target.classes)},
+            environment={
+                **self._environment,
+                "code": code(target.config),
+                "classes": dict(target.classes),
+            },
             origin=target.origin,
         )
 
     def _record(self, job: Job, report: Report) -> None:
         evaluations, row = self._store.evaluations, self._running[job.id]
-        if isinstance(report, Curve):
+        if isinstance(report, Curve | Lost):
             evaluations.measure(job.id, report.measurements)
         elif isinstance(report, Trained):
             evaluations.complete(job.id, report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import signal
 import threading
@@ -21,6 +22,8 @@ _SPAWN = multiprocessing.get_context("spawn")  # a fork would copy torch's threa
 def run(jobs: Iterator[Job], workers: int) -> Iterator[tuple[Job, Report] | None]:
     """Run jobs in up to `workers` processes of one torch thread each; yield their reports as they come.
 
+    Where there are GPUs, the processes take them in turn.
+
     Every job ends with `Trained` or `Failure`, the latter too when its process dies; then another process
     takes the next job. None comes now and then, so that the caller may show signs of life. Leaving the
     iterator kills the processes: what runs is then as its last checkpoint has it.
@@ -30,6 +33,7 @@ def run(jobs: Iterator[Job], workers: int) -> Iterator[tuple[Job, Report] | None
         workers: how many run at a time.
     """
     pool: list[_Worker] = []
+    places = itertools.count()
     more = True
     try:
         while True:
@@ -39,7 +43,7 @@ def run(jobs: Iterator[Job], workers: int) -> Iterator[tuple[Job, Report] | None
                 if job is not None:
                     idle = next((worker for worker in pool if worker.job is None), None)
                     if idle is None:
-                        pool.append(idle := _Worker())
+                        pool.append(idle := _Worker(next(places)))
                     idle.take(job)
             busy = {worker.connection: worker for worker in pool if worker.job is not None}
             if not busy:
@@ -61,9 +65,9 @@ def run(jobs: Iterator[Job], workers: int) -> Iterator[tuple[Job, Report] | None
 class _Worker:
     """The driver's end of one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: int) -> None:
         self.connection, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process = _SPAWN.Process(target=_serve, args=(theirs, place), daemon=True)
         with _ignoring_interrupts():  # which the process inherits: the driver alone answers to Ctrl-C
             self._process.start()
         theirs.close()
@@ -114,14 +118,23 @@ def _ignoring_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _serve(connection: Connection) -> None:
-    """Run jobs until the driver is gone."""
+def default_workers(cores: int) -> int:
+    """Return how many trainings run at a time if nobody says: one a GPU, or without any one a core."""
+    import torch
+
+    return torch.cuda.device_count() or cores
+
+
+def _serve(connection: Connection, place: int) -> None:
+    """Run jobs until the driver is gone, on GPU number `place` modulo how many there are."""
     import torch
 
     from nas.tasks.base import TaskSource
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    if gpus := torch.cuda.device_count():
+        torch.cuda.set_device(place % gpus)
     held: tuple[dict[str, object], TaskSource] | None = None
 
     def tasks(job: Job) -> TaskSource:

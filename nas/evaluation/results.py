@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from nas.evaluation.statistics import by_episode, half_width_over_episodes, half_width_over_seeds
+from nas.statistics import by_episode, half_width_over_episodes, half_width_over_seeds
 from nas.storage.schema import Architecture, Evaluation, EvaluationState
 from nas.storage.store import Store
+
+NOT_FINITE = "test_not_finite"
+"""The metric of how many test episodes have a prediction that is not finite."""
 
 Identity = tuple[str, str, str]
 """What no two targets share: space, canonical key, and settings."""
@@ -27,6 +30,7 @@ class Result:
         ci95_seeds: half width of its interval over seeds (Student's t); None for a single seed.
         ci95_episodes: half width of its interval over episodes, each episode's score the mean over seeds.
         test_episodes: how many episodes each seed was scored on.
+        test_not_finite: in how many of all the seeds' a prediction was not finite, and counts as wrong.
         validation_score: mean over seeds, of the weights that were kept.
         parameters, macs: the backbone's cost.
         seconds, train_episodes, best_episodes: means over seeds: the worker's time, training episodes when
@@ -48,6 +52,7 @@ class Result:
     ci95_seeds: float | None
     ci95_episodes: float
     test_episodes: int
+    test_not_finite: int
     validation_score: float
     parameters: int
     macs: int
@@ -106,6 +111,7 @@ def summarize(store: Store, rows: Sequence[Evaluation]) -> Result | None:
         ci95_seeds=half_width_over_seeds(means),
         ci95_episodes=half_width_over_episodes(by_episode(runs)),
         test_episodes=len(runs[0]),
+        test_not_finite=sum(_not_finite(store, row) for row in done),
         validation_score=fmean(row.validation_score or 0.0 for row in done),
         parameters=first.parameters or 0,
         macs=first.macs or 0,
@@ -117,6 +123,11 @@ def summarize(store: Store, rows: Sequence[Evaluation]) -> Result | None:
         protocol=first.protocol,
         settings=first.settings,
     )
+
+
+def _not_finite(store: Store, row: Evaluation) -> int:
+    curve = store.evaluations.measurements(row.id)
+    return sum(round(value or 0) for metric, _, value in curve if metric == NOT_FINITE)
 
 
 def compare(store: Store, rows: Sequence[Evaluation], baseline: Sequence[Evaluation]) -> Difference | None:

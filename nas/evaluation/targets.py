@@ -15,7 +15,7 @@ from nas.evaluation.references import FORMS, SpaceReference, TrialReference, par
 from nas.leaderboard import Query, leaderboard
 from nas.provenance import classes
 from nas.storage.evaluations import Origin
-from nas.storage.schema import Search
+from nas.storage.schema import Search, Trial
 from nas.storage.store import Store
 from nas.tasks.base import SPLITS, TaskSource
 from nas.training import rehearse
@@ -29,7 +29,7 @@ class Target:
     """An architecture under settings: what one row of results is about.
 
     Attributes:
-        config: space, tasks, learner, budget and precision.
+        config: space, tasks, learner, budget and precision, as `auto` is on this machine.
         space: the name that the space gives itself.
         architecture: text of the space.
         key: canonical key.
@@ -114,18 +114,14 @@ class Targets:
 
         Raises:
             NotFound: no such search or trial.
-            ConfigError: what the user set is wrong, or does not fit the search.
+            ConfigError: what the user set is wrong, or does not fit the search: another split, too, whose
+                test classes the search has seen.
         """
-        search = self._store.search(reference.search)
-        trial = self._store.trial(search.id, reference.number)
-        if trial.architecture is None:
-            name = f"{search.name}/{trial.number}"
-            raise ConfigError(
-                f"{name} trained a supernet and is no architecture. Give a trial of what it derived; "
-                f"`nas show {search.name}` lists them."
-            )
+        search, trial, architecture = tried(self._store, reference)
+        config = self._config(_settings(search))
+        self._refuse_seen(search, config)
         origin = Origin(search.id, search.name, trial.number)
-        return self._target(self._config(_settings(search)), trial.architecture, origin)
+        return self._target(config, architecture, origin)
 
     def best(self, search_name: str, count: int) -> list[Target]:
         """Return the best distinct networks of a search by validation score, at most `count`.
@@ -180,19 +176,61 @@ class Targets:
         return validate(values)
 
     def _target(self, config: EvaluationConfig, text: str, origin: Origin | None) -> Target:
-        space, tasks = config.make_space(), self._tasks(config)
-        rehearse(tasks, config.make_learner)
+        space, tasks = config.make_space(), self._tasks(config.tasks)
+        precision = rehearse(tasks, config.make_learner, config.precision).precision
+        config = config.model_copy(update={"precision": precision})
         architecture = space.decode(text)
         key = space.canonical(architecture)
         hashes = classes(tasks, SPLITS)
         return Target(config, space.name, space.encode(architecture), key, tasks.label, hashes, origin)
 
-    def _tasks(self, config: EvaluationConfig) -> TaskSource:
+    def _tasks(self, section: Values) -> TaskSource:
         for settings, source in self._sources:
-            if settings == config.tasks:
+            if settings == section:
                 return source
-        self._sources.append((config.tasks, config.make_tasks()))
+        self._sources.append((section, search_config.maker("tasks", section)()))
         return self._sources[-1][1]
+
+    def _refuse_seen(self, search: Search, config: EvaluationConfig) -> None:
+        """Refuse to test what a search found on what it has trained or validated on."""
+        before, now = search.config["tasks"], config.tasks
+        if before is None or before["name"] != now["name"]:
+            return
+        learned, tested = self._tasks(before), self._tasks(now).members("test")
+        if search.environment.get("classes") not in (None, classes(learned)):
+            raise ConfigError(
+                f"The data of search '{search.name}' has changed since: the classes of its tasks were "
+                f"{search.environment['classes']}, and are {classes(learned)}. It may have trained on what "
+                "is for the test now; bring the data back, or search again."
+            )
+        seen = tested & (learned.members("train") | learned.members("validation"))
+        if seen:
+            differing = [f"tasks.{key}={value}" for key, value in before.items() if now.get(key) != value]
+            raise ConfigError(
+                f"tasks: {len(seen)} of the {len(tested)} test classes, such as '{min(seen)}', were for "
+                f"training or validation in search '{search.name}'. Keep its {', '.join(differing)}, or "
+                "search again under the settings that are to be tested."
+            )
+
+
+def tried(store: Store, reference: TrialReference) -> tuple[Search, Trial, str]:
+    """Return a search, one of its trials, and the architecture that this tried.
+
+    Raises:
+        NotFound: no such search or trial.
+        ConfigError: the trial trained a supernet; the message names those of what it derived.
+    """
+    search = store.search(reference.search)
+    trial = store.trial(search.id, reference.number)
+    if trial.architecture is not None:
+        return search, trial, trial.architecture
+    derived = {found["architecture"] for found in trial.derived or ()}
+    trials = [row.number for row in store.trials(search.id) if row.architecture in derived]
+    names = ", ".join(f"{search.name}/{number}" for number in trials)
+    raise ConfigError(
+        f"{search.name}/{trial.number} trained a supernet and is no architecture. "
+        + (f"Give one that it derived: {names}." if names else f"See `nas show {search.name}`.")
+    )
 
 
 def _settings(search: Search) -> Values:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from nas.controller import Measurement
 from nas.errors import Diverged, Infeasible, NasError
 from nas.evaluation.artifacts import store_weights
 from nas.evaluation.config import EvaluationConfig
+from nas.evaluation.results import NOT_FINITE
 from nas.evaluation.selection import Selection
-from nas.scoring import episode_scores, score, summary
+from nas.learners.base import remedy
+from nas.scoring import lenient_scores, not_finite, score, summary
 from nas.storage.evaluations import Trained
 from nas.storage.schema import EvaluationState
 from nas.tasks.base import TaskSource
@@ -61,6 +64,14 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """In so many test episodes a prediction was not finite, and its query counted as answered wrongly."""
+
+    measurements: tuple[Measurement, ...]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """The evaluation ended without a result: `failed` or `infeasible`, and why."""
 
@@ -68,7 +79,7 @@ class Failure:
     error: str
 
 
-Report = Progress | Curve | Trained | Failure
+Report = Progress | Curve | Lost | Trained | Failure
 """A job's reports end with `Trained` or `Failure`."""
 
 
@@ -126,7 +137,7 @@ class _Run:
         except Diverged:
             self._checkpoint.remove()  # from there it would diverge again
             raise
-        yield self._test()
+        yield from self._test()
 
     def _train(self) -> Iterator[Report]:
         training, selection, budget = self._training, self._selection, self._job.config.budget
@@ -150,13 +161,15 @@ class _Run:
             self._losses = []
             self._save()
 
-    def _test(self) -> Trained:
+    def _test(self) -> Iterator[Report]:
         training, selection = self._training, self._selection
         assert selection.score is not None, "the last validation is at the end of the budget"
         training.learner.load_state_dict(selection.weights)
         episodes = self._job.config.budget.test_episodes
-        scores = episode_scores(training.learner, self._tasks, "test", episodes, training.arithmetic)
-        return Trained(
+        scores, lost = lenient_scores(training.learner, self._tasks, "test", episodes, training.arithmetic)
+        if lost:
+            yield self._lost(scores, lost)
+        yield Trained(
             validation=selection.score,
             test=summary(training.learner, self._tasks, "test", scores),
             scores=tuple(scores),
@@ -167,6 +180,18 @@ class _Run:
             train_episodes=training.done,
             weights=store_weights(self._job.folder, self._job.name, selection.weights),
         )
+
+    def _lost(self, scores: Sequence[float], lost: Sequence[int]) -> Lost:
+        """Return what to say of test episodes with predictions that are not finite.
+
+        Raises:
+            Diverged: they have no score.
+        """
+        what, remedy_ = not_finite("test", lost, len(scores)), remedy(self._training.learner)
+        if not all(map(math.isfinite, scores)):
+            raise Diverged(f"{what} In regression such an error has no mean. {remedy_}")
+        count = Measurement(self._selection.episodes, NOT_FINITE, len(lost))
+        return Lost((count,), f"{what} Their queries count as answered wrongly. {remedy_}")
 
     @property
     def _seconds(self) -> float:

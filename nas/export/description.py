@@ -39,9 +39,10 @@ class Description(Model):
         key: its canonical key.
         input: shape of one example: (channels, height, width), or (features,).
         outputs: classes of one task, or dimensions of the target in regression.
+        train_classes: of all training tasks together, where the tasks tell.
         learner: the learner's name and settings.
         normalization: where batch norm takes its statistics when a query is predicted.
-        precision: of the arithmetic that was asked for in training and scoring; the weights are float32.
+        precision: of the arithmetic in training and scoring; the weights are float32.
         tasks: the task source's name and settings.
         task: the task in a few words.
         seed: of the training.
@@ -57,6 +58,7 @@ class Description(Model):
     key: str
     input: Annotated[tuple[Positive, ...], Field(min_length=1)]
     outputs: Positive
+    train_classes: Positive | None = None
     learner: Annotated[dict[str, Any], section("learner")]
     normalization: Normalization
     precision: Precision
@@ -75,4 +77,4 @@ class Description(Model):
     @property
     def shape(self) -> TaskShape:
         """What the network fits."""
-        return TaskShape(self.input, self.outputs)
+        return TaskShape(self.input, self.outputs, self.train_classes)

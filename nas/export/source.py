@@ -17,6 +17,7 @@ from nas.errors import ConfigError, NotFound, Unreadable
 from nas.evaluation.artifacts import WEIGHTS, locate
 from nas.evaluation.config import validate
 from nas.evaluation.references import SpaceReference, TrialReference, parse
+from nas.evaluation.targets import tried
 from nas.export.description import Description, Scored
 from nas.export.model import Model
 from nas.space import SearchSpace
@@ -52,7 +53,7 @@ def find(store: Store, target: str, choice: Choice, folder: Path) -> Model:
         folder: where the database keeps its files.
 
     Raises:
-        ConfigError: it is no target, or evaluations under several settings match.
+        ConfigError: it is no target, or a supernet, or evaluations under several settings match.
         NotFound: no such search or trial, no completed evaluation, or its weights are gone.
         DataMissing: the tasks' data, which tells the network's shape, is not on this machine.
         Unreadable: the weights cannot be read.
@@ -90,6 +91,7 @@ def describe(row: Evaluation) -> Description:
             "key": space.canonical(space.decode(row.architecture)),
             "input": shape.input,
             "outputs": shape.outputs,
+            "train_classes": shape.train_classes,
             "learner": config.learner,
             "normalization": row.normalization,
             "precision": config.precision,
@@ -111,8 +113,8 @@ def describe(row: Evaluation) -> Description:
 def _evaluations(store: Store, reference: TrialReference | SpaceReference) -> list[Evaluation]:
     """Return the evaluations of the network that is meant, in every state."""
     if isinstance(reference, TrialReference):
-        search = store.search(reference.search)
-        return store.evaluations.of_trial(store.trial(search.id, reference.number).id)
+        _, trial, _ = tried(store, reference)
+        return store.evaluations.of_trial(trial.id)
     with store.read() as session:
         of_space = select(Evaluation).where(Evaluation.space == reference.space).order_by(Evaluation.id)
         rows = list(session.scalars(of_space))

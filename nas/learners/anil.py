@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, MetaBatch, Normalization, adam
+from nas.learners.base import Learner, MetaBatch, Normalization
 from nas.learners.folded import Weights, stacked
 from nas.learners.inner import InnerRate, InnerSteps, Order, TestSteps, adapt, sgd
 from nas.learners.network import Network, embed, normalized, support_loss
@@ -23,7 +23,8 @@ class Anil(Learner):
 
     φ is the weights of the backbone, which no task changes, and the initial ones of the head. A task's
     examples pass through the backbone once, however many steps the head takes; so ANIL's steps cost next to
-    nothing. `inner_lr` is in units of the mean loss over the support.
+    nothing. `inner_lr` is a step on the mean loss over the support; a rate of code derived from Finn's, which
+    steps on that loss times the number of classes, is to be multiplied by that number.
     """
 
     name = "anil"
@@ -68,10 +69,6 @@ class Anil(Learner):
         initial = stacked(dict(self.network.head.named_parameters()), len(episode))
         steps = self.inner_steps if self.training else self.test_steps
         return _linear(queries, adapt(loss, initial, sgd(self.inner_lr), steps, order=self.order))
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Return Adam."""
-        return adam(self, self.lr)
 
 
 def _linear(features: Tensor, head: Weights) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nas.errors import ConfigError
 from nas.learners import threads
+from nas.learners.averages import Averages
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
@@ -25,8 +26,8 @@ Normalization = Annotated[
     Field(description="where batch norm takes its statistics for a query"),
 ]
 """Where batch norm takes its statistics when a query is predicted: from the task's other queries too, from
-the support set alone, or from running means kept in training."""
-
+the support set alone, or from running averages kept in training. Every pass of a meta-step moves those once,
+by the mean over its tasks."""
 
 MetaBatch = Annotated[int, Field(ge=1, description="tasks per meta-step")]
 
@@ -43,14 +44,16 @@ class Learner(nn.Module, ABC):
     regression: ClassVar[bool] = False
     normalization: Normalization = "transductive"
     sensitive: ClassVar[bool] = False
-    """Whether rounding harms the meta-gradient, as it does where it runs through an inner loop: such a
-    learner trains in float32."""
+    """Whether rounding falsifies what it learns, as it does where that comes from gradient steps on a task:
+    such a learner trains in float32."""
     fixed_ways: ClassVar[bool] = False
     """Whether its network has an output for each class of a task."""
     ordinary: ClassVar[bool] = False
     """Whether it learns from ordinary data, whose tasks are minibatches without a support, and only that."""
     rates: ClassVar[tuple[str, ...]] = ("lr",)
     """The settings to lower where training diverges."""
+    lr: float = 1e-3
+    """Learning rate of Adam on φ."""
     meta_batch: int = 1
     """Tasks per meta-step."""
     passes: int = 1
@@ -103,9 +106,9 @@ class Learner(nn.Module, ABC):
         A task's predictions do not depend on the other tasks of the batch.
         """
 
-    @abstractmethod
     def optimizer(self) -> torch.optim.Optimizer:
-        """Return the optimizer of φ."""
+        """Return the optimizer of φ, which may be empty: by default Adam at the rate `lr`."""
+        return torch.optim.Adam([{"params": list(self.parameters())}], lr=self.lr, fused=True)
 
     def meta_loss(self, episode: Episode) -> Tensor:
         """Return L(φ) = the loss on the queries, a scalar: the mean over tasks.
@@ -125,23 +128,24 @@ class Learner(nn.Module, ABC):
         rounds = math.ceil(len(episode) / (workers * max(1, round(HELD / workers / size))))
         parts = list(episode.chunks(math.ceil(len(episode) / (workers * rounds))))
 
+        averages = Averages(self)
+
         def step(learner: Learner, tasks: Episode) -> float:
-            loss = learner.meta_loss(tasks) * (len(tasks) / len(episode))
+            share = len(tasks) / len(episode)
+            loss = learner.meta_loss(tasks) * share
             if loss.requires_grad:  # not so where the architecture's output is constant
                 loss.backward()  # type: ignore[no-untyped-call]
+            averages.passed(share)
             return float(loss.detach())
 
-        return threads.backward(self, parts, step, workers)
+        loss = threads.backward(self, parts, step, workers)
+        averages.settle()
+        return loss
 
 
 def remedy(learner: Learner) -> str:
     """Return what to do where a loss or a prediction is no number."""
     return f"Lower {' or '.join(f'`learner.{setting}`' for setting in learner.rates)}."
-
-
-def adam(learner: Learner, lr: float) -> torch.optim.Optimizer:
-    """Return Adam on φ, which may be empty: an architecture need not have weights."""
-    return torch.optim.Adam([{"params": list(learner.parameters())}], lr=lr, fused=True)
 
 
 def query_loss(predictions: Tensor, episode: Episode) -> Tensor:
@@ -157,7 +161,11 @@ def task_loss(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 def query_scores(predictions: Tensor, episode: Episode) -> Tensor:
-    """Return each task's score `[T]`, higher is better: accuracy, or −MSE in regression."""
+    """Return each task's score `[T]`, higher is better: accuracy, or −MSE in regression.
+
+    A query of which a logit is not finite counts as answered wrongly.
+    """
     if episode.regression:
         return -((predictions - episode.query_y) ** 2).flatten(1).mean(1)
-    return (predictions.argmax(-1) == episode.query_y).float().mean(1)
+    right = (predictions.argmax(-1) == episode.query_y) & predictions.isfinite().all(-1)
+    return right.float().mean(1)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, final
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, MetaBatch, Normalization, adam
+from nas.learners.base import Learner, MetaBatch, Normalization
 from nas.learners.inner import InnerRate, InnerSteps, Order, TestSteps, sgd
 from nas.learners.network import Network, fit, normalized, predict
 from nas.learners.schedule import Schedule, decay
@@ -65,7 +64,3 @@ class Maml(Learner):
         steps = self.inner_steps if self.training else self.test_steps
         adapted = fit(self.network, episode, sgd(self.inner_lr), steps, order=self.order)
         return predict(self.network, episode, self.normalization, adapted)
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Return Adam."""
-        return adam(self, self.lr)

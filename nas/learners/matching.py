@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, MetaBatch, Normalization, adam
+from nas.learners.base import Learner, MetaBatch, Normalization
 from nas.learners.network import by_class, embed, features_of, normalized
 from nas.learners.schedule import Schedule, decay
 from nas.space import TaskShape
@@ -83,10 +83,6 @@ class Matching(Learner):
         if self.distance == "cosine":
             return F.normalize(queries, dim=-1, eps=1e-6) @ F.normalize(support, dim=-1, eps=1e-6).mT
         return -((queries[:, :, None] - support[:, None]) ** 2).sum(-1)
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Return Adam."""
-        return adam(self, self.lr)
 
 
 class FullContext(nn.Module):

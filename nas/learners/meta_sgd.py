@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, MetaBatch, Normalization, adam
+from nas.learners.base import Learner, MetaBatch, Normalization
 from nas.learners.inner import InnerSteps, Order, TestSteps, sgd
 from nas.learners.network import Network, fit, normalized, predict
 from nas.learners.schedule import Schedule, decay
@@ -20,8 +20,10 @@ from nas.tasks.base import Episode
 class MetaSgd(Learner):
     """Meta-SGD (Li et al. 2017): φ is the initial weights and a rate per weight, all learned.
 
-    A rate may become negative: it learns the direction of the step too. The rates begin at `inner_lr`, in
-    units of the mean loss over the support, where the paper draws them between 0.005 and 0.1.
+    A rate may become negative: it learns the direction of the step too. All begin at `inner_lr`, where the
+    paper draws them between 0.005 and 0.1. They are of steps on the mean loss over the support; a rate of
+    code derived from Finn's, which steps on that loss times the number of classes, is to be multiplied by
+    that number.
     """
 
     name = "meta_sgd"
@@ -66,7 +68,3 @@ class MetaSgd(Learner):
         steps = self.inner_steps if self.training else self.test_steps
         adapted = fit(self.network, episode, update, steps, order=self.order)
         return predict(self.network, episode, self.normalization, adapted)
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Return Adam."""
-        return adam(self, self.lr)

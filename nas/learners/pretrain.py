@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas.errors import ConfigError
-from nas.learners.base import Learner, Normalization, adam, task_loss
+from nas.learners.base import Learner, Normalization, task_loss
 from nas.learners.folded import run
 from nas.learners.inner import sgd
 from nas.learners.network import Network, features_of, fit, normalized, predict
@@ -23,9 +23,12 @@ class Pretrain(Learner):
     """Multi-task training, then fine-tuning on each task (the baseline of Finn et al. 2017, section 5.1).
 
     Training knows no tasks: the network learns every example of support and queries alike. In regression it
-    is then fine-tuned as it is. In classification it learns to tell all `train_classes` of the training
-    split apart, and a task gets a new head, from zero, beside the pretrained backbone. Every weight is
-    fine-tuned, by gradient descent on the mean loss over the support.
+    is then fine-tuned as it is. In classification it learns to tell all classes of the training split apart,
+    and a task gets a new head, from zero, beside the pretrained backbone. Every weight is fine-tuned, by
+    gradient descent on the mean loss over the support.
+
+    A training step is the mean over `meta_batch` minibatches, each the examples of one task: batch norm takes
+    its statistics from a task's examples alone, as it does in fine-tuning, and not from those of all.
     """
 
     name = "pretrain"
@@ -43,7 +46,7 @@ class Pretrain(Learner):
         ] = 0.01,
         test_steps: Annotated[int, Field(ge=1, description="steps of fine-tuning")] = 10,
         train_classes: Annotated[
-            int | None, Field(ge=1, description="classes of the training split; needed to classify")
+            int | None, Field(ge=1, description="classes of the training split, if the tasks do not tell")
         ] = None,
         lr: Annotated[float, Field(gt=0, description="learning rate of Adam")] = 1e-3,
         schedule: Schedule = "constant",
@@ -52,8 +55,9 @@ class Pretrain(Learner):
     ) -> None:
         super().__init__(backbone, shape)
         self.network = Network(normalized(backbone, normalization), shape.outputs)
-        self.classifier = nn.Linear(features_of(backbone), train_classes) if train_classes else None
-        if train_classes:
+        classes = train_classes or shape.train_classes
+        self.classifier = nn.Linear(features_of(backbone), classes) if classes else None
+        if classes:
             nn.init.zeros_(self.network.head.weight)
             nn.init.zeros_(self.network.head.bias)
         self.inner_lr = inner_lr
@@ -75,7 +79,8 @@ class Pretrain(Learner):
         """Return the mean loss of the network, not fine-tuned, on support and queries alike.
 
         Raises:
-            ConfigError: `train_classes` is missing, or fewer than there are; or set, in regression.
+            ConfigError: neither `train_classes` nor the tasks say how many classes there are, or they are
+                more; or it is set, in regression.
         """
         x = torch.cat([episode.support_x, episode.query_x], 1)
         y = torch.cat([episode.support_y, episode.query_y], 1)
@@ -85,14 +90,12 @@ class Pretrain(Learner):
             return task_loss(run(self.network, x), y)
         classes = torch.from_numpy(episode.classes).to(y.device)
         if self.classifier is None or int(classes.max()) >= self.classifier.out_features:
-            given = self.classifier.out_features if self.classifier else None
+            given = (
+                f"{self.classifier.out_features}" if self.classifier else "missing, and not told by the tasks"
+            )
             raise ConfigError(
-                f"learner.train_classes: {given} where the training split has a class number "
-                f"{int(classes.max())}. Give as many classes as `nas tasks NAME` prints for the split."
+                f"learner.train_classes: {given}, where the training split has a class number "
+                f"{int(classes.max())}, counted from 0. Set how many classes the split has."
             )
         features = run(self.network.backbone, x).to(self.classifier.weight.dtype)
         return task_loss(self.classifier(features), classes.gather(1, y))
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Return Adam."""
-        return adam(self, self.lr)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, final
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, MetaBatch, Normalization, adam
+from nas.learners.base import Learner, MetaBatch, Normalization
 from nas.learners.network import by_class, embed, features_of, normalized
 from nas.learners.schedule import Schedule, decay
 from nas.space import TaskShape
@@ -55,7 +54,3 @@ class Prototypical(Learner):
         support, queries = embed(self.backbone, episode, self.normalization, joint=True)
         prototypes = by_class(support, episode).mean(2)
         return -((queries[:, :, None] - prototypes[:, None]) ** 2).sum(-1)
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Return Adam."""
-        return adam(self, self.lr)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, MetaBatch, Normalization, adam
+from nas.learners.base import Learner, MetaBatch, Normalization
 from nas.learners.network import by_class, embed, features_of, normalized
 from nas.learners.schedule import Schedule, decay
 from nas.space import TaskShape
@@ -74,7 +74,3 @@ class Relation(Learner):
         """Return the mean squared error of the scores against the one-hot labels, over tasks and queries."""
         scores = self(episode).sigmoid()
         return F.mse_loss(scores, F.one_hot(episode.query_y, episode.ways).to(scores.dtype))
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Return Adam."""
-        return adam(self, self.lr)

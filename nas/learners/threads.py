@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -17,17 +18,18 @@ from torch import nn
 _Module = TypeVar("_Module", bound=nn.Module)
 _Item = TypeVar("_Item")
 
+_drawing: WeakSet[nn.Module] = WeakSet()
+"""Modules that were seen to draw random numbers."""
+
 
 def usable(module: nn.Module) -> int:
-    """Return how many threads may each take tasks of their own: 1 on a GPU, or where tasks affect each other.
+    """Return how many threads may each take tasks of their own.
 
-    They do by batch norm that keeps running averages, and by dropout, which draws from one generator.
+    1 on a GPU, and where batch norm keeps running averages, which all tasks move.
     """
-    parts = list(module.modules())
     alone = all(p.device.type == "cpu" for p in module.parameters()) and not any(
-        isinstance(part, nn.modules.dropout._DropoutNd)
-        or (isinstance(part, nn.modules.batchnorm._BatchNorm) and part.track_running_stats)
-        for part in parts
+        isinstance(part, nn.modules.batchnorm._BatchNorm) and part.track_running_stats
+        for part in module.modules()
     )
     return torch.get_num_threads() if alone else 1
 
@@ -39,11 +41,15 @@ def backward(
 
     Thread i takes every item whose index is i modulo `threads`, with a copy of the module and a core of its
     own; what they leave is added up in their order, so that the result hangs on nothing but their number.
+
+    Threads share torch's generator, so that what they draw from it would hang on their haste. A module that
+    draws, such as one with dropout, is found out by that: its items are done again, one after the other in
+    this thread and from the same state of the generator, and from then on at once so.
     """
     threads = min(threads, len(items))
-    if threads == 1:
+    if threads == 1 or module in _drawing:
         return sum(step(module, item) for item in items)
-    cores, contexts = torch.get_num_threads(), _autocast()
+    cores, contexts, chance = torch.get_num_threads(), _autocast(), torch.get_rng_state()
 
     def work(number: int) -> tuple[float, _Module]:
         own = _replica(module)
@@ -56,6 +62,10 @@ def backward(
             done = list(pool.map(work, range(threads)))
     finally:
         torch.set_num_threads(cores)  # a thread's setting is the default of those that come later
+    if not torch.equal(chance, torch.get_rng_state()):
+        _drawing.add(module)
+        torch.set_rng_state(chance)
+        return sum(step(module, item) for item in items)
     for _, own in done:
         for weight, of_own in zip(module.parameters(), own.parameters(), strict=True):
             if of_own.grad is not None:

@@ -45,8 +45,7 @@ class Database:
         if not ready and not create:
             raise migrations.missing(self._url)
         if not ready:
-            with self.write() as connection:
-                migrations.migrate(connection, self._url)
+            migrations.migrate(self.write(), self._url)
 
     def close(self) -> None:
         """Close every connection."""

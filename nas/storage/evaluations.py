@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Dialect, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Connection, insert, select, update
 
 from nas.errors import NotFound, StorageError
 from nas.storage import lease
@@ -23,7 +23,7 @@ from nas.storage.schema import (
     Search,
     Trial,
 )
-from nas.storage.statements import storable, upserts
+from nas.storage.statements import into, storable, upsert_architecture
 
 if TYPE_CHECKING:
     from nas.controller import Measurement, Score
@@ -82,8 +82,6 @@ class Evaluations:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._upsert_architecture, _ = upserts(database.dialect)
-        self._insert, self._upsert_measurement = _statements(database.dialect)
 
     def claim(
         self,
@@ -120,7 +118,8 @@ class Evaluations:
         host, pid = lease.holder()
         with self._database.edit() as session:
             architecture_id = session.scalar(
-                self._upsert_architecture, {"space": space, "key": key, "text": architecture}
+                upsert_architecture(self._database.dialect.name),
+                {"space": space, "key": key, "text": architecture},
             )
             row = {
                 "architecture_id": architecture_id,
@@ -138,7 +137,7 @@ class Evaluations:
                 "created_at": time,
                 "started_at": time,
             }
-            session.execute(self._insert, row)
+            session.execute(_insert(self._database.dialect.name), row)
             found = session.scalars(
                 select(Evaluation)
                 .where(
@@ -181,7 +180,7 @@ class Evaluations:
         ]
         if rows:
             with self._database.write() as connection:
-                connection.execute(self._upsert_measurement, rows)
+                connection.execute(_upsert_measurement(connection.dialect.name), rows)
 
     def complete(self, evaluation_id: int, trained: Trained) -> None:
         """Close an evaluation with its scores and its weights.
@@ -330,14 +329,17 @@ def _taken() -> StorageError:
     )
 
 
-def _statements(dialect: Dialect) -> tuple[Any, Any]:
-    """Return the statement that records an evaluation unless it is there, and that of a measurement."""
-    into = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
-    measurement = into(EvaluationMeasurement)
-    keys = (EvaluationMeasurement.evaluation_id, EvaluationMeasurement.metric, EvaluationMeasurement.step)
-    return (
-        into(Evaluation).on_conflict_do_nothing(
-            index_elements=[Evaluation.architecture_id, Evaluation.settings, Evaluation.seed]
-        ),
-        measurement.on_conflict_do_update(index_elements=keys, set_={"value": measurement.excluded.value}),
+@cache
+def _insert(dialect: str) -> Any:
+    """Return the statement that records an evaluation unless it is there."""
+    return into(dialect, Evaluation).on_conflict_do_nothing(
+        index_elements=[Evaluation.architecture_id, Evaluation.settings, Evaluation.seed]
     )
+
+
+@cache
+def _upsert_measurement(dialect: str) -> Any:
+    """Return the statement that sets a measurement of an evaluation."""
+    measurement = into(dialect, EvaluationMeasurement)
+    keys = (EvaluationMeasurement.evaluation_id, EvaluationMeasurement.metric, EvaluationMeasurement.step)
+    return measurement.on_conflict_do_update(index_elements=keys, set_={"value": measurement.excluded.value})

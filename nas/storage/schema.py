@@ -129,7 +129,7 @@ class Search(Base):
     settings: Mapped[str]
     """Hash of all that a score depends on but the architecture and the seed."""
     environment: Mapped[dict[str, Any]]
-    """Versions of what ran it."""
+    """Versions of what ran it, the classes of each split, and what precision `auto` is where it began."""
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     """When a driver first took it up."""

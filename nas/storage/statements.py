@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Dialect, bindparam, func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import aliased
 
-from nas.storage.schema import Architecture, Measurement, Search, Trial
+from nas.storage.schema import Architecture, Base, Measurement, Search, Trial
 
 if TYPE_CHECKING:
     from nas.controller import Outcome
@@ -36,20 +37,29 @@ HEARTBEAT = (
 )
 
 
-def upserts(dialect: Dialect) -> tuple[Any, Any]:
-    """Return the statement that inserts or finds an architecture, and the one that sets a measurement."""
-    into = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
-    architecture, measurement = into(Architecture), into(Measurement)
-    return (
-        # An update that changes nothing, unlike DO NOTHING, returns the id of the row that was there.
-        architecture.on_conflict_do_update(
-            index_elements=[Architecture.space, Architecture.key], set_={"key": architecture.excluded.key}
-        ).returning(Architecture.id),
-        measurement.on_conflict_do_update(
-            index_elements=[Measurement.trial_id, Measurement.metric, Measurement.step],
-            set_={"value": measurement.excluded.value},
-        ),
+@cache
+def upsert_architecture(dialect: str) -> Any:
+    """Return the statement that inserts or finds an architecture, and tells its id."""
+    architecture = into(dialect, Architecture)
+    # An update that changes nothing, unlike DO NOTHING, returns the id of the row that was there.
+    return architecture.on_conflict_do_update(
+        index_elements=[Architecture.space, Architecture.key], set_={"key": architecture.excluded.key}
+    ).returning(Architecture.id)
+
+
+@cache
+def upsert_measurement(dialect: str) -> Any:
+    """Return the statement that sets a measurement of a trial."""
+    measurement = into(dialect, Measurement)
+    return measurement.on_conflict_do_update(
+        index_elements=[Measurement.trial_id, Measurement.metric, Measurement.step],
+        set_={"value": measurement.excluded.value},
     )
+
+
+def into(dialect: str, table: type[Base]) -> Any:
+    """Return an insertion that may say what to do about a conflict, which is not in the SQL standard."""
+    return {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect](table)
 
 
 def columns(outcome: Outcome) -> dict[str, Any]:

@@ -2,64 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, func, or_, select, text, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nas.errors import ConfigError, NotFound, StorageError
-from nas.storage import lease, names, statements
+from nas.storage import lease, searches, statements, trials
 from nas.storage.columns import now
 from nas.storage.database import Database
 from nas.storage.evaluations import Evaluations
-from nas.storage.schema import (
-    Architecture,
-    Artifact,
-    Evaluation,
-    Measurement,
-    Search,
-    SearchState,
-    Trial,
-    TrialKind,
-    TrialState,
-)
+from nas.storage.schema import Artifact, Search, SearchState, Trial, TrialState
+from nas.storage.searches import Summary
+from nas.storage.trials import Derivations, Measured
 
 if TYPE_CHECKING:
-    from nas import controller
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """A search in a list: its trials by state, and the best score among those completed."""
-
-    search: Search
-    trials: dict[str, int] = field(default_factory=dict)
-    best: float | None = None
-
-
-class Measured(NamedTuple):
-    """One number that a trial measured after `step` training episodes; None for NaN."""
-
-    trial_id: int
-    metric: str
-    step: int
-    value: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Derivations:
-    """What a supernet derived, as JSON.
-
-    Attributes:
-        final: `{architecture, score}`, best first.
-        epochs: `{step, architecture, score}`: what it would have derived after each epoch.
-    """
-
-    final: list[dict[str, Any]]
-    epochs: list[dict[str, Any]]
+    from nas.controller import Outcome
 
 
 class Store:
@@ -82,8 +41,6 @@ class Store:
     def __init__(self, url: str, *, create: bool = True) -> None:
         self._database = Database(url, create=create)
         self._architecture_ids: dict[tuple[int, str, str], int] = {}
-        upserts = statements.upserts(self._database.dialect)
-        self._upsert_architecture, self._upsert_measurement = upserts
         self.evaluations = Evaluations(self._database)
 
     def __enter__(self) -> Self:
@@ -126,7 +83,6 @@ class Store:
         Raises:
             ConfigError: the name is taken, or is no name.
         """
-        base = names.default(controller, space, tasks) if name is None else names.checked(name)
         search = Search(
             state=SearchState.INTERRUPTED.value,
             source=source,
@@ -145,18 +101,7 @@ class Store:
             stop_requested=False,
         )
         with self._database.edit() as session:
-            if self._database.dialect.name == "postgresql":  # SQLite has one writer anyway
-                session.execute(text("LOCK TABLE searches IN SHARE ROW EXCLUSIVE MODE"))
-            taken = set(
-                session.scalars(select(Search.name).where(Search.name.startswith(base, autoescape=True)))
-            )
-            if name in taken:
-                raise ConfigError(
-                    f"name: a search '{name}' already exists; resume it with `nas resume {name}`, or choose "
-                    "another --name."
-                )
-            search.name = names.free(base, taken)
-            session.add(search)
+            searches.add(session, search, name)
         return search
 
     def search(self, reference: str) -> Search:
@@ -167,32 +112,12 @@ class Store:
             ConfigError: several names have the prefix.
         """
         with self._database.read() as session:
-            if reference == "@last":
-                last = session.scalar(select(Search).order_by(Search.id.desc()).limit(1))
-                if last is None:
-                    raise NotFound("There is no search yet; start one with `nas run`.")
-                return last
-            name = names.resolve(reference, session.scalars(select(Search.name)).all())
-            return session.scalars(select(Search).where(Search.name == name)).one()
+            return searches.find(session, reference)
 
     def searches(self) -> list[Summary]:
         """Return every search, newest first, with its trials by state and its best completed score."""
-        best = func.max(Trial.score).filter(Trial.state == TrialState.COMPLETED.value)
-        trials = (
-            select(Trial.search_id, Trial.state, func.count().label("count"), best.label("best"))
-            .group_by(Trial.search_id, Trial.state)
-            .subquery()
-        )
-        query = select(Search, trials.c.state, trials.c.count, trials.c.best).outerjoin(trials)
-        summaries: dict[int, Summary] = {}
         with self._database.read() as session:
-            for search, state, number, score in session.execute(query.order_by(Search.id.desc())):
-                summary = summaries.setdefault(search.id, Summary(search))
-                if state is not None:
-                    summary.trials[state] = number
-                if score is not None:
-                    summaries[search.id] = replace(summary, best=score)
-        return list(summaries.values())
+            return searches.summaries(session)
 
     def extend(self, search_id: int, trials: int) -> int:
         """Add `trials` to the number that the search is to run; return the new number.
@@ -203,7 +128,7 @@ class Store:
         if trials < 1:
             raise ConfigError(f"trials: {trials} more trials; allowed: at least 1.")
         with self._database.edit() as session:
-            search = self._locked(session, search_id)
+            search = searches.locked(session, search_id)
             search.trials += trials
             return search.trials
 
@@ -214,19 +139,7 @@ class Store:
             ConfigError: a live process drives it.
         """
         with self._database.edit() as session:
-            search = self._locked(session, search_id)
-            if lease.driven(search):
-                raise lease.refuse(search)
-            mine = select(Trial.architecture_id).where(Trial.search_id == search_id)
-            architectures = session.scalars(mine.distinct()).all()
-            session.execute(delete(Search).where(Search.id == search_id))
-            unused = ~or_(
-                exists().where(Trial.architecture_id == Architecture.id),
-                exists().where(Evaluation.architecture_id == Architecture.id),
-            )
-            for start in range(0, len(architectures), 500):
-                some = Architecture.id.in_(architectures[start : start + 500])
-                session.execute(delete(Architecture).where(some, unused))
+            searches.delete(session, search_id)
 
     # The driver's lease
 
@@ -237,7 +150,7 @@ class Store:
             ConfigError: another live process drives it.
         """
         with self._database.edit() as session:
-            search = self._locked(session, search_id)
+            search = searches.locked(session, search_id)
             if lease.driven(search) and not lease.mine(search):
                 raise lease.refuse(search)
             search.state = SearchState.RUNNING.value
@@ -269,21 +182,14 @@ class Store:
     def request_stop(self, search_id: int) -> None:
         """Ask the search's driver to stop; it hears of it at its next heartbeat."""
         with self._database.edit() as session:
-            self._locked(session, search_id).stop_requested = True
+            searches.locked(session, search_id).stop_requested = True
 
     def release(self, search_id: int, state: SearchState | str) -> None:
         """Leave the search in a state other than `running`; nothing happens if another process drives it."""
         with self._database.edit() as session:
-            search = self._locked(session, search_id)
+            search = searches.locked(session, search_id)
             if lease.mine(search):
                 search.state, search.finished_at = SearchState(state).value, now()
-
-    @staticmethod
-    def _locked(session: Session, search_id: int) -> Search:
-        search = session.get(Search, search_id, with_for_update=True)
-        if search is None:
-            raise NotFound(f"No search has the id {search_id}; list them with `nas ls`.")
-        return search
 
     # Trials
 
@@ -298,7 +204,7 @@ class Store:
         seed: int,
         attempt: int,
         supernet: dict[str, Any] | None = None,
-        outcome: controller.Outcome | None = None,
+        outcome: Outcome | None = None,
     ) -> int:
         """Record that a trial runs; return its id.
 
@@ -318,28 +224,24 @@ class Store:
         """
         identity = search_id, space, key or ""
         architecture_id = None if key is None else self._architecture_ids.get(identity)
-        time = now()
         with self._database.write() as connection:
             if architecture_id is None and key is not None:
+                upsert = statements.upsert_architecture(connection.dialect.name)
                 architecture_id = connection.scalar(
-                    self._upsert_architecture, {"space": space, "key": key, "text": architecture}
+                    upsert, {"space": space, "key": key, "text": architecture}
                 )
-            row = {
-                "search_id": search_id,
-                "number": number,
-                "kind": TrialKind.EVALUATE.value if supernet is None else TrialKind.SUPERNET.value,
-                "state": TrialState.RUNNING.value,
-                "attempt": attempt,
-                "architecture_id": architecture_id,
-                "architecture": architecture,
-                "supernet": supernet,
-                "seed": seed,
-                "created_at": time,
-                "started_at": time,
-            }
-            trial_id = connection.scalars(statements.INSERT_TRIAL, row).one()
+            trial_id = trials.insert(
+                connection,
+                search_id,
+                number,
+                architecture=architecture,
+                architecture_id=architecture_id,
+                seed=seed,
+                attempt=attempt,
+                supernet=supernet,
+            )
             if outcome is not None:
-                self._close(connection, trial_id, outcome)
+                trials.close(connection, trial_id, outcome)
         if architecture_id is not None:
             # A trial of this search now refers to the architecture, so it stays as long as the search does.
             self._architecture_ids[identity] = architecture_id
@@ -369,9 +271,7 @@ class Store:
             if connection.execute(again.values(changes)).rowcount != 1:
                 raise ValueError(f"Trial id {trial_id} is final, or there is none.")
 
-    def finish(
-        self, trial_id: int, outcome: controller.Outcome, derivations: Derivations | None = None
-    ) -> int | None:
+    def finish(self, trial_id: int, outcome: Outcome, derivations: Derivations | None = None) -> int | None:
         """Close a trial with its measurements.
 
         Args:
@@ -387,33 +287,7 @@ class Store:
             ValueError: the outcome is not final.
         """
         with self._database.write() as connection:
-            return self._close(connection, trial_id, outcome, derivations)
-
-    def _close(
-        self,
-        connection: Connection,
-        trial_id: int,
-        outcome: controller.Outcome,
-        derivations: Derivations | None = None,
-    ) -> int | None:
-        if not outcome.state.final:
-            raise ValueError(f"An outcome that is {outcome.state} closes no trial.")
-        row = {"trial": trial_id, "finished_at": now(), **statements.columns(outcome)}
-        if derivations is not None:
-            row |= {"derived": derivations.final, "derived_epochs": derivations.epochs}
-        observed: int | None = connection.scalar(statements.FINISH_TRIAL, row)
-        if observed is not None:
-            self._measure(connection, trial_id, outcome.measurements)
-        return observed
-
-    def _measure(
-        self, connection: Connection, trial_id: int, measurements: Sequence[controller.Measurement]
-    ) -> None:
-        rows = [
-            {"trial_id": trial_id, "metric": m.metric, "step": m.step, "value": m.value} for m in measurements
-        ]
-        if rows:
-            connection.execute(self._upsert_measurement, rows)
+            return trials.close(connection, trial_id, outcome, derivations)
 
     def interrupt(self, search_id: int) -> int:
         """Mark the running trials of a search as interrupted; return how many there were."""
@@ -452,16 +326,8 @@ class Store:
 
     def measurements(self, search_id: int, number: int | None = None) -> list[Measured]:
         """Return what the trials of a search measured, or one of them: by number, then metric, then step."""
-        query = (
-            select(Measurement.trial_id, Measurement.metric, Measurement.step, Measurement.value)
-            .join(Trial, Trial.id == Measurement.trial_id)
-            .where(Trial.search_id == search_id)
-            .order_by(Trial.number, Measurement.metric, Measurement.step)
-        )
-        if number is not None:
-            query = query.where(Trial.number == number)
         with self._database.read() as session:
-            return [Measured._make(row) for row in session.execute(query)]
+            return trials.measurements(session, search_id, number)
 
     def add_artifact(self, trial_id: int, *, kind: str, uri: str, sha256: str, bytes: int) -> None:
         """Record a file that a trial left behind."""

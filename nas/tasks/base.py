@@ -131,6 +131,14 @@ class TaskSource(ABC):
     def fingerprint(self, split: Split) -> tuple[str, str]:
         """Return the split's full name, such as `omniglot/vinyals/validation`, and a hash of its classes."""
 
+    def members(self, split: Split) -> frozenset[str]:
+        """Return what no other split may share: names of classes, of ordinary data those of examples.
+
+        They are the same under other settings of the source. A source without any (regression), or that does
+        not tell, returns none.
+        """
+        return frozenset()
+
     def episodes(self, split: Split, count: int) -> Iterator[Episode]:
         """Yield the fixed list of `count` one-task episodes on which every trial is scored.
 

@@ -1,4 +1,4 @@
-"""Files on disk: a folder or a zip of images read alike, and writes that are whole or not at all."""
+"""Files on disk: paths that last, a folder or a zip of images read alike, writes whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+
+def absolute(path: str) -> str:
+    """Return the path as it is found from any working directory: a search may be resumed in another."""
+    return str(Path(path).expanduser().absolute())
 
 
 def stored(path: Path) -> Path | None:

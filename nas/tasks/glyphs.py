@@ -113,6 +113,10 @@ class Glyphs(TaskSource):
         """Return the split's full name, such as `glyphs/0/validation`, and a hash of its classes."""
         return self._tasks.fingerprint(split)
 
+    def members(self, split: Split) -> frozenset[str]:
+        """Return the names of the split's classes."""
+        return self._tasks.members(split)
+
 
 def draw_alphabet(rng: np.random.Generator) -> Pixels:
     """Invent an alphabet and draw it: `[CHARACTERS · DRAWINGS, SIZE, SIZE]`, character by character."""

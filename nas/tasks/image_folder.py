@@ -15,6 +15,7 @@ from nas.errors import ConfigError
 from nas.space import TaskShape
 from nas.tasks.base import SPLITS, Episode, Split, TaskSource
 from nas.tasks.cache import cached
+from nas.tasks.files import absolute
 from nas.tasks.images import (
     Classes,
     ImageTasks,
@@ -27,11 +28,6 @@ from nas.tasks.images import (
     TrainWays,
     Ways,
 )
-
-
-def absolute(path: str) -> str:
-    """Return the path as it is found from any working directory: a search may be resumed in another."""
-    return str(Path(path).expanduser().absolute())
 
 
 @final
@@ -109,6 +105,10 @@ class ImageFolder(TaskSource):
     def fingerprint(self, split: Split) -> tuple[str, str]:
         """Return the split's name, such as `image_folder/birds/validation`, and a hash of its classes."""
         return self._tasks.fingerprint(split)
+
+    def members(self, split: Split) -> frozenset[str]:
+        """Return the names of the split's classes."""
+        return self._tasks.members(split)
 
 
 def files_by_class(folder: Path) -> dict[str, list[Path]]:

@@ -83,7 +83,7 @@ class ImageTasks:
     @property
     def shape(self) -> TaskShape:
         """One image, and as many outputs as `ways`."""
-        return TaskShape(tuple(self.images.shape[1:]), self.ways)
+        return TaskShape(tuple(self.images.shape[1:]), self.ways, len(self.splits["train"].names))
 
     @property
     def setting(self) -> str:
@@ -93,6 +93,10 @@ class ImageTasks:
     def fingerprint(self, split: Split) -> tuple[str, str]:
         """Return the split's full name and the hash of its class names."""
         return f"{self.name}/{split}", class_hash(self.splits[split].names)
+
+    def members(self, split: Split) -> frozenset[str]:
+        """Return the names of a split's classes."""
+        return frozenset(self.splits[split].names)
 
     def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
         """Draw `tasks` tasks: distinct classes in random order, of each distinct images; values in [0, 1]."""

@@ -123,6 +123,10 @@ class Omniglot(TaskSource):
         """Return the split's full name, such as `omniglot/vinyals/validation`, and a hash of its classes."""
         return self._tasks.fingerprint(split)
 
+    def members(self, split: Split) -> frozenset[str]:
+        """Return the names of the split's classes."""
+        return self._tasks.members(split)
+
 
 def finn_split(characters: Sequence[str]) -> CharacterSplits:
     """Divide all 1,623 characters into 1,100 / 100 / 423 by a shuffle with seed 1.

@@ -18,7 +18,8 @@ from nas.errors import ConfigError
 from nas.space import TaskShape
 from nas.tasks.base import EPISODE_LIST_SEED, SPLITS, Episode, Split, TaskSource
 from nas.tasks.cache import cached
-from nas.tasks.image_folder import absolute, files_by_class, read_images
+from nas.tasks.files import absolute
+from nas.tasks.image_folder import files_by_class, read_images
 from nas.tasks.images import Indices, Pixels
 
 CHANNELS = (1, 3)
@@ -110,6 +111,10 @@ class Supervised(TaskSource):
         digest = hashlib.sha256(np.ascontiguousarray(self._images[pool]).data)
         digest.update(np.ascontiguousarray(self._labels[pool]).data)
         return f"{self.name}/{self._name}/{split}", digest.hexdigest()[:16]
+
+    def members(self, split: Split) -> frozenset[str]:
+        """Return the split's examples, by the data's name and their number in it."""
+        return frozenset(f"{self._name}/{number}" for number in self._splits[split])
 
     def _trained_on(self, examples: Indices) -> Self:
         other = copy.copy(self)

@@ -1,19 +1,19 @@
-"""The smallest one-shot search: a space with a supernet, a strategy to train it, a controller that asks."""
+"""The smallest one-shot search: a strategy to train a supernet, a controller that asks for it, a job."""
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, final
+from typing import Annotated, Any, final
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from nas.config import SearchConfig, validate
 from nas.controller import (
     Controller,
     Derived,
@@ -24,108 +24,12 @@ from nas.controller import (
     SupernetBudget,
     TrainSupernet,
 )
-from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.evaluator import Context, SupernetJob
+from nas.space import Architecture, SearchSpace
 from nas.strategy import Batches, Epoch, Strategy
-from nas.supernet import Mixture, Supernet
+from nas.supernet import Supernet
 
-OPERATIONS = ("none", "skip", "relu", "tanh")
 SMALL = SupernetBudget(epochs=3, steps=4, batch=2, validation_episodes=4)
-
-
-@final
-class Paths(SearchSpace):
-    """A linear layer, then residual layers `x + op(x)`, the operation of each a choice."""
-
-    name: ClassVar[str] = "paths"
-
-    def __init__(
-        self,
-        *,
-        layers: Annotated[int, Field(ge=1, description="layers with a choice")] = 3,
-        width: Annotated[int, Field(ge=1, description="features of each")] = 8,
-    ) -> None:
-        self.decisions = tuple(Decision(f"layer{i}", OPERATIONS) for i in range(layers))
-        self._width = width
-
-    def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
-        """Build the network; see `SearchSpace.build`."""
-        return self.supernet(shape).extract(self.check(architecture))
-
-    def canonical(self, architecture: Architecture) -> str:
-        """Return the encoding; each is another network."""
-        return self.encode(architecture)
-
-    def supernet(self, shape: TaskShape) -> Supernet:
-        """Build the supernet; see `SearchSpace.supernet`."""
-        return _Paths(self, shape, self._width)
-
-
-@final
-class _Paths(Supernet):
-    def __init__(self, space: Paths, shape: TaskShape, width: int) -> None:
-        super().__init__()
-        self.decisions, self.out_features = space.decisions, width
-        self._space = space.name
-        self.stem = nn.Linear(math.prod(shape.input), width)
-        self.layers = nn.ModuleList(
-            nn.ModuleList(nn.Linear(width, width) for _ in OPERATIONS[2:]) for _ in self.decisions
-        )
-
-    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
-        """Return the features of a batch."""
-        x = self.stem(x.flatten(1))
-        for layer, weights in zip(self.layers, mixture, strict=True):
-            for choice, weight in enumerate(weights.tolist()):
-                if weight and choice:
-                    x = x + weights[choice] * _operation(choice, layer, x)
-        return x
-
-    def mixture_of(self, architecture: Architecture) -> list[Tensor]:
-        """Return the one-hot choices."""
-        device = self.stem.weight.device
-        return [torch.eye(len(OPERATIONS), device=device)[choice] for choice in architecture.choices]
-
-    def derive(self, mixture: Mixture) -> Architecture:
-        """Return the strongest choices."""
-        return Architecture(self._space, tuple(int(weights.argmax()) for weights in mixture))
-
-    def extract(self, architecture: Architecture) -> nn.Module:
-        """Return one path, its layers shared."""
-        return _Path(self.stem, self.layers, architecture.choices, self.out_features)
-
-
-@final
-class _Path(nn.Module):
-    def __init__(
-        self, stem: nn.Module, layers: nn.ModuleList, choices: Sequence[int], out_features: int
-    ) -> None:
-        super().__init__()
-        self.stem, self.out_features, self.choices = stem, out_features, tuple(choices)
-        self.layers = nn.ModuleDict(
-            {
-                str(i): layer[choice - 2]  # type: ignore[index]
-                for i, (layer, choice) in enumerate(zip(layers, choices, strict=True))
-                if choice > 1
-            }
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the features of a batch."""
-        x = self.stem(x.flatten(1))
-        for i, choice in enumerate(self.choices):
-            if choice == 1:
-                x = x + x
-            elif choice > 1:
-                out = self.layers[str(i)](x)
-                x = x + (out.relu() if choice == 2 else out.tanh())
-        return x
-
-
-def _operation(choice: int, layer: nn.Module, x: Tensor) -> Tensor:
-    if choice == 1:
-        return x
-    out: Tensor = layer[choice - 2](x)  # type: ignore[index]
-    return out.relu() if choice == 2 else out.tanh()
 
 
 @final
@@ -237,3 +141,30 @@ class OneShot(Controller):
         """Take over what the supernet derived."""
         if number == 0:
             self._derived = outcome.derived
+
+
+def configure(**changes: Any) -> SearchConfig:
+    """Return a search by `OneShot`; name what matters, the rest is filled in."""
+    values: dict[str, Any] = {
+        "space": "nas.testing.toy_supernet:Curves",
+        "controller": "nas.testing.oneshot:OneShot",
+        "tasks": {"name": "sinusoid"},
+        "learner": {"name": "maml", "inner_lr": 0.01},
+        "budget": {"train_episodes": 4, "validation_episodes": 4},
+        "executor": "inline",
+        "trials": 10,
+    }
+    return validate(values | changes)
+
+
+def context(**changes: Any) -> Context:
+    """Return what a worker of such a search knows."""
+    config = configure(**changes)
+    return config.make_context(config.make_space(), config.make_tasks())
+
+
+def job(folder: Path | None = None, derive: int = 2, **settings: Any) -> SupernetJob:
+    """Return the training of a supernet by `Noisy`: four epochs of three steps."""
+    budget = SupernetBudget(epochs=4, steps=3, batch=2, validation_episodes=4)
+    proposal = TrainSupernet("nas.testing.oneshot:Noisy", settings, derive, budget)
+    return SupernetJob(0, 0, proposal, 7, "one", None if folder is None else str(folder))

@@ -120,6 +120,13 @@ class TaskSourceSuite(ABC):
             for example in examples(episode.support_x) + examples(episode.query_x):
                 assert seen.setdefault(example, split) == split
 
+    def test_splits_share_no_member(self, tasks: TaskSource) -> None:
+        """Nor any class, or example, by its name; and the training classes are as many as are told."""
+        members = [tasks.members(split) for split in SPLITS]
+        assert len(frozenset().union(*members)) == sum(map(len, members))
+        if tasks.shape.train_classes is not None:
+            assert draw(tasks, "train").classes.max() < tasks.shape.train_classes
+
     def test_the_generator_alone_decides(self, tasks: TaskSource) -> None:
         """Equal generators draw equal tasks, whatever the global generators hold."""
         first = scrambled(tasks, 1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, final
 
 import numpy as np
@@ -23,11 +24,14 @@ class Curves(SearchSpace):
     """A curve for each feature: zero, the feature itself, or a learned multiple of a Legendre polynomial.
 
     The multiple lies in (−1, 1). Choices do not interact, so that a mean square error is a sum over them.
+    What is no vector of so many features goes through a linear layer and a tanh first.
     """
 
     name: ClassVar[str] = "curves"
 
-    def __init__(self, *, features: Annotated[int, Field(ge=1, description="input features")] = 3) -> None:
+    def __init__(
+        self, *, features: Annotated[int, Field(ge=1, description="features, each a choice")] = 3
+    ) -> None:
         self.decisions = tuple(Decision(f"curve{i}", CURVES) for i in range(features))
 
     def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
@@ -40,35 +44,43 @@ class Curves(SearchSpace):
 
     def supernet(self, shape: TaskShape) -> Supernet:
         """Build all curves."""
-        return CurvesSupernet(self)
+        return CurvesSupernet(self, shape)
 
 
 @final
 class CurvesSupernet(Supernet):
-    """All curves of all features: `[batch, features]` to the same shape."""
+    """All curves of all features: `[batch, *input]` to `[batch, features]`."""
 
-    def __init__(self, space: Curves) -> None:
+    def __init__(self, space: Curves, shape: TaskShape) -> None:
         super().__init__()
         self._space = space
         self.decisions = space.decisions
         self.out_features = len(space.decisions)
+        self.stem: nn.Module = nn.Identity()
+        if shape.input != (self.out_features,):
+            self.stem = nn.Sequential(nn.Linear(math.prod(shape.input), self.out_features), nn.Tanh())
         self.weight = nn.ParameterList(nn.Parameter(torch.rand(2)) for _ in space.decisions)
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         """Return the mixed curves."""
-        curves = polynomials(x)
+        curves = self.curves(x)
         mixed = [self._mixed(curves[:, i], i, weights) for i, weights in enumerate(mixture)]
         return torch.stack(mixed, 1)
+
+    def curves(self, x: Tensor) -> Tensor:
+        """Return each feature's curves, `[batch, features, curves]`."""
+        return polynomials(self.stem(x.flatten(1)))
 
     def _mixed(self, curves: Tensor, feature: int, weights: Tensor) -> Tensor:
         total = torch.zeros_like(curves[:, 0])
         for choice, weight in enumerate(weights.unbind()):
             if CURVES[choice] != "none" and weight.detach() != 0:
-                total = total + weight * self._multiple(feature, choice) * curves[:, choice]
+                total = total + weight * self.multiple(feature, choice) * curves[:, choice]
         return total
 
-    def _multiple(self, feature: int, choice: int) -> Tensor | float:
-        return 1.0 if CURVES[choice] == "skip_connect" else self.weight[feature][choice - 2].tanh()
+    def multiple(self, feature: int, choice: int) -> Tensor | float:
+        """Return what a feature's curve is multiplied by."""
+        return 1.0 if choice < 2 else self.weight[feature][choice - 2].tanh()
 
     def mixture_of(self, architecture: Architecture) -> list[Tensor]:
         """Return one-hots of the choices."""
@@ -81,18 +93,22 @@ class CurvesSupernet(Supernet):
 
     def extract(self, architecture: Architecture) -> nn.Module:
         """Return one architecture, its weights shared."""
-        return _Path(self, self.mixture_of(architecture))
+        return _Path(self, self._space.check(architecture).choices)
 
 
 @final
 class _Path(nn.Module):
-    def __init__(self, supernet: CurvesSupernet, mixture: Mixture) -> None:
+    def __init__(self, supernet: CurvesSupernet, choices: Sequence[int]) -> None:
         super().__init__()
-        self.supernet, self.mixture, self.out_features = supernet, mixture, supernet.out_features
+        self.supernet, self.choices, self.out_features = supernet, choices, supernet.out_features
 
     def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.supernet(x, self.mixture)
-        return features
+        """Return the curves of one architecture."""
+        curves = self.supernet.curves(x)
+        chosen = [
+            curves[:, i, choice] * self.supernet.multiple(i, choice) for i, choice in enumerate(self.choices)
+        ]
+        return torch.stack(chosen, 1)
 
 
 def polynomials(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ another revision than this package's.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from sqlalchemy import URL, Connection, inspect, text
@@ -55,25 +56,27 @@ def upgrade(url: str) -> tuple[str | None, str]:
         # Rebuilding an SQLite table would delete the rows that refer to it if foreign keys were enforced.
         engine = connect(parsed, foreign_keys=False)
         try:
-            with engine.execution_options(writes=True).begin() as connection:
-                return migrate(connection, parsed)
+            return migrate(engine.execution_options(writes=True).begin(), parsed)
         finally:
             engine.dispose()
 
 
-def migrate(connection: Connection, url: URL) -> tuple[str | None, str]:
-    """Do what `upgrade` does, within the transaction of a connection that `writes`."""
-    from alembic import command
+def migrate(transaction: AbstractContextManager[Connection], url: URL) -> tuple[str | None, str]:
+    """Do what `upgrade` does, within a transaction that `writes` and has not begun."""
+    from alembic import command  # before the transaction, whose lock others wait for
 
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-    before = revision(connection, url)
-    if before not in (None, schema.HEAD) and not _known(before):
-        raise _newer(before, url)
-    config = configuration()
-    config.attributes["connection"] = connection
-    command.upgrade(config, schema.HEAD)
-    return before, schema.HEAD
+    with transaction as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        before = revision(connection, url)
+        if before == schema.HEAD:  # someone else was quicker
+            return before, before
+        if before is not None and not _known(before):
+            raise _newer(before, url)
+        config = configuration()
+        config.attributes["connection"] = connection
+        command.upgrade(config, schema.HEAD)
+        return before, schema.HEAD
 
 
 def check(connection: Connection, url: URL) -> bool:

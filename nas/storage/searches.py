@@ -1,0 +1,115 @@
+"""The rows of searches: named, found, listed and deleted, each within a transaction of the caller's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from sqlalchemy import delete as delete_from
+from sqlalchemy import exists, func, or_, select, text
+from sqlalchemy.orm import Session
+
+from nas.errors import ConfigError, NotFound
+from nas.storage import lease, names
+from nas.storage.schema import Architecture, Evaluation, Search, Trial, TrialState
+
+_AT_ONCE = 500
+"""Ids in one statement: databases limit how many a statement may name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A search in a list: its trials by state, and the best score among those completed."""
+
+    search: Search
+    trials: dict[str, int] = field(default_factory=dict)
+    best: float | None = None
+
+
+def add(session: Session, search: Search, name: str | None) -> None:
+    """Write a new search under a name, or without one under `{controller}-{space}-{tasks}`, made unique.
+
+    Raises:
+        ConfigError: the name is taken, or is no name.
+    """
+    base = (
+        names.default(search.controller, search.space, search.tasks) if name is None else names.checked(name)
+    )
+    if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer anyway
+        session.execute(text("LOCK TABLE searches IN SHARE ROW EXCLUSIVE MODE"))
+    taken = set(session.scalars(select(Search.name).where(Search.name.startswith(base, autoescape=True))))
+    if name in taken:
+        raise ConfigError(
+            f"name: a search '{name}' already exists; resume it with `nas resume {name}`, or choose "
+            "another --name."
+        )
+    search.name = names.free(base, taken)
+    session.add(search)
+
+
+def find(session: Session, reference: str) -> Search:
+    """Return a search by its name, by a prefix that no other name has, or the newest as `@last`.
+
+    Raises:
+        NotFound: no such search.
+        ConfigError: several names have the prefix.
+    """
+    if reference == "@last":
+        last = session.scalar(select(Search).order_by(Search.id.desc()).limit(1))
+        if last is None:
+            raise NotFound("There is no search yet; start one with `nas run`.")
+        return last
+    name = names.resolve(reference, session.scalars(select(Search.name)).all())
+    return session.scalars(select(Search).where(Search.name == name)).one()
+
+
+def locked(session: Session, search_id: int) -> Search:
+    """Return a search, held until the end of the transaction.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    search = session.get(Search, search_id, with_for_update=True)
+    if search is None:
+        raise NotFound(f"No search has the id {search_id}; list them with `nas ls`.")
+    return search
+
+
+def summaries(session: Session) -> list[Summary]:
+    """Return every search, newest first."""
+    best = func.max(Trial.score).filter(Trial.state == TrialState.COMPLETED.value)
+    trials = (
+        select(Trial.search_id, Trial.state, func.count().label("count"), best.label("best"))
+        .group_by(Trial.search_id, Trial.state)
+        .subquery()
+    )
+    query = select(Search, trials.c.state, trials.c.count, trials.c.best).outerjoin(trials)
+    found: dict[int, Summary] = {}
+    for search, state, number, score in session.execute(query.order_by(Search.id.desc())):
+        summary = found.setdefault(search.id, Summary(search))
+        if state is not None:
+            summary.trials[state] = number
+        if score is not None:
+            found[search.id] = replace(summary, best=score)
+    return list(found.values())
+
+
+def delete(session: Session, search_id: int) -> None:
+    """Delete a search, and the architectures that nothing else refers to.
+
+    Raises:
+        NotFound: there is none with this id.
+        ConfigError: a live process drives it.
+    """
+    search = locked(session, search_id)
+    if lease.driven(search):
+        raise lease.refuse(search)
+    mine = select(Trial.architecture_id).where(Trial.search_id == search_id)
+    architectures = session.scalars(mine.distinct()).all()
+    session.execute(delete_from(Search).where(Search.id == search_id))
+    unused = ~or_(
+        exists().where(Trial.architecture_id == Architecture.id),
+        exists().where(Evaluation.architecture_id == Architecture.id),
+    )
+    for start in range(0, len(architectures), _AT_ONCE):
+        some = Architecture.id.in_(architectures[start : start + _AT_ONCE])
+        session.execute(delete_from(Architecture).where(some, unused))

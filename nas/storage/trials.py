@@ -1,0 +1,105 @@
+"""The rows of trials: begun, closed and read, each within a transaction of the caller's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import Connection, select
+from sqlalchemy.orm import Session
+
+from nas.storage import statements
+from nas.storage.columns import now
+from nas.storage.schema import Measurement, Trial, TrialKind, TrialState
+
+if TYPE_CHECKING:
+    from nas.controller import Outcome
+
+
+class Measured(NamedTuple):
+    """One number that a trial measured after `step` training episodes; None for NaN."""
+
+    trial_id: int
+    metric: str
+    step: int
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Derivations:
+    """What a supernet derived, as JSON.
+
+    Attributes:
+        final: `{architecture, score}`, best first.
+        epochs: `{step, architecture, score}`: what it would have derived after each epoch.
+    """
+
+    final: list[dict[str, Any]]
+    epochs: list[dict[str, Any]]
+
+
+def insert(
+    connection: Connection,
+    search_id: int,
+    number: int,
+    *,
+    architecture: str | None,
+    architecture_id: int | None,
+    seed: int,
+    attempt: int,
+    supernet: dict[str, Any] | None,
+) -> int:
+    """Record that a trial runs; return its id."""
+    time = now()
+    row = {
+        "search_id": search_id,
+        "number": number,
+        "kind": TrialKind.EVALUATE.value if supernet is None else TrialKind.SUPERNET.value,
+        "state": TrialState.RUNNING.value,
+        "attempt": attempt,
+        "architecture_id": architecture_id,
+        "architecture": architecture,
+        "supernet": supernet,
+        "seed": seed,
+        "created_at": time,
+        "started_at": time,
+    }
+    return connection.scalars(statements.INSERT_TRIAL, row).one()
+
+
+def close(
+    connection: Connection, trial_id: int, outcome: Outcome, derivations: Derivations | None = None
+) -> int | None:
+    """Record a trial's outcome and measurements; return its place among the search's outcomes.
+
+    The place is None, and nothing changes, where the trial was closed before.
+
+    Raises:
+        ValueError: the outcome is not final.
+    """
+    if not outcome.state.final:
+        raise ValueError(f"An outcome that is {outcome.state} closes no trial.")
+    row = {"trial": trial_id, "finished_at": now(), **statements.columns(outcome)}
+    if derivations is not None:
+        row |= {"derived": derivations.final, "derived_epochs": derivations.epochs}
+    observed: int | None = connection.scalar(statements.FINISH_TRIAL, row)
+    rows = [
+        {"trial_id": trial_id, "metric": m.metric, "step": m.step, "value": m.value}
+        for m in outcome.measurements
+    ]
+    if observed is not None and rows:
+        connection.execute(statements.upsert_measurement(connection.dialect.name), rows)
+    return observed
+
+
+def measurements(session: Session, search_id: int, number: int | None) -> list[Measured]:
+    """Return what the trials of a search measured, or one of them: by number, then metric, then step."""
+    query = (
+        select(Measurement.trial_id, Measurement.metric, Measurement.step, Measurement.value)
+        .join(Trial, Trial.id == Measurement.trial_id)
+        .where(Trial.search_id == search_id)
+        .order_by(Trial.number, Measurement.metric, Measurement.step)
+    )
+    if number is not None:
+        query = query.where(Trial.number == number)
+    return [Measured._make(row) for row in session.execute(query)]

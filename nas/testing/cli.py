@@ -1,0 +1,62 @@
+"""The command line, in this process or in one of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from nas.cli.main import app
+from nas.errors import NasError
+
+SCRIPTED = (
+    "--space=nas.testing.toys:Toy",
+    "--controller=evolution",
+    "--tasks=sinusoid",
+    "--learner=maml",
+    "--evaluator=nas.testing.evaluators:Scripted",
+    "--executor=inline",
+)
+"""Options of a search that trains nothing."""
+
+
+def nas(*arguments: str) -> tuple[int, str, str]:
+    """Run the app here; an error of ours becomes its exit code and message, as `main` prints it.
+
+    Returns:
+        The exit code, stdout and stderr.
+    """
+    result = CliRunner().invoke(app, arguments)
+    if isinstance(result.exception, NasError):
+        return result.exception.exit_code, result.stdout, f"error: {result.exception}"
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
+    """Start the app as a process, at the head of a group of its own, with no settings of this environment."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NAS_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "nas", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def process(*arguments: str, folder: Path) -> tuple[int, str, str]:
+    """Run the app as a process to its end.
+
+    Returns:
+        The exit code, stdout and stderr.
+    """
+    running = start(*arguments, folder=folder)
+    out, err = running.communicate()
+    return running.returncode, out, err

@@ -1,0 +1,91 @@
+"""A search whose evaluator follows a script: started, taken up again, and what it recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from nas.config import SearchConfig, validate
+from nas.controller import Outcome
+from nas.evaluator import AnyJob, Job
+from nas.executors.base import Executor, Workload
+from nas.executors.inline import InlineExecutor
+from nas.observer import Observer
+from nas.search import Search, create
+from nas.storage.store import Store
+
+
+class Silent:
+    """An observer without a word."""
+
+    def started(self, job: AnyJob) -> None:
+        """Pass over a job."""
+
+    def reported(self, job: AnyJob, outcome: Outcome) -> None:
+        """Pass over a report."""
+
+    def recorded(self, number: int, outcome: Outcome) -> None:
+        """Pass over an outcome."""
+
+    def retried(self, job: AnyJob, error: str) -> None:
+        """Pass over a failure."""
+
+
+class Script(Executor):
+    """Ends each attempt as told, in this process; None: its worker dies."""
+
+    def __init__(self, attempts: Sequence[Outcome | None]) -> None:
+        self._attempts = attempts
+
+    def run(self, workload: Workload) -> None:
+        """Take so many jobs, and end each."""
+        for outcome in self._attempts:
+            job = workload.next()
+            assert job is not None
+            if outcome is None:
+                workload.lost(job, "killed")
+            else:
+                assert isinstance(job, Job)
+                workload.finish(job, replace(outcome, architecture=job.architecture))
+
+
+def configure(**changes: Any) -> SearchConfig:
+    """Return a search by evolution in a toy space; name what matters, the rest is filled in."""
+    values: dict[str, Any] = {
+        "space": "nas.testing.toys:Toy",
+        "controller": {"name": "evolution", "population": 5, "sample": 2},
+        "tasks": "sinusoid",
+        "learner": "maml",
+        "evaluator": "nas.testing.evaluators:Scripted",
+        "executor": "inline",
+        "trials": 30,
+        "seed": 3,
+    }
+    return validate(values | changes)
+
+
+def start(store: Store, config: SearchConfig) -> Search:
+    """Write a new search to the database."""
+    tasks = config.make_tasks()
+    return Search(store, create(store, config, tasks), config, config.make_space(), tasks, Silent())
+
+
+def reopen(store: Store, name: str, observer: Observer | None = None) -> Search:
+    """Take up a search that is in the database."""
+    row = store.search(name)
+    config = validate(row.config)
+    return Search(store, row, config, config.make_space(), config.make_tasks(), observer or Silent())
+
+
+def run(store: Store, config: SearchConfig, executor: Executor | None = None) -> list[tuple[Any, ...]]:
+    """Run a new search to its end; return what it recorded."""
+    search = start(store, config)
+    search.run(executor or InlineExecutor(config, config.make_tasks()))
+    return results(store, "@last")
+
+
+def results(store: Store, name: str) -> list[tuple[Any, ...]]:
+    """Return the trials of a search as (number, state, architecture, score, seed)."""
+    row = store.search(name)
+    return [(t.number, t.state, t.architecture, t.score, t.seed) for t in store.trials(row.id)]

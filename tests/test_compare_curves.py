@@ -1,0 +1,114 @@
+"""Curves and the table at equal cost: summaries by hand, and which search sets the cost."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nas.comparison.curves import Curve, curves
+from nas.comparison.groups import find, grouped
+from nas.comparison.summary import scored, shortest, spread, summarize
+from nas.errors import NotFound
+from nas.storage.store import Store
+from nas.testing.recorded import MIXED, Trial, record
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+        yield store
+
+
+def test_a_curve_by_hand(store: Store) -> None:
+    [curve] = curves(store, [record(store, MIXED)])
+    nan = math.nan
+    np.testing.assert_array_equal(curve.cost, [5, 15, 18, 28, 28, 28, 30])
+    np.testing.assert_array_equal(curve.best, [nan, 0.4, 0.4, 0.4, 0.4, 0.4, 0.6])
+    np.testing.assert_array_equal(curve.test, [nan, 0.5, 0.5, 0.5, 0.5, 0.5, 0.45])
+    assert (curve.total, curve.first) == (30, 15)
+    assert curve.at(29.9) == (0.4, 0.5, 6, 1)
+    assert curve.at(30) == (0.6, 0.45, 7, 1)
+    assert curve.at(28)[2] == 6
+    assert curve.at(4)[2:] == (0, 0)
+    assert math.isnan(curve.at(14).score)
+    best, test = curve.over(np.array([0.0, 14.9, 15.0, 29.0, 99.0]))
+    np.testing.assert_array_equal(best, [nan, nan, 0.4, 0.4, 0.6])
+    np.testing.assert_array_equal(test, [nan, nan, 0.5, 0.5, 0.45])
+
+
+def test_negative_scores_and_no_scores(store: Store) -> None:
+    [errors, nothing, none] = curves(
+        store,
+        [
+            record(store, [("completed", -2.0, 1.0, None), ("completed", -0.5, 1.0, None)], name="a"),
+            record(store, [("failed", None, 1.0, None)], name="b"),
+            record(store, [], name="c"),
+        ],
+    )
+    np.testing.assert_array_equal(errors.best, [-2.0, -0.5])
+    assert nothing.first == math.inf
+    assert (none.total, none.at(10.0).trials) == (0.0, 0)
+
+
+def test_curves_of_many_searches_stay_apart(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.comparison.curves.CHUNK", 2)
+    rows = [record(store, [("completed", 0.1 * n, 1.0, None)], name=f"s{n}", seed=n) for n in range(5)]
+    found: list[Curve] = curves(store, rows[::-1])
+    assert [float(curve.best[0]) for curve in found] == pytest.approx([0.4, 0.3, 0.2, 0.1, 0.0])
+
+
+def test_a_summary_by_hand(store: Store) -> None:
+    """Random 0.2, 0.4 and evolution 0.5, 0.7, 0.9 at 20 s, although two searches went on to better scores."""
+    for seed, score in enumerate([0.2, 0.4]):
+        trials: list[Trial] = [("completed", score, 10.0, score / 2), ("completed", 0.1, 10.0, None)]
+        record(store, [*trials, ("completed", 0.99, 5.0, 0.99)], name=f"r{seed}", seed=seed)
+    for seed, score in enumerate([0.5, 0.7, 0.9]):
+        trials = [("completed", score, 20.0, score / 2), ("reused", score, 0.0, None)]
+        record(store, trials, name=f"e{seed}", seed=seed, controller="evolution")
+    groups, _ = grouped(find(store, ["r", "e"]))
+    series = [curves(store, group.searches) for group in groups]
+    name, cost = shortest(groups, series)
+    random, evolution = summarize(groups, series, cost)
+    assert (name, cost) == ("e0", 20.0)
+    assert (random.trials, random.reused, random.searches) == (2.0, 0.0, 2)
+    assert (evolution.trials, evolution.reused, evolution.searches) == (2.0, 1.0, 3)
+    assert random.score == pytest.approx(0.3)
+    assert random.score_std == pytest.approx(math.sqrt(0.02))
+    # t(1) = 12.7062, t(2) = 4.3027
+    assert random.score_ci95 == pytest.approx(12.7062 * 0.1, rel=1e-4)
+    assert evolution.score_ci95 == pytest.approx(4.3027 * 0.2 / math.sqrt(3), rel=1e-4)
+    assert (evolution.test, evolution.test_std) == (pytest.approx(0.35), pytest.approx(0.1))
+    assert (random.p_score, random.p_test) == (None, None)
+    # Complete separation: 2 of the 10 divisions of five values lie as far apart.
+    assert evolution.p_score == pytest.approx(0.2)
+    assert evolution.p_test == pytest.approx(0.2)
+
+
+def test_searches_without_a_score_by_then_are_not_counted(store: Store) -> None:
+    record(store, [("completed", 0.5, 10.0, None)], name="r0")
+    record(store, [("failed", None, 15.0, None), ("completed", 0.6, 10.0, None)], name="r1", seed=1)
+    groups, _ = grouped(find(store, ["r"]))
+    series = [curves(store, group.searches) for group in groups]
+    [row] = summarize(groups, series, shortest(groups, series).cost)
+    assert (row.cost, row.searches, row.score, row.score_std) == (10.0, 1, 0.5, None)
+
+
+def test_searches_without_any_score_do_not_set_the_cost(store: Store) -> None:
+    record(store, [("completed", 0.5, 10.0, None)], name="r0")
+    record(store, [("failed", None, 2.0, None)], name="r1", seed=1)
+    record(store, [], name="e0", controller="evolution")
+    groups, _ = grouped(find(store, ["r", "e"]))
+    kept, theirs, without = scored(groups, [curves(store, group.searches) for group in groups])
+    assert [[search.name for search in group.searches] for group in kept] == [["r0"]]
+    assert [search.name for search in without] == ["r1", "e0"]
+    assert shortest(kept, theirs) == ("r0", 10.0)
+    with pytest.raises(NotFound, match="No search has a score yet"):
+        scored(groups[1:], [curves(store, groups[1].searches)])
+
+
+def test_spreads() -> None:
+    assert spread([]) == (None, None, None)
+    assert spread([0.3]) == (0.3, None, None)

@@ -1,0 +1,177 @@
+"""Which searches stand side by side: groups, references, protocols that differ, the baseline of a group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.comparison.baselines import baseline
+from nas.comparison.groups import EXECUTION, PROTOCOL, find, flat, grouped
+from nas.config import validate
+from nas.errors import ConfigError, NotFound
+from nas.storage.store import Store
+from nas.testing.recorded import MIXED, SCRIPTED, record
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+        yield store
+
+
+def test_groups_differ_in_the_seed_alone(store: Store) -> None:
+    for name, seed, controller in (
+        ("e2", 2, {"name": "evolution", "population": 8}),
+        ("e1", 1, {"name": "evolution", "population": 8}),
+        ("e-wide", 1, {"name": "evolution", "population": 9}),
+        ("r1", 1, "random"),
+        ("e1-again", 1, {"name": "evolution", "population": 8}),
+    ):
+        record(store, MIXED, name=name, seed=seed, controller=controller)
+    groups, repeated = grouped(find(store, ["e", "r1"]))
+    found = [(group.label, [search.name for search in group.searches]) for group in groups]
+    assert found == [
+        ("random", ["r1"]),
+        ("evolution population=8", ["e1", "e2"]),
+        ("evolution population=9", ["e-wide"]),
+    ]
+    assert repeated == ["e1-again"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"executor": "ray", "workers": 7}, {"resources": {"cpus": 3}}, {"resources": {"gpus": 0.5}}],
+    ids=str,
+)
+def test_where_a_search_ran_makes_no_group(store: Store, changes: dict[str, Any]) -> None:
+    assert set(EXECUTION) & set(flat(changes))
+    record(store, MIXED, name="s-here", seed=1, executor="inline")
+    record(store, MIXED, name="s-there", seed=2, **changes)
+    record(store, MIXED, name="s-there-too", seed=1, **changes)
+    [group], repeated = grouped(find(store, ["s-"]))
+    assert (group.label, [search.name for search in group.searches]) == ("random", ["s-here", "s-there"])
+    assert repeated == ["s-there-too"]
+
+
+def test_a_setting_that_was_not_there_yet_is_a_null(store: Store) -> None:
+    before, now = record(store, MIXED, name="before"), record(store, MIXED, name="now", seed=1)
+    assert now.config["max_seconds"] is None
+    before.config = {key: value for key, value in before.config.items() if key != "max_seconds"}
+    [group], _ = grouped([before, now])
+    assert len(group.searches) == 2
+
+
+def test_no_two_groups_share_a_label(store: Store) -> None:
+    one, other, third = (record(store, MIXED, name=f"s{n}", seed=n) for n in range(3))
+    for search, value in ((one, 1), (other, 1.0), (third, None)):
+        search.config = {**search.config, "controller": {"name": "random", "odd": value}}
+    labels = [group.label for group in grouped([one, other, third])[0]]
+    assert labels == ["random odd=1", "random odd=1.0", "random odd=None"]
+
+
+def test_the_baseline_is_the_random_search_in_the_same_space(store: Store) -> None:
+    record(store, MIXED, name="r-usual")
+    record(store, MIXED, name="r-small", space={"name": "nas.testing.toys:Toy", "layers": 2})
+    record(
+        store,
+        MIXED,
+        name="e-small",
+        space={"name": "nas.testing.toys:Toy", "layers": 2},
+        controller="evolution",
+    )
+    record(
+        store,
+        MIXED,
+        name="e-other",
+        space={"name": "nas.testing.toys:Toy", "layers": 3},
+        controller="evolution",
+    )
+    groups, _ = grouped(find(store, ["r", "e"]))
+    names = [group.searches[0].name for group in groups]
+    assert baseline(groups, groups[names.index("e-small")]) == (names.index("r-small"), None)
+    assert baseline(groups, groups[names.index("e-other")]) == (None, None)
+    assert baseline(groups, groups[names.index("r-usual")]) == (None, None)
+
+
+def test_of_several_random_searches_the_one_with_the_same_settings_is_the_baseline(store: Store) -> None:
+    for name, trials in (("r9", 9), ("r8", 8), ("r7", 7)):
+        record(store, MIXED, name=name, trials=trials)
+    for name, trials in (("e8", 8), ("e6", 6)):
+        record(store, MIXED, name=name, trials=trials, controller="evolution")
+    groups, _ = grouped(find(store, ["r", "e"]))
+    eight, six = groups[3:]
+    place, note = baseline(groups, eight)
+    assert (place, groups[1].label) == (1, "random trials=8")
+    assert note == (
+        "evolution trials=8 is tested against 'random trials=8': of 3 groups of random searches the one with "
+        "its other settings."
+    )
+    place, note = baseline(groups, six)
+    assert place is None
+    assert note is not None
+    assert "none of the 3 groups of random searches ('random trials=9', " in note
+    assert note.endswith("none shares its other settings. Name the searches of one only.")
+
+
+def test_several_random_searches_with_the_same_settings_are_no_baseline(store: Store) -> None:
+    one, other = record(store, MIXED, name="r0"), record(store, MIXED, name="r1")
+    other.config = {**other.config, "controller": {"name": "random", "odd": 1}}
+    groups, _ = grouped([one, other, record(store, MIXED, name="e", controller="evolution")])
+    place, note = baseline(groups, groups[2])
+    assert place is None
+    assert note is not None
+    assert "several share its other settings" in note
+
+
+def test_references(store: Store) -> None:
+    for name in ("a-random-0", "a-random-1", "a-evolution-0", "b"):
+        record(store, [], name=name)
+    for reference, names in {
+        "a-": ["a-random-0", "a-random-1", "a-evolution-0"],
+        "a-*-0": ["a-random-0", "a-evolution-0"],
+        "*-random-?": ["a-random-0", "a-random-1"],
+        "a-random-1": ["a-random-1"],
+        "@last": ["b"],
+    }.items():
+        assert [search.name for search in find(store, [reference])] == names
+    assert len(find(store, ["a-", "a-random-0", "@last"])) == 4
+    for reference in ("c", "c-*", ""):
+        with pytest.raises(NotFound, match="No search"):
+            find(store, [reference])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"tasks": {"name": "sinusoid", "shots": 5}}, r"tasks\.shots: 10 and 5"),
+        ({"learner": {"name": "maml", "inner_lr": 0.5}}, r"learner\.inner_lr: .* and 0\.5"),
+        ({"budget": {"train_episodes": 7}}, r"budget\.train_episodes: 300 and 7"),
+        ({"resources": {"precision": "bfloat16"}}, r"resources\.precision: auto and bfloat16"),
+        ({"evaluator": {"name": SCRIPTED, "seconds": 1}}, r"evaluator\.seconds: 0\.0 and 1\.0"),
+    ],
+)
+def test_other_protocols_are_refused(store: Store, changes: dict[str, Any], reason: str) -> None:
+    one, other = record(store, MIXED, name="one"), record(store, MIXED, name="other", **changes)
+    assert one.settings != other.settings
+    with pytest.raises(ConfigError, match=f"'one' and 'other' do not compare. They differ in {reason}"):
+        grouped([one, other])
+
+
+def test_other_data_is_refused(store: Store) -> None:
+    one, other = record(store, MIXED, name="one"), record(store, MIXED, name="other")
+    other.environment = {"classes": {"sinusoid/train": "abd"}}
+    with pytest.raises(ConfigError, match="data of sinusoid/train: abc and abd"):
+        grouped([one, other])
+
+
+def test_the_protocol_is_what_the_settings_hash_covers() -> None:
+    base = {"space": "nas.testing.toys:Toy", "controller": "random", "tasks": "sinusoid", "learner": "maml"}
+    config = validate(base)
+    others = {"seed": 3, "trials": 5, "name": "x", "deduplicate": False, "retries": 0, "max_seconds": 5.0}
+    for key, value in others.items():
+        assert not key.startswith(PROTOCOL)
+        assert validate(base | {key: value}).settings == config.settings
+    covered = {key.split(".")[0] for key in flat(config.model_dump()) if key.startswith(PROTOCOL)}
+    assert covered == {"tasks", "learner", "evaluator", "budget", "resources"}

@@ -1,0 +1,65 @@
+"""One-shot searches compared: whether shared weights foretell scores from scratch, and who collapsed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nas.comparison.groups import find, grouped
+from nas.comparison.supernets import Supernet, supernets
+from nas.storage.store import Store
+from nas.testing.oneshot import configure
+from nas.testing.recorded import MIXED, SCRIPTED, Trained, record, record_one_shot
+from nas.testing.searches import run
+
+A, B, C, D = (f"{depth}.0.0.0.0.0.0.0.0.0.0" for depth in range(4))
+COLLAPSED = "The derived architecture has 5 skip connections."
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+        yield store
+
+
+def one_shot(store: Store, seed: int, trained: Trained, scratch: dict[str, tuple[str, float | None]]) -> None:
+    record_one_shot(store, trained, scratch, name=f"d{seed}", seed=seed, controller="darts")
+
+
+def test_rank_correlations_by_hand(store: Store) -> None:
+    """Ranks 1, 2, 3 against 1, 3, 2: ρ = 1 − 6 · 2 / 24 = 0.5. Seed 1 has two pairs, in the other order."""
+    every = [(A, 0.9), (B, 0.8), (C, 0.7), (D, 0.6)]
+    one_shot(
+        store,
+        0,
+        Trained(every, skips=[1, 4, 3]),
+        {A: ("completed", 0.5), B: ("completed", 0.3), C: ("reused", 0.4), D: ("stopped", 0.99)},
+    )
+    lacking = Trained([(A, 0.9), (B, None), (C, 0.7), (D, 0.6)], skips=[5], ended=COLLAPSED)
+    scratch = {A: ("completed", 0.2), B: ("completed", 0.3), C: ("failed", None), D: ("completed", 0.4)}
+    one_shot(store, 1, lacking, scratch)
+    one_shot(store, 2, Trained([(A, 0.9)]), {A: ("completed", 0.2)})
+    record(store, MIXED, name="r")
+    groups, _ = grouped(find(store, ["d", "r"]))
+    random, darts = supernets(store, groups)
+    assert random == (type(random))(None, None, ())
+    assert darts.rho == pytest.approx((0.5 - 1) / 2)
+    assert darts.pairs == 5
+    first, second, third = darts.supernets
+    assert first.rho == pytest.approx(0.5)
+    assert first == Supernet("d0", 0, first.rho, 3, 3, None)
+    assert second == Supernet("d1", 1, pytest.approx(-1), 2, 5, COLLAPSED)
+    assert third == Supernet("d2", 2, None, 1, None, None)
+
+
+def test_a_search_that_ran(store: Store) -> None:
+    """What is read is what a search writes: a supernet that stops after two epochs, four derived."""
+    controller = {"name": "nas.testing.oneshot:OneShot", "derive": 4, "stop": 2}
+    run(store, configure(name="s", controller=controller, evaluator=SCRIPTED))
+    groups, _ = grouped(find(store, ["s"]))
+    [found] = supernets(store, groups)
+    [supernet] = found.supernets
+    assert (supernet.pairs, supernet.ended_early, supernet.skips) == (4, "asked to stop", None)
+    assert supernet.rho is not None
+    assert -1 <= supernet.rho <= 1

@@ -1,0 +1,60 @@
+"""What is said while a search runs: how many trials are to come, and at what pace."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+
+from nas.cli.progress import _Tally
+from nas.controller import Derived, Outcome, Score, State
+from nas.evaluator import Job
+from nas.space import Architecture
+from nas.storage.store import Store
+from nas.testing.cli import SCRIPTED, nas
+from nas.testing.oneshot import job
+from nas.testing.recorded import Trained, record_one_shot, search
+
+ONE = Architecture("toy", (0,) * 11)
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+        yield store
+
+
+def evaluated(score: float) -> Outcome:
+    return Outcome(State.COMPLETED, ONE, Score(score, 0.01, 9), seconds=1.0)
+
+
+def test_a_supernet_says_how_many_trials_are_to_come(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes 600 s and derives 2 of the 3 asked for; these take 30 s each."""
+    clock = itertools.count(0.0, 30.0)
+    monkeypatch.setattr("nas.cli.progress.time.monotonic", lambda: 600.0 + next(clock))
+    tally = _Tally(search(store, controller="darts", trials=32), store)
+    assert tally.summary().startswith("0/32 trials · ")
+    tally.start(job(derive=3))
+    assert tally.summary() == "0/4 trials (a supernet, 3 derived) · 0.0 trials/min"
+    tally.add(0, Outcome(State.COMPLETED, None, seconds=600.0, derived=(Derived(ONE, 0.5),) * 2))
+    assert tally.summary() == "1/3 trials (a supernet, 2 derived) · 0.0 trials/min"
+    assert tally.left == "?"
+    tally.start(Job(1, 0, ONE, 0))
+    tally.add(1, evaluated(0.5))
+    assert tally.summary().endswith("best 0.5000 ± 0.0100 (trial 1) · 2.0 trials/min")
+
+
+def test_a_resumed_search_knows_what_its_supernet_derived(store: Store) -> None:
+    text = ".".join("0" * 11)
+    trained = Trained([(text, 0.5), (text.replace("0.", "1.", 1), 0.4)])
+    row = record_one_shot(store, trained, {text: ("completed", 0.25)}, controller="darts", trials=32)
+    assert _Tally(row, store).summary().startswith("2/3 trials (a supernet, 2 derived) · best 0.2500")
+
+
+def test_other_searches_count_their_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_DB", f"sqlite:///{tmp_path}/nas.db")
+    code, _, err = nas("run", *SCRIPTED, "--trials=3")
+    assert code == 0
+    assert re.findall(r"\| (\d/3 trials) · best", err) == ["1/3 trials", "2/3 trials", "3/3 trials"]

@@ -1,0 +1,124 @@
+"""The leaderboard of test scores, against brute force."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.errors import ConfigError, NotFound
+from nas.evaluation.ranking import rank
+from nas.leaderboard import Query
+from nas.storage.evaluations import Origin
+from nas.storage.schema import EvaluationState
+from nas.storage.store import Store
+from nas.testing.evaluations import CONFIG, claim, trained
+from nas.testing.stores import search
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+        yield store
+
+
+def board(store: Store) -> list[dict[str, Any]]:
+    """Record evaluations of many networks; return them as plain rows."""
+    chance = random.Random(0)
+    rows = []
+    gone = search(store, name="gone")
+    here = search(store, name="here")
+    for number in range(30):
+        asked = {"space": chance.choice(["chain", "mlp"]), "learner": chance.choice(["maml", "anil"])}
+        origin = chance.choice([None, Origin(gone.id, "gone", number), Origin(here.id, "here", number)])
+        config = CONFIG | {key: {"name": name} for key, name in asked.items()}
+        cost = {"parameters": chance.randrange(1, 6), "macs": chance.randrange(1, 6), "seconds": 1.0 * number}
+        scores = []
+        seeds = chance.randrange(0, 4)
+        for seed in range(seeds):
+            row = claim(
+                store,
+                key=f"key{number}",
+                architecture=f"{number}",
+                seed=seed,
+                config=config,
+                origin=origin,
+                space=asked["space"],
+            )
+            run = [chance.randrange(4) / 4 for _ in range(2)]
+            scores.append(sum(run) / 2)
+            store.evaluations.complete(row.id, trained(tuple(run), **cost))
+        failed = claim(store, key=f"key{number}", seed=9, config=config, space=asked["space"])
+        store.evaluations.fail(failed.id, EvaluationState.FAILED, "no")
+        if seeds:
+            score = sum(scores) / seeds
+            found = {"score": score, "search": origin and origin.search, "number": number, "seeds": seeds}
+            rows.append(asked | cost | found)
+    store.delete(gone.id)
+    return rows
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query(limit=0),
+        Query(limit=3),
+        Query(searches=("gone",)),
+        Query(searches=("her", "@last"), sort="parameters"),
+        Query(space="mlp", learner="maml", limit=0),
+        Query(tasks="glyphs 5-way 1-shot", sort="seconds"),
+        Query(tasks="omniglot"),
+        Query(max_parameters=3, max_macs=3, sort="macs"),
+        Query(pareto=("score", "parameters"), limit=0),
+        Query(pareto=("score", "macs", "seconds"), sort="macs", limit=0),
+    ],
+)
+def test_the_test_leaderboard_is_what_brute_force_finds(store: Store, query: Query) -> None:
+    rows = [
+        row
+        for row in board(store)
+        if (not query.searches or row["search"] == ("gone" if "gone" in query.searches else "here"))
+        and query.space in (None, row["space"])
+        and query.learner in (None, row["learner"])
+        and query.tasks != "omniglot"
+        and row["parameters"] <= (query.max_parameters or 9)
+        and row["macs"] <= (query.max_macs or 9)
+    ]
+
+    def point(row: dict[str, Any]) -> list[float]:
+        return [float(-row[field] if field == "score" else row[field]) for field in query.pareto]
+
+    if query.pareto:
+        points = [point(row) for row in rows]
+        rows = [
+            row
+            for row, mine in zip(rows, points, strict=True)
+            if not any(
+                other != mine and all(a <= b for a, b in zip(other, mine, strict=True)) for other in points
+            )
+        ]
+    second = "parameters" if query.sort == "score" else "score"
+    rows.sort(
+        key=lambda row: (
+            *(-row[field] if field == "score" else row[field] for field in (query.sort, second)),
+            row["number"],
+        )
+    )
+    found = rank(store, query)
+    assert [(r.architecture, r.seeds) for r in found] == [
+        (str(row["number"]), row["seeds"]) for row in rows[: query.limit or None]
+    ]
+    assert [r.test_score for r in found] == pytest.approx(
+        [row["score"] for row in rows[: query.limit or None]]
+    )
+
+
+def test_questions_about_trials_alone_are_refused(store: Store) -> None:
+    for query in (Query(controller="random"), Query(states=("failed",))):
+        with pytest.raises(ConfigError, match="--stage test"):
+            rank(store, query)
+    with pytest.raises(NotFound, match="nas ls"):
+        rank(store, Query(searches=("nothing",)))

@@ -1,0 +1,178 @@
+"""A search that stopped, or whose driver died, goes on as if it had not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from nas.config import SearchConfig
+from nas.controller import Controller, Evaluate, Outcome, Proposal, Score, State
+from nas.errors import ConfigError, StorageError
+from nas.evaluator import Job
+from nas.executors.base import Executor, Workload
+from nas.executors.inline import InlineExecutor
+from nas.space import Architecture, SearchSpace
+from nas.storage.store import Store
+from nas.testing.searches import Script, Silent, configure, reopen, results, run, start
+
+
+class Killed(BaseException):
+    """The driver dies."""
+
+
+class Dying(Executor):
+    """Runs some jobs inline, then dies with one more begun."""
+
+    def __init__(self, config: SearchConfig, jobs: int) -> None:
+        self._inline, self._jobs = InlineExecutor(config, config.make_tasks()), jobs
+
+    def run(self, workload: Workload) -> None:
+        class Limited:
+            left = self._jobs
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(workload, name)
+
+            def next(self) -> Job | None:
+                job = workload.next()
+                Limited.left -= 1
+                if Limited.left < 0:
+                    raise Killed
+                return job
+
+        self._inline.run(Limited())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("jobs", [0, 1, 7, 12])
+def test_a_resumed_search_continues_as_if_never_stopped(store: Store, jobs: int) -> None:
+    config = configure(name="whole")
+    whole = run(store, config)
+    broken = configure(name="broken")
+    search = start(store, broken)
+    with pytest.raises(Killed):
+        search.run(Dying(broken, jobs))
+    assert store.search("broken").state == "interrupted"
+    before = [row for row in results(store, "broken") if row[1] != "interrupted"]
+    recorded = list[int]()
+
+    class Noting(Silent):
+        def recorded(self, number: int, outcome: Outcome) -> None:
+            recorded.append(number)
+
+    reopen(store, "broken", Noting()).run(InlineExecutor(broken, broken.make_tasks()))
+    after = results(store, "broken")
+    assert [row for row in after if row in before] == before
+    assert after == whole
+    assert set(recorded).isdisjoint(row[0] for row in before)
+
+
+def test_a_finished_search_grows(store: Store) -> None:
+    config = configure(name="grows", trials=12)
+    first = run(store, config)
+    store.extend(store.search("grows").id, 18)
+    reopen(store, "grows").run(InlineExecutor(config, config.make_tasks()))
+    assert results(store, "grows")[:12] == first
+    assert results(store, "grows") == run(store, configure())
+
+
+class Remembering(Controller):
+    """Random search that keeps what it observes."""
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        self._space, self.seen = space, list[Outcome]()
+
+    def propose(
+        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
+    ) -> Proposal | None:
+        return Evaluate(self._space.sample(rng))
+
+    def observe(self, number: int, outcome: Outcome) -> None:
+        self.seen.append(outcome)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_what_is_observed_is_what_a_replay_tells(
+    store: Store, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A score that is not finite is none, live as after a resume."""
+    monkeypatch.setattr(SearchConfig, "make_controller", lambda self, space, tasks: Remembering(space, 0))
+    config = configure(trials=2, name="s", deduplicate=False)
+    live = start(store, config)
+    outcomes = [Outcome(State.COMPLETED, None, Score(x, 0.5, 9), seconds=1.0) for x in (value, 0.25)]
+    assert live.run(Script([*outcomes])) == "completed"
+    again = reopen(store, "s")
+    again._replay()
+    seen, replayed = (search._controller.seen for search in (live, again))  # type: ignore[attr-defined]
+    assert seen == replayed
+    assert [outcome.score and outcome.score.value for outcome in seen] == [None, 0.25]
+    assert [outcome.state for outcome in seen] == ["completed"] * 2
+
+
+def test_asha_stops_trials_and_survives_a_resume(store: Store) -> None:
+    changes: dict[str, Any] = {
+        "scheduler": {"minimum": 30, "eta": 3},
+        "controller": "random",
+        "budget": {"train_episodes": 300},
+        "trials": 40,
+    }
+    config = configure(name="asha", **changes)
+    whole = run(store, config)
+    assert 5 < [row[1] for row in whole].count("stopped") < 40
+    broken = configure(name="asha-broken", **changes)
+    with pytest.raises(Killed):
+        start(store, broken).run(Dying(broken, 15))
+    reopen(store, "asha-broken").run(InlineExecutor(broken, broken.make_tasks()))
+    assert results(store, "asha-broken") == whole
+
+
+def test_a_stop_request_ends_the_search_between_trials(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.search.HEARTBEAT_SECONDS", 0.0)
+    config = configure(name="stops")
+    search = start(store, config)
+
+    class Stopping(Silent):
+        def recorded(self, number: int, outcome: Outcome) -> None:
+            if number == 4:
+                store.request_stop(store.search("stops").id)
+
+    search._observer = Stopping()
+    assert search.run(InlineExecutor(config, config.make_tasks())) == "stopped"
+    assert store.search("stops").state == "stopped"
+    assert 5 <= len(store.trials(store.search("stops").id)) < 30
+    assert reopen(store, "stops").run(InlineExecutor(config, config.make_tasks())) == "completed"
+    assert results(store, "stops") == run(store, configure())
+
+
+def test_a_second_driver_is_refused(store: Store) -> None:
+    config = configure(trials=3)
+    search = start(store, config)
+    row = store.search("@last")
+    store.acquire(row.id)
+    with store._database.write() as connection:
+        connection.execute(text("UPDATE searches SET pid = 1"))  # init lives, and is not this process
+    with pytest.raises(ConfigError, match="is being run by pid 1"):
+        search.run(InlineExecutor(config, config.make_tasks()))
+
+
+def test_a_driver_that_was_taken_over_writes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.search.HEARTBEAT_SECONDS", 0.0)
+    config = configure(name="taken", trials=6)
+    search = start(store, config)
+
+    class Taken(Silent):
+        def recorded(self, number: int, outcome: Outcome) -> None:
+            if number == 2:
+                with store._database.write() as connection:
+                    connection.execute(text("UPDATE searches SET pid = 1, heartbeat_at = '2100-01-01'"))
+
+    search._observer = Taken()
+    with pytest.raises(StorageError, match="another took it over"):
+        search.run(InlineExecutor(config, config.make_tasks()))
+    row = store.search("taken")
+    assert (row.state, row.pid) == ("running", 1)
+    assert [trial.number for trial in store.history(row.id)] == [0, 1, 2]

@@ -1,0 +1,251 @@
+"""What there is to evaluate: references, targets, the settings that identify them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nas import precision
+from nas.controller import State
+from nas.errors import ConfigError, NotFound
+from nas.evaluation.config import EvaluationConfig, validate
+from nas.evaluation.references import SpaceReference, TrialReference, parse
+from nas.evaluation.targets import Targets, tried
+from nas.storage.evaluations import Origin
+from nas.storage.store import Store
+from nas.storage.trials import Derivations
+from nas.tasks.base import SPLITS, Split
+from nas.tasks.glyphs import Glyphs
+from nas.testing.stores import begin, outcome, search
+
+SINUSOID = {
+    "space": "mlp",
+    "tasks": {"name": "sinusoid", "shots": 2, "queries": 2},
+    "learner": {"name": "maml", "inner_lr": 0.01},
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+        yield store
+
+
+def configure(**changes: Any) -> EvaluationConfig:
+    return validate(SINUSOID | changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a-search/12", TrialReference("a-search", 12)),
+        ("@last/0", TrialReference("@last", 0)),
+        ("chain:conv4", SpaceReference("chain", "conv4")),
+        ("chain:3x3/2:64,3x3/2:64@1", SpaceReference("chain", "3x3/2:64,3x3/2:64@1")),
+        ("nas.testing.toys:Toy:0.1.2", SpaceReference("nas.testing.toys:Toy", "0.1.2")),
+        ("mlp:16/2", SpaceReference("mlp", "16/2")),
+        ("conv4", SpaceReference("chain", "conv4")),
+        ("resnet", SpaceReference("nasbench201", "resnet")),
+    ],
+)
+def test_references(text: str, expected: object) -> None:
+    assert parse(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "a-search", "a-search/", "a-search/one", "a/-1", "conv5"])
+def test_what_is_no_reference_says_what_is(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"SPACE:ARCHITECTURE|a trial is a number"):
+        parse(text)
+
+
+def recorded(store: Store) -> Any:
+    """Record a search of six trials of four networks, one of them infeasible."""
+    config = {
+        "space": {"name": "mlp"},
+        "tasks": {"name": "sinusoid", "shots": 3},
+        "learner": {"name": "maml", "inner_lr": 0.02},
+        "resources": {"precision": "float32"},
+    }
+    row = search(store, name="s", space="mlp", config=config)
+    space = configure().make_space()
+    chance = np.random.default_rng(0)
+    networks = [space.sample(chance) for _ in range(4)]
+    for number, (network, score) in enumerate([(0, 0.5), (1, 0.9), (0, 0.7), (2, None), (1, 0.8), (3, 0.6)]):
+        text = space.encode(networks[network])
+        trial = begin(store, row, number, architecture=text, key=space.canonical(networks[network]))
+        store.finish(trial, outcome(score, State.INFEASIBLE if score is None else State.COMPLETED))
+    return row
+
+
+def test_the_best_of_a_search_are_distinct_networks_in_order(store: Store) -> None:
+    row = recorded(store)
+    targets = Targets(store)
+    best = targets.choose([], top=2, search="s")
+    assert [target.origin for target in best] == [Origin(row.id, "s", n) for n in (1, 2)]
+    assert [t.origin and t.origin.trial for t in targets.best("s", 9)] == [1, 2, 5]
+    config = best[0].config
+    assert (config.tasks["shots"], config.learner["inner_lr"], config.precision) == (3, 0.02, "float32")
+    again = targets.choose(["s/1", "s/4", "s/2"])
+    assert [target.origin and target.origin.trial for target in again] == [4, 2]
+    empty = search(store, name="empty")
+    with pytest.raises(NotFound, match="nas resume empty"):
+        targets.best(empty.name, 1)
+
+
+def test_an_architecture_takes_its_settings_from_a_search_or_from_the_user(store: Store) -> None:
+    recorded(store)
+
+    def change(values: dict[str, Any]) -> None:
+        values.setdefault("tasks", {"name": "sinusoid"})["queries"] = 7
+        values.setdefault("learner", {"name": "maml"})
+
+    [like] = Targets(store, change).choose(["mlp:maml"], search="s")
+    [own] = Targets(store, change).choose(["maml"])
+    assert (like.config.tasks["shots"], like.config.tasks["queries"]) == (3, 7)
+    assert like.config.precision == "float32"
+    assert own.config.tasks["queries"] == 7
+    assert own.config.tasks["shots"] != 3
+    assert own.origin is like.origin is None
+    assert own.settings != like.settings
+    with pytest.raises(ConfigError, match=r"tasks\.name is missing"):
+        Targets(store).choose(["maml"])
+    with pytest.raises(ConfigError, match="prototypical"):
+        Targets(store, lambda values: values.update(SINUSOID | {"learner": "prototypical"})).choose(["maml"])
+    with pytest.raises(NotFound, match="no trial 99"):
+        Targets(store).choose(["s/99"])
+
+
+def test_the_baseline_shares_the_protocol(store: Store) -> None:
+    values = SINUSOID | {"tasks": "glyphs", "learner": "prototypical"}
+
+    def change(given: dict[str, Any]) -> None:
+        given |= values | {"space": given["space"]}
+
+    targets = Targets(store, change)
+    [target] = targets.choose(["nasbench201:resnet"])
+    baseline = targets.baseline("conv4", target)
+    assert baseline.protocol == target.protocol
+    assert baseline.settings != target.settings
+    assert baseline.config.budget == target.config.budget
+    assert baseline.config.space["name"] == "chain"
+    with pytest.raises(ConfigError, match="--baseline s/3"):
+        targets.baseline("s/3", target)
+
+
+def test_a_baseline_that_the_space_s_settings_lack_has_the_defaults(store: Store) -> None:
+    def change(given: dict[str, Any]) -> None:
+        given |= SINUSOID | {"tasks": "glyphs", "learner": "prototypical"}
+        given["space"] = {"name": "chain", "channels": [8], "layers": 1}
+
+    targets = Targets(store, change)
+    [target] = targets.choose(["chain:3x3/2:8"])
+    assert targets.baseline("chain:1x1/1:8", target).config.space == target.config.space
+    assert targets.baseline("conv4", target).config.space["layers"] == 4
+
+
+CLASSES = {0: "abc", 1: "dea", 2: "fgb", 3: "hic"}
+"""By the seed of glyphs, one class of each split: what seed 0 has for training, seed 1 has for the test…"""
+
+
+@pytest.mark.parametrize(
+    ("tasks", "refused"),
+    [
+        ({"ways": 7}, None),
+        ({"seed": 3}, None),
+        ({"seed": 1}, "a"),
+        ({"seed": 2}, "b"),
+        ({"name": "sinusoid"}, None),
+    ],
+)
+def test_what_a_search_has_seen_is_no_test_of_what_it_found(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tasks: dict[str, Any], refused: str | None
+) -> None:
+    def members(source: Glyphs, split: Split) -> frozenset[str]:
+        seed = int(source.fingerprint(split)[0].split("/")[1])
+        return frozenset(CLASSES[seed][SPLITS.index(split)])
+
+    monkeypatch.setattr(Glyphs, "members", members)
+    config = SINUSOID | {"tasks": {"name": "glyphs", "seed": 0}, "resources": {"precision": "auto"}}
+    store.finish(begin(store, search(store, name="s", config=config), 0, architecture="maml"), outcome(0.5))
+
+    def change(values: dict[str, Any]) -> None:
+        values["tasks"] = tasks if "name" in tasks else values["tasks"] | tasks
+
+    if refused is None:
+        assert Targets(store, change).choose(["s/0"])
+        return
+    with pytest.raises(ConfigError, match=rf"^tasks: 1 of the 1 test classes, such as '{refused}', .*seed=0"):
+        Targets(store, change).choose(["s/0"])
+
+
+def test_a_search_on_data_that_changed_since_may_have_seen_any_of_it(store: Store) -> None:
+    config = SINUSOID | {"resources": {"precision": "auto"}, "tasks": {"name": "glyphs"}}
+    now = dict(Glyphs().fingerprint(split) for split in ("train", "validation"))
+    for name, classes in (("same", now), ("other", now | {"glyphs/0/train": "0" * 16})):
+        row = search(store, name=name, config=config, environment={"classes": classes})
+        store.finish(begin(store, row, 0, architecture="maml"), outcome(0.5))
+    assert Targets(store).choose(["same/0"])
+    with pytest.raises(ConfigError, match=r"^The data of search 'other' has changed since"):
+        Targets(store).choose(["other/0"])
+
+
+def test_a_supernet_says_which_trials_it_derived(store: Store) -> None:
+    row = search(store, name="shared", space="mlp")
+    trial = begin(store, row, 0, architecture=None, key=None, supernet={"strategy": "darts"})
+    with pytest.raises(ConfigError, match=r"shared/0 trained a supernet .* `nas show shared`"):
+        tried(store, TrialReference("shared", 0))
+    derived = Derivations([{"architecture": text, "score": 0.5} for text in ("a", "b")], [])
+    store.finish(trial, outcome(None), derivations=derived)
+    for number, text in enumerate(("b", "c", "a"), start=1):
+        begin(store, row, number, architecture=text, key=text)
+    with pytest.raises(ConfigError, match=r"Give one that it derived: shared/1, shared/3\."):
+        tried(store, TrialReference("shared", 0))
+    assert tried(store, TrialReference("shared", 2))[2] == "c"
+
+
+def test_auto_is_settled_and_settles_what_an_evaluation_is(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"tasks": "glyphs", "learner": "prototypical"}
+
+    def target(**changes: Any) -> Any:
+        [found] = Targets(store, lambda given: given.update(values | changes)).choose(["chain:conv4"])
+        return found
+
+    monkeypatch.setattr(precision, "_has_bfloat16", lambda device: False)
+    slow = target()
+    monkeypatch.setattr(precision, "_has_bfloat16", lambda device: True)
+    fast = target()
+    assert (slow.config.precision, fast.config.precision) == ("float32", "bfloat16")
+    assert slow.identity == target(precision="float32").identity
+    assert fast.identity == target(precision="bfloat16").identity != slow.identity
+    assert target(learner="maml").config.precision == "float32"
+
+
+def test_settings_hang_on_the_data_and_the_protocol_not_on_the_space() -> None:
+    one, other = configure(), configure(space={"name": "mlp", "layers": 2})
+    data, changed = {"test": "a"}, {"test": "b"}
+    assert one.digest(data) != one.digest(changed)
+    assert one.digest(data) != other.digest(data)
+    assert one.digest(data, without="space") == other.digest(data, without="space")
+    longer = configure(budget={"train_episodes": 13})
+    assert one.digest(data, without="space") != longer.digest(data, without="space")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"budget": {"test_episodes": 999}}, r"budget\.test_episodes.*1000"),
+        ({"budget": {"patience": -1}}, r"budget\.patience"),
+        ({"budget": {"epochs": 1}}, "'epochs'"),
+        ({"precision": "float16"}, "precision"),
+        ({"controller": "random"}, "setting 'controller'"),
+    ],
+)
+def test_wrong_settings_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        configure(**changes)
