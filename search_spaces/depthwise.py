@@ -1,7 +1,8 @@
 """Depthwise convolution with fast gradients on a CPU.
 
 oneDNN's gradients of a depthwise convolution are fast for windows of up to three columns without dilation,
-and take up to 18 times as long for others. Here the others are put together out of fast ones.
+and take up to 18 times as long for others. Here the others are put together out of fast ones. The gradient of
+the map is, with stride 1, a convolution with the flipped windows, which takes half of oneDNN's own.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def _gradients(
 
 
 def _of_input(gradient: Tensor, x: Tensor, weight: Tensor, geometry: _Geometry) -> Tensor | None:
-    if geometry.stride == 1 and geometry.dilation > 1:
+    if geometry.stride == 1:
         return _convolved(gradient, weight.flip(2, 3), geometry)
     return _gradients(gradient, x, weight, geometry, (True, False))[0]
 
@@ -122,11 +123,8 @@ def _phases(x: Tensor, dilation: int, columns: int) -> Tensor:
     if height % dilation or width % dilation:
         x = F.pad(x, (0, across * dilation - width, 0, rows * dilation - height))
     size = batch * dilation**2 * rows * (across + columns) * channels
-    memory = x.new_empty(size + 2 * channels)
-    memory[:channels] = memory[-channels:] = 0
+    memory = x.new_zeros(size + 2 * channels)
     maps = memory[channels:-channels].view(batch, dilation, dilation, rows, across + columns, channels)
-    if columns:
-        maps[..., across:, :] = 0
     parts = x.permute(0, 2, 3, 1).reshape(batch, rows, dilation, across, dilation, channels)
     maps[..., :across, :] = parts.permute(0, 2, 4, 1, 3, 5)
     return maps.flatten(0, 2).permute(0, 3, 1, 2)

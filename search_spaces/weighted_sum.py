@@ -161,7 +161,8 @@ class _Product:
         out = start.shape[1]
         fold = _LANES // out if out < _LANES and _LANES % out == 0 else 1
         self._fold = fold if count % fold == 0 else 1
-        self._wide = start.repeat(1, self._fold)[:, None].expand(tasks, count // self._fold, -1).contiguous()
+        row = start.repeat(1, self._fold) if self._fold > 1 else start
+        self._wide = row[:, None].expand(tasks, count // self._fold, -1).contiguous()
         self.rows = self._wide.view(tasks, count, out)
 
     def add(self, rows: Tensor, factor: Tensor) -> None:
@@ -182,12 +183,13 @@ def _statistics(rows: Sequence[Tensor], p: Tensor, eps: Sequence[float]) -> _Nor
     fraction of P² ⟨d²⟩ + (P ⟨d⟩)².
     """
     count = rows[0].shape[1]
-    mean, moment = torch.stack([d.mean(1) for d in rows]), torch.stack([d.mT @ d for d in rows]) / count
-    mean_out = (p @ mean[..., None])[..., 0]
+    mean = torch.stack([d.mean(1) for d in rows])
+    moment = torch.stack([torch.bmm(d.mT, d) for d in rows]) / count
+    mean_out = (p * mean[..., None, :]).sum(-1)
     covariance = moment - mean[..., None] * mean[..., None, :]
     least = torch.tensor(eps, dtype=mean.dtype)[:, None, None]
     variance = ((p @ covariance) * p).sum(-1)
-    squares = (p.square() @ moment.diagonal(dim1=-2, dim2=-1)[..., None])[..., 0]
+    squares = (p.square() * moment.diagonal(dim1=-2, dim2=-1)[..., None, :]).sum(-1)
     lost = (variance + least < _CANCELLED * (squares + mean_out.square())).flatten(1).any(1)
     for i, of_source in enumerate(lost.tolist()):
         if of_source:
@@ -213,13 +215,13 @@ def _gradients(
     tasks = mean.shape[1]
     g, rows = _rows(gradient, tasks), [_rows(d, tasks) for d in sources]
     p, total = _matrices(kernels), g.sum(1)
-    both = torch.stack([g.mT @ d for d in rows]) - total[..., None] * mean[..., None, :]
+    both = torch.stack([torch.bmm(g.mT, d) for d in rows]) - total[..., None] * mean[..., None, :]
     along = inverse * (p * both).sum(-1)
     alpha = _scales(scales) * inverse
     beta = -alpha * inverse * along / count
     gamma = -alpha * total / count - beta * mean_out
     scaled = beta[..., None] * p
-    starts, of_g, of_d = (gamma[..., None, :] @ p)[..., 0, :], alpha[..., None] * p, p.mT @ scaled
+    starts, of_g, of_d = (gamma[..., None] * p).sum(-2), alpha[..., None] * p, p.mT @ scaled
     of_p = alpha[..., None] * both + count * (scaled @ covariance)
     of_sources = []
     for i, d in enumerate(rows):
