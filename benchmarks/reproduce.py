@@ -71,7 +71,7 @@ REPRODUCTIONS = {
         f"--learner maml --set learner.order=1 {_ADAPTING} {_episodes(50000)}",
     ),
     "meta_sgd-5w1s": Paper(
-        99.5, "Li et al. 2017, table 2", f"--learner meta_sgd {_ADAPTING} {_episodes(25000)}"
+        99.5, "Li et al. 2017, table 2", f"--learner meta_sgd {_ADAPTING} {_episodes(12000)}"
     ),
     "anil-5w1s": Paper(
         98.7,
@@ -93,7 +93,7 @@ REPRODUCTIONS = {
         97.7,
         "Nichol et al. 2018, table 2, with transduction",
         f"--learner reptile --set tasks.ways=5 --set tasks.train_shots=10 --set tasks.train_queries=1 "
-        f"{_episodes(15000)}",
+        f"{_episodes(10000, validations=2)}",
     ),
 }
 
@@ -101,8 +101,7 @@ REPRODUCTIONS = {
 _FINN = "of the 1.92 million tasks of Finn et al."
 NOTES = {
     "prototypical-20w1s": "trained on the 4,112 training classes alone; the paper's last training adds "
-    "the 688 validation classes. The network with strides (a quarter of the MACs) ended at 94.5 ± 0.2 after "
-    "12,000 episodes and at 94.2 ± 0.2 after 30,000.",
+    "the 688 validation classes.",
     "prototypical-5w1s": "a quarter of the paper's MACs an image: strides, where the paper pools.",
     "maml-5w1s": f"13 % {_FINN}. Every weight adapts; in their code those of batch norm do not.",
     "fomaml-5w1s": f"3 % {_FINN}; the validation curve still rises.",
@@ -111,7 +110,7 @@ NOTES = {
     "matching-5w1s": "cosine, without full-context embeddings; strides, where the paper pools.",
     "relation-5w1s": "0.5 % of the million episodes of the authors' code. Our relation module compares "
     "vectors of features, the paper's compares maps place by place.",
-    "reptile-5w1s": "3 % of the paper's 100,000 steps of 5 tasks.",
+    "reptile-5w1s": "2 % of the paper's 100,000 steps of 5 tasks.",
 }
 
 

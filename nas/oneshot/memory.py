@@ -62,9 +62,9 @@ def estimate(context: Context, proposal: TrainSupernet, seed: int) -> int:
 
     It is the most that the first `STEPS` steps take. For a strategy that draws its path anew at each step it
     is no bound: a heavier path than those drawn takes more, for which `KEPT_FREE` leaves room. It is
-    measured on a few examples of one task, on twice as many, and on those of two tasks: memory grows in
-    proportion to the examples and, where each task has weights of its own, to the tasks. So it takes a
-    fraction of a step's own time and memory.
+    measured on a few examples of two tasks (one, if a batch has no more: batch norm takes less there), on
+    twice as many, and on those of one more task: memory grows in proportion to the examples and, where each
+    task has weights of its own, to the tasks. So it takes a fraction of a step's own time and memory.
     """
     with torch.random.fork_rng(devices=[]):
         whole = context.tasks.bilevel()[0].sample("train", 1, np.random.default_rng(seed))
@@ -76,10 +76,13 @@ def estimate(context: Context, proposal: TrainSupernet, seed: int) -> int:
         def peak(tasks: int, examples: int) -> int:
             return _measure(assemble(context, proposal, seed), _Part(context.tasks, examples), tasks, seed)
 
-        one, twice = peak(1, few), peak(1, more)
+        tasks = min(batch, 2)
+        one, twice = peak(tasks, few), peak(tasks, more)
         example = max(0.0, (twice - one) / (more - few)) if more > few else 0.0
-        task = max(0, peak(2, few) - one) + example * (units - few) if batch > 1 else 0.0
-    return round(twice + example * (units - more) + task * (batch - 1))
+        task = 0.0
+        if batch > tasks:
+            task = max(0, peak(tasks + 1, few) - one) + example / tasks * (units - few)
+    return round(twice + example * (units - more) + task * (batch - tasks))
 
 
 def _measure(assembly: Assembly, tasks: TaskSource, batch: int, seed: int) -> int:
