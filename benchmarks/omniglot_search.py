@@ -98,10 +98,11 @@ def table(results: list[dict[str, Any]], command: str) -> str:
     lines = [
         "# Random search, regularized evolution and Conv-4 on Omniglot\n",
         f"`{command}`\n",
-        "20-way 1-shot, Vinyals split, prototypical learner, transductive batch norm, 300 training episodes a",
-        "trial; accuracy in % on 200 validation episodes that all trials share, ± half the 95 % interval over episodes. `trained`",
-        "counts trials that cost a worker; the others reused the score of an isomorphic cell. The best of a",
-        "search is chosen on these very episodes, which flatters it; nothing was measured on test classes.\n",
+        "20-way 1-shot, Vinyals split, prototypical learner, transductive batch norm, 300 training episodes",
+        "a trial; accuracy in % on 200 validation episodes that all trials share, ± half the 95 % interval",
+        "over episodes. `trained` counts trials that cost a worker; the others reused the score of an",
+        "isomorphic cell. The best of a search is chosen on these very episodes, which flatters it; nothing",
+        "was measured on test classes.\n",
         "| search | trials | trained | seconds | best | mean | parameters | MACs | architecture |",
         "|---|---|---|---|---|---|---|---|---|",
     ]

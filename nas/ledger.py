@@ -116,8 +116,8 @@ class Ledger:
             )
         return (
             f"{self._failed} of {self._asked} trials failed, more than max_failed="
-            f"{self._config.max_failed:g} allows. See `nas show {name}`. Where a setting is the cause, start a "
-            f"new search with another; where it lies outside, `nas resume {name}` goes on once it is mended."
+            f"{self._config.max_failed:g} allows. See `nas show {name}`. Where a setting is the cause, start "
+            f"a new search with another; where it lies outside, `nas resume {name}` goes on after that."
         )
 
     @property
