@@ -98,15 +98,15 @@ REPRODUCTIONS = {
 }
 
 
-_FINN = "of the 1.92 million tasks of Finn et al."
+_FINN = "of the 1.92 million tasks that Finn et al. trained on"
 NOTES = {
     "prototypical-20w1s": "trained on the 4,112 training classes alone; the paper's last training adds "
     "the 688 validation classes.",
     "prototypical-5w1s": "a quarter of the paper's MACs an image: strides, where the paper pools.",
     "maml-5w1s": f"13 % {_FINN}. Every weight adapts; in their code those of batch norm do not.",
-    "fomaml-5w1s": f"3 % {_FINN}; the validation curve still rises.",
-    "anil-5w1s": f"1 % {_FINN}; the validation curve still rises.",
-    "meta_sgd-5w1s": f"1 % {_FINN}; the validation curve still rises.",
+    "fomaml-5w1s": f"3 % {_FINN}.",
+    "anil-5w1s": f"1 % {_FINN}.",
+    "meta_sgd-5w1s": f"1 % {_FINN}.",
     "matching-5w1s": "cosine, without full-context embeddings; strides, where the paper pools.",
     "relation-5w1s": "0.5 % of the million episodes of the authors' code. Our relation module compares "
     "vectors of features, the paper's compares maps place by place.",
