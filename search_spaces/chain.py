@@ -191,12 +191,10 @@ class Network(nn.Module):
         self.layers = nn.ModuleList()
         for (height, width, stride, channels), sources in layers:
             fan_in = sum(widths[source] for source in sources) if sources else in_channels
-            if downsample == "stride":
-                layer = conv_bn_relu(fan_in, channels, (height, width), stride)
-            else:
-                layer = conv_bn_relu(fan_in, channels, (height, width), 1)
-                if stride > 1:
-                    layer.append(MaxPool(stride))
+            striding = stride if downsample == "stride" else 1
+            layer = conv_bn_relu(fan_in, channels, (height, width), striding)
+            if striding < stride:
+                layer.append(MaxPool(stride))
             self.layers.append(layer)
 
     def forward(self, x: Tensor) -> Tensor:

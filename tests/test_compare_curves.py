@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +13,6 @@ from nas.comparison.summary import scored, shortest, spread, summarize
 from nas.errors import NotFound
 from nas.storage.store import Store
 from nas.testing.recorded import MIXED, Trial, record
-
-
-@pytest.fixture
-def store(tmp_path: Path):
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
-        yield store
 
 
 def test_a_curve_by_hand(store: Store) -> None:

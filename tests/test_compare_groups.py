@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +12,6 @@ from nas.config import validate
 from nas.errors import ConfigError, NotFound
 from nas.storage.store import Store
 from nas.testing.recorded import MIXED, SCRIPTED, record
-
-
-@pytest.fixture
-def store(tmp_path: Path):
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
-        yield store
 
 
 def test_groups_differ_in_the_seed_alone(store: Store) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from nas.comparison.groups import find, grouped
@@ -15,12 +13,6 @@ from nas.testing.searches import run
 
 A, B, C, D = (f"{depth}.0.0.0.0.0.0.0.0.0.0" for depth in range(4))
 COLLAPSED = "The derived architecture has 5 skip connections."
-
-
-@pytest.fixture
-def store(tmp_path: Path):
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
-        yield store
 
 
 def one_shot(store: Store, seed: int, trained: Trained, scratch: dict[str, tuple[str, float | None]]) -> None:

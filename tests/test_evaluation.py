@@ -54,12 +54,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
-        yield store
-
-
 def configure(**changes: Any) -> EvaluationConfig:
     return validate(SINUSOID | changes)
 

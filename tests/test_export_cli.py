@@ -10,15 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import nas
-from nas.cli.main import app
 from nas.config import maker
-from nas.errors import NasError
 from nas.precision import choose
 from nas.scoring import episode_scores
 from nas.storage.store import Store
+from nas.testing.cli import nas as run
 
 SMALL = ["--workers=1", "--validate-every=20", "--validation-episodes=20"]
 SINUSOID = ["evaluate", "mlp:20-0-0-tanh", "--tasks=sinusoid", "--learner=maml", *SMALL]
@@ -27,16 +25,6 @@ GLYPHS = [
     *("evaluate", f"chain:{TEXT}", "--tasks=glyphs", "--learner=prototypical", "--seeds=1", *SMALL),
     *("--set=space.layers=1", "--set=space.channels=[4]", "--set=tasks.queries=2", "--train-episodes=20"),
 ]
-
-
-def run(*arguments: str) -> tuple[int, str, str]:
-    """Run the app here; an error of ours becomes its exit code and message, as `main` prints it."""
-    result = CliRunner().invoke(app, arguments)
-    if isinstance(result.exception, NasError):
-        return result.exception.exit_code, result.stdout, f"error: {result.exception}"
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,12 +25,6 @@ SINUSOID = {
     "tasks": {"name": "sinusoid", "shots": 2, "queries": 2},
     "learner": {"name": "maml", "inner_lr": 0.01},
 }
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
-        yield store
 
 
 def configure(**changes: Any) -> EvaluationConfig:

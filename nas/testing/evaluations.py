@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +19,7 @@ from nas.storage.evaluations import File, Origin, Trained
 from nas.storage.schema import Architecture, Evaluation, EvaluationScore, EvaluationState
 from nas.storage.store import Store
 from nas.testing.stores import another_process, begin, columns, search
+from nas.testing.stores.base import OpenStore
 
 CONFIG = {
     "space": {"name": "chain", "layers": 4},
@@ -64,18 +64,8 @@ def trained(scores: tuple[float, ...] = (0.0, 0.5, 1.0), **changes: Any) -> Trai
     return Trained(**(asked | changes))
 
 
-class EvaluationSuite(ABC):
+class EvaluationSuite(OpenStore):
     """Tests that the store passes on any database. Inherit it and say where an empty one is."""
-
-    @abstractmethod
-    def url(self) -> str:
-        """Fixture: the URL of an empty database, a new one for each test."""
-
-    @pytest.fixture
-    def store(self, url: str) -> Iterator[Store]:
-        """Open the database."""
-        with Store(url) as store:
-            yield store
 
     @pytest.fixture
     def drive_as(self, monkeypatch: pytest.MonkeyPatch) -> Any:
