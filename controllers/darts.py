@@ -122,12 +122,12 @@ class Softmax(Strategy):
         return [weights.detach() for weights in self.alpha.mixture()]
 
     def end_epoch(self, batches: Batches) -> Epoch:
-        """Return α's entropy, the skip connections and, where it is watched, the eigenvalue.
+        """Return softmax(α), its entropy, the skip connections and, where it is watched, the eigenvalue.
 
         After a collapse they are of the α that collapsed; the architecture is that of the α gone back to.
         """
         skipped = skips(self.space, self.supernet.derive(self.mixture()))
-        measurements = {"alpha_entropy": self.alpha.entropy(), SKIPS: float(skipped)}
+        measurements = {**self.alpha.measurements(), SKIPS: float(skipped)}
         eigenvalue = None
         if self._curved:
             eigenvalue = largest_eigenvalue(self.alpha, batches.outer, self.rng)

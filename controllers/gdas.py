@@ -108,10 +108,10 @@ class HardGumbel(Strategy):
             return self.supernet.derive(self.alpha.mixture())
 
     def end_epoch(self, batches: Batches) -> Epoch:
-        """Return α's entropy and the skip connections."""
+        """Return softmax(α), its entropy and the skip connections."""
         architecture = self._strongest()
         skipped = float(skips(self.space, architecture))
-        return Epoch(architecture, {"alpha_entropy": self.alpha.entropy(), SKIPS: skipped})
+        return Epoch(architecture, {**self.alpha.measurements(), SKIPS: skipped})
 
     def derive(self, number: int, score: Callable[[Architecture], float]) -> Sequence[Derived]:
         """Return the architecture of the strongest choices, then the next most probable ones."""

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from nas.metrics import alpha_metric
 from nas.space import Architecture, Decision, SearchSpace
 
 AlphaRate = Annotated[float, Field(gt=0, description="learning rate of α, by Adam")]
@@ -36,6 +37,7 @@ class Alpha(nn.Module):
         self, decisions: Sequence[Decision], rng: np.random.Generator, rate: float, decay: float
     ) -> None:
         super().__init__()
+        self._decisions = tuple(decisions)
         self.logits = nn.ParameterList(
             nn.Parameter(torch.tensor(rng.normal(0, INITIAL, len(decision.choices)), dtype=torch.float32))
             for decision in decisions
@@ -63,11 +65,17 @@ class Alpha(nn.Module):
             for own, other in zip(self.logits, logits, strict=True):
                 own.copy_(other)
 
-    def entropy(self) -> float:
-        """Return the entropy of the softmax, in nats, on average over the decisions."""
+    def measurements(self) -> dict[str, float]:
+        """Return the softmax, choice by choice, and its entropy in nats, on average over the decisions."""
         with torch.no_grad():
-            entropies = [torch.special.entr(mixture).sum() for mixture in self.mixture()]
-        return float(torch.stack(entropies).mean())
+            mixture = self.mixture()
+            entropies = torch.stack([torch.special.entr(weights).sum() for weights in mixture])
+        by_choice = {
+            alpha_metric(decision.name, choice): weight
+            for decision, weights in zip(self._decisions, mixture, strict=True)
+            for choice, weight in zip(decision.choices, weights.tolist(), strict=True)
+        }
+        return {"alpha_entropy": float(entropies.mean()), **by_choice}
 
     def get_extra_state(self) -> Any:
         """Return Adam's moments, for `state_dict`."""

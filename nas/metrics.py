@@ -5,3 +5,22 @@ TEST_SCORE = "test_score"
 
 SKIPS = "skips"
 """How many choices of the architecture that a supernet would derive are skip connections."""
+
+ALPHA = "alpha"
+"""The softmax of α, as one name for all metrics that `alpha_metric` makes."""
+
+
+def alpha_metric(decision: str, choice: str | int | float) -> str:
+    """Return the metric of one choice's weight in the softmax of α, recorded after each epoch of a supernet.
+
+    It is `alpha/DECISION/CHOICE`, such as `alpha/stage1.node1.from0/conv_3x3`; no `/` in the decision's name.
+    """
+    return f"{ALPHA}/{decision}/{choice}"
+
+
+def alpha_choice(metric: str) -> tuple[str, str] | None:
+    """Return the decision and the choice whose weight a metric is; None: it is another metric."""
+    match metric.split("/", 2):
+        case [kind, decision, choice] if kind == ALPHA:
+            return decision, choice
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,10 @@ from nas.cli.compare import SearchesArgument, at_equal_cost, gather
 from nas.cli.options import DEFAULT_DB, DbOption
 from nas.cli.output import say
 from nas.errors import ConfigError
+from nas.metrics import ALPHA
+
+if TYPE_CHECKING:
+    from nas.comparison.mixtures import Mixtures
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +33,7 @@ def plot(
         list[str] | None,
         typer.Option(
             help="Instead of best scores, what trials measured along the way, such as train_loss, score or "
-            "alpha_entropy; repeatable."
+            "alpha_entropy; repeatable. alpha alone: each weight of softmax(α) over epochs."
         ),
     ] = None,
     db: DbOption = DEFAULT_DB,
@@ -40,14 +44,20 @@ def plot(
     """
     from nas.comparison.draw import draw
     from nas.comparison.groups import find
+    from nas.comparison.mixtures import mixtures
     from nas.comparison.series import anytime, measured
     from nas.comparison.text import render
     from nas.storage.store import Store
 
     if output is None and not text:
         raise ConfigError("Where to? Give a file with -o, such as -o curves.png, or --text for the terminal.")
+    if metric and ALPHA in metric and set(metric) != {ALPHA}:
+        raise ConfigError(f"--metric {ALPHA} is a picture of its own; draw other metrics by another command.")
     with Store(db, create=False) as store:
         groups, curves = gather(store, find(store, names))
+        if metric and ALPHA in metric:
+            _alpha(mixtures(store, groups), output, text)
+            return
         if metric:
             panels = [measured(store, groups, name) for name in metric]
         else:
@@ -62,3 +72,21 @@ def plot(
     if text:
         width = min(shutil.get_terminal_size((100, 24)).columns, 120)
         typer.echo("\n\n".join(render(panel, width) for panel in panels))
+
+
+def _alpha(found: Mixtures, output: Path | None, text: bool) -> None:
+    """Draw or print the softmax of α."""
+    from nas.comparison.grid import draw_mixtures
+    from nas.comparison.text import table
+
+    for sentence in found.absent:
+        say(sentence)
+    first, *others = found.group.searches
+    several = f", mean over n = {1 + len(others)} seeds" if others else ""
+    name = f"'{first.name}'" + (f" … '{others[-1].name}'" if others else "")
+    title = f"{name}: {found.group.label} in {first.space}, {first.task_label}{several}"
+    if output is not None:
+        draw_mixtures(found, title + (", band: its 95 % interval" if others else ""), output)
+        say(f"Wrote {output}.")
+    if text:
+        typer.echo(f"softmax(α) of {title}\n{table(found)}")

@@ -12,10 +12,12 @@ import typer
 from nas.cli.options import DEFAULT_DB, DbOption
 from nas.cli.output import Format, FormatOption, cell, emit, say
 from nas.errors import ConfigError
+from nas.metrics import ALPHA, alpha_choice
 
 if TYPE_CHECKING:
     from nas.storage.schema import Evaluation
     from nas.storage.schema import Search as SearchRow
+    from nas.storage.searches import Summary
     from nas.storage.store import Store
 
 COLUMNS = (
@@ -111,7 +113,7 @@ def ls(
                 "task": summary.search.task_label,
                 "learner": summary.search.learner,
                 "seed": summary.search.seed,
-                "done": sum(n for state, n in summary.trials.items() if state not in UNFINISHED),
+                "done": _done(summary),
                 "trials": summary.search.trials,
                 "failed": summary.trials.get("failed", 0),
                 "best": summary.best,
@@ -206,6 +208,13 @@ def leaderboard(
         )
 
 
+def _done(summary: Summary) -> int:
+    """Return how many of a search's trials ended; with `max_seconds` those reused are none of them."""
+    apart = summary.search.config.get("max_seconds") is not None
+    rest = (*UNFINISHED, "reused") if apart else UNFINISHED
+    return sum(n for state, n in summary.trials.items() if state not in rest)
+
+
 def _state(row: SearchRow) -> str:
     """Return a search's state; one whose driver died without a word is interrupted."""
     from nas.storage.lease import driven
@@ -243,10 +252,8 @@ def _show_trial(store: Store, row: SearchRow, number: int, form: Format) -> None
     trial = store.trial(row.id, number)
     facts = {"search": row.name, **_trial(trial)}
     supernet = {name: getattr(trial, name) for name in SUPERNET if trial.kind == "supernet"}
-    curve = [
-        {"step": m.step, "metric": m.metric, "value": m.value}
-        for m in store.measurements(row.id, number=number)
-    ]
+    measured = store.measurements(row.id, number=number)
+    curve = [{"step": m.step, "metric": m.metric, "value": m.value} for m in measured]
     evaluations = [
         _evaluation(evaluation)
         for evaluation in store.evaluations.of_trial(trial.id)
@@ -265,7 +272,10 @@ def _show_trial(store: Store, row: SearchRow, number: int, form: Format) -> None
             typer.echo("\nwhat it would have derived after each epoch")
             emit(supernet["derived_epochs"] or [], form)
         typer.echo()
-        emit(curve, form)
+        rest = [point for point, m in zip(curve, measured, strict=True) if alpha_choice(m.metric) is None]
+        emit(rest, form)
+        if len(rest) < len(curve):
+            say(f"softmax(α) after each epoch: `nas plot {row.name} --metric {ALPHA} --text`.")
         if evaluations:
             typer.echo("\nevaluations of this network (`nas evaluate`)")
             emit(evaluations, form, EVALUATION_COLUMNS)

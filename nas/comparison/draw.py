@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from nas.errors import ConfigError, NasError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GREY = "#777777"
 """Of random search."""
@@ -47,6 +49,24 @@ def draw(panels: Sequence[Panel], title: str, file: Path) -> None:
     """Write a picture of the panels, in rows below a title.
 
     Raises:
+        ConfigError: see `picture`.
+        NasError: the file cannot be written.
+    """
+    rows = math.ceil(len(panels) / COLUMNS)
+    columns = math.ceil(len(panels) / rows)
+    with picture(file, (5.2 * columns, 3.8 * rows), title) as figure:
+        places = figure.subplots(rows, columns, squeeze=False).flat
+        for panel, axes in zip(panels, places, strict=False):
+            _panel(axes, panel)
+        for axes in places:
+            axes.set_axis_off()
+
+
+@contextmanager
+def picture(file: Path, size: tuple[float, float], title: str) -> Iterator[Figure]:
+    """Yield an empty figure of a size in inches below a title, and write it when the block ends.
+
+    Raises:
         ConfigError: matplotlib is not installed, or the file has another suffix than .png, .svg or .pdf.
         NasError: the file cannot be written.
     """
@@ -61,16 +81,9 @@ def draw(panels: Sequence[Panel], title: str, file: Path) -> None:
             "Pictures need matplotlib; run `pip install 'nas-service[plot]'`, or draw here with --text."
         ) from None
     with mpl.rc_context(STYLE):
-        layout = ConstrainedLayoutEngine(wspace=0.06)
-        rows = math.ceil(len(panels) / COLUMNS)
-        columns = math.ceil(len(panels) / rows)
-        figure = Figure(figsize=(5.2 * columns, 3.8 * rows), layout=layout)
+        figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=0.06))
         figure.suptitle(title, fontsize=9, color="#444444")
-        places = figure.subplots(rows, columns, squeeze=False).flat
-        for panel, axes in zip(panels, places, strict=False):
-            _panel(axes, panel)
-        for axes in places:
-            axes.set_axis_off()
+        yield figure
         try:
             figure.savefig(file, dpi=160)
         except OSError as error:

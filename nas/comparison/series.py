@@ -12,6 +12,7 @@ from sqlalchemy import select
 from nas.comparison.curves import Curve, Floats
 from nas.comparison.groups import BASELINE, Group
 from nas.errors import NotFound, UnknownName
+from nas.metrics import ALPHA, alpha_choice
 from nas.statistics import student_t
 from nas.storage.schema import Measurement, Trial, TrialKind
 from nas.storage.store import Store
@@ -22,10 +23,10 @@ POINTS = 400
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Line:
-    """One group in one panel.
+    """One group in one panel, or one choice of a decision.
 
     Attributes:
-        label: of the group.
+        label: of the group, or the choice.
         count: searches, or trials, that the mean is over.
         baseline: whether it is random search.
         x: `[points]` ascending.
@@ -89,7 +90,7 @@ def anytime(groups: Sequence[Group], curves: Sequence[Sequence[Curve]], cost: fl
                 name = group.searches[int(unknown.argmax())].name
                 absent.append(f"{group.label} has no line of test scores: '{name}' lacks some.")
             else:
-                lines.append(_line(group, x, values))
+                lines.append(mean_line(group.label, x, values, baseline=group.controller == BASELINE))
         if lines:
             panels.append(Panel("worker time (s)", y_label, True, tuple(lines), tuple(absent)))
         elif not panels:
@@ -124,14 +125,15 @@ def measured(store: Store, groups: Sequence[Group], metric: str, singles: int = 
                 row[np.searchsorted(steps, x)] = y
             few = tuple(trials) if len(trials) <= singles else ()
             label = f"{group.label}, supernet" if kind == TrialKind.SUPERNET else group.label
-            lines.append(replace(_line(group, steps, values), label=label, single=few))
+            line = mean_line(label, steps, values, baseline=group.controller == BASELINE)
+            lines.append(replace(line, single=few))
     if not lines:
         raise UnknownName("metric", metric, metrics(store, groups))
     return Panel("training episodes", metric.replace("_", " "), False, tuple(lines), tuple(absent))
 
 
 def metrics(store: Store, groups: Sequence[Group]) -> list[str]:
-    """Return the names of all that trials of the groups measured."""
+    """Return the names of all that trials of the groups measured; `alpha` stands for every weight of α."""
     ids = [search.id for group in groups for search in group.searches]
     query = (
         select(Measurement.metric)
@@ -140,7 +142,7 @@ def metrics(store: Store, groups: Sequence[Group]) -> list[str]:
         .distinct()
     )
     with store.read() as session:
-        return sorted(session.scalars(query))
+        return sorted({name if alpha_choice(name) is None else ALPHA for name in session.scalars(query)})
 
 
 def _measurements(
@@ -166,12 +168,15 @@ def _measurements(
     }
 
 
-def _line(group: Group, x: Floats, values: Floats) -> Line:
-    """Return the mean of `values` `[lines, points]` over those that are numbers, and its interval."""
+def mean_line(label: str, x: Floats, values: Floats, *, baseline: bool = False) -> Line:
+    """Return the mean of `values` `[lines, points]` over those that are numbers, and its interval.
+
+    Each point has a number.
+    """
     counts = (~np.isnan(values)).sum(0)
     total = np.nansum(values, 0)
     mean = total / counts
     squares = np.nansum((values - mean) ** 2, 0)
     factor = np.array([student_t(int(n) - 1) / math.sqrt(n) if n > 1 else math.nan for n in counts])
     half = factor * np.sqrt(squares / np.maximum(counts - 1, 1))
-    return Line(group.label, len(values), group.controller == BASELINE, x, mean, half)
+    return Line(label, len(values), baseline, x, mean, half)

@@ -1,4 +1,4 @@
-"""Panels as characters, for a terminal."""
+"""Panels, and tables of α, as characters for a terminal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from nas.comparison.curves import Floats
 from nas.comparison.draw import limits
+from nas.comparison.mixtures import Mixtures
 from nas.comparison.series import Line, Panel
 
 MARKS = "*o+x#@%&"
@@ -69,3 +70,29 @@ def _values(line: Line, at: Floats, *, steps: bool) -> Floats:
         place = np.searchsorted(line.x, at, side="right") - 1
         return np.where(place >= 0, line.mean[place], np.nan)
     return np.interp(at, line.x, line.mean, left=np.nan, right=np.nan)
+
+
+def table(mixtures: Mixtures) -> str:
+    """Return the weights of all choices of α after the first, the middle and the last epoch, a row each.
+
+    The names of choices are broken at their underscores, so that many fit side by side.
+    """
+    words = [choice.split("_") for choice in mixtures.choices]
+    widths = [max(len(f"{0:.3f}"), *map(len, parts)) for parts in words]
+    depth = max(map(len, words))
+    edge = max(len("decision"), *(len(mixture.decision) for mixture in mixtures.decisions))
+    tops = zip(*([""] * (depth - len(parts)) + parts for parts in words), strict=True)
+    rows = [("", "", *row) for row in tops]
+    rows[-1] = ("decision", "epoch", *rows[-1][2:])
+    for mixture in mixtures.decisions:
+        weights = {line.label: dict(zip(line.x, line.mean, strict=True)) for line in mixture.lines}
+        for epoch in sorted({1, (mixtures.epochs + 1) // 2, mixtures.epochs}):
+            found = [weights.get(choice, {}).get(epoch) for choice in mixtures.choices]
+            cells = ["" if weight is None else f"{weight:.3f}" for weight in found]
+            rows.append((mixture.decision, str(epoch), *cells))
+    return "\n".join(
+        "  ".join(
+            [f"{decision:{edge}}", f"{epoch:>5}"] + [f"{c:>{w}}" for c, w in zip(cells, widths, strict=True)]
+        ).rstrip()
+        for decision, epoch, *cells in rows
+    )
