@@ -14,7 +14,12 @@ from typing import Any
 
 import pytest
 
+from nas.cli.evaluate import _complain
+from nas.errors import NasError
+from nas.storage.schema import EvaluationState
+from nas.storage.store import Store
 from nas.testing.cli import nas, process
+from nas.testing.evaluations import claim
 
 SMALL = [
     "--train-episodes=60",
@@ -181,6 +186,61 @@ def test_questions_load_nothing_heavy(evaluated: tuple[Path, str, str]) -> None:
             cwd=evaluated[0],
         )
         assert done.stderr.splitlines()[-1] == "[]"
+
+
+NOTHING = "nasbench201:|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
+DIVERGES = ["mlp:maml", *SINUSOID, "--set=learner.inner_lr=1e30"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seeds", "printed", "told"),
+    [
+        ([NOTHING, "--tasks=glyphs", "--learner=prototypical"], 2, "", "seeds 0, 1 infeasible: The cell"),
+        ([*DIVERGES, "-f", "json"], 1, "[]\n", "seed 0 failed: Diverged:"),
+    ],
+    ids=["infeasible", "diverged"],
+)
+def test_a_second_try_is_not_advised_where_it_is_in_vain(
+    tmp_path: Path, arguments: list[str], seeds: int, printed: str, told: str
+) -> None:
+    code, out, err = asked("evaluate", *arguments, *SMALL, f"--seeds={seeds}", "--workers=1", folder=tmp_path)
+    assert (code, out) == (1, printed)
+    head, heading, fate = err.partition("error: ")[2].splitlines()
+    counted = "1 of 1 evaluation has" if seeds == 1 else "2 of 2 evaluations have"
+    assert (head, heading) == (f"{counted} no result.", "Another try would end the same way:")
+    assert told in fate
+
+
+def test_what_a_second_try_may_mend_is_told_apart(store: Store) -> None:
+    """A crash is worth another try, a divergence is not."""
+    for seed, error in enumerate(("Diverged: nan", "OSError: disk full\nat line 3", None)):
+        row = claim(store, seed=seed)
+        if error is not None:
+            store.evaluations.fail(row.id, EvaluationState.FAILED, error)
+    store.evaluations.interrupt([row.id])
+    rows = store.evaluations.of_network("chain", "key")
+    with pytest.raises(NasError) as raised:
+        _complain(rows)
+    assert str(raised.value).splitlines() == [
+        "3 of 3 evaluations have no result.",
+        "The same command takes up again:",
+        "  chain:1.0 seed 1 failed: OSError: disk full",
+        "  chain:1.0 seed 2 interrupted",
+        "Another try would end the same way:",
+        "  chain:1.0 seed 0 failed: Diverged: nan",
+    ]
+
+
+def test_a_single_seed_is_told_as_one(copied: Path) -> None:
+    said = asked("evaluate", "--top=1", "--search=s", *SMALL, "--seeds=1", folder=copied)[2]
+    assert said.startswith("1 evaluation (1 architecture × 1 seed) on sinusoid")
+    assert "ci95_seeds" not in said
+    assert "test_score: mean over 1000 test episodes. ci95_episodes: half width over episodes." in said
+    both = ["--baseline=maml", "--seeds=2"]
+    said = asked("evaluate", "--top=2", "--search=s", *both, *SMALL, folder=copied)[2]
+    assert said.startswith("6 evaluations (3 architectures × 2 seeds) on sinusoid")
+    assert "ci95_seeds: half width over seeds (Student's t);" in said
+    assert "difference: less mlp:" in said
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,20 @@ class Deadly(Sinusoid):
                 os.killpg(0, signal.SIGKILL)
         return super().sample(split, tasks, rng)
 """
+STUCK = """
+import multiprocessing, time
+from pathlib import Path
+from nas.tasks.sinusoid import Sinusoid
+
+class Stuck(Sinusoid):
+    '''Has a worker wait longer than anybody would.'''
+
+    def sample(self, split, tasks, rng):
+        if multiprocessing.parent_process() is not None:
+            Path("waiting").touch()
+            time.sleep(1000)
+        return super().sample(split, tasks, rng)
+"""
 LEARNER = ["--learner=maml", "--set=learner.inner_lr=0.01"]
 SMALL = ["--validate-every=30", "--validation-episodes=10", "--patience=0", "--seeds=1", "--workers=1"]
 ENDLESS = ["mlp:maml", "--tasks=sinusoid", *LEARNER, *SMALL, "--train-episodes=1000000"]
@@ -122,7 +136,7 @@ def living(group: int) -> list[int]:
 
 
 def test_killed_twice_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    """The driver alone, whose worker finds out when it next reports; then all of its processes."""
+    """The driver alone, whose worker ends with it; then all of its processes."""
     command = ["evaluate", "mlp:maml", "mlp:80-80-0-relu", "--tasks=mine:Deadly", *LEARNER, *SMALL]
     command += ["--train-episodes=300"]
     broken, whole = tmp_path / "broken", tmp_path / "whole"
@@ -141,6 +155,27 @@ def test_killed_twice_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     assert outcome(broken / "nas.db") == outcome(whole / "nas.db")
     assert len(outcome(whole / "nas.db")[0]) == 2
     assert list((broken / "nas-artifacts" / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_worker_that_reports_nothing_ends_with_its_driver(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(STUCK)
+    command = ["mlp:maml", "--tasks=mine:Stuck", *LEARNER, *SMALL, "--train-episodes=30"]
+    with start("evaluate", *command, folder=tmp_path) as running:
+        try:
+            while not (tmp_path / "waiting").exists():
+                assert running.poll() is None, running.communicate()[1]
+                time.sleep(0.05)
+            assert len(living(running.pid)) >= 2
+            running.kill()
+            running.wait()
+            deadline = time.monotonic() + 60
+            while living(running.pid) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert living(running.pid) == []
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
@@ -164,7 +199,7 @@ def test_a_killed_worker_costs_one_evaluation(tmp_path: Path) -> None:
     command += ["-f", "json"]
     code, out, err = process(*command, folder=tmp_path)
     assert code == 1
-    assert "1 of 2 evaluations have no result" in err
+    assert "1 of 2 evaluations has no result" in err
     assert "killed by SIGKILL" in err
     assert [row["space"] for row in json.loads(out)] == ["mlp"]
     (tmp_path / "mended").touch()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,10 @@ from torch.nn import functional
 from nas.checkpoint import VERSIONS, Checkpoint
 from nas.errors import NotFound
 from nas.evaluation import work
-from nas.evaluation.artifacts import folder, locate
+from nas.evaluation.artifacts import folder, locate, store_weights
 from nas.evaluation.config import EvaluationConfig, validate
 from nas.evaluation.results import NOT_FINITE
-from nas.evaluation.work import Curve, Failure, Job, Lost, Report, reports
+from nas.evaluation.work import Curve, Failure, Job, Lost, Report, Scoring, reports
 from nas.learners.base import Learner
 from nas.scoring import episode_scores, mean_ci95
 from nas.space import TaskShape
@@ -46,12 +48,7 @@ SINUSOID = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def configure(**changes: Any) -> EvaluationConfig:
@@ -103,6 +100,12 @@ def test_the_test_tasks_are_seen_once_and_last(tmp_path: Path) -> None:
     assert kinds[-1] == ("test", 1000)
     assert [split for split, _ in kinds[:-1]] == ["train", "validation"] * 4
     assert {number for split, number in kinds if split == "validation"} == {5}
+
+
+def test_before_the_test_tasks_it_says_so(tmp_path: Path) -> None:
+    *_, before, last = reports(job(tmp_path), sources)
+    assert before == Scoring(1000)
+    assert isinstance(last, Trained)
 
 
 def test_the_scores_are_those_of_the_best_weights(tmp_path: Path) -> None:
@@ -179,6 +182,44 @@ def test_a_checkpoint_that_does_not_fit_is_passed_over(tmp_path: Path) -> None:
     assert ended(list(reports(asked, sources))).scores == expected.scores
     assert checkpoint.load() is not None
     assert checkpoint.load({**VERSIONS, "nas": "0.0.1"}) is None
+
+
+DIES = """
+import os, sys
+from pathlib import Path
+import torch
+from nas.checkpoint import Checkpoint
+from nas.evaluation.artifacts import store_weights
+
+def die(content, file):
+    Path(file).write_bytes(b"half") if isinstance(file, Path) else None
+    os._exit(9)
+
+def die_writing(self, content):
+    with open(self, "wb") as file:
+        file.write(content[: len(content) // 2])
+    os._exit(9)
+
+folder, what = Path(sys.argv[1]), sys.argv[2]
+if what == "checkpoint":
+    Checkpoint(folder, "one").save({"number": 1})
+    torch.save = die
+    Checkpoint(folder, "one").save({"number": 2})
+Path.write_bytes = die_writing
+store_weights(folder, "one", {"w": torch.ones(3)})
+"""
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "weights"])
+def test_a_process_may_die_while_it_writes(tmp_path: Path, what: str) -> None:
+    died = subprocess.run([sys.executable, "-c", DIES, str(tmp_path), what], check=False)
+    assert died.returncode == 9
+    checkpoint = Checkpoint(tmp_path, "one")
+    assert checkpoint.load() == ({"number": 1} if what == "checkpoint" else None)
+    assert len(list(tmp_path.rglob("*.part"))) == 1
+    checkpoint.remove()
+    file = store_weights(tmp_path, "one", {"w": torch.ones(3)})
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [Path(file.uri)]
 
 
 def test_what_diverges_says_when_and_starts_afresh(tmp_path: Path) -> None:

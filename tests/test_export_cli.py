@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 import nas
 from nas.config import maker
@@ -51,14 +49,6 @@ def here(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.chdir(folder)
     monkeypatch.setenv("NAS_DB", "sqlite:///nas.db")
     return folder
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def rows(query: str) -> list[tuple[object, ...]]:
@@ -115,7 +105,7 @@ def test_the_seed_is_the_best_on_validation_never_on_test() -> None:
         assert code == 0
         assert json.loads(out)[0]["seed"] == chosen
     code, _, err = run("export", "mlp:20-0-0-tanh", "-o", "n.pt", f"--settings={hashed}", "--seed=9")
-    assert (code, "there are 0, 1, 2" in err) == (3, True)
+    assert (code, "only seeds 0, 1, 2." in err, err.endswith(" --seeds 10")) == (3, True, True)
 
 
 @pytest.mark.usefixtures("here")
@@ -168,14 +158,92 @@ def test_a_trial_without_weights() -> None:
     code, _, err = run("export", "s/0", "-o", "m.pt")
     assert code == 3
     assert err == "error: 's/0' was never evaluated, so it has no weights. Train it: nas evaluate s/0"
+    elsewhere = ["--db=sqlite:///./nas.db", "--artifacts=my files"]
+    code, _, err = run("export", "@last/0", "-o", "m.pt", "--learner=anil", "--seed=4", *elsewhere)
+    words = "--learner anil --seeds 5 --db sqlite:///./nas.db --artifacts 'my files'"
+    assert (code, err.endswith(f"Train it: nas evaluate s/0 {words}")) == (3, True)
 
 
 @pytest.mark.usefixtures("here")
-def test_an_evaluation_that_failed() -> None:
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "--tasks TASKS --learner LEARNER"),
+        (["--tasks=sinusoid", "--learner=maml"], "--tasks sinusoid --learner maml"),
+        (["--tasks=image_folder"], "--tasks image_folder --learner LEARNER --set tasks.path=PATH"),
+    ],
+)
+def test_an_architecture_that_was_never_evaluated(options: list[str], words: str) -> None:
+    code, _, err = run("export", "mlp:80-0-0-tanh", "-o", "m.pt", *options)
+    assert (code, err.endswith(f"Train it: nas evaluate mlp:80-0-0-tanh {words}")) == (3, True)
+
+
+NOTHING = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
+
+
+@pytest.mark.usefixtures("here")
+def test_a_trial_that_no_evaluation_can_train() -> None:
+    """Its cell is zero; another trial only breaks a constraint, and evaluations have none."""
+    search = ["--tasks=glyphs", "--learner=prototypical", "--executor=inline", "--trials=1"]
+    for name, text, *limit in (
+        ("zero", NOTHING),
+        ("limited", NOTHING, "--set=constraints.max_parameters=1"),
+        ("large", "resnet", "--set=constraints.max_parameters=1"),
+    ):
+        fixed = ["--controller=fixed", f'--set=controller.architectures=["{text}"]', f"--name={name}"]
+        run("run", "--space=nasbench201", *search, *fixed, *limit)
+    for name in ("zero", "limited"):
+        code, _, err = run("export", f"{name}/0", "-o", "m.pt")
+        assert code == 3
+        assert f"'{name}/0' is infeasible" in err
+        assert f"The cell '{NOTHING}' is zero" in err
+        assert "nas evaluate" not in err
+    assert "Train it: nas evaluate large/0" in run("export", "large/0", "-o", "m.pt")[2]
+    assert (
+        "Train it: nas evaluate zero/0 --tasks"
+        in run("export", "zero/0", "-o", "m.pt", "--tasks=sinusoid")[2]
+    )
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("state", "error", "words"),
+    [
+        ("interrupted", None, "seed 0 interrupted\n  Go on: nas evaluate"),
+        ("failed", "RuntimeError: no\nat line 3", "seed 0 failed: RuntimeError: no\n  Go on: nas evaluate"),
+        ("failed", "Diverged: nan", "seed 0 failed: Diverged: nan\n  Train another seed: nas evaluate"),
+        ("infeasible", "zero", "seed 0 infeasible: zero\n  It is infeasible under these settings"),
+    ],
+)
+def test_evaluations_without_a_result(state: str, error: str | None, words: str) -> None:
     with sqlite3.connect("nas.db") as connection:
-        connection.execute("UPDATE evaluations SET state = 'failed' WHERE space = 'chain'")
+        changed = "UPDATE evaluations SET state = ?, error = ? WHERE space = 'chain'"
+        connection.execute(changed, (state, error))
     code, _, err = run("export", f"chain:{TEXT}", "-o", "m.pt")
-    assert (code, "seed 0 is failed" in err, "nas evaluate" in err) == (3, True, True)
+    assert (code, words in err) == (3, True)
+    assert ("nas evaluate" in err) == (state != "infeasible")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_failure_under_other_settings_is_not_this_one_s() -> None:
+    with sqlite3.connect("nas.db") as connection:
+        connection.execute("UPDATE evaluations SET state = 'failed', error = 'short' WHERE space = 'mlp'")
+        longer = "UPDATE evaluations SET error = 'long' WHERE settings = ? AND seed < 2"
+        connection.execute(longer, (settings(40),))
+    for train_episodes, mine, other in (
+        (40, "seeds 0, 1 failed: long", "seed 0 failed: short"),
+        (20, "short", "long"),
+    ):
+        _, _, err = run("export", "mlp:20-0-0-tanh", "-o", "m.pt", f"--settings={settings(train_episodes)}")
+        assert (mine in err, other in err) == (True, False)
+        assert f"--train-episodes {train_episodes} " in err
+    _, _, err = run("export", "mlp:20-0-0-tanh", "-o", "m.pt")
+    assert [err.count(f"--settings {settings(budget)[:8]}") for budget in (20, 40)] == [1, 1]
+    assert err.count("Go on: nas evaluate") == 2
+    _, _, err = run("export", "mlp:20-0-0-tanh", "-o", "m.pt", "--learner=anil")
+    assert "failed" not in err
+    assert err.count("(none completed)") == 2
+    assert "Train one that has them: nas evaluate mlp:20-0-0-tanh --tasks TASKS --learner anil" in err
 
 
 def test_weights_that_changed_or_went(here: Path) -> None:
@@ -188,7 +256,10 @@ def test_weights_that_changed_or_went(here: Path) -> None:
     assert (code, "sha256" in err, "nas evaluate" in err) == (3, True, True)
     file.unlink()
     code, _, err = run("export", f"chain:{TEXT}", "-o", "m.pt")
-    assert (code, "gone" in err, f"nas evaluate chain:{TEXT} --seeds 2" in err) == (3, True, True)
+    assert (code, "gone" in err) == (3, True)
+    again = err.rpartition("Or train another seed: ")[2]
+    assert again.startswith(f"nas evaluate chain:{TEXT} --tasks glyphs --learner prototypical ")
+    assert again.endswith(" --seeds 2")
     elsewhere = here / "elsewhere" / "weights"
     elsewhere.mkdir(parents=True)
     (elsewhere / file.name).write_bytes(whole)

@@ -18,25 +18,46 @@ if TYPE_CHECKING:
     from nas.storage.schema import Evaluation
 
 
+BAR = 12
+"""Columns of a bar."""
+
+ROOM = BAR + len("  20000/20000 validation 0.1234 0:00:00 -:--:--")
+"""Columns that a line takes for all but the name of its training."""
+
+
 @contextmanager
 def watching(trainings: int) -> Iterator[Observer]:
     """Show the progress of so many trainings while they run."""
     if not sys.stderr.isatty():
         yield _Lines(trainings, say)
         return
+    with _progress(Console(stderr=True)) as progress:
+        yield _Bars(trainings, progress)
+
+
+def _progress(console: Console) -> Progress:
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=32),
-        TextColumn("{task.completed}/{task.total}{task.fields[best]}"),
+        BarColumn(bar_width=BAR),
+        TextColumn("{task.fields[status]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield _Bars(trainings, progress)
+    return Progress(*columns, console=console, transient=True)
 
 
 def _name(row: Evaluation) -> str:
     return f"{row.space}:{row.architecture} seed {row.seed}"
+
+
+def _short(row: Evaluation, width: int) -> str:
+    """Return a name that fits `width` columns: seed and trial whole, the middle of the network left out."""
+    trial = "" if row.origin_trial is None else f"trial {row.origin_trial} "
+    first, network = f"seed {row.seed} {trial}", f"{row.space}:{row.architecture}"
+    room = max(width - len(first), 9)
+    if len(network) > room:
+        network = f"{network[: room // 2]}…{network[len(network) - (room - 1) // 2 :]}"
+    return first + network
 
 
 class _Lines:
@@ -83,39 +104,60 @@ class _Bars:
     def __init__(self, trainings: int, progress: Progress) -> None:
         self._progress = progress
         self._lines = _Lines(
-            trainings, lambda line: progress.console.print(line, highlight=False, markup=False)
+            trainings,
+            lambda line: progress.console.print(line, highlight=False, markup=False, soft_wrap=True),
         )
-        self._all = progress.add_task("evaluations", total=trainings, best="")
+        self._trainings, self._ended = trainings, 0
+        self._all = progress.add_task("evaluations", total=trainings, status=f"0/{trainings}")
         self._tasks: dict[int, TaskID] = {}
+        self._scores: dict[int, str] = {}
 
     def started(self, row: Evaluation) -> None:
         total = row.config["budget"]["train_episodes"]
-        self._tasks[row.id] = self._progress.add_task(f"  {_name(row)}"[:60], total=total, best="")
+        self._tasks[row.id] = self._add(row, total, f"0/{total}")
+        self._scores[row.id] = ""
 
     def reported(self, row: Evaluation, report: Report) -> None:
-        from nas.evaluation.work import Curve, Lost
+        from nas.evaluation.work import Curve, Lost, Scoring
         from nas.evaluation.work import Progress as Done
 
-        task = self._tasks[row.id]
         if isinstance(report, Done):
-            self._progress.update(task, completed=report.done)
+            self._advance(row, report.done)
         elif isinstance(report, Curve):
             done, score = _last(report)
-            self._progress.update(task, completed=done, best=f" validation {score:.4f}")
+            self._scores[row.id] = f" validation {score:.4f}"
+            self._advance(row, done)
+        elif isinstance(report, Scoring):
+            self._progress.remove_task(self._tasks[row.id])
+            self._tasks[row.id] = self._add(row, None, f"testing on {report.episodes} episodes")
         elif isinstance(report, Lost):
             self._lines.reported(row, report)
         else:
             self._progress.remove_task(self._tasks.pop(row.id))
-            self._progress.advance(self._all)
+            self._end()
             self._lines.reported(row, report)
 
     def reused(self, row: Evaluation, *, by_other_code: bool) -> None:
-        self._progress.advance(self._all)
+        self._end()
         self._lines.reused(row, by_other_code=by_other_code)
 
     def elsewhere(self, row: Evaluation) -> None:
-        self._progress.advance(self._all)
+        self._end()
         self._lines.elsewhere(row)
+
+    def _add(self, row: Evaluation, total: int | None, status: str) -> TaskID:
+        """Add a bar; without a total it pulses."""
+        name = _short(row, self._progress.console.width - ROOM - 2)
+        return self._progress.add_task(f"  {name}", total=total, status=status)
+
+    def _advance(self, row: Evaluation, done: int) -> None:
+        status = f"{done}/{row.config['budget']['train_episodes']}{self._scores[row.id]}"
+        self._progress.update(self._tasks[row.id], completed=done, status=status)
+
+    def _end(self) -> None:
+        self._ended += 1
+        status = f"{self._ended}/{self._trainings}"
+        self._progress.update(self._all, completed=self._ended, status=status)
 
 
 def _last(curve: Curve) -> tuple[int, float]:

@@ -131,7 +131,10 @@ def evaluate(
         baselines = [made.baseline(baseline, target) for target in chosen] if baseline else []
         everything = list({target.identity: target for target in (*chosen, *baselines)}.values())
         trainings = seeds * len(everything)
-        say(f"{trainings} evaluations, {seeds} of each architecture, on {chosen[0].task_label}.")
+        say(
+            f"{_counted(trainings, 'evaluation')} ({_counted(len(everything), 'architecture')} × "
+            f"{_counted(seeds, 'seed')}) on {chosen[0].task_label}."
+        )
         try:
             with watching(trainings) as observer:
                 driver = Driver(store, folder(db, artifacts), observer)
@@ -143,7 +146,8 @@ def evaluate(
         evaluated = {target.identity: some for target, some in zip(everything, rows, strict=True)}
         pairs = {target.identity: base.identity for target, base in zip(chosen, baselines, strict=False)}
         results = [_row(*found) for found in compared(store, evaluated, pairs)]
-    emit(results, form, COLUMNS)
+    if results or form is Format.JSON:
+        emit(results, form, COLUMNS)
     if results:
         _explain(results, baselines)
         say(f"More: nas leaderboard --stage test{hint(db)}")
@@ -177,42 +181,51 @@ def _row(result: Result, difference: Difference | None) -> dict[str, Any]:
     }
 
 
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def _explain(results: Sequence[dict[str, Any]], baselines: Sequence[Target]) -> None:
-    say(
-        f"test_score: mean over the seeds, of {results[0]['test_episodes']} test episodes each. ci95_seeds: "
-        "half width over seeds (Student's t); ci95_episodes: half width over episodes."
-    )
-    if baselines:
+    episodes = f"{results[0]['test_episodes']} test episodes"
+    several = any(row["seeds"] > 1 for row in results)
+    said = [f"test_score: mean over {f'the seeds, of {episodes} each' if several else episodes}."]
+    if any(row["ci95_seeds"] is not None for row in results):
+        said.append("ci95_seeds: half width over seeds (Student's t);")
+    said.append("ci95_episodes: half width over episodes.")
+    say(" ".join(said))
+    if any(row["difference"] is not None for row in results):
         base = baselines[0]
         say(f"difference: less {base.space}:{base.architecture}, paired by episode and seed.")
     for row in results:
         if row["test_not_finite"]:
             say(
                 f"warning: {row['space']}:{row['architecture']}: {row['test_not_finite']} of "
-                f"{row['seeds'] * row['test_episodes']} test episodes have a prediction that is not finite, "
-                "which counts as wrong."
+                f"{row['seeds'] * row['test_episodes']} test episodes "
+                f"{'has' if row['test_not_finite'] == 1 else 'have'} a prediction that is not finite, which "
+                "counts as wrong."
             )
 
 
 def _complain(rows: Sequence[Evaluation]) -> None:
-    """Say which evaluations have no result, and why.
+    """Say which evaluations have no result, why, and which of them the same command takes up again.
 
     Raises:
         NasError: some have none.
     """
+    from nas.evaluation.missing import fates, repeats
+
     missing = [row for row in rows if row.state != "completed"]
     if not missing:
         return
-    reasons = []
-    for row in missing:
-        reason = (row.error or "").strip().partition("\n")[0]
-        if row.state == "running":
-            reason = f"pid {row.pid} on host {row.host} is at it"
-        reasons.append(f"  {row.space}:{row.architecture} seed {row.seed} {row.state}: {reason}")
-    raise NasError(
-        f"{len(missing)} of {len(rows)} evaluations have no result; the others are recorded, and the same "
-        "command tries these alone once more.\n" + "\n".join(reasons)
-    )
+    have = "has" if len(missing) == 1 else "have"
+    lines = [f"{len(missing)} of {_counted(len(rows), 'evaluation')} {have} no result."]
+    for heading, some in (
+        ("The same command takes up again:", [row for row in missing if not repeats(row)]),
+        ("Another try would end the same way:", [row for row in missing if repeats(row)]),
+    ):
+        if some:
+            lines += [heading, *(f"  {fate}" for fate in fates(some, named=True))]
+    raise NasError("\n".join(lines))
 
 
 def _again(db: str) -> str:

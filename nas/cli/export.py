@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, import_from_here
+from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, hint, import_from_here
 from nas.cli.output import Format, FormatOption, emit, say
 
 
@@ -31,7 +33,8 @@ def export(
         ),
     ],
     seed: Annotated[
-        int | None, typer.Option(help="Which training seed. (default: the best on validation tasks)")
+        int | None,
+        typer.Option(min=0, help="Which training seed. (default: the best on validation tasks)"),
     ] = None,
     tasks: Annotated[str | None, typer.Option(help="Only an evaluation on these tasks.")] = None,
     learner: Annotated[str | None, typer.Option(help="Only an evaluation with this learner.")] = None,
@@ -47,13 +50,15 @@ def export(
     """Write what `nas evaluate` trained to a file: weights, and how to rebuild the network around them."""
     from nas import export as files
     from nas.evaluation.artifacts import folder
-    from nas.export.source import Choice, find
+    from nas.export.choice import Choice
+    from nas.export.source import find
     from nas.storage.store import Store
 
     files.check(output, force=force)
     import_from_here()
     with Store(db, create=False) as store:
-        model = find(store, target, Choice(tasks, learner, settings, seed), folder(db, artifacts))
+        choice, options = Choice(tasks, learner, settings, seed), hint(db) + _folder(artifacts)
+        model = find(store, target, choice, folder(db, artifacts), options)
     files.save(model, output, force=force)
     description = model.description
     row = {
@@ -74,3 +79,10 @@ def export(
         say(f'Use it: onnxruntime.InferenceSession("{output}")')
     else:
         say(f"Use it: python -c 'import nas; model = nas.load(\"{output}\"); print(model.learner)'")
+
+
+def _folder(artifacts: Path | None) -> str:
+    """Return what to add to a command so that it uses the same folder of files."""
+    if artifacts is None or str(artifacts) == os.environ.get("NAS_ARTIFACTS"):
+        return ""
+    return f" --artifacts {shlex.quote(str(artifacts))}"

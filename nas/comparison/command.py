@@ -28,7 +28,7 @@ def like(search: Search, controller: str) -> str:
             words.append(f"--controller={controller}")
         elif section is not None:
             words.append(f"--{kind}={section['name']}")
-            settings |= {f"{kind}.{key}": value for key, value in _chosen(kind, section).items()}
+            settings |= {f"{kind}.{key}": value for key, value in chosen(kind, section).items()}
     for key, field in SearchConfig.model_fields.items():
         if key in BASES or key == "name" or key not in config:
             continue
@@ -37,11 +37,11 @@ def like(search: Search, controller: str) -> str:
         own = flat({key: config.get(key)})
         # What `nas run` takes for these by default hangs on the machine and on the evaluator.
         settings |= {k: v for k, v in own.items() if k in ("executor", "workers") or usual.get(k) != v}
-    words += [f"--set={path}={_text(value)}" for path, value in sorted(settings.items())]
+    words += [f"--set={path}={text(value)}" for path, value in sorted(settings.items())]
     return shlex.join(words)
 
 
-def _chosen(kind: str, section: dict[str, Any]) -> dict[str, Any]:
+def chosen(kind: str, section: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a plugin that are not its defaults."""
     cls = plugins.load(kind, section["name"])
     given = {key: value for key, value in section.items() if key != "name"}
@@ -50,7 +50,7 @@ def _chosen(kind: str, section: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in given.items() if key in required or usual[key] != value}
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
     """Return a value as `--set` reads it: a string bare where that is not taken for something else."""
     if isinstance(value, str):
         read: dict[str, Any] = {}

@@ -44,6 +44,8 @@ def store_weights(target: Path, name: str, weights: Mapping[str, torch.Tensor]) 
     content = buffer.getvalue()
     sha256 = hashlib.sha256(content).hexdigest()
     path = target / WEIGHTS / f"{name}-{sha256[:8]}.pt"
+    for part in path.parent.glob(f".{name}-*.part"):  # of a process that was killed while writing it
+        part.unlink(missing_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
     return File(WEIGHTS, str(path), sha256, len(content))

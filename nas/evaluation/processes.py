@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -125,8 +126,17 @@ def default_workers(cores: int) -> int:
     return torch.cuda.device_count() or cores
 
 
+def _end_with_driver() -> None:
+    """End this process once its driver is gone, wherever it is: files are written whole or not at all."""
+    driver = multiprocessing.parent_process()
+    assert driver is not None, "the driver itself has nobody to outlive"
+    wait([driver.sentinel])
+    os._exit(1)
+
+
 def _serve(connection: Connection, place: int) -> None:
     """Run jobs until the driver is gone, on GPU number `place` modulo how many there are."""
+    threading.Thread(target=_end_with_driver, daemon=True).start()
     import torch
 
     from nas.tasks.base import TaskSource

@@ -118,7 +118,7 @@ class Targets:
                 test classes the search has seen.
         """
         search, trial, architecture = tried(self._store, reference)
-        config = self._config(_settings(search))
+        config = self._config(inherited(search))
         self._refuse_seen(search, config)
         origin = Origin(search.id, search.name, trial.number)
         return self._target(config, architecture, origin)
@@ -147,7 +147,7 @@ class Targets:
             NotFound: no such search.
             ConfigError: a setting is wrong or missing, or the space has no such architecture.
         """
-        values = _settings(self._store.search(like)) if like is not None else {}
+        values = inherited(self._store.search(like)) if like is not None else {}
         search_config.choose(values, "space", reference.space)
         return self._target(self._config(values), reference.architecture, None)
 
@@ -207,7 +207,8 @@ class Targets:
         if seen:
             differing = [f"tasks.{key}={value}" for key, value in before.items() if now.get(key) != value]
             raise ConfigError(
-                f"tasks: {len(seen)} of the {len(tested)} test classes, such as '{min(seen)}', were for "
+                f"tasks: {len(seen)} of the {len(tested)} test classes, such as '{min(seen)}', "
+                f"{'was' if len(seen) == 1 else 'were'} for "
                 f"training or validation in search '{search.name}'. Keep its {', '.join(differing)}, or "
                 "search again under the settings that are to be tested."
             )
@@ -233,7 +234,7 @@ def tried(store: Store, reference: TrialReference) -> tuple[Search, Trial, str]:
     )
 
 
-def _settings(search: Search) -> Values:
+def inherited(search: Search) -> Values:
     """Return what an evaluation takes over from a search."""
     sections: Values = {kind: search.config[kind] for kind in ("space", "tasks", "learner")}
     sections = {kind: section for kind, section in sections.items() if section is not None}

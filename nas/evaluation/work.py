@@ -64,6 +64,13 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
+class Scoring:
+    """Training is over; the test episodes, so many, are being scored."""
+
+    episodes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """In so many test episodes a prediction was not finite, and its query counted as answered wrongly."""
 
@@ -79,7 +86,7 @@ class Failure:
     error: str
 
 
-Report = Progress | Curve | Lost | Trained | Failure
+Report = Progress | Curve | Scoring | Lost | Trained | Failure
 """A job's reports end with `Trained` or `Failure`."""
 
 
@@ -166,6 +173,7 @@ class _Run:
         assert selection.score is not None, "the last validation is at the end of the budget"
         training.learner.load_state_dict(selection.weights)
         episodes = self._job.config.budget.test_episodes
+        yield Scoring(episodes)
         scores, lost = lenient_scores(training.learner, self._tasks, "test", episodes, training.arithmetic)
         if lost:
             yield self._lost(scores, lost)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +14,11 @@ from nas.errors import ConfigError, NotFound, Unreadable
 from nas.evaluation.artifacts import WEIGHTS, locate
 from nas.evaluation.config import validate
 from nas.evaluation.references import SpaceReference, TrialReference, parse
-from nas.evaluation.targets import tried
+from nas.evaluation.targets import inherited, tried
+from nas.export.choice import Choice, listed
+from nas.export.command import Command
 from nas.export.description import Description, Scored
+from nas.export.missing import Missing, refuse
 from nas.export.model import Model
 from nas.space import SearchSpace
 from nas.storage.schema import Evaluation, EvaluationState
@@ -27,23 +27,7 @@ from nas.storage.store import Store
 VERSIONS = ("nas", "torch", "python")
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Which of a network's evaluations is meant.
-
-    Attributes:
-        tasks, learner: names of plugins.
-        settings: begins the hash of the settings.
-        seed: of the training; by default the one with the best score on validation tasks.
-    """
-
-    tasks: str | None = None
-    learner: str | None = None
-    settings: str | None = None
-    seed: int | None = None
-
-
-def find(store: Store, target: str, choice: Choice, folder: Path) -> Model:
+def find(store: Store, target: str, choice: Choice, folder: Path, options: str = "") -> Model:
     """Return the model of a completed evaluation.
 
     Args:
@@ -51,21 +35,31 @@ def find(store: Store, target: str, choice: Choice, folder: Path) -> Model:
         target: `SEARCH/TRIAL`, `SPACE:ARCHITECTURE` or an architecture's name.
         choice: which of the network's evaluations.
         folder: where the database keeps its files.
+        options: what a `nas evaluate` needs to find the same database and folder, quoted.
 
     Raises:
         ConfigError: it is no target, or a supernet, or evaluations under several settings match.
-        NotFound: no such search or trial, no completed evaluation, or its weights are gone.
+        NotFound: no such search or trial, no completed evaluation, or its weights are gone; the message says
+            why, and with which command to train the network, if it can be trained.
         DataMissing: the tasks' data, which tells the network's shape, is not on this machine.
         Unreadable: the weights cannot be read.
     """
-    completed = _completed(_evaluations(store, parse(target)), target)
-    row = _one(_matching(completed, target, choice), target, choice.seed)
+    reference = parse(target)
+    if isinstance(reference, TrialReference):
+        search, trial, _ = tried(store, reference)
+        target = f"{search.name}/{trial.number}"
+        rows, own = store.evaluations.of_trial(trial.id), inherited(search)
+        if not rows:
+            refuse(search, trial, choice)
+    else:
+        rows, own = _of_space(store, reference), {}
+    missing = Missing(choice, Command(target, own, options))
+    row, same = _choose(rows, choice, missing)
     [weights] = [file for file in store.evaluations.artifacts(row.id) if file.kind == WEIGHTS]
     try:
         path = locate(weights, folder)
     except NotFound as error:
-        seeds = 1 + max(other.seed for other in completed if other.settings == row.settings)
-        raise NotFound(f"{error}\nOr train another seed: {_evaluate(target)} --seeds {seeds + 1}") from None
+        raise missing.weights(error, same) from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # its hash is right, so another torch wrote what this one cannot read
@@ -110,11 +104,8 @@ def describe(row: Evaluation) -> Description:
     )
 
 
-def _evaluations(store: Store, reference: TrialReference | SpaceReference) -> list[Evaluation]:
-    """Return the evaluations of the network that is meant, in every state."""
-    if isinstance(reference, TrialReference):
-        _, trial, _ = tried(store, reference)
-        return store.evaluations.of_trial(trial.id)
+def _of_space(store: Store, reference: SpaceReference) -> list[Evaluation]:
+    """Return the evaluations of an architecture of a space, in every state."""
     with store.read() as session:
         of_space = select(Evaluation).where(Evaluation.space == reference.space).order_by(Evaluation.id)
         rows = list(session.scalars(of_space))
@@ -140,88 +131,32 @@ def _space(section: Mapping[str, Any]) -> SearchSpace:
     return cls(**plugins.arguments(cls, plugins.resolve(cls, settings, "space")))
 
 
-def _completed(rows: Sequence[Evaluation], target: str) -> list[Evaluation]:
-    """Return the completed ones.
-
-    Raises:
-        NotFound: there is none; the message says what became of the others.
-    """
-    completed = [row for row in rows if row.state == EvaluationState.COMPLETED]
-    if completed:
-        return completed
-    if not rows:
-        raise NotFound(f"'{target}' was never evaluated, so it has no weights. Train it: {_evaluate(target)}")
-    states = ", ".join(f"seed {row.seed} is {row.state}" for row in rows)
-    raise NotFound(f"No evaluation of '{target}' is completed ({states}). Go on: {_evaluate(target)}")
-
-
-def _matching(rows: Sequence[Evaluation], target: str, choice: Choice) -> list[Evaluation]:
-    """Return those of the tasks, the learner and the settings asked for, all under the same settings.
+def _choose(
+    rows: Sequence[Evaluation], choice: Choice, missing: Missing
+) -> tuple[Evaluation, list[Evaluation]]:
+    """Return the completed evaluation that is meant, and all of the same settings, by seed.
 
     Raises:
         NotFound: there is none.
-        ConfigError: their settings differ.
+        ConfigError: some are completed under several settings.
     """
-    matching = [
-        row
-        for row in rows
-        if choice.tasks in (None, row.tasks)
-        and choice.learner in (None, row.learner)
-        and row.settings.startswith(choice.settings or "")
-    ]
+    if not rows:
+        raise missing.evaluation()
+    matching = [row for row in rows if choice.matches(row)]
     if not matching:
-        raise NotFound(
-            f"No evaluation of '{target}' has these --tasks, --learner and --settings. There are:\n"
-            f"{_list(rows)}"
-        )
-    if len({row.settings for row in matching}) > 1:
+        raise missing.match(rows)
+    completed = [row for row in matching if row.state == EvaluationState.COMPLETED]
+    if not completed:
+        raise missing.completed(matching)
+    if len({row.settings for row in completed}) > 1:
         raise ConfigError(
-            f"'{target}' was evaluated under several settings: choose with --tasks, --learner or "
-            f"--settings.\n{_list(matching)}"
+            f"'{missing.command.target}' was evaluated under several settings: choose with --tasks, "
+            f"--learner or --settings.\n{listed(completed)}"
         )
-    return matching
-
-
-def _one(rows: Sequence[Evaluation], target: str, seed: int | None) -> Evaluation:
-    """Return the one of a seed, or else the best on validation tasks.
-
-    Raises:
-        NotFound: none has this seed.
-    """
-    if seed is None:
-        return max(rows, key=lambda row: (row.validation_score, -row.seed))
-    chosen = [row for row in rows if row.seed == seed]
-    if not chosen:
-        seeds = ", ".join(str(row.seed) for row in sorted(rows, key=lambda row: row.seed))
-        raise NotFound(
-            f"--seed {seed}: no completed evaluation of '{target}' has this seed; there are {seeds}."
-        )
-    return chosen[0]
-
-
-def _list(rows: Sequence[Evaluation]) -> str:
-    """Return a line for each group under the same settings: how to choose it, and where they differ."""
-    groups = {row.settings: row for row in rows}
-    flat = {settings: dict(_leaves(row.config)) for settings, row in groups.items()}
-    different = [
-        key
-        for key in dict.fromkeys(key for leaves in flat.values() for key in leaves)
-        if len({json.dumps(leaves.get(key)) for leaves in flat.values()}) > 1
-    ]
-    lines = []
-    for settings, row in groups.items():
-        values = " ".join(f"{key}={flat[settings][key]}" for key in different if key in flat[settings])
-        lines.append(f"  --settings {settings[:8]}  {row.task_label}, {row.learner}  {values}".rstrip())
-    return "\n".join(lines)
-
-
-def _leaves(section: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value
-
-
-def _evaluate(target: str) -> str:
-    return f"nas evaluate {shlex.quote(target)}"
+    same = sorted((r for r in matching if r.settings == completed[0].settings), key=lambda row: row.seed)
+    if choice.seed is None:
+        return max(completed, key=lambda row: (row.validation_score, -row.seed)), same
+    for row in completed:
+        if row.seed == choice.seed:
+            return row, same
+    raise missing.seed(same, choice.seed)

@@ -1,0 +1,41 @@
+"""Evaluations without a result: what became of them, and whether another try may end otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nas.errors import Diverged
+from nas.storage.schema import Evaluation, EvaluationState
+
+
+def repeats(row: Evaluation) -> bool:
+    """Return whether another try ends the same way: the architecture is infeasible, or the seed diverges."""
+    return row.state == EvaluationState.INFEASIBLE or (
+        row.state == EvaluationState.FAILED and (row.error or "").startswith(f"{Diverged.__name__}:")
+    )
+
+
+def fates(rows: Sequence[Evaluation], *, named: bool) -> list[str]:
+    """Return a line for each set of seeds of an architecture that ended alike: which, in what state, and why.
+
+    Args:
+        rows: those without a result.
+        named: whether each line begins with the architecture.
+    """
+    alike: dict[tuple[str, str], list[int]] = {}
+    for row in rows:
+        name = f"{row.space}:{row.architecture} " if named else ""
+        alike.setdefault((name, _fate(row)), []).append(row.seed)
+    return [f"{name}{seeds(numbers)} {fate}" for (name, fate), numbers in alike.items()]
+
+
+def _fate(row: Evaluation) -> str:
+    reason = (row.error or "").strip().partition("\n")[0]
+    if row.state == EvaluationState.RUNNING:
+        reason = f"pid {row.pid} on host {row.host} is at it"
+    return f"{row.state}: {reason}" if reason else row.state
+
+
+def seeds(numbers: Sequence[int]) -> str:
+    """Return seeds as a sentence names them: `seed 0`, `seeds 0, 1`."""
+    return f"{'seed' if len(numbers) == 1 else 'seeds'} {', '.join(map(str, sorted(numbers)))}"

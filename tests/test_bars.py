@@ -1,0 +1,70 @@
+"""The progress of evaluations on a terminal."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from nas.cli.bars import _Bars, _progress, _short
+from nas.controller import Measurement
+from nas.evaluation.work import Curve, Failure, Progress, Scoring
+from nas.storage.schema import Evaluation, EvaluationState
+
+CELL = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|{}~2|"
+
+
+def row(number: int, **changes: Any) -> Evaluation:
+    asked: dict[str, Any] = {
+        "id": number,
+        "space": "nasbench201",
+        "architecture": CELL.format("skip_connect"),
+        "seed": number,
+        "config": {"budget": {"train_episodes": 20_000}},
+    }
+    return Evaluation(**(asked | changes))
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_what_tells_trainings_apart_is_not_cut(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width)
+    progress = _progress(console)
+    bars = _Bars(4, progress)
+    rows = [row(0), row(12), row(3, architecture=CELL.format("none")), row(4, seed=0, origin_trial=16)]
+    for evaluation in rows:
+        bars.started(evaluation)
+        points = Measurement(20_000, "train_loss", 1.0), Measurement(20_000, "validation_score", 0.5)
+        bars.reported(evaluation, Curve(points))
+    with console.capture() as printed:
+        console.print(progress.make_tasks_table(progress.tasks))
+    head, *lines = printed.get().splitlines()
+    assert head.startswith("evaluations ")
+    names = ("seed 0 nas", "seed 12 nas", "seed 3 nas", "seed 0 trial 16 nas")
+    for line, name in zip(lines, names, strict=True):
+        assert line.startswith(f"  {name}")
+        assert "20000/20000 validation 0.5000 " in line
+    assert ("ip_connect~2|" in lines[0], "|none~2|" in lines[2]) == (width > 80, width > 80)
+
+
+def test_a_name_that_fits_is_whole() -> None:
+    assert _short(row(1), 200) == f"seed 1 nasbench201:{row(1).architecture}"
+    assert [len(_short(row(1), width)) for width in (30, 31, 60)] == [30, 31, 60]
+
+
+def test_testing_is_shown() -> None:
+    progress = _progress(Console(file=io.StringIO()))
+    bars = _Bars(2, progress)
+
+    def shown() -> list[str]:
+        return [task.fields["status"] for task in progress.tasks]
+
+    for evaluation in (row(0), row(1)):
+        bars.started(evaluation)
+    bars.reported(row(0), Progress(20_000))
+    bars.reported(row(0), Scoring(1000))
+    assert shown() == ["0/2", "0/20000", "testing on 1000 episodes"]
+    assert progress.tasks[-1].total is None
+    bars.reported(row(0), Failure(EvaluationState.FAILED, "no"))
+    assert shown() == ["1/2", "0/20000"]
