@@ -10,7 +10,7 @@
     ├── StorageError         4   the database is unreachable, locked or at another revision
     ├── TooManyFailures      5   a search ended with more failed trials than allowed
     ├── Unreadable           1   a model file is damaged, of another version, or does not fit
-    ├── Infeasible           1   an architecture cannot be built for the task's shape
+    ├── Infeasible           1   an architecture cannot be built for the task's shape, or none of a search
     └── Diverged             1   a training loss is not a number
 
 The command line prints the message alone and leaves with the class's exit code. A message says what is
@@ -34,13 +34,21 @@ class ConfigError(NasError):
 
 
 class UnknownName(ConfigError):
-    """A name that nothing answers to; the message gives the nearest match and every name allowed."""
+    """A name that nothing answers to; the message gives the nearest match and every name allowed.
 
-    def __init__(self, what: str, name: str, allowed: Iterable[str]) -> None:
+    Args:
+        what: the name is of.
+        name: as given.
+        allowed: every name there is.
+        otherwise: a sentence on what may be given in place of a name.
+    """
+
+    def __init__(self, what: str, name: str, allowed: Iterable[str], otherwise: str = "") -> None:
         names = sorted(allowed)
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        super().__init__(f"Unknown {what} '{name}'.{hint} Allowed: {', '.join(names) or 'none'}.")
+        rest = f" {otherwise}" if otherwise else ""
+        super().__init__(f"Unknown {what} '{name}'.{hint} Allowed: {', '.join(names) or 'none'}.{rest}")
 
 
 class PluginError(ConfigError):
@@ -78,7 +86,7 @@ class Unreadable(NasError):
 
 
 class Infeasible(NasError):
-    """An architecture cannot be built for this task shape, or breaks a constraint."""
+    """An architecture cannot be built for this task shape, or breaks a constraint; or all of a search do."""
 
 
 class Diverged(NasError):

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
 from nas.config import SearchConfig
 from nas.controller import Derived, Measurement, Outcome, State
 from nas.evaluator import AnyJob, SupernetJob
+
+REPEATS = 1_000
+"""Reused trials without a trained one between them that end a search with `max_seconds`."""
+
+
+def repeats(before: int, state: str) -> int:
+    """Return how many reused trials followed the last trained one, after one more trial that ended so."""
+    if state == State.REUSED:
+        return before + 1
+    return before if state == State.INFEASIBLE else 0
 
 
 @dataclass(slots=True)
@@ -56,6 +69,10 @@ class Attempt:
 class Ledger:
     """Counts the trials of a search.
 
+    Under `max_seconds` a reused trial, which costs nothing, is none of the `trials`. So that a search whose
+    controller comes back to known networks ends nevertheless, `REPEATS` of them without a trained one between
+    them are enough.
+
     Args:
         config: of the search.
         trials: how many there are to be.
@@ -73,15 +90,23 @@ class Ledger:
         self.finished = False
         self.broken: str | None = None
         self._spent = 0.0
-        self._failed = 0
+        self._failed = self._reused = self._repeats = 0
+        self._feasible = False
+        self._infeasible: list[str] = []
 
     def add(self, number: int, outcome: Outcome) -> None:
         """Count a trial that ended, now or before a resume."""
         self.ended += 1
         self._spent += outcome.seconds
+        self._reused += outcome.state is State.REUSED
+        self._repeats = repeats(self._repeats, outcome.state)
+        if outcome.architecture is not None:
+            if outcome.state is State.INFEASIBLE:
+                self._infeasible.append(_line(outcome.error))
+            else:
+                self._feasible = True
         if outcome.architecture is None and outcome.state is not State.COMPLETED:
-            reason = (outcome.error or "no reason given").strip().splitlines()[0]
-            self.broken = f"The supernet (trial {number}) is {outcome.state}: {reason}"
+            self.broken = f"The supernet (trial {number}) is {outcome.state}: {_line(outcome.error)}"
 
     def fail(self) -> None:
         """Count a failure against `max_failed`: a resumed search starts with a clean slate."""
@@ -95,8 +120,18 @@ class Ledger:
 
     @property
     def enough(self) -> bool:
-        """Whether no trial is to be added: there are `trials`, or no time or no proposal is left."""
-        return self.finished or self.next >= self._trials or self.late
+        """Whether no trial is to be added: there are `trials`, or no time or no new proposal is left."""
+        return self.finished or self._counted >= self._trials or self.late or self.exhausted
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all that was proposed of late was known, and worker time is left."""
+        return self._config.max_seconds is not None and self._repeats >= REPEATS
+
+    @property
+    def _counted(self) -> int:
+        """How many of the `trials` were begun."""
+        return self.next if self._config.max_seconds is None else self.next - self._reused
 
     @property
     def hopeless(self) -> bool:
@@ -121,12 +156,52 @@ class Ledger:
         )
 
     @property
+    def barren(self) -> bool:
+        """Whether every architecture was infeasible."""
+        return bool(self._infeasible) and not self._feasible
+
+    def lack(self, name: str) -> str:
+        """Return why a barren search found nothing, and what to do."""
+        among, reason = _commonest(self._infeasible)
+        limits = dict.fromkeys(re.findall(r"constraints\.\w+", reason))
+        sections = [("spaces", self._config.space), ("tasks", self._config.tasks)]
+        listed = " and ".join(f"`nas {verb} {part['name']}`" for verb, part in sections if part)
+        loosen = f"a greater {' and '.join(limits)}" if limits else f"other settings ({listed} list them)"
+        return (
+            f"No architecture of the {len(self._infeasible)} that '{name}' tried is feasible. The commonest "
+            f"reason, that of {among}: {reason.rstrip('.')}. Start a new search with {loosen}; "
+            f"`nas show {name}` has every reason."
+        )
+
+    @property
     def ending(self) -> str | None:
         """Why no trial can be added to a completed search by asking for more; None: it can."""
         if self.finished:
             name = self._config.controller["name"]
             return f"It ended since the controller '{name}' has nothing more to propose."
-        if self.late and self.next < self._trials:
+        if self.exhausted:
+            return (
+                f"It ended since its last {self._repeats:,} proposals were known networks: the controller "
+                f"'{self._config.controller['name']}' finds no other. It took {self._spent:,.0f} s of "
+                f"max_seconds = {self._config.max_seconds:g} s."
+            )
+        if self.late and self._counted < self._trials:
             limit = f"{self._config.max_seconds:g} s of worker time"
             return f"It ended since its trials took max_seconds = {limit}."
         return None
+
+
+def _line(error: str | None) -> str:
+    """Return the first line of an error."""
+    return ((error or "").strip() or "no reason given").splitlines()[0]
+
+
+def _commonest(reasons: Sequence[str]) -> tuple[int, str]:
+    """Return how many reasons of the commonest kind there are, and of these the one with the least numbers.
+
+    Reasons that differ in numbers or quoted texts alone are of one kind; its least is nearest to a limit.
+    """
+    kinds = [re.sub(r"'[^']*'|\d+", "#", reason) for reason in reasons]
+    kind, count = Counter(kinds).most_common(1)[0]
+    alike = [reason for reason, its in zip(reasons, kinds, strict=True) if its == kind]
+    return count, min(alike, key=lambda reason: [int(number) for number in re.findall(r"\d+", reason)])

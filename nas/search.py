@@ -23,7 +23,7 @@ from nas.controller import (
     State,
     TrainSupernet,
 )
-from nas.errors import ConfigError, NasError, TooManyFailures
+from nas.errors import ConfigError, Infeasible, NasError, TooManyFailures
 from nas.evaluator import AnyJob, Job, SupernetJob
 from nas.executors.base import Executor
 from nas.ledger import Attempt, Ledger
@@ -186,6 +186,7 @@ class Search:
 
         Raises:
             TooManyFailures: more trials failed than `max_failed` allows, or a supernet did not complete.
+            Infeasible: every architecture was.
             KeyboardInterrupt: after running trials were marked for `nas resume`.
         """
         end = "interrupted"
@@ -196,7 +197,7 @@ class Search:
             if self._ledger.hopeless:
                 end = "failed"
             elif self._ledger.enough and self._ledger.ended >= self._ledger.next:
-                end = "completed"
+                end = "failed" if self._ledger.barren else "completed"
             elif self._stopping:
                 end = "stopped"
         finally:
@@ -205,6 +206,8 @@ class Search:
                 self._store.release(self._id, end)
         if self._ledger.hopeless:
             raise TooManyFailures(self._ledger.complaint(self._name))
+        if end == "failed":
+            raise Infeasible(self._ledger.lack(self._name))
         return end
 
     def _start(self, attempt: Attempt) -> AnyJob:

@@ -118,14 +118,22 @@ class SearchSpace(ABC):
         try:
             choices = tuple(int(part) for part in text.split("."))
         except ValueError:
-            raise self.unreadable(text, f"{len(self.decisions)} choice indices joined by dots") from None
+            first = ".".join("0" for _ in self.decisions)
+            form = f"{len(self.decisions)} choice indices joined by dots, such as {first}"
+            raise self.unreadable(text, form) from None
         return self.check(Architecture(self.name, choices))
 
     def unreadable(self, text: str, form: str) -> ConfigError:
-        """Return the error for a text that `decode` cannot read; `form` describes the texts it can."""
+        """Return the error for a text that `decode` cannot read.
+
+        Args:
+            text: as given.
+            form: describes the texts that it can read, with an example.
+        """
         if self.named and text.isidentifier():
-            return UnknownName(f"architecture of space '{self.name}'", text, self.named)
-        return ConfigError(f"'{text}' is no architecture of space '{self.name}': expected {form}.")
+            return UnknownName(f"architecture of space '{self.name}'", text, self.named, f"Or give {form}.")
+        names = f"; or a name: {', '.join(sorted(self.named))}" if self.named else ""
+        return ConfigError(f"'{text}' is no architecture of space '{self.name}': expected {form}{names}.")
 
     def check(self, architecture: Architecture) -> Architecture:
         """Return the architecture if it belongs to this space.

@@ -63,7 +63,8 @@ class Mlp(SearchSpace):
             return self._parse(text.split("-"))
         except ValueError:
             choices = "-".join(f"({'|'.join(map(str, d.choices))})" for d in self.decisions)
-            raise self.unreadable(text, choices) from None
+            example = "-".join(str(d.choices[-1]) for d in self.decisions)
+            raise self.unreadable(text, f"{choices}, such as {example}") from None
 
     def canonical(self, architecture: Architecture) -> str:
         """Return the widths of the layers that are there, and the activation."""

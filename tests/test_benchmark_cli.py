@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from nas.cli.main import app
 from nas.comparison.benchmark import plan
 from nas.config import SearchConfig
-from nas.errors import ConfigError, NasError, UnknownName
+from nas.errors import ConfigError, UnknownName
 from nas.search import Search
 from nas.storage.store import Store
+from nas.testing.cli import nas
 
 TOML = """
 controllers = ["evolution"]
@@ -41,15 +40,6 @@ def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "b.toml").write_text(TOML)
     return tmp_path
-
-
-def nas(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, arguments)
-    if isinstance(result.exception, NasError):
-        return result.exception.exit_code, result.stdout, result.stderr + str(result.exception)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 def searches() -> dict[str, dict[str, Any]]:
@@ -194,6 +184,15 @@ def test_searches_that_fail_without_a_score_say_why(db: Path) -> None:
     assert (code, out) == (5, "")
     assert "2 of 2 trials failed" in err
     assert "No search has a score yet" in err
+
+
+def test_a_search_without_a_feasible_architecture_fails(db: Path) -> None:
+    faults = '--set=evaluator={name = "nas.testing.evaluators:Scripted", faults = {0 = "infeasible"}}'
+    code, out, err = nas("benchmark", "b.toml", "--seeds=1", "--set=trials=1", faults)
+    assert (code, out) == (5, "")
+    assert "No architecture of the 1 that 'b-random-0' tried is feasible." in err
+    assert err.endswith("2 of 2 searches failed, for the reasons above. The same command tries them again.")
+    assert {row["state"] for row in searches().values()} == {"failed"}
 
 
 def test_a_stop_ends_the_benchmark(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,32 @@ def test_a_run_prints_its_leaderboard_and_the_next_command(db: Path) -> None:
     assert out.splitlines()[0].split()[:3] == ["rank", "trial", "score"]
 
 
+def test_a_search_says_how_it_normalizes_if_its_learner_can_choose(db: Path) -> None:
+    err = nas(*RUN, "--trials=1", "--set=learner.normalization=support")[2]
+    assert (
+        "in nas.testing.toys:Toy on sinusoid 10-shot, maml, support normalization, 1 trials, 1 at a time"
+        in err
+    )
+    assert "on sinusoid 10-shot, reptile, transductive normalization," in nas(*RUN, "--learner=reptile")[2]
+
+
+def test_a_search_of_a_learner_without_the_setting(db: Path, tmp_path: Path) -> None:
+    Path("fast.py").write_text(
+        "from nas.learners.maml import Maml\n\n\nclass Fast(Maml):\n"
+        "    def __init__(self, backbone, shape):\n        super().__init__(backbone, shape)\n"
+    )
+    assert "on sinusoid 10-shot, fast:Fast, 8 trials," in nas(*RUN, "--learner=fast:Fast")[2]
+
+
+def test_a_search_without_a_feasible_architecture_prints_no_table(db: Path) -> None:
+    faults = "--set=evaluator.faults={0='infeasible', 1='infeasible'}"
+    code, out, err = nas(*RUN, "--name=s", "--trials=2", faults)
+    assert (code, out) == (1, "")
+    assert "error: No architecture of the 2 that 's' tried is feasible." in err
+    assert "No network has so many layers" in err
+    assert json.loads(nas("ls", "-f", "json")[1])[0]["state"] == "failed"
+
+
 def test_leaderboard_json_has_the_promised_fields(db: Path) -> None:
     nas(*RUN)
     code, out, _ = nas("leaderboard", "-f", "json")

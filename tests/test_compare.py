@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nas.comparison import baselines
 from nas.storage.store import Store
 from nas.testing.cli import nas
 from nas.testing.recorded import MIXED, Trained, Trial, record, record_one_shot
@@ -59,6 +60,34 @@ def test_the_cost_is_that_of_the_shortest_search_with_a_score(db: str) -> None:
     assert {row["cost"] for row in json.loads(out)} == {20.0}
     code, _, err = nas("compare", "x-random-8")
     assert (code, "No search has a score yet" in err) == (3, True)
+
+
+def test_searches_that_ended_early_are_named(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.comparison.curves.REPEATS", 3)
+    known: list[Trial] = [("completed", 0.3, 4.0, None), *[("reused", 0.3, 0.0, None)] * 3]
+    with Store(db) as store:
+        record(store, [("completed", 0.4, 20.0, None)], name="y-random", max_seconds=20)
+        for seed in range(5):
+            record(store, known, name=f"y-rnn-{seed}", seed=seed, controller="rnn", max_seconds=20)
+    code, out, err = nas("compare", "y", "-f", "json")
+    assert code == 0
+    assert "Each search counts up to 20 s of worker time, as long as 'y-random' took." in err
+    assert (
+        "Ended early, for want of new networks: 'y-rnn-0' (4 s), 'y-rnn-1' (4 s), 'y-rnn-2' (4 s) and 2 "
+        "more; their best stays."
+    ) in err
+    assert [(row["group"], row["searches"]) for row in json.loads(out)] == [("random", 1), ("rnn", 5)]
+    assert "Ended early" not in nas("compare", "x")[2]
+
+
+def test_each_group_looks_for_its_baseline_once(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    real = baselines.baseline
+    monkeypatch.setattr(
+        baselines, "baseline", lambda groups, group: asked.append(group) or real(groups, group)
+    )
+    assert nas("compare", "x")[0] == 0
+    assert [group.label for group in asked] == ["random", "evolution"]
 
 
 def test_an_ambiguous_baseline_is_said(db: str) -> None:

@@ -7,12 +7,13 @@ import math
 import numpy as np
 import pytest
 
+from nas.comparison.baselines import baselines
 from nas.comparison.curves import Curve, curves
 from nas.comparison.groups import find, grouped
-from nas.comparison.summary import scored, shortest, spread, summarize
+from nas.comparison.summary import exhausted, scored, shortest, spread, summarize
 from nas.errors import NotFound
 from nas.storage.store import Store
-from nas.testing.recorded import MIXED, Trial, record
+from nas.testing.recorded import MIXED, Trial, close, record
 
 
 def test_a_curve_by_hand(store: Store) -> None:
@@ -64,7 +65,7 @@ def test_a_summary_by_hand(store: Store) -> None:
     groups, _ = grouped(find(store, ["r", "e"]))
     series = [curves(store, group.searches) for group in groups]
     name, cost = shortest(groups, series)
-    random, evolution = summarize(groups, series, cost)
+    random, evolution = summarize(groups, series, cost, baselines(groups))
     assert (name, cost) == ("e0", 20.0)
     assert (random.trials, random.reused, random.searches) == (2.0, 0.0, 2)
     assert (evolution.trials, evolution.reused, evolution.searches) == (2.0, 1.0, 3)
@@ -85,7 +86,7 @@ def test_searches_without_a_score_by_then_are_not_counted(store: Store) -> None:
     record(store, [("failed", None, 15.0, None), ("completed", 0.6, 10.0, None)], name="r1", seed=1)
     groups, _ = grouped(find(store, ["r"]))
     series = [curves(store, group.searches) for group in groups]
-    [row] = summarize(groups, series, shortest(groups, series).cost)
+    [row] = summarize(groups, series, shortest(groups, series).cost, baselines(groups))
     assert (row.cost, row.searches, row.score, row.score_std) == (10.0, 1, 0.5, None)
 
 
@@ -100,6 +101,39 @@ def test_searches_without_any_score_do_not_set_the_cost(store: Store) -> None:
     assert shortest(kept, theirs) == ("r0", 10.0)
     with pytest.raises(NotFound, match="No search has a score yet"):
         scored(groups[1:], [curves(store, groups[1].searches)])
+
+
+def test_a_search_without_new_networks_does_not_set_the_cost(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took 10 s of 50, and has 0.8 ever after; one cut off so, or one without a budget, sets the cost."""
+    monkeypatch.setattr("nas.comparison.curves.REPEATS", 3)
+    known: list[Trial] = [("reused", 0.8, 0.0, None), ("infeasible", None, 0.0, None)]
+    few: list[Trial] = [("completed", 0.8, 10.0, 0.7), *known, *known]
+    record(store, [("completed", 0.5, 40.0, None)], name="r", max_seconds=50)
+    record(store, [*few, known[0]], name="e", max_seconds=50, controller="evolution")
+    record(store, few, name="short", max_seconds=50, controller="evolution", seed=1)
+    record(store, [*few, known[0]], name="free", controller="evolution")
+
+    def compared(*names: str) -> tuple[object, object, list[float | None]]:
+        groups, _ = grouped(find(store, names))
+        series = [curves(store, group.searches) for group in groups]
+        least = shortest(groups, series)
+        rows = summarize(groups, series, least.cost, baselines(groups))
+        return exhausted(groups, series), least, [row.score for row in rows]
+
+    early = [("e", 10.0)]
+    assert compared("r", "e") == (early, ("r", 40.0), [0.5, 0.8])
+    assert compared("e") == (early, ("e", 10.0), [0.8])
+    assert compared("r", "short")[:2] == ([], ("short", 10.0))
+    assert compared("r", "free")[:2] == ([], ("free", 10.0))
+    close(store, store.search("e"), "stopped")
+    assert compared("r", "e")[:2] == ([], ("e", 10.0))
+    longer: list[Trial] = [("completed", 0.1, 20.0, None), *few, known[0]]
+    both = [record(store, longer, name=f"late{seed}", max_seconds=50, seed=seed) for seed in range(2)]
+    record(store, [*few, known[0]], name="late2", max_seconds=50, seed=2)
+    assert [curve.exhausted for curve in curves(store, both)] == [True, True]
+    assert compared("late")[1:] == (("late0", 30.0), [pytest.approx(0.8)])
 
 
 def test_spreads() -> None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from nas.testing.networks import randomized
 from search_spaces.darts_cells import graph
 from search_spaces.genotype import Edges
 from search_spaces.separable import OPERATIONS, WEIGHTLESS, operation
@@ -23,14 +24,7 @@ quick = settings(max_examples=60, deadline=None)
 @cache
 def random_operation(name: str, stride: int, seed: int) -> nn.Module:
     """An operation of two channels, float64, with random weights and statistics."""
-    torch.manual_seed(seed)
-    module = nn.Identity() if name == "none" else operation(name, 2, stride).double().eval()
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.is_floating_point():
-            tensor.data.uniform_(0.5, 1.5)
-    for weight in module.parameters():
-        weight.data.sub_(0.9)
-    return module
+    return randomized(nn.Identity() if name == "none" else operation(name, 2, stride), seed)
 
 
 SHARED = {

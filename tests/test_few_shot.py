@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.space import Architecture, SearchSpace, TaskShape
+from nas.testing.networks import randomized
 from nas.testing.spaces import SpaceSuite, architectures
 from search_spaces.few_shot import DOWN, OPERATIONS, RESIDUAL, Cell, FewShot, down, operation, paths
 
@@ -74,18 +75,13 @@ def test_names() -> None:
 # Isomorphism
 
 
-def random_operation(name: str, seed: int) -> nn.Module:
-    """An operation of two channels, float64, with random weights and statistics."""
-    if name == "skip_connect":
-        return nn.Identity()
-    torch.manual_seed(seed)
-    module = operation(name, 2).double().eval()
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.is_floating_point():
-            tensor.data.uniform_(0.5, 1.5)
-    for weight in module.parameters():
-        weight.data.sub_(0.9)
-    return module
+def random_operations() -> dict[str, nn.Module]:
+    """An operation of each name, of two channels, float64, with random weights and statistics."""
+    return {
+        name: randomized(nn.Identity() if name == "skip_connect" else operation(name, 2), seed)
+        for seed, name in enumerate(OPERATIONS)
+        if name != "none"
+    }
 
 
 X = torch.linspace(-1, 1, 64, dtype=torch.float64).mul(99).sin().view(2, 2, 4, 4)
@@ -104,7 +100,7 @@ def node_by_node(operations: tuple[str, ...], modules: dict[str, nn.Module]) -> 
 
 def test_cells_are_equal_exactly_where_their_functions_are() -> None:
     """All 216, with weights shared by operation; no cell can use one convolution twice."""
-    modules = {name: random_operation(name, i) for i, name in enumerate(OPERATIONS) if name != "none"}
+    modules = random_operations()
     outputs: dict[object, set[object]] = defaultdict(set)
     by_paths: dict[object, set[object]] = defaultdict(set)
     with torch.no_grad():
@@ -117,7 +113,7 @@ def test_cells_are_equal_exactly_where_their_functions_are() -> None:
 
 
 def test_a_cell_computes_what_its_string_says() -> None:
-    modules = {name: random_operation(name, i) for i, name in enumerate(OPERATIONS) if name != "none"}
+    modules = random_operations()
     for operations in CELLS:
         own = paths(operations)
         if not own:

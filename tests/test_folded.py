@@ -25,12 +25,7 @@ seeds = pytest.mark.parametrize("seed", range(6))
 plainness = pytest.mark.parametrize("plain", [True, False], ids=["foldable", "unfoldable"])
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Leading(nn.Module):

@@ -126,6 +126,30 @@ def test_too_many_images_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("few", "sizes", "advice"),
+    [
+        (5, {"shots": 2, "queries": 4}, "Lower tasks.shots to 1 or tasks.queries to 3."),
+        (5, {"shots": 5, "queries": 4}, "Lower tasks.shots to 1."),
+        (5, {"shots": 1, "queries": 15}, "Lower tasks.queries to 4."),
+        (5, {"shots": 5, "queries": 15}, "Lower both, to 5 together."),
+        (1, {"shots": 1, "queries": 1}, "Leave out classes of less than two images."),
+        (8, {"shots": 1, "queries": 1, "train_shots": 9}, "Lower tasks.train_shots to 7."),
+    ],
+)
+def test_what_would_fit_is_told(few: int, sizes: dict[str, int], advice: str) -> None:
+    """Of all splits that share the settings: the second has the smaller class, and is named."""
+    images = np.zeros((40, 1, 1, 1), dtype=np.uint8)
+    classes = {
+        split: Classes(("a", "b"), np.array([0, 10]), np.array([10, least]))
+        for split, least in (("train", 8), ("test", few))
+    }
+    with pytest.raises(ConfigError) as raised:
+        ImageTasks("pool", images, classes, ways=2, **sizes)  # type: ignore[arg-type]
+    split = "train" if "train_shots" in sizes else "test"
+    assert str(raised.value).endswith(f"images of class 'b' in split '{split}' of pool. {advice}")
+
+
+@pytest.mark.parametrize(
     ("training", "message"),
     [
         ({"train_ways": 4}, "tasks.train_ways: 4 is more than the 3 classes of split 'train' of pool."),

@@ -24,12 +24,7 @@ LEARNERS = [name for name in installed("learner") if not load("learner", name).o
 """Those of few-shot tasks."""
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class TestEveryLearner(LearnerSuite):

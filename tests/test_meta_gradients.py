@@ -28,12 +28,7 @@ SMOOTH = 7
 """The seed of a network without ReLU and maximum."""
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def unrolled(network, episode, optimizer, steps, order, rates):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.space import Architecture, SearchSpace, TaskShape
+from nas.testing.networks import randomized
 from nas.testing.spaces import SpaceSuite
 from search_spaces.cells import OPERATIONS, PAIRS, Cell, edges_of, operation, prune, representative
 from search_spaces.nasbench201 import RESNET, NasBench201
@@ -118,15 +119,7 @@ def test_nothing_folds_where_nothing_is_pruned() -> None:
 @cache
 def shared_operations() -> dict[str, nn.Module]:
     """One module an operation, with random weights, gains, biases and statistics; float64."""
-    torch.manual_seed(0)
-    modules = {name: operation(name, 2).double().eval() for name in OPERATIONS[1:]}
-    for module in modules.values():
-        for tensor in (*module.parameters(), *module.buffers()):
-            if tensor.is_floating_point():
-                tensor.data.uniform_(0.5, 1.5)
-        for weight in module.parameters():
-            weight.data.sub_(1.0)
-    return modules
+    return {name: randomized(operation(name, 2), seed) for seed, name in enumerate(OPERATIONS[1:])}
 
 
 def output(edges: list) -> Tensor:

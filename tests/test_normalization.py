@@ -1,6 +1,5 @@
 """Where batch norm takes its statistics, learner by learner, against images normalized by hand."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -34,12 +33,7 @@ learners = pytest.mark.parametrize(
 modes = pytest.mark.parametrize("mode", ["transductive", "support", "running"])
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def learner_of(name, backbone, mode):

@@ -49,7 +49,12 @@ def test_a_search_ends_after_what_was_derived(store: Store, tmp_path: Path) -> N
 
 
 def test_derived_architectures_beyond_the_limits_are_infeasible(store: Store) -> None:
-    row = run(store, configure(constraints={"max_parameters": 1}))
+    with pytest.raises(
+        Infeasible, match=r"^No architecture of the 2 .* a greater constraints\.max_parameters;"
+    ):
+        run(store, configure(constraints={"max_parameters": 1}))
+    row = store.search("@last")
+    assert row.state == "failed"
     assert [trial.state for trial in store.trials(row.id)] == ["completed", "infeasible", "infeasible"]
 
 

@@ -22,12 +22,7 @@ batches_of_tasks = pytest.mark.parametrize("tasks", [1, 3])
 TIGHT = {"rtol": 1e-7, "atol": 1e-9}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def begin(kind, tasks, seed=0, **settings):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 
 from nas.config import validate
-from nas.errors import ConfigError
+from nas.errors import ConfigError, Infeasible
+from nas.executors.inline import InlineExecutor
 from nas.search import create
 from nas.storage.store import Store
-from nas.testing.searches import configure, run
+from nas.testing.recorded import SCRIPTED
+from nas.testing.searches import configure, reopen, run
 
 
 def test_a_search_ends_with_every_trial_recorded(store: Store) -> None:
@@ -60,14 +63,45 @@ def test_without_deduplication_every_trial_is_trained(store: Store) -> None:
 
 
 def test_constraints_are_kept(store: Store) -> None:
-    config = configure(controller="random", constraints={"max_parameters": 60})
-    run(store, config)
+    images: dict[str, Any] = {"controller": "random", "tasks": "glyphs", "learner": "prototypical"}
+    config = configure(**images, constraints={"max_parameters": 4000})
+    rows = run(store, config)
     space, shape = config.make_space(), config.make_tasks().shape
-    for trial in store.trials(store.search("@last").id):
-        if trial.state == "infeasible":
-            assert "parameters" in (trial.error or "") or "wider" in (trial.error or "")
-        else:
-            assert space.cost(space.decode(trial.architecture), shape).parameters <= 60
+    costs = [space.cost(space.decode(text), shape).parameters for _, _, text, *_ in rows]
+    assert max(costs) <= 4000
+    assert {state for _, state, *_ in rows} <= {"completed", "reused"}
+    free = [row[2] for row in run(store, configure(**images))]
+    assert any(space.cost(space.decode(text), shape).parameters > 4000 for text in free)
+
+
+def test_a_search_without_a_feasible_architecture_fails(store: Store) -> None:
+    config = configure(
+        controller="random", tasks="glyphs", learner="prototypical", constraints={"max_parameters": 60}
+    )
+    with pytest.raises(Infeasible) as raised:
+        run(store, config)
+    search = store.search("@last")
+    trials = store.trials(search.id)
+    excess = [trial.error or "" for trial in trials]
+    least = min(excess, key=lambda error: int(error.split()[0]))
+    assert (search.state, {trial.state for trial in trials}) == ("failed", {"infeasible"})
+    assert str(raised.value) == (
+        f"No architecture of the 30 that '{search.name}' tried is feasible. The commonest reason, that of "
+        f"30: {least}. Start a new search with a greater constraints.max_parameters; "
+        f"`nas show {search.name}` has every reason."
+    )
+    assert "more than constraints.max_parameters = 60" in least
+
+
+def test_where_no_limit_is_the_reason_the_settings_are_named(store: Store) -> None:
+    faults = dict.fromkeys(range(3), "infeasible")
+    config = configure(evaluator={"name": SCRIPTED, "faults": faults}, trials=3, name="s")
+    with pytest.raises(
+        Infeasible, match=r"that of 3: No network has so many layers\. Start .* \(`nas spaces "
+    ):
+        run(store, config)
+    store.extend(store.search("s").id, 2)
+    assert reopen(store, "s").run(InlineExecutor(config, config.make_tasks())) == "completed"
 
 
 def test_a_learner_that_cannot_learn_the_tasks_is_refused(store: Store) -> None:

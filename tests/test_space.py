@@ -54,12 +54,19 @@ def test_names_are_read() -> None:
     assert Named().decode("best") == Named().decode("2.0.1")
     with pytest.raises(UnknownName, match=r"Unknown architecture of space 'grid' 'bst'. Did you mean 'best'"):
         Named().decode("bst")
+    with pytest.raises(UnknownName, match=r"Allowed: best\. Or give 3 choice indices .*, such as 0\.0\.0\.$"):
+        Named().decode("bst")
+    with pytest.raises(ConfigError, match=r", such as 0\.0\.0; or a name: best\.$"):
+        Named().decode("a.b")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a.b", "'a.b' is no architecture of space 'grid': expected 3 choice indices joined by dots"),
+        (
+            "a.b",
+            "'a.b' is no architecture of space 'grid': expected 3 choice indices joined by dots, such as 0.0",
+        ),
         ("best", "'best' is no architecture of space 'grid'"),
         ("1.0", "Space 'grid' has 3 decisions, the architecture makes 2 choices"),
         ("3.0.0", "Choice 3 of decision 'kind' in space 'grid' is out of range: it has 3 choices"),

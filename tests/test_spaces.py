@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from nas.errors import ConfigError, UnknownName
 from nas.plugins import installed, load, resolve, settings
 from nas.space import Architecture, Cost, Decision, SearchSpace, TaskShape
 from nas.testing.spaces import SpaceSuite
@@ -35,6 +36,31 @@ def test_a_space_has_the_name_it_is_registered_under(name: str) -> None:
 def test_every_setting_is_described(name: str) -> None:
     for setting, field in settings(load("space", name)).items():
         assert field.description, setting
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "example"),
+    [
+        ("chain", "conv4", "such as 3x3/2:64,3x3/2:64@1 "),
+        ("darts", "darts_v1, darts_v2", "Genotype(normal=[('sep_conv_3x3', 0), "),
+        ("few_shot", "residual", "such as 'max_pool|conv_3x3~0|+|skip_connect~0|conv_3x3~1|'"),
+        ("mlp", "maml", "such as 80-80-80-silu"),
+        ("nasbench201", "resnet", "such as '|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|"),
+    ],
+)
+def test_a_text_that_is_none_is_answered_with_names_and_an_example(
+    name: str, names: str, example: str
+) -> None:
+    cls = load("space", name)
+    space = cls(**resolve(cls, {}, "space"))
+    with pytest.raises(UnknownName) as raised:
+        space.decode("foo")
+    assert f"Allowed: {names}. Or give " in str(raised.value)
+    assert example in str(raised.value)
+    with pytest.raises(ConfigError) as refused:
+        space.decode("foo bar")
+    assert str(refused.value).endswith(f"; or a name: {names}.")
+    assert example in str(refused.value)
 
 
 # The suite itself: each way to break a promise fails its test

@@ -53,7 +53,8 @@ def compare(names: SearchesArgument, form: FormatOption = Format.TABLE, db: DbOp
     """Compare searches at equal cost: means over seeds, intervals, and a rank test against random search.
 
     Searches that differ in the seed alone are one row. All are compared at the worker time that the shortest
-    of them took, by the best score so far and, where it is known, the test score of the same architecture.
+    of them took, by the best score so far and, where it is known, the test score of the same architecture. A
+    search that ended early for want of new networks keeps its best from there on, and shortens no other.
     Of one-shot searches it also tells how far scores with shared weights foretell those from scratch, and
     which supernets ended early.
     """
@@ -86,18 +87,22 @@ def gather(store: Store, searches: Sequence[Search]) -> tuple[list[Group], list[
 def at_equal_cost(
     groups: Sequence[Group], curves: Sequence[Sequence[Curve]]
 ) -> tuple[list[Group], list[list[Curve]], float]:
-    """Return the groups and curves of searches with a score, and the cost of the shortest; say which it is.
+    """Return the groups and curves of searches with a score, and the common cost; say whose it is.
 
     Raises:
         NotFound: no search has a score.
     """
-    from nas.comparison.summary import scored, shortest
+    from nas.comparison.summary import exhausted, scored, shortest
 
     kept, theirs, without = scored(groups, curves)
     if without:
         say(f"Left out, without a score: {', '.join(map(_named, without))}.")
     least = shortest(kept, theirs)
     say(f"Each search counts up to {least.cost:,.0f} s of worker time, as long as '{least.search}' took.")
+    early = [f"'{search}' ({cost:,.0f} s)" for search, cost in exhausted(kept, theirs)]
+    if early:
+        more = f" and {len(early) - 3} more" if len(early) > 3 else ""
+        say(f"Ended early, for want of new networks: {', '.join(early[:3])}{more}; their best stays.")
     return kept, theirs, least.cost
 
 
@@ -108,14 +113,15 @@ def report(store: Store, searches: Sequence[Search], form: Format, db: str) -> N
         ConfigError: the scores do not compare.
         NotFound: no search has a score.
     """
-    from nas.comparison.baselines import baseline
+    from nas.comparison.baselines import baselines
     from nas.comparison.command import like
     from nas.comparison.groups import BASELINE
     from nas.comparison.summary import summarize
     from nas.comparison.supernets import supernets
 
     groups, curves, cost = at_equal_cost(*gather(store, searches))
-    rows = summarize(groups, curves, cost)
+    against = baselines(groups)
+    rows = summarize(groups, curves, cost, against)
     shared = supernets(store, groups)
     cells = [asdict(row) | asdict(found) for row, found in zip(rows, shared, strict=True)]
     shown = [column for column in COLUMNS if any(_known(row[column]) for row in cells)]
@@ -131,9 +137,9 @@ def report(store: Store, searches: Sequence[Search], form: Format, db: str) -> N
     )
     if any(row.p_score is not None for row in rows):
         say("p: two-sided Mann-Whitney rank test against random search.")
-    for group in groups:
-        if note := baseline(groups, group).note:
-            say(note)
+    for base in against:
+        if base.note:
+            say(base.note)
     lacking = [g for g in groups if not any(o.controller == BASELINE and o.space == g.space for o in groups)]
     if lacking:
         say(f"No random search beside {', '.join(g.label for g in lacking)}. The line to beat:")

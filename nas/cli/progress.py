@@ -46,7 +46,9 @@ class _Tally:
         ended = store.history(row.id)
         self.total = row.trials
         self.derived: int | None = None
-        self.done = len(ended)
+        self._apart = row.config.get("max_seconds") is not None
+        self._ended = len(ended)
+        self._reused = sum(trial.state == "reused" for trial in ended)
         self.failed = sum(trial.state == "failed" for trial in ended)
         self.best: tuple[float, float, int] | None = None
         for trial in ended:
@@ -73,13 +75,24 @@ class _Tally:
         if score is not None and (self.best is None or score > self.best[0]):
             self.best = score, ci95 or 0.0, number
 
+    @property
+    def reused(self) -> int:
+        """Trials that cost nothing and are none of the total: those of a search with `max_seconds`."""
+        return self._reused if self._apart and self.derived is None else 0
+
+    @property
+    def done(self) -> int:
+        """Trials of the total that ended."""
+        return self._ended - self.reused
+
     def add(self, number: int, outcome: Outcome) -> None:
-        self.done += 1
+        self._ended += 1
+        self._reused += outcome.state == "reused"
         if outcome.architecture is None:
             # How long a supernet takes says nothing of what it derived: the pace begins anew.
             self._expect(number, len(outcome.derived))
             self._start, self._fresh = math.inf, 0
-        else:
+        elif outcome.state != "reused" or not self.reused:
             self._fresh += 1
         self.failed += outcome.state == "failed"
         if outcome.score is not None and outcome.state != "stopped":
@@ -106,7 +119,8 @@ class _Tally:
             best = f" · best {self.best[0]:.4f} ± {self.best[1]:.4f} (trial {self.best[2]})"
         failed = f" · {self.failed} failed" if self.failed else ""
         plan = "" if self.derived is None else f" (a supernet, {self.derived} derived)"
-        return f"{self.done}/{self.total} trials{plan}{best} · {self.rate:.1f} trials/min{failed}"
+        reused = f" and {self.reused} reused" if self.reused else ""
+        return f"{self.done}/{self.total} trials{reused}{plan}{best} · {self.rate:.1f} trials/min{failed}"
 
 
 def _result(outcome: Outcome) -> str:

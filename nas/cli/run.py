@@ -202,8 +202,10 @@ def _follow(
     space = config.make_space()
     shared = supernet(config, space, tasks)
     plan = f"a supernet, then what it derives: {shared.derive} at most" if shared else f"{row.trials} trials"
+    normalization = (config.learner or {}).get("normalization")
+    learner = f"{row.learner}, {normalization} normalization" if normalization else row.learner
     say(
-        f"Search '{row.name}': {row.controller} in {row.space} on {row.task_label}, {row.learner}, "
+        f"Search '{row.name}': {row.controller} in {row.space} on {row.task_label}, {learner}, "
         f"{plan}, {config.workers} at a time, seed {row.seed}."
     )
     if row.executor == "ray":

@@ -20,6 +20,11 @@ class Baseline(NamedTuple):
     note: str | None = None
 
 
+def baselines(groups: Sequence[Group]) -> list[Baseline]:
+    """Return what each group has to beat."""
+    return [baseline(groups, group) for group in groups]
+
+
 def baseline(groups: Sequence[Group], beside: Group) -> Baseline:
     """Return the random search in a group's space; of several, the one that shares its other settings."""
     if beside.controller == BASELINE:

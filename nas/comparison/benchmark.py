@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from nas.comparison.groups import BASELINE, differences, flat
 from nas.config import SearchConfig, validate
-from nas.errors import ConfigError, TooManyFailures
+from nas.errors import ConfigError, Infeasible, TooManyFailures
 from nas.search import create
 from nas.storage.lease import driven, refuse
 from nas.storage.names import checked
@@ -70,7 +70,8 @@ class Ended(NamedTuple):
 def run(store: Store, configs: Sequence[SearchConfig], drive: Drive, source: str | None = None) -> Ended:
     """Run every search that is not complete yet.
 
-    A search that is stopped on request ends the benchmark; one with too many failures does not.
+    A search that is stopped on request ends the benchmark; one with too many failures, or without a feasible
+    architecture, does not.
 
     Args:
         store: where they are, and go to.
@@ -98,7 +99,7 @@ def run(store: Store, configs: Sequence[SearchConfig], drive: Drive, source: str
             row = row or create(store, config, sources[key], source)
             try:
                 end = drive(row, config, sources[key])
-            except TooManyFailures as error:
+            except (TooManyFailures, Infeasible) as error:
                 failed.append(str(error))
                 continue
             if end == SearchState.STOPPED:

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import select
 
+from nas.ledger import REPEATS, repeats
 from nas.metrics import TEST_SCORE
-from nas.storage.schema import Measurement, Search, Trial, TrialState
+from nas.storage.schema import Measurement, Search, SearchState, Trial, TrialState
 from nas.storage.store import Store
 
 Floats = npt.NDArray[np.float64]
@@ -47,12 +48,15 @@ class Curve:
         best: `[trials]` the best score so far, NaN before the first.
         test: `[trials]` the test score of that trial, NaN where there is none. It chooses nothing.
         reused: `[trials]` how many trials so far cost nothing.
+        exhausted: whether the search ended before its `max_seconds`, with known networks alone to propose:
+            at any greater cost it has what it had at its end.
     """
 
     cost: Floats
     best: Floats
     test: Floats
     reused: npt.NDArray[np.int64]
+    exhausted: bool = False
 
     @property
     def total(self) -> float:
@@ -106,13 +110,17 @@ def curves(store: Store, searches: Sequence[Search]) -> list[Curve]:
                 .order_by(Measurement.step)
             )
             tests.update((trial, value) for trial, value in session.execute(measured) if value is not None)
-    return [_curve(rows[search], tests) for search in ids]
+    return [_curve(search, rows[search.id], tests) for search in searches]
 
 
-def _curve(trials: Sequence[tuple[int, str, float | None, float | None]], tests: dict[int, float]) -> Curve:
+def _curve(
+    search: Search, trials: Sequence[tuple[int, str, float | None, float | None]], tests: dict[int, float]
+) -> Curve:
     best, test = [], []
+    known = 0
     top, top_test = math.nan, math.nan
     for trial, state, score, _ in trials:
+        known = repeats(known, state)
         if state == TrialState.COMPLETED and score is not None and not score <= top:
             top, top_test = score, tests.get(trial, math.nan)
         best.append(top)
@@ -122,4 +130,9 @@ def _curve(trials: Sequence[tuple[int, str, float | None, float | None]], tests:
         np.array(best),
         np.array(test),
         np.cumsum([state == TrialState.REUSED for _, state, *_ in trials]),
+        exhausted=(
+            search.state == SearchState.COMPLETED
+            and search.config.get("max_seconds") is not None
+            and known >= REPEATS
+        ),
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from nas.comparison.baselines import baseline
+from nas.comparison.baselines import Baseline
 from nas.comparison.curves import Curve, Point
 from nas.comparison.groups import Group
 from nas.comparison.ranks import mann_whitney
@@ -62,8 +62,8 @@ class Row:
     p_test: float | None
 
 
-class Shortest(NamedTuple):
-    """The search that took the least: all are compared at its cost, in worker seconds."""
+class Taken(NamedTuple):
+    """A search, and the worker seconds that it took."""
 
     search: str
     cost: float
@@ -91,22 +91,39 @@ def scored(
     return [group for group, _ in kept], [some for _, some in kept], without
 
 
-def shortest(groups: Sequence[Group], curves: Sequence[Sequence[Curve]]) -> Shortest:
-    """Return the search with the smallest total, of several the first."""
-    totals = [
-        Shortest(search.name, curve.total)
-        for group, some in zip(groups, curves, strict=True)
-        for search, curve in zip(group.searches, some, strict=True)
-    ]
-    return min(totals, key=lambda search: search.cost)
+def exhausted(groups: Sequence[Group], curves: Sequence[Sequence[Curve]]) -> list[Taken]:
+    """Return the searches that ended before their `max_seconds`, with known networks alone to propose."""
+    return [taken for known, taken in _totals(groups, curves) if known]
 
 
-def summarize(groups: Sequence[Group], curves: Sequence[Sequence[Curve]], cost: float) -> list[Row]:
-    """Return a row for each group, whose searches have these curves, at `cost` worker seconds."""
+def shortest(groups: Sequence[Group], curves: Sequence[Sequence[Curve]]) -> Taken:
+    """Return the search at whose total all are compared: the smallest, of several the first.
+
+    Beyond it, that search might have more than it has: its trials were used up, what it was to derive was
+    derived, or it was stopped or interrupted. One that is `exhausted` would have the same, so that its total
+    does not count; where all are, the largest total shows all that each will ever have.
+    """
+    totals = _totals(groups, curves)
+    open_ended = [taken for known, taken in totals if not known]
+    if open_ended:
+        return min(open_ended, key=lambda taken: taken.cost)
+    return max((taken for _, taken in totals), key=lambda taken: taken.cost)
+
+
+def summarize(
+    groups: Sequence[Group],
+    curves: Sequence[Sequence[Curve]],
+    cost: float,
+    baselines: Sequence[Baseline],
+) -> list[Row]:
+    """Return a row for each group, whose searches have these curves, at `cost` worker seconds.
+
+    `baselines` has what each group is tested against.
+    """
     reached = [[curve.at(cost) for curve in some] for some in curves]
     rows = []
-    for group, points in zip(groups, reached, strict=True):
-        place = baseline(groups, group).place
+    for group, points, against in zip(groups, reached, baselines, strict=True):
+        place = against.place
         base = None if place is None else reached[place]
         score, test = spread(_scores(points)), spread(_tests(points))
         rows.append(
@@ -134,6 +151,15 @@ def spread(values: Sequence[float]) -> Spread:
         return Spread(None, None, None)
     std = statistics.stdev(values) if len(values) > 1 else None
     return Spread(statistics.fmean(values), std, half_width_over_seeds(values))
+
+
+def _totals(groups: Sequence[Group], curves: Sequence[Sequence[Curve]]) -> list[tuple[bool, Taken]]:
+    """Return what each search took, after whether it is exhausted."""
+    return [
+        (curve.exhausted, Taken(search.name, curve.total))
+        for group, some in zip(groups, curves, strict=True)
+        for search, curve in zip(group.searches, some, strict=True)
+    ]
 
 
 def _scores(points: Sequence[Point]) -> list[float]:

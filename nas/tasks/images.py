@@ -66,18 +66,29 @@ class ImageTasks:
 
     def __post_init__(self) -> None:
         for split, classes in self.splits.items():
-            (of_ways, ways), (of_shots, shots), (of_queries, queries) = self._sizes(split)
+            of_ways, ways = self._sizes(split)[0]
             if len(classes.names) < ways:
                 raise ConfigError(
                     f"tasks.{of_ways}: {ways} is more than the {len(classes.names)} classes of split "
                     f"'{split}' of {self.name}."
                 )
+        # The smallest class first: what fits it fits every split with the same settings.
+        for split, classes in sorted(self.splits.items(), key=lambda item: int(item[1].counts.min())):
+            _, (of_shots, shots), (of_queries, queries) = self._sizes(split)
             smallest = int(classes.counts.argmin())
-            if classes.counts[smallest] < shots + queries:
+            images = int(classes.counts[smallest])
+            if images < shots + queries:
+                most = {of_shots: images - queries, of_queries: images - shots}
+                fits = [f"tasks.{name} to {greatest}" for name, greatest in most.items() if greatest >= 1]
+                if fits:
+                    advice = f"Lower {' or '.join(fits)}."
+                elif images >= 2:
+                    advice = f"Lower both, to {images} together."
+                else:
+                    advice = "Leave out classes of less than two images."
                 raise ConfigError(
-                    f"tasks.{of_shots} + tasks.{of_queries}: {shots} + {queries} is more than the "
-                    f"{classes.counts[smallest]} images of class '{classes.names[smallest]}' in split "
-                    f"'{split}' of {self.name}."
+                    f"tasks.{of_shots} + tasks.{of_queries}: {shots} + {queries} is more than the {images} "
+                    f"images of class '{classes.names[smallest]}' in split '{split}' of {self.name}. {advice}"
                 )
 
     @property

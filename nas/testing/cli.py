@@ -31,7 +31,7 @@ def nas(*arguments: str) -> tuple[int, str, str]:
     """
     result = CliRunner().invoke(app, arguments)
     if isinstance(result.exception, NasError):
-        return result.exception.exit_code, result.stdout, f"error: {result.exception}"
+        return result.exception.exit_code, result.stdout, f"{result.stderr}error: {result.exception}"
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stdout, result.stderr

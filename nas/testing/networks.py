@@ -50,6 +50,22 @@ class Scaled(nn.Module):
         return x * self.scale
 
 
+def randomized(module: nn.Module, seed: int) -> nn.Module:
+    """Give a module random weights and statistics, in place, in float64 and in evaluation mode.
+
+    So two modules of one kind compute apart, and none is the identity: statistics lie in [0.5, 1.5], weights
+    and biases in [-0.4, 0.6].
+    """
+    torch.manual_seed(seed)
+    module.double().eval()
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            tensor.data.uniform_(0.5, 1.5)
+    for weight in module.parameters():
+        weight.data.sub_(0.9)
+    return module
+
+
 def draw_network(seed: int, *, plain: bool = True) -> tuple[Backbone, TaskShape]:
     """Draw a network in float64, and the images that it is for: every kind of layer, geometry at random.
 
