@@ -164,9 +164,10 @@ class _Run:
                 training.learner, self._tasks, "validation", budget.validation_episodes, training.arithmetic
             )
             weights = training.state()["learner"]
-            yield Curve(selection.observe(training.done, self._losses, measured, weights))
+            curve = selection.observe(training.done, self._losses, measured, weights)
             self._losses = []
-            self._save()
+            self._save()  # before the driver hears of it: it may end this process then
+            yield Curve(curve)
 
     def _test(self) -> Iterator[Report]:
         training, selection = self._training, self._selection
