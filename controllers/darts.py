@@ -15,7 +15,7 @@ from controllers.curvature import largest_eigenvalue
 from controllers.derivation import likeliest
 from controllers.descent import descend
 from controllers.one_shot import BUDGET, Derive, SupernetTrial
-from controllers.relaxation import Alpha, AlphaDecay, AlphaRate, skips
+from controllers.relaxation import Alpha, AlphaDecay, AlphaRate, PacedRate, paced, skips
 from controllers.unrolled import exact, second_order
 from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
 from nas.metrics import SKIPS
@@ -44,14 +44,14 @@ class Darts(Controller):
         derive: Derive = 3,
         budget: SupernetBudget = BUDGET,
         order: Order = 1,
-        alpha_rate: AlphaRate = 3e-4,
+        alpha_rate: PacedRate = None,
         alpha_decay: AlphaDecay = 1e-3,
         stop_skips: StopSkips = None,
         stop_eigenvalue: StopEigenvalue = None,
     ) -> None:
         settings = {
             "order": order,
-            "alpha_rate": alpha_rate,
+            "alpha_rate": paced(alpha_rate, budget),
             "alpha_decay": alpha_decay,
             "stop_skips": stop_skips,
             "stop_eigenvalue": stop_eigenvalue,
@@ -78,9 +78,9 @@ class Softmax(Strategy):
     batch, L_val that of the outer one. As in the paper's code, the unrolled step has the momentum and the
     weight decay of the weights' own.
 
-    By Adam α moves by about `alpha_rate` a step. The default, the paper's, is for some 20,000 steps; a
-    training of 1,000 wants one about 20 times as high. Order 2 takes a difference that crosses kinks of ReLU,
-    and is rough where batches are small; `exact` takes about as long, and more memory.
+    By Adam α moves by about `alpha_rate` a step; the default is the paper's, for some 20,000 steps. Order 2
+    takes a difference that crosses kinks of ReLU, and is rough where batches are small; `exact` takes about
+    as long, and more memory.
 
     It derives the architecture of the strongest choices, then the next most probable ones. A collapse, where
     it is watched, ends the training, and takes α back to before.

@@ -14,7 +14,7 @@ from torch import Tensor
 from controllers.derivation import likeliest
 from controllers.descent import descend
 from controllers.one_shot import BUDGET, Derive, SupernetTrial
-from controllers.relaxation import Alpha, AlphaDecay, AlphaRate, gradient, skips
+from controllers.relaxation import Alpha, AlphaDecay, AlphaRate, PacedRate, gradient, paced, skips
 from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
 from nas.metrics import SKIPS
 from nas.space import Architecture, SearchSpace
@@ -40,10 +40,11 @@ class Gdas(Controller):
         budget: SupernetBudget = BUDGET,
         hot: Hot = 10.0,
         cold: Cold = 0.1,
-        alpha_rate: AlphaRate = 3e-4,
+        alpha_rate: PacedRate = None,
         alpha_decay: AlphaDecay = 1e-3,
     ) -> None:
-        settings = {"hot": hot, "cold": cold, "alpha_rate": alpha_rate, "alpha_decay": alpha_decay}
+        rate = paced(alpha_rate, budget)
+        settings = {"hot": hot, "cold": cold, "alpha_rate": rate, "alpha_decay": alpha_decay}
         self._trial = SupernetTrial("gdas", settings, derive, budget)
 
     def propose(

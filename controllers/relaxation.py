@@ -10,17 +10,34 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from nas.controller import SupernetBudget
 from nas.metrics import alpha_metric
 from nas.space import Architecture, Decision, SearchSpace
 
 AlphaRate = Annotated[float, Field(gt=0, description="learning rate of α, by Adam")]
+PacedRate = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        description="learning rate of α, by Adam; by default 6 / steps of the whole training: α moves as far "
+        "as by 3e-4 in the 20,000 steps of the paper",
+    ),
+]
 AlphaDecay = Annotated[float, Field(ge=0, description="weight decay of α")]
 
 BETAS = (0.5, 0.999)
 """Of the Adam that learns α (Liu et al. 2019, §A.1.1; Dong & Yang 2019, §4.2)."""
 
+TRAVEL = 6.0
+"""How far α can move in the training of Liu et al. (2019, §A.1.1): 3e-4 in each of some 20,000 steps."""
+
 INITIAL = 1e-3
 """Standard deviation of α at the beginning, as in the code of DARTS."""
+
+
+def paced(rate: float | None, budget: SupernetBudget) -> float:
+    """Return the learning rate of α; by default α can move by `TRAVEL` in a training of this budget."""
+    return TRAVEL / (budget.epochs * budget.steps) if rate is None else rate
 
 
 @final
