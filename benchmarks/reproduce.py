@@ -6,7 +6,8 @@
 The network is the paper's Conv-4 with strides (Finn et al. 2017, section 5.2), the classes are the split of
 Vinyals et al. (2016), each rotation a class of its own; weights are chosen on validation classes, and scored
 once on 1,000 test episodes. What is in the database already is not run again. Writes FILE.json and FILE.md,
-which keep the results of other names, and FILE.png, the validation scores along the way.
+which keep the results of other names, and FILE.png, the validation scores along the way beside the papers'
+test accuracy. Without a name, the last two are made anew from FILE.json.
 """
 
 from __future__ import annotations
@@ -20,13 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib.figure import Figure
 
 from nas.provenance import environment
 from nas.storage.store import Store
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 
 @dataclass(frozen=True)
@@ -187,38 +185,47 @@ def report(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def picture(results: dict[str, Any], path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(6.4, 4), layout="constrained")
-    for name, found in results.items():
+def draw(results: dict[str, Any]) -> Figure:
+    """Draw the curves of a results file, each paper's accuracy to their right in its curve's colour."""
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    for place, (name, found) in enumerate(results.items()):
         for number, curve in enumerate(found["validation_curves"]):
             share = [step / curve[-1][0] for step, _ in curve]
             label = f"{name} ({found['train_episodes']:,.0f} tasks)" if number == 0 else None
-            axes.plot(share, [100 * value for _, value in curve], marker=".", label=label)
+            values = [100 * value for _, value in curve]
+            axes.plot(share, values, color=f"C{place}", marker=".", label=label)
+        accuracy = REPRODUCTIONS[name].accuracy
+        axes.plot(1.04 + 0.02 * place, accuracy, "D", color=f"C{place}", markersize=4, fillstyle="none")
+    axes.plot([], [], "D", color="#777777", markersize=4, fillstyle="none", label="the paper's test accuracy")
     axes.set(xlabel="share of the training tasks", ylabel="validation accuracy, %")
+    axes.set_xticks([0.2, 0.4, 0.6, 0.8, 1.0])
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "names", nargs="+", choices=REPRODUCTIONS, metavar="NAME", help=", ".join(REPRODUCTIONS)
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(REPRODUCTIONS))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--db", default="sqlite:///reproduce.db")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
+    if unknown := [name for name in arguments.names if name not in REPRODUCTIONS]:
+        parser.error(f"{', '.join(unknown)}: there is {', '.join(REPRODUCTIONS)}.")
     file = arguments.output.with_suffix(".json")
     results = json.loads(file.read_text()) if file.exists() else {}
     for name in arguments.names:
         results[name] = evaluate(name, arguments.seeds, arguments.db)
         results = {known: results[known] for known in REPRODUCTIONS if known in results}
         file.write_text(json.dumps(results, indent=1) + "\n")
-        arguments.output.with_suffix(".md").write_text(report(results))
-        picture(results, arguments.output.with_suffix(".png"))
+    if not results:
+        parser.error(f"{file} has no results yet; name some to run.")
+    arguments.output.with_suffix(".md").write_text(report(results))
+    draw(results).savefig(arguments.output.with_suffix(".png"), dpi=150)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, final
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NAMED = 3
-"""How many architectures an error gives as examples."""
+"""How many rows or architectures an error gives as examples."""
+
+SPACES = 10
+"""How many names of spaces an error gives."""
 
 
 class Entry(NamedTuple):
@@ -118,10 +121,10 @@ def load(path: Path, columns: Columns, space: SearchSpace) -> Table:
 
 
 def read(path: Path, columns: Columns, space: str) -> pd.DataFrame:
-    """Return a table's rows of a space: architectures as text, numbers as float64, NaN where there is none.
+    """Return a table's rows of a space as they stand there, by their number: the header is row 1.
 
     Raises:
-        ConfigError: the file is no table, or lacks columns.
+        ConfigError: the file is no table, lacks columns, or has rows of other spaces only.
     """
     import pandas as pd
 
@@ -144,11 +147,17 @@ def read(path: Path, columns: Columns, space: str) -> pd.DataFrame:
             f"evaluator.table: {path} lacks {len(missing)} column{'s' * (len(missing) > 1)}: "
             f"{', '.join(missing)}. It has: {', '.join(map(str, frame.columns))}."
         )
-    if "space" in frame.columns:
-        frame = frame[frame["space"] == space]
-    frame = frame[list(dict.fromkeys((columns.arch, *columns.numbers)))]
-    numbers = {name: pd.to_numeric(frame[name], errors="coerce").astype(float) for name in columns.numbers}
-    return frame.assign(**numbers)
+    frame.index = pd.RangeIndex(2, len(frame) + 2)
+    if "space" in frame.columns and len(frame):
+        others = frame["space"]
+        frame = frame[others == space]
+        if frame.empty:
+            names = [_shown(name) for name in others.drop_duplicates()]
+            raise ConfigError(
+                f"evaluator.table: {path} has no row of space '{space}': its column 'space' has "
+                f"{_listed(names, SPACES)}."
+            )
+    return frame[list(dict.fromkeys((columns.arch, *columns.numbers)))]
 
 
 def entries(
@@ -160,34 +169,37 @@ def entries(
         ConfigError: architectures that cannot be parsed, come twice, have no finite number in a column (or
             a negative cost), or have no row; the message says which, and how many.
     """
-    texts = [str(text) for text in frame[columns.arch]]
+    import pandas as pd
+
+    texts = frame[columns.arch]
+    numbers = {name: pd.to_numeric(frame[name], errors="coerce").astype(float) for name in columns.numbers}
     found: dict[tuple[int, ...], Entry] = {}
     unreadable, twice = [], []
-    values = [frame[name].to_list() if name else [None] * len(texts) for name in _roles(columns)]
-    for text, score, test, seconds in zip(texts, *values, strict=True):
+    values = [numbers[name].to_list() if name else [None] * len(texts) for name in _roles(columns)]
+    for row, text, score, test, seconds in zip(frame.index, texts, *values, strict=True):
         try:
-            choices = space.decode(text).choices
+            choices = space.decode(str(text)).choices
         except ConfigError:
-            unreadable.append(text)
+            unreadable.append(row)
             continue
         if choices in found:
-            twice.append(text)
+            twice.append(row)
         found[choices] = Entry(score, test, 1.0 if seconds is None else seconds)
-    rows = len(texts)
     _complain(
-        where, rows, f"have no architecture of space '{space.name}' in column '{columns.arch}'", unreadable
+        where, texts, f"have no architecture of space '{space.name}' in column '{columns.arch}'", unreadable
     )
-    _complain(where, rows, "repeat an architecture", twice)
-    for name in columns.numbers:
-        what = "cost" if name == columns.cost else "score"
-        bad = ~np.isfinite(frame[name]) | ((frame[name] < 0) & (what == "cost"))
-        _complain(where, rows, f"have no {what} in column '{name}'", list(frame[columns.arch][bad].map(str)))
+    _complain(where, texts, "repeat an architecture", twice)
+    for name, column in numbers.items():
+        cost = name == columns.cost
+        bad = ~np.isfinite(column) | ((column < 0) & cost)
+        what = "finite, non-negative cost" if cost else "finite score"
+        _complain(where, frame[name], f"have no {what} in column '{name}'", frame.index[bad].to_list())
     if len(found) < space.size:
         every = product(*(range(len(decision.choices)) for decision in space.decisions))
         absent = (space.encode(Architecture(space.name, c)) for c in every if c not in found)
         raise ConfigError(
             f"evaluator.table: {where} lacks {space.size - len(found)} of the {space.size} architectures of "
-            f"space '{space.name}', such as {next(absent)}."
+            f"space '{space.name}': {_listed(list(islice(absent, NAMED + 1)))}."
         )
     return found
 
@@ -196,7 +208,18 @@ def _roles(columns: Columns) -> tuple[str | None, ...]:
     return columns.metric, columns.test_metric, columns.cost
 
 
-def _complain(where: str, rows: int, what: str, texts: list[str]) -> None:
-    if texts:
-        shown = ", ".join(f"'{text}'" for text in texts[:NAMED]) + ", …" * (len(texts) > NAMED)
-        raise ConfigError(f"evaluator.table: {where}: {len(texts)} of {rows} rows {what}: {shown}.")
+def _complain(where: str, values: pd.Series[Any], what: str, bad: Sequence[int]) -> None:
+    """Refuse rows, by number, for their values in a column."""
+    if bad:
+        shown = _listed([f"row {row}: {_shown(values[row])}" for row in bad[: NAMED + 1]])
+        raise ConfigError(f"evaluator.table: {where}: {len(bad)} of {len(values)} rows {what}: {shown}.")
+
+
+def _listed(texts: Sequence[str], most: int = NAMED) -> str:
+    return ", ".join(texts[:most]) + ", …" * (len(texts) > most)
+
+
+def _shown(value: Any) -> str:
+    import pandas as pd
+
+    return "nothing" if pd.isna(value) is True else repr(str(value))

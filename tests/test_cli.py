@@ -160,6 +160,12 @@ def test_the_catalog(verb: str) -> None:
         assert "FieldInfo" not in described
 
 
+def test_a_one_shot_controller_is_described_with_its_strategy() -> None:
+    code, described, _ = nas("controllers", "darts")
+    assert code == 0
+    assert "arXiv 1806.09055" in described
+
+
 def test_a_broken_plugin_is_reported_and_the_rest_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     from nas import plugins
 

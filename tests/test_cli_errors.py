@@ -68,6 +68,12 @@ def test_rm_wants_the_whole_name(db: Path, reference: str) -> None:
     [
         (["--space=nasbench210"], 2, "Did you mean 'nasbench201'?"),
         (["--controller=evolutoin"], 2, "Did you mean 'evolution'?"),
+        (
+            ["--controller=random", "--derive=2"],
+            2,
+            "for one-shot controllers, and 'random' is none. Choose darts,",
+        ),
+        (["--controller=evolutoin", "--derive=2"], 2, "Did you mean 'evolution'?"),
         (["--tasks=omniglo"], 2, "Did you mean 'omniglot'?"),
         (["--learner=mamll"], 2, "Did you mean 'maml'?"),
         (["--set=budgett.train_episodes=3"], 2, "Did you mean 'budget'?"),

@@ -101,13 +101,13 @@ def test_an_ambiguous_baseline_is_said(db: str) -> None:
 
 
 def test_supernets_are_reported(db: str) -> None:
-    a, b = (f"{depth}.0.0.0.0.0.0.0.0.0.0" for depth in range(2))
+    a, b, c = (f"{depth}.0.0.0.0.0.0.0.0.0.0" for depth in range(3))
     with Store(db) as store:
         for seed, ended in enumerate((None, "The derived architecture has 5 skip connections.")):
             record_one_shot(
                 store,
-                Trained([(a, 0.9), (b, 0.8)], skips=[1, 4 + seed], ended=ended),
-                {a: ("completed", 0.5), b: ("completed", 0.5 + (0.5 - seed))},
+                Trained([(a, 0.9), (b, 0.8), (c, 0.7)], skips=[1, 4 + seed], ended=ended),
+                {text: ("completed", 0.5 + (0.5 - seed) * n / 4) for n, text in enumerate((a, b, c))},
                 name=f"x-darts-{seed}",
                 seed=seed,
                 controller="darts",
@@ -116,16 +116,16 @@ def test_supernets_are_reported(db: str) -> None:
     assert code == 0
     head, *rows = (line.split() for line in out.splitlines())
     cells = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
-    assert (cells["darts"]["rho"], cells["darts"]["pairs"]) == ("0.0000", "4")
+    assert (cells["darts"]["rho"], cells["darts"]["pairs"]) == ("0.0000", "6")
     assert (cells["random"]["rho"], cells["random"]["pairs"]) == ("-", "-")
-    assert "darts: rho -1.00 of n = 2 (seed 0), 1.00 of n = 2 (seed 1); of few" in err
+    assert "darts: rho -1.00 of n = 3 (seed 0), 1.00 of n = 3 (seed 1); of few" in err
     assert "darts: skip connections that it would have derived at the end: 4 (seed 0), 5 (seed 1)." in err
     assert "darts: the supernet of seed 1 ended early. The derived architecture has 5 skip" in err
     rows = json.loads(nas("compare", "x", "-f", "json")[1])
     [darts] = [row for row in rows if row["group"] == "darts"]
     assert [(one["seed"], one["pairs"], one["ended_early"]) for one in darts["supernets"]] == [
-        (0, 2, None),
-        (1, 2, "The derived architecture has 5 skip connections."),
+        (0, 3, None),
+        (1, 3, "The derived architecture has 5 skip connections."),
     ]
     printed = nas("compare", "x", "-f", "csv")[1]
     assert "supernets" not in next(csv.reader(io.StringIO(printed)))

@@ -25,6 +25,7 @@ from nas.testing.cli import nas
 from nas.testing.toys import Toy
 
 NAN = math.nan
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def line(label: str, x: list[float], mean: list[float], half: float = NAN, *, baseline: bool = False) -> Line:
@@ -183,7 +184,7 @@ def test_test_scores_have_a_panel_of_their_own(db: str) -> None:
 def test_limits_leave_out_the_first_tenth() -> None:
     early = line("a", [0, 5, 10, 100], [-9, 0.5, 0.6, 0.7], half=0.1)
     low, high = limits([early, line("b", [50, 100], [0.65, 0.9])])
-    assert (low, high) == (pytest.approx(0.5 - 0.06 * 0.4), pytest.approx(0.9 + 0.06 * 0.4))
+    assert (low, high) == (pytest.approx(0.6 - 0.06 * 0.3), pytest.approx(0.9 + 0.06 * 0.3))
     low, high = limits([line("flat", [0, 1], [0.0, 0.0])])
     assert low < 0 < high
 
@@ -201,6 +202,29 @@ def test_pictures_hold_labels_and_lines(tmp_path: Path) -> None:
     assert {"worker time (s)", "best so far", "the task", "random (n = 3)", "method8 (n = 3)"} <= texts
     styles = re.findall(r"stroke: (#[0-9a-f]{6})", (tmp_path / "c.svg").read_text())
     assert {"#777777", "#0072b2", "#d55e00"} <= set(styles)
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high", "whole"),
+    [
+        ([1.0, 1.0], 0, 2, True),
+        ([0.0, 0.0], -0.1, 2, True),
+        ([2.0, 9.0], 1, 10, True),
+        ([1.60941, 1.60942], 1.60, 1.62, False),
+        ([0.2, 0.9], 0.1, 1, False),
+    ],
+)
+def test_ticks_of_measured_values(
+    values: list[float], low: float, high: float, whole: bool, tmp_path: Path
+) -> None:
+    made = panel(line("a", [1, 2], values), steps=False)
+    draw([made], "", tmp_path / "a.svg")
+    tree = ET.parse(tmp_path / "a.svg")
+    groups = (group for group in tree.iter(f"{SVG}g") if group.get("id", "").startswith("ytick_"))
+    ticks = ["".join(text.itertext()) for group in groups for text in group.iter(f"{SVG}text")]
+    assert len(ticks) > 1
+    assert all(low <= float(tick) <= high and len(tick) <= 6 for tick in ticks)
+    assert all(tick.isdigit() for tick in ticks) is whole
 
 
 def test_files_that_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

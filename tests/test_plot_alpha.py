@@ -15,7 +15,7 @@ import torch
 
 from controllers.darts import Softmax
 from controllers.gdas import HardGumbel
-from nas.comparison.grid import shape, styles
+from nas.comparison.grid import draw_mixtures, shape, styles
 from nas.comparison.groups import find, grouped
 from nas.comparison.mixtures import Mixtures, mixtures
 from nas.comparison.series import metrics
@@ -145,6 +145,16 @@ def test_no_two_choices_look_alike() -> None:
     assert list(looks) == choices
     assert looks["none"]["color"] == "#777777"
     assert len({repr(look) for look in looks.values()}) == 13
+
+
+def test_weights_that_hardly_moved_look_alike(store: Store, tmp_path: Path) -> None:
+    fill(store, "s", 0, {(name, "conv_3x3"): [0.1998, 0.2002] for name in "ab"})
+    draw_mixtures(found(store, "s"), "", tmp_path / "a.svg")
+    tree = ET.parse(tmp_path / "a.svg")
+    texts = ["".join(node.itertext()) for node in tree.iter("{http://www.w3.org/2000/svg}text")]
+    ticks = [float(text) for text in texts if re.fullmatch(r"0\.\d+", text)]
+    assert max(ticks) - min(ticks) > 0.05
+    assert all(0.14 < tick < 0.26 for tick in ticks)
 
 
 def test_a_table_of_three_epochs(store: Store) -> None:

@@ -104,6 +104,17 @@ def test_rows_of_other_spaces_are_left_out(frame: pd.DataFrame, tmp_path: Path) 
     assert look_up(configure(path), "0.0.0.0").score.value == 10.0
 
 
+def test_a_table_of_other_spaces_says_which(frame: pd.DataFrame, tmp_path: Path) -> None:
+    names = ["mlp"] * 4 + ["chain", None, "mlp", "darts"]
+    expected = "has no row of space 'toy': its column 'space' has 'mlp', 'chain', nothing, 'darts'."
+    foreign = frame.assign(space=names)
+    assert expected in problem(foreign, tmp_path)
+    foreign.convert_dtypes().to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ConfigError) as error:
+        configure(tmp_path / "t.parquet").make_tasks()
+    assert expected in str(error.value)
+
+
 def test_the_architecture_column_may_have_another_name(frame: pd.DataFrame, tmp_path: Path) -> None:
     path = write(frame.rename(columns={"arch": "cell"}), tmp_path / "t.csv")
     assert look_up(configure(path, settings={"arch": "cell"}), "0.0.1.0").score.value == 20.0
@@ -128,38 +139,50 @@ def test_unparsable_architectures_are_counted_and_named(frame: pd.DataFrame, tmp
     frame.loc[[1, 2, 4, 6], "arch"] = ["0.9.0.0", "conv", "0.0", "1"]
     said = problem(frame, tmp_path)
     assert (
-        "4 of 8 rows have no architecture of space 'toy' in column 'arch': '0.9.0.0', 'conv', '0.0', …"
-        in said
+        "4 of 8 rows have no architecture of space 'toy' in column 'arch': "
+        "row 3: '0.9.0.0', row 4: 'conv', row 6: '0.0', …." in said
     )
 
 
 def test_repeated_architectures_are_counted_and_named(frame: pd.DataFrame, tmp_path: Path) -> None:
-    assert "1 of 9 rows repeat an architecture: '0.3.1.0'." in problem(
+    assert "1 of 9 rows repeat an architecture: row 10: '0.3.1.0'." in problem(
         pd.concat([frame, frame[:1]]), tmp_path
     )
 
 
+def test_rows_keep_their_number_in_the_file(frame: pd.DataFrame, tmp_path: Path) -> None:
+    """Whatever index a file brings, and wherever rows of other spaces stand."""
+    foreign = frame.assign(space="mlp", arch="3.1.4")
+    whole = pd.concat([foreign, frame.assign(space="toy"), frame[:1].assign(space="toy")])
+    whole.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ConfigError, match=r"1 of 9 rows repeat an architecture: row 18: '0\.3\.1\.0'\."):
+        configure(tmp_path / "t.parquet").make_tasks()
+
+
 @pytest.mark.parametrize(
-    ("column", "value", "said"),
+    ("column", "value", "said", "shown"),
     [
-        ("valid", np.nan, "score"),
-        ("test", np.inf, "score"),
-        ("cost", -1.0, "cost"),
-        ("valid", "n/a%", "score"),
+        ("valid", np.nan, "finite score", "nothing"),
+        ("test", np.inf, "finite score", "'inf'"),
+        ("cost", -1.0, "finite, non-negative cost", "'-1.0'"),
+        ("valid", "n/a%", "finite score", "'n/a%'"),
     ],
 )
 def test_rows_without_a_number_are_counted_and_named(
-    frame: pd.DataFrame, tmp_path: Path, column: str, value: Any, said: str
+    frame: pd.DataFrame, tmp_path: Path, column: str, value: Any, said: str, shown: str
 ) -> None:
     frame[column] = frame[column].astype(object)
     frame.loc[[0, 3], column] = value
-    expected = f"2 of 8 rows have no {said} in column '{column}': '0.3.1.0', '0.2.0.0'."
+    expected = f"2 of 8 rows have no {said} in column '{column}': row 2: {shown}, row 5: {shown}."
     assert expected in problem(frame, tmp_path)
 
 
 def test_missing_rows_are_counted_and_named(frame: pd.DataFrame, tmp_path: Path) -> None:
-    gone = frame[~frame["arch"].isin(["0.1.0.0", "0.2.1.0", "0.3.1.0"])]
-    assert "lacks 3 of the 8 architectures of space 'toy', such as 0.1.0.0." in problem(gone, tmp_path)
+    every = ["0.1.0.0", "0.2.1.0", "0.3.0.0", "0.3.1.0"]
+    for gone, more in ((every[:3], ""), (every, ", …")):
+        said = problem(frame[~frame["arch"].isin(gone)], tmp_path)
+        lacks = f"lacks {len(gone)} of the 8 architectures of space 'toy'"
+        assert f"{lacks}: 0.1.0.0, 0.2.1.0, 0.3.0.0{more}." in said
 
 
 def test_a_file_that_is_no_table(tmp_path: Path) -> None:
@@ -313,8 +336,12 @@ def test_the_command_line(table: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir("/")
     assert nas("resume", "t", "--trials=+3", f"--db=sqlite:///{tmp_path}/nas.db")[0] == 0
     monkeypatch.chdir(tmp_path)
-    code, _, err = nas("evaluate", "t/0", "--seeds=1")
-    assert (code, "tasks.name is missing" in err) == (2, True)
+    for asked in (["t/0"], ["--top=1", "--search=t"]):
+        code, _, err = nas("evaluate", *asked, "--seeds=1")
+        assert (code, "Search 't' looked its scores up in a table" in err) == (2, True)
+        assert "it has no tasks and no learner to train with. Add --tasks and --learner;" in err
+    code, _, err = nas("evaluate", "mlp:maml", "--search=t", "--tasks=sinusoid")
+    assert (code, "Add --learner;" in err) == (2, True)
     code, _, err = nas("run", *arguments, *looked_up, "--name=short", "--set=max_seconds=2")
     assert (code, "The best 2 of 2 trials" in err, "took max_seconds = 2 s" in err) == (0, True, True)
     assert "Go on" not in err

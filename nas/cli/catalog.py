@@ -59,8 +59,10 @@ def _describe(kind: str, name: str, form: Format) -> None:
     schema = plugins.settings_model(cls).model_json_schema()
     rows = list(_settings(kind, schema, schema.get("$defs", {})))
     if form is Format.TABLE:
-        whole = inspect.getdoc(cls) or ""
-        typer.echo(f"{whole.partition(_OF_THE_CONSTRUCTOR)[0]}\n")
+        strategies = plugins.installed("strategy") if kind == "controller" else {}
+        for described in [cls, *([strategies[name].load()] if name in strategies else [])]:
+            whole = inspect.getdoc(described) or ""
+            typer.echo(f"{whole.partition(_OF_THE_CONSTRUCTOR)[0]}\n")
         if not rows:
             typer.echo("It has no settings.")
             return

@@ -41,6 +41,15 @@ STYLE: dict[Any, Any] = {
 }
 """Text stays text in every format, and ticks say what they stand for."""
 
+CROWD = 4
+"""More lines than so many are named below a panel, not in it."""
+
+ENTRY = 0.21
+"""Inches of a line's name there."""
+
+SPAN = 0.01
+"""Of the largest value: the least vertical range of measured values, so that rounding does not fill it."""
+
 EARLY = 0.1
 """The share of the horizontal axis whose values may leave the picture: the first ones are far off."""
 
@@ -54,7 +63,8 @@ def draw(panels: Sequence[Panel], title: str, file: Path) -> None:
     """
     rows = math.ceil(len(panels) / COLUMNS)
     columns = math.ceil(len(panels) / rows)
-    with picture(file, (5.2 * columns, 3.8 * rows), title) as figure:
+    below = max(len(panel.lines) if len(panel.lines) > CROWD else 0 for panel in panels)
+    with picture(file, (5.2 * columns, (3.8 + ENTRY * below) * rows), title) as figure:
         places = figure.subplots(rows, columns, squeeze=False).flat
         for panel, axes in zip(panels, places, strict=False):
             _panel(axes, panel)
@@ -136,12 +146,30 @@ def _panel(axes: Axes, panel: Panel) -> None:
         axes.set_ylim(*limits(panel.lines))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        values = np.concatenate(
+            [y for line in panel.lines for y in (line.mean, *(y for _, y in line.single))]
+        )
+        whole = bool((values == values.round()).all())
+        if whole:
+            axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        widen(axes, 2 if whole else SPAN * float(np.abs(values).max()))
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, loc="lower right" if panel.steps else "best")
+    if len(panel.lines) > CROWD:
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.16), borderaxespad=0)
+    else:
+        axes.legend(frameon=False, loc="lower right" if panel.steps else "best")
+
+
+def widen(axes: Axes, least: float) -> None:
+    """Let the vertical range be `least` at least, about its middle, without going below zero for it."""
+    low, high = axes.get_ylim()
+    if high - low < least:
+        start = max((low + high - least) / 2, min(low, 0))
+        axes.set_ylim(start, start + least)
 
 
 def dot(points: int) -> str:
@@ -150,12 +178,15 @@ def dot(points: int) -> str:
 
 
 def limits(lines: Sequence[Line]) -> tuple[float, float]:
-    """Return a vertical range with every value and band but those of the early steps, and some margin."""
+    """Return a vertical range with every value but those of the early steps, the last bands and some margin.
+
+    Bands on the way, wide where few lines differ a lot, may leave it.
+    """
     low, high = np.inf, -np.inf
     for line in lines:
-        late = line.x >= EARLY * line.x[-1]
-        half = np.nan_to_num(line.half[late])
-        low = min(low, float((line.mean[late] - half).min()))
-        high = max(high, float((line.mean[late] + half).max()))
+        late = line.mean[line.x >= EARLY * line.x[-1]]
+        last = np.nan_to_num(line.half[-1])
+        low = min(low, float(late.min()), float(late[-1] - last))
+        high = max(high, float(late.max()), float(late[-1] + last))
     margin = 0.06 * (high - low) or 0.5 * abs(high) or 0.5
     return low - margin, high + margin

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.comparison.draw import COLOURS, DASHES, GREY, dot, picture
+from nas.comparison.draw import COLOURS, DASHES, GREY, dot, picture, widen
 from nas.comparison.mixtures import Mixture, Mixtures
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ MARGINS = (0.6, 1.5)
 
 LEAST = 7.0
 """Width in inches at least, for title and legend."""
+
+SPAN = 0.1
+"""The least vertical range: weights that hardly moved are to look alike."""
 
 CHARACTERS = 13
 """Of the title to an inch, at most."""
@@ -55,6 +58,7 @@ def draw_mixtures(mixtures: Mixtures, title: str, file: Path) -> None:
         looks = styles(mixtures.choices)
         for mixture, axes in zip(mixtures.decisions, places, strict=False):
             _panel(axes, mixture, looks)
+        widen(places[0], SPAN)
         for axes in places[len(mixtures.decisions) :]:
             axes.set_axis_off()
         for axes in places[: len(mixtures.decisions)][-columns:]:  # nothing is below them

@@ -14,6 +14,9 @@ from nas.metrics import SKIPS
 from nas.storage.schema import Measurement, Search, Trial, TrialKind, TrialState
 from nas.storage.store import Store
 
+PAIRS = 3
+"""Fewer pairs than this correlate perfectly, one way or the other, whatever they are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Supernet:
@@ -22,7 +25,7 @@ class Supernet:
     Attributes:
         search, seed: whose.
         rho: Spearman's rank correlation, over what it derived, of scores with shared weights and from
-            scratch; None where it is not defined.
+            scratch; None where it is not defined, or of fewer than `PAIRS`.
         pairs: how many architectures have both scores.
         skips: skip connections of what it would have derived, when its training ended; None: not measured.
         ended_early: why its training ended before its budget, as a watched collapse does; None: it did not.
@@ -41,7 +44,7 @@ class Supernets:
     """Those of one group.
 
     Attributes:
-        rho: mean over those for which it is defined; None: for none.
+        rho: mean over those that have one; None: none has.
         pairs: behind it, in all; None where no supernet was trained.
         supernets: by seed.
     """
@@ -95,7 +98,8 @@ def _of(store: Store, search: Search) -> list[Supernet]:
             for entry in derived or ()
             if entry["score"] is not None and entry["architecture"] in scratch
         ]
-        rho = spearman([shared for shared, _ in pairs], [own for _, own in pairs])
+        enough = len(pairs) >= PAIRS
+        rho = spearman([shared for shared, _ in pairs], [own for _, own in pairs]) if enough else None
         skipped = skips.get(trial)
         found.append(
             Supernet(

@@ -118,7 +118,7 @@ class Targets:
                 test classes the search has seen.
         """
         search, trial, architecture = tried(self._store, reference)
-        config = self._config(inherited(search))
+        config = self._config(search)
         self._refuse_seen(search, config)
         origin = Origin(search.id, search.name, trial.number)
         return self._target(config, architecture, origin)
@@ -147,9 +147,8 @@ class Targets:
             NotFound: no such search.
             ConfigError: a setting is wrong or missing, or the space has no such architecture.
         """
-        values = inherited(self._store.search(like)) if like is not None else {}
-        search_config.choose(values, "space", reference.space)
-        return self._target(self._config(values), reference.architecture, None)
+        search = self._store.search(like) if like is not None else None
+        return self._target(self._config(search, reference.space), reference.architecture, None)
 
     def baseline(self, text: str, beside: Target) -> Target:
         """Return an architecture of a space, or one with a name, under the protocol of another target.
@@ -171,8 +170,13 @@ class Targets:
         values["space"] = {"name": reference.space}
         return self._target(validate(values), reference.architecture, None)
 
-    def _config(self, values: Values) -> EvaluationConfig:
+    def _config(self, search: Search | None, space: str | None = None) -> EvaluationConfig:
+        values = {} if search is None else inherited(search)
+        if space is not None:
+            search_config.choose(values, "space", space)
         self._change(values)
+        if search is not None:
+            _refuse_nameless(search, values)
         return validate(values)
 
     def _target(self, config: EvaluationConfig, text: str, origin: Origin | None) -> Target:
@@ -212,6 +216,21 @@ class Targets:
                 f"training or validation in search '{search.name}'. Keep its {', '.join(differing)}, or "
                 "search again under the settings that are to be tested."
             )
+
+
+def _refuse_nameless(search: Search, values: Values) -> None:
+    """Refuse to evaluate like a search that had no tasks, or no learner, if the user names none."""
+    missing = []
+    for kind in search_config.UNTRAINED:
+        section = values.get(kind, {})
+        if search.config[kind] is None and isinstance(section, Mapping) and "name" not in section:
+            missing.append(kind)
+    if missing:
+        raise ConfigError(
+            f"Search '{search.name}' looked its scores up in a table: it has no {' and no '.join(missing)} "
+            f"to train with. Add {' and '.join(f'--{kind}' for kind in missing)}; `nas tasks` and "
+            "`nas learners` list what is installed."
+        )
 
 
 def tried(store: Store, reference: TrialReference) -> tuple[Search, Trial, str]:
