@@ -175,7 +175,8 @@ def test_a_table_of_three_epochs(store: Store) -> None:
 
 def test_the_command_draws_a_search(db: Path, tmp_path: Path) -> None:
     budget = {"epochs": 3, "steps": 2, "batch": 2, "validation_episodes": 2}
-    config = configure(name="s", controller={"name": "darts", "derive": 1, "budget": budget})
+    darts = {"name": "darts", "derive": 1, "budget": budget, "alpha_rate": 3e-4}
+    config = configure(name="s", controller=darts)
     with Store(f"sqlite:///{db}") as store:
         run(store, config)
     code, out, err = nas("plot", "s", "--metric=alpha", "--text", "-o", "alpha.svg")
