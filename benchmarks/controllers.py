@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import tomllib
 from pathlib import Path
 from typing import Any
+
+from shell import nas
 
 from nas.provenance import environment
 from search_spaces.few_shot import FewShot
@@ -28,62 +27,22 @@ FULL = [
 ]
 
 
-def nas(*arguments: str, db: str) -> str:
-    command = [sys.executable, "-m", "nas", *arguments, "--db", db]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}")
-    return done.stdout
-
-
-def settings(values: dict[str, Any], prefix: str = "") -> list[str]:
-    """Return nested values as options, such as `--set=space.name="few_shot"`."""
-    return [
-        option
-        for key, value in values.items()
-        for option in (
-            settings(value, f"{prefix}{key}.")
-            if isinstance(value, dict)
-            else [f"--set={prefix}{key}={json.dumps(value)}"]
-        )
-    ]
-
-
-def searches() -> dict[str, list[str]]:
-    """Return the options of each search of the benchmark by its name."""
-    values = tomllib.loads(CONFIG.read_text())
-    controllers, seeds = values.pop("controllers"), values.pop("seeds")
-    found = {}
-    for controller in controllers:
-        for seed in seeds:
-            section = dict(controller) if isinstance(controller, dict) else {"name": controller}
-            name = f"{CONFIG.stem}-{section.pop('label', section['name'])}-{seed}"
-            found[name] = [f"--name={name}", *settings({**values, "seed": seed, "controller": section})]
+def searches(db: str) -> dict[str, list[str]]:
+    """Return the names of each controller's searches, by seed."""
+    found: dict[str, list[str]] = {}
+    for row in reversed(json.loads(nas("ls", "--limit=0", "-f", "json", db=db))):
+        benchmark, _, rest = row["search"].partition("-")
+        if benchmark == CONFIG.stem:
+            found.setdefault(rest.rpartition("-")[0], []).append(row["search"])
     return found
 
 
-def search(db: str) -> None:
-    """Run all searches, one after the other."""
-    known = {row["search"]: row["state"] for row in json.loads(nas("ls", "--limit=0", "-f", "json", db=db))}
-    for name, options in searches().items():
-        if name not in known:
-            nas("run", *options, db=db)
-        elif known[name] != "completed":
-            nas("resume", name, db=db)
-
-
-def best(db: str) -> dict[str, list[dict[str, Any]]]:
-    """Return the trial with the best validation score of each search, by controller."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name in searches():
-        trials = json.loads(nas("show", name, "-f", "json", db=db))["trial_rows"]
-        scored = [trial for trial in trials if trial["score"] is not None]
-        if scored:
-            trial = max(scored, key=lambda trial: trial["score"])
-            wanted = {key: trial[key] for key in ("score", "ci95", "architecture", "parameters", "macs")}
-            group = name.removeprefix(f"{CONFIG.stem}-").rpartition("-")[0]
-            found.setdefault(group, []).append({"target": f"{name}/{trial['trial']}", **wanted})
-    return found
+def best(name: str, db: str) -> dict[str, Any]:
+    """Return the trial of a search with the best validation score."""
+    trials = json.loads(nas("show", name, "-f", "json", db=db))["trial_rows"]
+    trial = max((trial for trial in trials if trial["score"] is not None), key=lambda trial: trial["score"])
+    wanted = ("score", "ci95", "architecture", "parameters", "macs")
+    return {"target": f"{name}/{trial['trial']}", **{key: trial[key] for key in wanted}}
 
 
 def page(report: dict[str, Any], picture: str) -> str:
@@ -179,10 +138,9 @@ def main() -> None:
     arguments = parser.parse_args()
     db, output = arguments.db, arguments.output
     nas("db", "upgrade", db=db)
-    search(db)
-    compared = json.loads(nas("compare", *searches(), "-f", "json", db=db))
-    nas("plot", *searches(), f"--output={output.with_suffix('.png')}", db=db)
-    of_controller = best(db)
+    compared = json.loads(nas("benchmark", str(CONFIG), "-f", "json", db=db))
+    nas("plot", f"{CONFIG.stem}-*", f"--output={output.with_suffix('.png')}", db=db)
+    of_controller = {label: [best(name, db) for name in names] for label, names in searches(db).items()}
     winners = [max(trials, key=lambda trial: trial["score"])["target"] for trials in of_controller.values()]
     options = ["--baseline=conv4", "--seeds=3", *FULL, "--format=json"]
     evaluated = json.loads(nas("evaluate", *winners, *options, db=db))

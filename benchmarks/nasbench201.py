@@ -14,14 +14,13 @@ import argparse
 import json
 import os
 import platform
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from shell import nas
 
 from nas.comparison.benchmark import plan, run
 from nas.config import SearchConfig, read
@@ -77,14 +76,6 @@ def timed(table: str, seeds: int, evaluations: int) -> dict[str, float]:
             "seconds": time.perf_counter() - wall,
             "cpu_seconds": time.process_time() - cpu,
         }
-
-
-def nas(*arguments: str, db: str) -> str:
-    command = [sys.executable, "-m", "nas", *arguments, "--db", db]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}")
-    return done.stdout
 
 
 def main() -> None:

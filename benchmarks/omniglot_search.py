@@ -12,10 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from shell import nas
 
 from nas.provenance import environment
 
@@ -32,14 +32,6 @@ SEARCHES = {
     "evolution": ["--controller=evolution", *CELLS],
     "conv4": ['--set=controller.architectures=["conv4"]', *CONV4],
 }
-
-
-def nas(*arguments: str, db: str) -> str:
-    command = [sys.executable, "-m", "nas", *arguments, "--db", db]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}")
-    return done.stdout
 
 
 def rows_of(name: str, db: str) -> list[dict[str, Any]]:
