@@ -16,9 +16,10 @@ from search_spaces.darts_cells import Applied, Cell, Graph, Sum
 from search_spaces.genotype import INPUTS, NODES, Edges, Genotype
 from search_spaces.mixing import nonzero, of_the_batch, one_hot
 from search_spaces.operations import Backbone
+from search_spaces.pointwise import Convolved
 from search_spaces.separable import OPERATIONS, WEIGHTLESS, operation
 from search_spaces.source import Source
-from search_spaces.weighted_sum import Convolved, Plain, weighted_sum
+from search_spaces.weighted_sum import Plain, weighted_sum
 
 PAIRS = tuple((state, node) for node in range(NODES) for state in range(INPUTS + node))
 """Each possible edge's state and node, in the order of the decisions of a cell."""
@@ -99,12 +100,13 @@ class MixedCell(nn.Module):
         for state in {edge.state for edge in edges if edge.state < INPUTS}:
             x = (before, last)[state]
             terms = Source(x).through(self.preprocessing[state], x.new_ones(()))
-            states[state] = Source(weighted_sum(terms))
+            states[state] = Source(weighted_sum(terms), self._leaving(state, edges))
         for node in range(NODES):
             arriving = [edge for edge in edges if edge.node == node]
             if arriving:
                 parts = (self._terms(states[edge.state], edge, mixture) for edge in arriving)
-                states[INPUTS + node] = Source(weighted_sum([term for part in parts for term in part]))
+                x = weighted_sum([term for part in parts for term in part])
+                states[INPUTS + node] = Source(x, self._leaving(INPUTS + node, edges))
         nodes = [states[i].x if i in states else None for i in range(INPUTS, INPUTS + NODES)]
         if all(node is None for node in nodes):
             height, width = (-(-size // self.stride(0)) for size in last.shape[2:])
@@ -123,6 +125,11 @@ class MixedCell(nn.Module):
         if self._identity(name, edge.state):
             return [Plain(source.x, weight)]
         return source.through(self._module(edge), weight)
+
+    def _leaving(self, state: int, edges: Sequence[Mixed]) -> list[nn.Module]:
+        """Return the operations with weights that leave a state."""
+        own = [edge for edge in edges if edge.state == state and edge.operation not in WEIGHTLESS]
+        return [self._module(edge) for edge in own if not self._identity(edge.operation, state)]
 
     def extract(self, edges: Sequence[Mixed]) -> Cell:
         """Return the cell of some edges, with this one's weights.

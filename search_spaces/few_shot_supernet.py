@@ -13,8 +13,9 @@ from nas.supernet import Mixture, Supernet
 from search_spaces.few_shot import DOWN, OPERATIONS, PAIRS, Cell, FewShot, down, operation, routes
 from search_spaces.mixing import nonzero, of_the_batch, one_hot, strongest
 from search_spaces.operations import Backbone
+from search_spaces.pointwise import Convolved
 from search_spaces.source import Source
-from search_spaces.weighted_sum import Convolved, Plain, weighted_sum
+from search_spaces.weighted_sum import Plain, weighted_sum
 
 _FREE = ("none", "skip_connect", "avg_pool_3x3")
 """Operations without weights."""
@@ -65,7 +66,7 @@ class MixedCell(nn.Module):
         live = [[OPERATIONS[i] for i in own if OPERATIONS[i] != "none"] for own in kept]
         if not (live[0] and live[2]):
             live[0] = live[2] = []
-        nodes = {0: Source(x)}
+        nodes = {0: Source(x, self._leaving(0, live))}
         for node in (1, 2):
             edges = [(i, source) for i, (source, end) in enumerate(PAIRS) if end == node]
             terms = [
@@ -75,8 +76,13 @@ class MixedCell(nn.Module):
                 for term in self._terms(nodes[source], i, name, weights[i][OPERATIONS.index(name)])
             ]
             if terms:
-                nodes[node] = Source(weighted_sum(terms))
+                nodes[node] = Source(weighted_sum(terms), self._leaving(node, live))
         return nodes[2].x if 2 in nodes else torch.zeros_like(x)
+
+    def _leaving(self, node: int, live: Sequence[Sequence[str]]) -> list[nn.Module]:
+        """Return the operations with weights that leave a node."""
+        leaving = [(i, own) for i, own in enumerate(live) if PAIRS[i][0] == node]
+        return [self.module(i, name) for i, own in leaving for name in own if name not in _FREE]
 
     def _terms(self, source: Source, edge: int, name: str, weight: Tensor) -> Sequence[Convolved | Plain]:
         if name == "avg_pool_3x3":

@@ -2,25 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, final
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.depthwise import depthwise
+from search_spaces.pointwise import Convolved
+from search_spaces.rectified import rectified
 from search_spaces.separable import FactorizedReduction
-from search_spaces.weighted_sum import Convolved, Plain, weighted_sum
+from search_spaces.weighted_sum import Plain
+
+
+class _Block(NamedTuple):
+    """ReLU, an optional depthwise convolution, a convolution and a batch norm without scale and shift."""
+
+    depthwise: nn.Conv2d | None
+    convolution: nn.Conv2d
+    norm: nn.BatchNorm2d
+
+    @property
+    def pointwise(self) -> bool:
+        return self.convolution.kernel_size == (1, 1)
+
+    @property
+    def subsampled(self) -> bool:
+        """Whether the depthwise convolution sees every other pixel only."""
+        return self.depthwise is not None and self.depthwise.stride[0] == self.depthwise.dilation[0] == 2
+
+    def entered(self, x: Tensor) -> Tensor:
+        """Return what enters the convolution."""
+        return x if self.depthwise is None else depthwise(x, [self.depthwise])[0]
+
+    def normalized(self, x: Tensor, weight: Tensor | None = None) -> Convolved:
+        """Return what the pointwise convolution and the batch norm make of a map, as a term of a sum."""
+        return Convolved(x, self.convolution.weight, self.norm.eps, weight)
+
+
+def _blocks(module: nn.Module) -> list[_Block]:
+    layers, blocks = list(module.children()), list[_Block]()
+    while layers:
+        match layers:
+            case [
+                nn.ReLU(),
+                nn.Conv2d() as first,
+                nn.Conv2d() as convolution,
+                nn.BatchNorm2d() as norm,
+                *layers,
+            ]:
+                blocks.append(_Block(first, convolution, norm))
+            case [nn.ReLU(), nn.Conv2d() as convolution, nn.BatchNorm2d() as norm, *layers]:
+                blocks.append(_Block(None, convolution, norm))
+            case _:
+                return []
+    return blocks
 
 
 @final
 class Source:
-    """A state, and what operations on it share."""
+    """A state, and what operations on it share.
 
-    def __init__(self, x: Tensor) -> None:
+    Args:
+        x: the state.
+        modules: operations that will be asked for once each, see `through`: what they have in common is then
+            computed for all of them at once.
+    """
+
+    def __init__(self, x: Tensor, modules: Iterable[nn.Module] = ()) -> None:
         self.x = x
-        self._maps: dict[str, Tensor] = {}
+        self._maps = dict[str, Tensor]()
+        self._blocks = {module: _blocks(module) for module in modules}
+        self._known = [module for module, blocks in self._blocks.items() if blocks and blocks[0].depthwise]
+        self._convolved = dict[nn.Module, Tensor]()
+        self._hidden = dict[nn.Module, Tensor]()
 
     def _shared(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         if name not in self._maps:
@@ -55,27 +111,52 @@ class Source:
             return [Plain(self.x, weight)]
         if isinstance(module, FactorizedReduction):
             return self._reduced(module, weight)
-        layers: list[Any] = list(module.children())[1:]
-        x = self._rectified
+        if module not in self._blocks:
+            self._blocks[module] = _blocks(module)
+        first, *others = blocks = self._blocks[module]
+        if first.depthwise is None:
+            x = self._rectified
+        elif others and first.pointwise:
+            x, blocks = others[0].entered(self._first_block(module)), others
+        else:
+            x = self._first_convolution(module)
         while True:
-            if isinstance(layers[1], nn.Conv2d):
-                x = self._depthwise(layers.pop(0), x)
-            convolution, norm, *layers = layers
-            if convolution.kernel_size != (1, 1):
-                x = norm(convolution(x))
-                if not layers:
+            block, *blocks = blocks
+            if not block.pointwise:
+                x = block.norm(block.convolution(x))
+                if not blocks:
                     return [Plain(x, weight)]
                 x = x.relu()
-            elif layers:
-                x = weighted_sum([Convolved(x, convolution.weight, norm.eps)], rectify=True)
+            elif blocks:
+                (x,) = rectified([block.normalized(x)])
             else:
-                return [Convolved(x, convolution.weight, norm.eps, weight)]
-            layers = layers[1:]
+                return [block.normalized(x, weight)]
+            x = blocks[0].entered(x)
 
-    def _depthwise(self, layer: nn.Conv2d, x: Tensor) -> Tensor:
-        if layer.stride[0] == layer.dilation[0] == 2:
-            return depthwise(self._shared("even", self._even), layer, subsampled=True)
-        return depthwise(x, layer)
+    def _first_convolution(self, module: nn.Module) -> Tensor:
+        """Return the depthwise convolution of the state's ReLU that an operation begins with."""
+        subsampled = self._blocks[module][0].subsampled
+        if module not in self._convolved:
+            group = self._together(module, lambda own: own[0].subsampled == subsampled)
+            x = self._shared("even", self._even) if subsampled else self._rectified
+            layers = [self._blocks[own][0].depthwise for own in group]
+            maps = depthwise(x, [layer for layer in layers if layer is not None], subsampled=subsampled)
+            self._convolved.update(zip(group, maps, strict=True))
+        return self._convolved.pop(module)
+
+    def _first_block(self, module: nn.Module) -> Tensor:
+        """Return the ReLU of what the first of several separable blocks makes of the state."""
+        if module not in self._hidden:
+            group = self._together(module, lambda own: len(own) > 1 and own[0].pointwise)
+            maps = rectified([self._blocks[own][0].normalized(self._first_convolution(own)) for own in group])
+            self._hidden.update(zip(group, maps, strict=True))
+        return self._hidden.pop(module)
+
+    def _together(self, module: nn.Module, alike: Callable[[Sequence[_Block]], bool]) -> Sequence[nn.Module]:
+        """Return the operations to compute when one is asked for: one, where no gradient keeps the others."""
+        if module not in self._known or not torch.is_grad_enabled():
+            return [module]
+        return [own for own in self._known if alike(self._blocks[own])]
 
     def _reduced(self, module: FactorizedReduction, weight: Tensor) -> list[Convolved]:
         """Return both halves of the channels, each with zeros in place of the other."""

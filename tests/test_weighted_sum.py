@@ -8,13 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.learners.folded import run
-from search_spaces.weighted_sum import Convolved, Plain, weighted_sum
+from search_spaces.pointwise import Convolved
+from search_spaces.rectified import rectified
+from search_spaces.weighted_sum import Plain, weighted_sum
 
 EPS = (1e-5, 1e-3)
 
 
 class Sum(nn.Module):
-    """Two plain maps and two convolved ones, all made of one."""
+    """Two plain maps and two convolved ones, all made of one; or the ReLUs of the two, side by side."""
 
     def __init__(self, channels: int, *, rectify: bool) -> None:
         super().__init__()
@@ -23,28 +25,39 @@ class Sum(nn.Module):
         self.rectify = rectify
 
     def forward(self, x: Tensor) -> Tensor:
-        terms = self.terms(x, [layer.weight for layer in self.layers])
-        return weighted_sum(terms, rectify=self.rectify)
+        kernels = [layer.weight for layer in self.layers]
+        if self.rectify:
+            return torch.cat(rectified(self.convolved(x, kernels)), 1)
+        return weighted_sum(self.terms(x, kernels))
 
     def terms(self, x: Tensor, kernels: Sequence[Tensor]) -> list[Convolved | Plain]:
         a, b, c, d = SCALES
+        convolved = zip(self.convolved(x, kernels), (c, d), strict=True)
+        return [Plain(x, a), Plain(x.cos(), b), *(term._replace(weight=weight) for term, weight in convolved)]
+
+    def convolved(self, x: Tensor, kernels: Sequence[Tensor]) -> list[Convolved]:
         sources = (x.sin(), x.exp())
-        convolved = zip(sources, kernels, EPS, (c, d), strict=True)
-        return [Plain(x, a), Plain(x.cos(), b), *(Convolved(*term) for term in convolved)]
+        return [Convolved(*term) for term in zip(sources, kernels, EPS, strict=True)]
+
+    def expected(self, x: Tensor, kernels: Sequence[Tensor]) -> Tensor:
+        if self.rectify:
+            return torch.cat([written_out([term]).relu() for term in self.convolved(x, kernels)], 1)
+        return written_out(self.terms(x, kernels))
 
 
 SCALES = [torch.tensor(w, dtype=torch.float64, requires_grad=True) for w in (0.7, -0.4, 0.9, 0.3)]
 
 
-def written_out(terms: Sequence[Convolved | Plain], *, rectify: bool) -> Tensor:
+def written_out(terms: Sequence[Convolved | Plain]) -> Tensor:
     total: Tensor | float = 0.0
     for term in terms:
         if isinstance(term, Plain):
             total = total + term.weight * term.x
         else:
             y = F.conv2d(term.x, term.kernel)
-            total = total + term.weight * F.batch_norm(y, None, None, training=True, eps=term.eps)
-    return total.relu() if rectify else total
+            weight = 1.0 if term.weight is None else term.weight
+            total = total + weight * F.batch_norm(y, None, None, training=True, eps=term.eps)
+    return total
 
 
 @pytest.mark.parametrize("rectify", [False, True])
@@ -54,8 +67,8 @@ def test_equals_its_definition_to_the_second_derivative(channels: int, rectify: 
     network = Sum(channels, rectify=rectify).double()
     x = torch.randn(4, channels, 5, 4, dtype=torch.float64, requires_grad=True)
     kernels = [layer.weight for layer in network.layers]
-    inputs = [x, *kernels, *SCALES]
-    found, expected = network(x), written_out(network.terms(x, kernels), rectify=rectify)
+    inputs = [x, *kernels, *([] if rectify else SCALES)]
+    found, expected = network(x), network.expected(x, kernels)
     torch.testing.assert_close(found, expected)
     along = torch.randn_like(found)
     torch.testing.assert_close(
@@ -71,17 +84,16 @@ def test_equals_its_definition_to_the_second_derivative(channels: int, rectify: 
     torch.testing.assert_close(*twice)
 
 
-def test_tasks_have_statistics_and_kernels_of_their_own() -> None:
+@pytest.mark.parametrize("rectify", [False, True])
+def test_tasks_have_statistics_and_kernels_of_their_own(rectify: bool) -> None:
     torch.manual_seed(0)
-    network = Sum(4, rectify=True).double()
+    network = Sum(4, rectify=rectify).double()
     tasks = torch.randn(3, 2, 4, 5, 4, dtype=torch.float64)
     torch.testing.assert_close(run(network, tasks), torch.stack([network(x) for x in tasks]))
     names = [name for name, _ in network.named_parameters() if name.startswith("layers")]
     own = {name: torch.randn(3, 4, 4, 1, 1, dtype=torch.float64, requires_grad=True) for name in names}
     found = run(network, tasks, own)
-    each = [
-        written_out(network.terms(tasks[t], [own[name][t] for name in names]), rectify=True) for t in range(3)
-    ]
+    each = [network.expected(tasks[t], [own[name][t] for name in names]) for t in range(3)]
     torch.testing.assert_close(found, torch.stack(each))
     along = torch.randn_like(found)
     torch.testing.assert_close(
@@ -100,6 +112,18 @@ def inputs_of(kind: str, ratio: float) -> list[Tensor]:
     return [x, kernel]
 
 
+def test_an_unused_result_has_no_part_in_the_gradients() -> None:
+    torch.manual_seed(0)
+    network = Sum(4, rectify=True).double()
+    x = torch.randn(4, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    terms = network.convolved(x, [layer.weight for layer in network.layers])
+    found, _ = rectified(terms)
+    expected = written_out(terms[:1]).relu()
+    along = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, x, along, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(found, x, along), wanted)
+
+
 @pytest.mark.parametrize("ratio", [3.0, 10.0, 100.0, 1000.0])
 @pytest.mark.parametrize("kind", ["large mean", "mean that the kernel removes", "channels nearly equal"])
 def test_small_variances_keep_their_digits(kind: str, ratio: float) -> None:
@@ -111,7 +135,7 @@ def test_small_variances_keep_their_digits(kind: str, ratio: float) -> None:
         inputs = [x.to(dtype).requires_grad_() for x in inputs_of(kind, ratio)]
         terms = [Convolved(*inputs, 1e-5, torch.tensor(0.7, dtype=dtype))]
         exact = dtype == torch.float64
-        out = written_out(terms, rectify=False) if exact else weighted_sum(terms)
+        out = written_out(terms) if exact else weighted_sum(terms)
         return [out.detach(), *torch.autograd.grad(out, inputs, along.to(dtype))]
 
     for found, expected in zip(results(torch.float32), results(torch.float64), strict=True):

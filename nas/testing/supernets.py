@@ -120,7 +120,8 @@ class SupernetSuite(ABC):
     def test_zero_costs_nothing(self, space: SearchSpace, shape: TaskShape) -> None:
         """An architecture's mixture touches no weights but its network's, and costs about as much.
 
-        Statistics may be taken by products of matrices: up to twice the multiplications are granted.
+        Statistics may be taken by products of matrices, and narrow ones along a diagonal of wider ones: up to
+        three times the multiplications are granted.
         """
         supernet, x = _supernet(space, shape), _images(shape)
         for architecture in _feasible(supernet, space):
@@ -136,7 +137,7 @@ class SupernetSuite(ABC):
             found = _gradients(supernet, supernet(x, mixture))
             pairs = zip(supernet.parameters(), found, strict=True)
             assert all(g is None for w, g in pairs if id(w) not in used)
-            assert _flops(supernet, x, mixture) <= 2 * _flops(network, x)
+            assert _flops(supernet, x, mixture) <= 3 * _flops(network, x)
             with torch.no_grad():
                 for weight in supernet.parameters():
                     weight.copy_(kept[id(weight)])
