@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -162,3 +163,23 @@ def test_uniform_paths_train_all_architectures_alike() -> None:
     for _ in range(800):
         run.strategy.step(run.problem.batches()._replace(inner=record), run.optimizer, 0.0)
     assert float(((seen - 200) ** 2 / 200).sum()) < 16.3  # 99.9 % quantile at 3 degrees of freedom
+
+
+def test_uniform_paths_name_the_best_of_a_sample_after_an_epoch() -> None:
+    cls = load("strategy", "random_sharing", Strategy)
+    run = begin(lambda *args: cls(*args), features=1)
+    losses = dict[int, float]()
+
+    def record(mixture: Sequence[Tensor], weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        choice = int(mixture[0].argmax())
+        losses[choice] = (math.nan, 3.0, 1.0, 2.0)[choice]
+        return torch.tensor(losses[choice])
+
+    for _ in range(3):
+        losses.clear()
+        epoch = run.strategy.end_epoch(run.problem.batches()._replace(outer=record))
+        assert len(losses) > 1
+        assert epoch.architecture is not None
+        least = min(loss for loss in losses.values() if not math.isnan(loss))
+        assert losses[epoch.architecture.choices[0]] == least
+        assert epoch.measurements["skips"] == epoch.architecture.choices.count(1)
