@@ -43,7 +43,8 @@ SHAPES = {
     "20-way 1-shot, 1 query, 16 tasks, 5 steps": (20, 1, 16, 5),
 }
 """Ways, queries a class, tasks, inner steps."""
-OTHERS = ("loop", "higher", "torchopt", "plain training")
+OTHERS = ("loop", "higher", "torchopt", "plain training", "convolutions")
+FLOORS = ("plain training", "convolutions")
 METHODS = ("ours", "ours bfloat16", *OTHERS)
 INNER_LR = 0.01
 """At larger rates five steps amplify rounding until no float32 gradient agrees with another."""
@@ -125,12 +126,44 @@ def plain_training(network: nn.Module, episode: Episode, steps: int) -> None:
     copies = [copy.deepcopy(network).to(memory_format=torch.channels_last) for _ in range(threads)]  # type: ignore[call-overload]
 
     def train(thread: int) -> None:
-        torch.set_num_threads(1)
         for x, y in batches[thread::threads]:
             F.cross_entropy(copies[thread](x), y).backward()
 
+    side_by_side(train)
+
+
+def convolutions(network: nn.Module, episode: Episode, steps: int) -> None:
+    """Compute the convolutions of the meta-gradient alone, with shared weights: nothing between them."""
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    tasks, threads = list(episode), torch.get_num_threads()
+
+    def train(thread: int) -> None:
+        for task in tasks[thread::threads]:
+            for images in [task.support_x[0]] * (3 * steps) + [task.query_x[0]]:
+                x = images.contiguous(memory_format=torch.channels_last)
+                for i, layer in enumerate(layers):
+                    geometry = (layer.stride, layer.padding, layer.dilation, False, (0, 0), 1)
+                    y = torch.convolution(x, layer.weight, None, *geometry)
+                    torch.ops.aten.convolution_backward.default(
+                        y, x, layer.weight, None, *geometry, (i > 0, True, False)
+                    )
+                    x = y
+
+    with torch.no_grad():
+        side_by_side(train)
+
+
+def side_by_side(work: Callable[[int], None]) -> None:
+    """Do something once a thread, each on a core of its own."""
+    threads, recording = torch.get_num_threads(), torch.is_grad_enabled()
+
+    def alone(thread: int) -> None:
+        torch.set_num_threads(1)
+        with torch.set_grad_enabled(recording):
+            work(thread)
+
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(train, range(threads)))
+        list(pool.map(alone, range(threads)))
 
 
 def meta_step(method: str, shape: str, dtype: torch.dtype) -> tuple[nn.Module, Callable[[], None]]:
@@ -152,6 +185,7 @@ def meta_step(method: str, shape: str, dtype: torch.dtype) -> tuple[nn.Module, C
         "higher": with_higher,
         "torchopt": with_torchopt,
         "plain training": plain_training,
+        "convolutions": convolutions,
     }[method]
     return network, lambda: do(network, episode, SHAPES[shape][3])
 
@@ -173,7 +207,7 @@ def serve(method: str, shape: str, threads: int) -> None:
         began = time.perf_counter()
         step()
         print(time.perf_counter() - began, flush=True)
-    if method == "plain training":
+    if method in FLOORS:
         print(json.dumps({}))
         return
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -215,9 +249,11 @@ def report(results: dict[str, Any], command: str) -> str:
         "",
         "Conv-4, float32, the methods taking turns in processes of their own; milliseconds are the fastest",
         "step. A ratio is the other's time over ours. The error is the gradient's, against the loop's in",
-        "float64. Memory is ours over the loop's, at the peak of the process. Plain training is a floor:",
-        "as many multiplications as the meta-gradient takes, by forward and backward passes with shared",
-        f"weights, in batches of {CHUNK} images.",
+        "float64. Memory is ours over the loop's, at the peak of the process. Two columns are floors. Plain",
+        "training: as many multiplications as the meta-gradient takes, by forward and backward passes with",
+        f"shared weights, in batches of {CHUNK} images. Convolutions: these alone, with nothing between",
+        "them, one task at a time, a thread for each: where they take more than half of another's time,",
+        "nothing that calls them in float32 is twice as fast.",
     ]
     for threads, shapes in results["threads"].items():
         lines += [
@@ -225,7 +261,7 @@ def report(results: dict[str, Any], command: str) -> str:
             f"## {threads} thread{'s' if threads != '1' else ''}",
             "",
             "| | ours | ours, bfloat16 | " + " | ".join(OTHERS) + " | error, ours | error, higher | memory |",
-            "|---|---|---|---|---|---|---|---|---|---|",
+            "|---" * (len(OTHERS) + 6) + "|",
         ]
         for shape, found in shapes.items():
             ours, low = found["ours"], found["ours bfloat16"]
