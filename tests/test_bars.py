@@ -63,8 +63,27 @@ def test_testing_is_shown() -> None:
     for evaluation in (row(0), row(1)):
         bars.started(evaluation)
     bars.reported(row(0), Progress(20_000))
+    assert shown() == ["0/2", "20000/20000", "0/20000"]
     bars.reported(row(0), Scoring(1000))
     assert shown() == ["0/2", "0/20000", "testing on 1000 episodes"]
     assert progress.tasks[-1].total is None
     bars.reported(row(0), Failure(EvaluationState.FAILED, "no"))
     assert shown() == ["1/2", "0/20000"]
+
+
+def test_the_last_score_stays_while_a_training_goes_on() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    progress = _progress(console)
+    bars = _Bars(3, progress)
+    bars.started(row(0))
+    bars.reported(
+        row(0), Curve((Measurement(100, "train_loss", 1.0), Measurement(100, "validation_score", 0.5)))
+    )
+    bars.reported(row(0), Progress(150))
+    bars.elsewhere(row(1, pid=7, host="here"))
+    with console.capture() as printed:
+        console.print(progress.make_tasks_table(progress.tasks))
+    every, training = printed.get().splitlines()
+    assert " 1/3 " in every
+    assert " 150/20000 validation 0.5000 " in training
+    assert [task.completed for task in progress.tasks] == [1, 150]

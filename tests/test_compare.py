@@ -12,7 +12,7 @@ import pytest
 from nas.comparison import baselines
 from nas.storage.store import Store
 from nas.testing.cli import nas
-from nas.testing.recorded import MIXED, Trained, Trial, record, record_one_shot
+from nas.testing.recorded import LOOKED_UP, MIXED, Trained, Trial, record, record_one_shot
 
 
 @pytest.fixture
@@ -130,6 +130,30 @@ def test_supernets_are_reported(db: str) -> None:
     printed = nas("compare", "x", "-f", "csv")[1]
     assert "supernets" not in next(csv.reader(io.StringIO(printed)))
     assert "no supernet ended early" in nas("compare", "x-darts-0")[2]
+
+
+@pytest.mark.parametrize(
+    ("derived", "why"), [([0.9, 0.8, 0.7], False), ([0.9, 0.8], True), ([0.9, 0.9, 0.9], True)], ids=str
+)
+def test_a_missing_rank_correlation_is_explained(db: str, derived: list[float], why: bool) -> None:
+    texts = [f"{depth}.0.0.0.0.0.0.0.0.0.0" for depth in range(len(derived))]
+    with Store(db) as store:
+        record_one_shot(
+            store,
+            Trained(list(zip(texts, derived, strict=True))),
+            {text: ("completed", 0.1 * n) for n, text in enumerate(texts)},
+            name="darts",
+            controller="darts",
+        )
+    said = "rho -: fewer than 3 architectures have both scores, or all scores of one kind are equal."
+    assert (said in nas("compare", "darts")[2].splitlines()) is why
+    assert "rho -" not in nas("compare", "x")[2]
+
+
+def test_seconds_of_a_table_are_simulated(db: str) -> None:
+    with Store(db) as store:
+        record(store, MIXED, name="y", **LOOKED_UP)
+    assert "Each search counts up to 30 s of simulated time, as long as 'y' took." in nas("compare", "y")[2]
 
 
 def test_what_is_unusual_is_said(db: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from nas.comparison.groups import EXECUTION, PROTOCOL, find, flat, grouped
 from nas.config import validate
 from nas.errors import ConfigError, NotFound
 from nas.storage.store import Store
-from nas.testing.recorded import MIXED, SCRIPTED, record
+from nas.testing.recorded import LOOKED_UP, MIXED, SCRIPTED, record
 
 
 def test_groups_differ_in_the_seed_alone(store: Store) -> None:
@@ -150,6 +151,44 @@ def test_other_protocols_are_refused(store: Store, changes: dict[str, Any], reas
     assert one.settings != other.settings
     with pytest.raises(ConfigError, match=f"'one' and 'other' do not compare. They differ in {reason}"):
         grouped([one, other])
+
+
+def test_the_most_telling_differences_are_named_first(store: Store) -> None:
+    tasks = {"name": "omniglot", "split": "vinyals"}
+    trained = record(store, MIXED, name="trained", tasks=tasks, budget={"train_episodes": 7})
+    looked_up = record(store, MIXED, name="looked-up", **LOOKED_UP)
+    with pytest.raises(ConfigError) as error:
+        grouped([trained, looked_up])
+    _, _, said = str(error.value).partition("They differ in ")
+    *five, more, _ = said.split("; ")
+    assert five == [
+        f"evaluator.name: {SCRIPTED} and tabular",
+        "tasks.name: omniglot and None",
+        "tasks.split: vinyals and None",
+        "learner.name: maml and None",
+        "evaluator.once: False and None",
+    ]
+    assert re.match(r"and \d+ more\. Name searches of one protocol only", more)
+
+
+def test_five_differences_are_all_named(store: Store) -> None:
+    changes = {
+        "budget": {"train_episodes": 7, "validation_episodes": 9},
+        "learner": {"name": "maml", "inner_lr": 0.5},
+        "tasks": {"name": "sinusoid", "shots": 5},
+    }
+    one, other = record(store, MIXED, name="one"), record(store, MIXED, name="other", **changes)
+    other.environment = {"classes": {"sinusoid/train": "abd"}}
+    with pytest.raises(ConfigError) as error:
+        grouped([one, other])
+    _, _, said = str(error.value).partition("They differ in ")
+    assert [part.partition(":")[0] for part in said.partition(". Name")[0].split("; ")] == [
+        "tasks.shots",
+        "data of sinusoid/train",
+        "learner.inner_lr",
+        "budget.train_episodes",
+        "budget.validation_episodes",
+    ]
 
 
 def test_other_data_is_refused(store: Store) -> None:

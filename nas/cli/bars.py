@@ -39,7 +39,7 @@ def _progress(console: Console) -> Progress:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=BAR),
-        TextColumn("{task.fields[status]}"),
+        TextColumn("{task.fields[status]}{task.fields[score]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
@@ -107,15 +107,12 @@ class _Bars:
             trainings,
             lambda line: progress.console.print(line, highlight=False, markup=False, soft_wrap=True),
         )
-        self._trainings, self._ended = trainings, 0
-        self._all = progress.add_task("evaluations", total=trainings, status=f"0/{trainings}")
+        progress.add_task("evaluations", total=trainings, status=f"0/{trainings}", score="")
         self._tasks: dict[int, TaskID] = {}
-        self._scores: dict[int, str] = {}
 
     def started(self, row: Evaluation) -> None:
         total = row.config["budget"]["train_episodes"]
         self._tasks[row.id] = self._add(row, total, f"0/{total}")
-        self._scores[row.id] = ""
 
     def reported(self, row: Evaluation, report: Report) -> None:
         from nas.evaluation.work import Curve, Lost, Scoring
@@ -125,7 +122,7 @@ class _Bars:
             self._advance(row, report.done)
         elif isinstance(report, Curve):
             done, score = _last(report)
-            self._scores[row.id] = f" validation {score:.4f}"
+            self._progress.update(self._tasks[row.id], score=f" validation {score:.4f}")
             self._advance(row, done)
         elif isinstance(report, Scoring):
             self._progress.remove_task(self._tasks[row.id])
@@ -148,16 +145,15 @@ class _Bars:
     def _add(self, row: Evaluation, total: int | None, status: str) -> TaskID:
         """Add a bar; without a total it pulses."""
         name = _short(row, self._progress.console.width - ROOM - 2)
-        return self._progress.add_task(f"  {name}", total=total, status=status)
+        return self._progress.add_task(f"  {name}", total=total, status=status, score="")
 
     def _advance(self, row: Evaluation, done: int) -> None:
-        status = f"{done}/{row.config['budget']['train_episodes']}{self._scores[row.id]}"
+        status = f"{done}/{row.config['budget']['train_episodes']}"
         self._progress.update(self._tasks[row.id], completed=done, status=status)
 
     def _end(self) -> None:
-        self._ended += 1
-        status = f"{self._ended}/{self._trainings}"
-        self._progress.update(self._all, completed=self._ended, status=status)
+        every = self._progress.tasks[0]
+        self._progress.update(every.id, advance=1, status=f"{every.completed + 1}/{every.total}")
 
 
 def _last(curve: Curve) -> tuple[int, float]:

@@ -92,13 +92,15 @@ def at_equal_cost(
     Raises:
         NotFound: no search has a score.
     """
+    from nas.comparison.curves import clock
     from nas.comparison.summary import exhausted, scored, shortest
 
     kept, theirs, without = scored(groups, curves)
     if without:
         say(f"Left out, without a score: {', '.join(map(_named, without))}.")
     least = shortest(kept, theirs)
-    say(f"Each search counts up to {least.cost:,.0f} s of worker time, as long as '{least.search}' took.")
+    time = clock(kept[0].searches[0])
+    say(f"Each search counts up to {least.cost:,.0f} s of {time}, as long as '{least.search}' took.")
     early = [f"'{search}' ({cost:,.0f} s)" for search, cost in exhausted(kept, theirs)]
     if early:
         more = f" and {len(early) - 3} more" if len(early) > 3 else ""
@@ -117,7 +119,7 @@ def report(store: Store, searches: Sequence[Search], form: Format, db: str) -> N
     from nas.comparison.command import like
     from nas.comparison.groups import BASELINE
     from nas.comparison.summary import summarize
-    from nas.comparison.supernets import supernets
+    from nas.comparison.supernets import PAIRS, supernets
 
     groups, curves, cost = at_equal_cost(*gather(store, searches))
     against = baselines(groups)
@@ -150,6 +152,8 @@ def report(store: Store, searches: Sequence[Search], form: Format, db: str) -> N
             say(f"{row.group}: {late} {'search' if late == 1 else 'searches'} had no score by then.")
     if any(found.supernets for found in shared):
         say("rho: rank correlation of scores with shared weights and from scratch, over what was derived.")
+    if any(one.rho is None for found in shared for one in found.supernets):
+        say(f"rho -: fewer than {PAIRS} architectures have both scores, or all scores of one kind are equal.")
     for group, found in zip(groups, shared, strict=True):
         _supernets(group.label, found)
 

@@ -84,6 +84,11 @@ class Curve:
         return best[ended], test[ended]
 
 
+def clock(search: Search) -> str:
+    """Return what the seconds of a search are: those of its workers, or simulated where it trains nothing."""
+    return "simulated time" if search.config["tasks"] is None else "worker time"
+
+
 def curves(store: Store, searches: Sequence[Search]) -> list[Curve]:
     """Return the curve of each search.
 

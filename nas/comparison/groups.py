@@ -26,6 +26,15 @@ EXECUTION = ("executor", "workers", "resources.cpus", "resources.gpus")
 PROTOCOL = ("tasks", "learner", "evaluator", "budget", "resources.precision")
 """What scores depend on besides network and seed: the parts of `SearchConfig.settings`."""
 
+TELLING = (
+    *("evaluator.name", "tasks.name", "tasks.split", "learner.name"),
+    *("evaluator.", "tasks.", "data of ", "learner."),
+)
+"""Beginnings of settings by how much they say about why scores do not compare; all others say less."""
+
+NAMED = 5
+"""How many differing settings an error names."""
+
 GLOB = frozenset("*?[")
 
 
@@ -81,7 +90,7 @@ def grouped(searches: Iterable[Search]) -> tuple[list[Group], list[str]]:
     Of searches that agree in the seed too, the oldest counts.
 
     Raises:
-        ConfigError: their scores do not compare; the message says which settings differ.
+        ConfigError: their scores do not compare; the message names the most telling differences.
     """
     searches = list(searches)
     check(searches)
@@ -105,12 +114,13 @@ def check(searches: Sequence[Search]) -> None:
     """
     for search in searches[1:]:
         first = searches[0]
-        differ = differences(_protocol(first), _protocol(search))
+        differ = sorted(differences(_protocol(first), _protocol(search)), key=_telling)
         if differ:
+            named = "; ".join(f"{key}: {one} and {other}" for key, one, other in differ[:NAMED])
+            more = f"; and {len(differ) - NAMED} more" if len(differ) > NAMED else ""
             raise ConfigError(
                 f"The scores of '{first.name}' and '{search.name}' do not compare. They differ in "
-                + "; ".join(f"{key}: {one} and {other}" for key, one, other in differ)
-                + ". Name searches of one protocol only; `nas ls` lists them."
+                f"{named}{more}. Name searches of one protocol only; `nas ls` lists them."
             )
 
 
@@ -144,6 +154,12 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[
         for path in dict.fromkeys([*one, *other])
         if path not in EXECUTION and one.get(path) != other.get(path)
     ]
+
+
+def _telling(difference: tuple[str, Any, Any]) -> int:
+    """Return the place of a differing setting among those named, the most telling first."""
+    path = difference[0]
+    return next((place for place, start in enumerate(TELLING) if path.startswith(start)), len(TELLING))
 
 
 def _protocol(search: Search) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sqlalchemy import select
 
-from nas.comparison.curves import Curve, Floats
+from nas.comparison.curves import Curve, Floats, clock
 from nas.comparison.groups import BASELINE, Group
 from nas.errors import NotFound, UnknownName
 from nas.metrics import ALPHA, alpha_choice
 from nas.statistics import student_t
-from nas.storage.schema import Measurement, Trial, TrialKind
+from nas.storage.schema import Measurement, Search, Trial, TrialKind
 from nas.storage.store import Store
 
 POINTS = 400
@@ -71,6 +71,7 @@ def anytime(groups: Sequence[Group], curves: Sequence[Sequence[Curve]], cost: fl
         NotFound: no group has a line.
     """
     panels = []
+    x_label = f"{clock(groups[0].searches[0])} (s)"
     for which, y_label in enumerate(("best validation score so far", "test score of that architecture")):
         lines, absent = [], []
         for group, some in zip(groups, curves, strict=True):
@@ -92,7 +93,7 @@ def anytime(groups: Sequence[Group], curves: Sequence[Sequence[Curve]], cost: fl
             else:
                 lines.append(mean_line(group.label, x, values, baseline=group.controller == BASELINE))
         if lines:
-            panels.append(Panel("worker time (s)", y_label, True, tuple(lines), tuple(absent)))
+            panels.append(Panel(x_label, y_label, True, tuple(lines), tuple(absent)))
         elif not panels:
             raise NotFound("There is nothing to draw. " + " ".join(absent))
     return panels
@@ -101,7 +102,8 @@ def anytime(groups: Sequence[Group], curves: Sequence[Sequence[Curve]], cost: fl
 def measured(store: Store, groups: Sequence[Group], metric: str, singles: int = 24) -> Panel:
     """Return the panel of a metric over training episodes: a mean over the trials that measured it.
 
-    Trials that train a supernet have a line of their own: their steps are not those of an evaluation.
+    Trials that train a supernet have a line of their own: their steps are not those of an evaluation, but
+    episodes drawn for its weights and for its architecture. Episodes of ordinary data are minibatches.
 
     Args:
         store: where the measurements are.
@@ -113,11 +115,13 @@ def measured(store: Store, groups: Sequence[Group], metric: str, singles: int = 
         UnknownName: no trial measured it; the message names what was.
     """
     lines, absent = [], []
+    kinds: set[str] = set()
     for group in groups:
         searches = [search.id for search in group.searches]
         found = _measurements(store, searches, metric)
         if not found:
             absent.append(f"{group.label} has no line: none of its trials measured {metric}.")
+        kinds.update(found)
         for kind, trials in found.items():
             steps = np.unique(np.concatenate([x for x, _ in trials]))
             values = np.full((len(trials), len(steps)), math.nan)
@@ -129,7 +133,9 @@ def measured(store: Store, groups: Sequence[Group], metric: str, singles: int = 
             lines.append(replace(line, single=few))
     if not lines:
         raise UnknownName("metric", metric, metrics(store, groups))
-    return Panel("training episodes", metric.replace("_", " "), False, tuple(lines), tuple(absent))
+    whose = " of the supernet" if kinds == {TrialKind.SUPERNET} else ""
+    x_label = f"training {_episodes(groups[0].searches[0])}{whose}"
+    return Panel(x_label, metric.replace("_", " "), False, tuple(lines), tuple(absent))
 
 
 def metrics(store: Store, groups: Sequence[Group]) -> list[str]:
@@ -143,6 +149,12 @@ def metrics(store: Store, groups: Sequence[Group]) -> list[str]:
     )
     with store.read() as session:
         return sorted({name if alpha_choice(name) is None else ALPHA for name in session.scalars(query)})
+
+
+def _episodes(search: Search) -> str:
+    """Return what a search's episodes are: few-shot tasks alone have a setting `shots`."""
+    tasks = search.config["tasks"]
+    return "episodes" if tasks is None or "shots" in tasks else "minibatches"
 
 
 def _measurements(

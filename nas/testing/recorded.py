@@ -30,6 +30,13 @@ MIXED: list[Trial] = [
 ]
 """Costs: 5, 15, 18, 28, 28, 28, 30."""
 
+LOOKED_UP: dict[str, Any] = {
+    "tasks": None,
+    "learner": None,
+    "evaluator": {"name": "tabular", "table": "table.csv", "metric": "valid"},
+}
+"""Settings of a search in a table, which need not be there."""
+
 
 class Trained(NamedTuple):
     """A supernet's training of 10 s.

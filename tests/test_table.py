@@ -1,0 +1,174 @@
+"""Tables of scores: what is read of them, and what is wrong with one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_table import configure, eight_rows, look_up, write
+
+from nas.errors import ConfigError, NotFound
+from nas.testing.toys import Toy
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    return eight_rows()
+
+
+@pytest.fixture
+def table(frame: pd.DataFrame, tmp_path: Path) -> Path:
+    return write(frame, tmp_path / "small.v1.csv")
+
+
+def test_isomorphic_encodings_keep_their_own_rows(tmp_path: Path) -> None:
+    space = Toy(layers=2)
+    texts = [f"{d}.{a}.{b}.{c}.0" for d in range(2) for a in range(4) for b in range(4) for c in range(2)]
+    rows = pd.DataFrame({"arch": texts, "valid": range(len(texts))})
+    config = configure(
+        write(rows, tmp_path / "t.csv"), settings={}, space={"name": "nas.testing.toys:Toy", "layers": 2}
+    )
+    keys = {space.canonical(space.decode(text)) for text in ("0.1.2.0.0", "0.1.3.0.0")}
+    assert len(keys) == 1
+    scores = [look_up(config, text).score.value for text in ("0.1.2.0.0", "0.1.3.0.0")]
+    assert scores == [texts.index("0.1.2.0.0"), texts.index("0.1.3.0.0")]
+
+
+def test_without_the_optional_columns(table: Path) -> None:
+    outcome = look_up(configure(table, settings={}), "0.0.0.0")
+    assert (outcome.score.value, outcome.seconds, outcome.measurements) == (10.0, 1.0, ())
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.csv.xz", "t.parquet"])
+def test_other_formats_hold_the_same(frame: pd.DataFrame, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    (frame.to_parquet if name.endswith("parquet") else frame.to_csv)(path)
+    assert look_up(configure(path), "0.3.0.0").score.value == 70.0
+
+
+def test_rows_of_other_spaces_are_left_out(frame: pd.DataFrame, tmp_path: Path) -> None:
+    foreign = frame.assign(space="mlp", arch="3.1.4")
+    path = write(pd.concat([foreign, frame.assign(space="toy")]), tmp_path / "t.csv")
+    assert look_up(configure(path), "0.0.0.0").score.value == 10.0
+
+
+def test_a_table_of_other_spaces_says_which(frame: pd.DataFrame, tmp_path: Path) -> None:
+    names = ["mlp"] * 4 + ["chain", None, "mlp", "darts"]
+    expected = "has no row of space 'toy': its column 'space' has 'mlp', 'chain', nothing, 'darts'."
+    foreign = frame.assign(space=names)
+    assert expected in problem(foreign, tmp_path)
+    foreign.convert_dtypes().to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ConfigError) as error:
+        configure(tmp_path / "t.parquet").make_tasks()
+    assert expected in str(error.value)
+
+
+def test_the_architecture_column_may_have_another_name(frame: pd.DataFrame, tmp_path: Path) -> None:
+    path = write(frame.rename(columns={"arch": "cell"}), tmp_path / "t.csv")
+    assert look_up(configure(path, settings={"arch": "cell"}), "0.0.1.0").score.value == 20.0
+
+
+def problem(frame: pd.DataFrame, tmp_path: Path, **settings: Any) -> str:
+    config = configure(
+        write(frame, tmp_path / "t.csv"), settings={"test_metric": "test", "cost": "cost", **settings}
+    )
+    with pytest.raises(ConfigError) as error:
+        config.make_tasks()
+    return str(error.value)
+
+
+def test_missing_columns_are_named(frame: pd.DataFrame, tmp_path: Path) -> None:
+    said = problem(frame, tmp_path, test_metric="c10", cost="hours")
+    assert "lacks 2 columns: c10, hours" in said
+    assert "It has: arch, valid, test, cost" in said
+
+
+def test_unparsable_architectures_are_counted_and_named(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame.loc[[1, 2, 4, 6], "arch"] = ["0.9.0.0", "conv", "0.0", "1"]
+    said = problem(frame, tmp_path)
+    assert (
+        "4 of 8 rows have no architecture of space 'toy' in column 'arch': "
+        "row 3: '0.9.0.0', row 4: 'conv', row 6: '0.0', …." in said
+    )
+
+
+def test_repeated_architectures_are_counted_and_named(frame: pd.DataFrame, tmp_path: Path) -> None:
+    assert "1 of 9 rows repeat an architecture: row 10: '0.3.1.0'." in problem(
+        pd.concat([frame, frame[:1]]), tmp_path
+    )
+
+
+def test_rows_keep_their_number_in_the_file(frame: pd.DataFrame, tmp_path: Path) -> None:
+    """Whatever index a file brings, and wherever rows of other spaces stand."""
+    foreign = frame.assign(space="mlp", arch="3.1.4")
+    whole = pd.concat([foreign, frame.assign(space="toy"), frame[:1].assign(space="toy")])
+    whole.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ConfigError, match=r"1 of 9 rows repeat an architecture: row 18: '0\.3\.1\.0'\."):
+        configure(tmp_path / "t.parquet").make_tasks()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said", "shown"),
+    [
+        ("valid", np.nan, "finite score", "nothing"),
+        ("test", np.inf, "finite score", "'inf'"),
+        ("cost", -1.0, "finite, non-negative cost", "'-1.0'"),
+        ("valid", "n/a%", "finite score", "'n/a%'"),
+    ],
+)
+def test_rows_without_a_number_are_counted_and_named(
+    frame: pd.DataFrame, tmp_path: Path, column: str, value: Any, said: str, shown: str
+) -> None:
+    frame[column] = frame[column].astype(object)
+    frame.loc[[0, 3], column] = value
+    expected = f"2 of 8 rows have no {said} in column '{column}': row 2: {shown}, row 5: {shown}."
+    assert expected in problem(frame, tmp_path)
+
+
+def test_missing_rows_are_counted_and_named(frame: pd.DataFrame, tmp_path: Path) -> None:
+    every = ["0.1.0.0", "0.2.1.0", "0.3.0.0", "0.3.1.0"]
+    for gone, more in ((every[:3], ""), (every, ", …")):
+        said = problem(frame[~frame["arch"].isin(gone)], tmp_path)
+        lacks = f"lacks {len(gone)} of the 8 architectures of space 'toy'"
+        assert f"{lacks}: 0.1.0.0, 0.2.1.0, 0.3.0.0{more}." in said
+
+
+def test_a_file_that_is_no_table(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"evaluator\.table: cannot read .*gone\.csv"):
+        configure(tmp_path / "gone.csv").make_tasks()
+    for name, content in (
+        ("a.csv", b""),
+        ("b.csv.gz", b"no gzip"),
+        ("c.parquet", b"no parquet"),
+        ("d.csv", b"\xff"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ConfigError, match=f"{name} is no table"):
+            configure(tmp_path / name).make_tasks()
+
+
+def test_parquet_without_pyarrow(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(path: Path) -> None:
+        raise ImportError("no engine")
+
+    monkeypatch.setattr(pd, "read_parquet", missing)
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ConfigError, match=r"pip install 'nas-service\[parquet\]'"):
+        configure(tmp_path / "t.parquet").make_tasks()
+
+
+def test_a_table_is_read_once_and_again_when_it_changes(
+    frame: pd.DataFrame, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[Path] = []
+    real = pd.read_csv
+    monkeypatch.setattr(pd, "read_csv", lambda path, **more: reads.append(path) or real(path, **more))
+    first = configure(table).make_tasks()
+    assert configure(table, seed=5).make_tasks() is first
+    assert len(reads) == 1
+    write(frame.assign(valid=-frame["valid"]), table)
+    assert look_up(configure(table), "0.0.0.0").score.value == -10.0
+    assert configure(table).make_tasks().fingerprint("train") != first.fingerprint("train")
