@@ -7,6 +7,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar, get_args
 
@@ -16,7 +17,7 @@ from torch import nn
 from nas import plugins
 from nas.asha import Asha
 from nas.controller import Controller
-from nas.errors import ConfigError, NotFound, UnknownName, Unsupported
+from nas.errors import ConfigError, NotFound, PluginError, UnknownName, Unsupported
 from nas.evaluator import Budget, Context, Evaluator, Lookup
 from nas.learners.base import Learner
 from nas.precision import Precision
@@ -49,9 +50,30 @@ def section(kind: str) -> BeforeValidator:
         name = given.pop("name", None)
         if not isinstance(name, str):
             raise _missing(kind)
-        return {"name": name} | plugins.resolve(plugins.load(kind, name, BASES[kind]), given, kind)
+        cls = plugins.load(kind, name, BASES[kind])
+        if kind == "controller" and "derive" in given and not _one_shot(cls):
+            raise ConfigError(
+                f"controller.derive={given['derive']} (--derive): it is for one-shot controllers, and "
+                f"'{name}' is none. Choose {_controllers(one_shot=True)} with --controller, or leave it out."
+            )
+        return {"name": name} | plugins.resolve(cls, given, kind)
 
     return BeforeValidator(resolve)
+
+
+def _one_shot(controller: type) -> bool:
+    """Return whether a controller trains a supernet: those that do are told how many networks to derive."""
+    return "derive" in plugins.settings(controller)
+
+
+def _controllers(*, one_shot: bool) -> str:
+    """Return the names of the installed controllers that train a supernet, or of those that do not."""
+    found = []
+    for name in plugins.installed("controller"):
+        with suppress(PluginError):
+            if _one_shot(plugins.load("controller", name, BASES["controller"])) == one_shot:
+                found.append(name)
+    return ", ".join(found) or "another"
 
 
 def _missing(kind: str) -> ConfigError:
@@ -128,6 +150,11 @@ class SearchConfig(Model):
                 if getattr(self, kind) is None:
                     raise _missing(kind)
             return self
+        if "derive" in self.controller:
+            raise Unsupported(
+                f"controller: '{self.controller['name']}' is one-shot: it trains a supernet, and the "
+                f"evaluator '{name}' trains nothing. Choose {_controllers(one_shot=False)}."
+            )
         for kind in (*UNTRAINED, "scheduler"):
             if getattr(self, kind) is not None:
                 raise ConfigError(f"{kind}: the evaluator '{name}' trains nothing; leave {kind} out.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -292,7 +293,13 @@ def supernet(config: SearchConfig, space: SearchSpace, tasks: TaskSource) -> Tra
     return first if isinstance(first, TrainSupernet) else None
 
 
-def create(store: Store, config: SearchConfig, tasks: TaskSource, source: str | None = None) -> SearchRow:
+def create(
+    store: Store,
+    config: SearchConfig,
+    tasks: TaskSource,
+    source: str | None = None,
+    say: Callable[[str], None] = lambda words: None,
+) -> SearchRow:
     """Write a new search to the database.
 
     Args:
@@ -300,18 +307,20 @@ def create(store: Store, config: SearchConfig, tasks: TaskSource, source: str | 
         config: what was resolved.
         tasks: the task source that the configuration names.
         source: the TOML file that it came from, verbatim.
+        say: told what takes long.
 
     Raises:
         ConfigError: the name is taken, the controller refuses its settings or the learner the tasks, or
             `trials` does not reach for all that a supernet derives.
-        Unsupported: the controller trains a supernet, and the space has none.
+        Unsupported: the space has no network for the tasks, or the controller trains a supernet, and the
+            space has none.
         Infeasible: the supernet that it trains does not fit in the memory of this machine.
     """
     made_by: dict[str, Any] = {**environment(), "classes": classes(tasks)}
+    space = config.make_space()
     if config.learner is not None:
         precision = config.resources.precision
-        made_by["precision"] = rehearse(tasks, maker("learner", config.learner), precision).precision
-    space = config.make_space()
+        made_by["precision"] = rehearse(space, tasks, maker("learner", config.learner), precision).precision
     first = supernet(config, space, tasks)
     if first is not None:
         if config.trials <= first.derive:
@@ -320,6 +329,7 @@ def create(store: Store, config: SearchConfig, tasks: TaskSource, source: str | 
                 f"architectures that it derives are {first.derive + 1}. Set trials to that, or "
                 "derive fewer."
             )
+        say("Measuring the supernet's memory…")
         memory.check(config.make_context(space, tasks), first, config.seed)
     return store.create_search(
         name=config.name,

@@ -76,8 +76,9 @@ class SearchSpace(ABC):
 
     A concrete space sets `name` (the one it is registered under) and `decisions`, and implements `build` and
     `canonical`. Its constructor takes keyword-only arguments alone: they are its settings. `encode` and
-    `decode` may be replaced where the literature has a notation of its own, and `named` filled with
-    architectures that have a name. All else follows from the decisions.
+    `decode` may be replaced where the literature has a notation of its own, `named` filled with
+    architectures that have a name, and `check_shape` where some tasks fit none. All else follows from the
+    decisions.
     """
 
     name: ClassVar[str]
@@ -97,6 +98,15 @@ class SearchSpace(ABC):
     @abstractmethod
     def canonical(self, architecture: Architecture) -> str:
         """Return a key such that equal keys mean equal networks: isomorphic encodings fold into one."""
+
+    def check_shape(self, shape: TaskShape) -> None:  # noqa: B027
+        """Refuse tasks that no architecture of this space has a network for; by default none is refused.
+
+        A search and an evaluation ask before they begin.
+
+        Raises:
+            Infeasible: as `build` would, whatever the architecture.
+        """
 
     @property
     def named(self) -> Mapping[str, Architecture]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas.errors import ConfigError, Diverged
+from nas.errors import ConfigError, Diverged, Infeasible, Unsupported
 from nas.learners.base import Learner, remedy
 from nas.precision import Arithmetic, Precision, choose
 from nas.space import Architecture, SearchSpace, TaskShape
@@ -131,16 +131,24 @@ def start(
 
 
 def rehearse(
-    tasks: TaskSource, learner: Callable[[nn.Module, TaskShape], Learner], precision: Precision = "auto"
+    space: SearchSpace,
+    tasks: TaskSource,
+    learner: Callable[[nn.Module, TaskShape], Learner],
+    precision: Precision = "auto",
 ) -> Arithmetic:
-    """Take one meta-gradient with a network of a single linear layer.
+    """Ask the space about the tasks, and take one meta-gradient with a network of a single linear layer.
 
     What is wrong whatever the architecture shows here, before any is trained. Returns where and in which
     precision a training would run on this machine.
 
     Raises:
+        Unsupported: no architecture of the space has a network for these tasks.
         ConfigError: the learner cannot learn these tasks, or not with its settings, or not in this precision.
     """
+    try:
+        space.check_shape(tasks.shape)
+    except Infeasible as error:
+        raise Unsupported(str(error)) from None
     shape, training = tasks.shape, next(tasks.episodes("train", 1))
     with torch.random.fork_rng(devices=[]):
         made = learner(_Linear(shape), shape)

@@ -120,6 +120,10 @@ class Chain(SearchSpace):
         """Return the text of the network with its layers renumbered."""
         return _text(self._renumbered(architecture))
 
+    def check_shape(self, shape: TaskShape) -> None:
+        """Refuse tasks whose inputs are no images."""
+        image_channels(shape, self.name)
+
     def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
         """Build the network in canonical order: under one seed isomorphic encodings get equal weights.
 

@@ -148,6 +148,10 @@ class Darts(SearchSpace):
         live = {self.kinds[i] for i in self._live(graphs)}
         return "; ".join(f"{kind} {g if kind in live else '-'}" for kind, g in graphs.items())
 
+    def check_shape(self, shape: TaskShape) -> None:
+        """Refuse tasks whose inputs are no images."""
+        image_channels(shape, self.name)
+
     def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
         """Build the network, without cells that no path leads from to the output.
 

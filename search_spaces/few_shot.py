@@ -147,6 +147,10 @@ class FewShot(SearchSpace):
         stages = self.stages_of(architecture)
         return "/".join(f"{begin} {_expression(paths(operations))}" for begin, operations in stages)
 
+    def check_shape(self, shape: TaskShape) -> None:
+        """Refuse tasks whose inputs are no images."""
+        image_channels(shape, self.name)
+
     def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
         """Build the network.
 

@@ -76,6 +76,10 @@ class NasBench201(SearchSpace):
         """Return the output as an expression in the input, or the published string if nothing is folded."""
         return expression(self._operations(architecture)) if self.prune else self.encode(architecture)
 
+    def check_shape(self, shape: TaskShape) -> None:
+        """Refuse tasks whose inputs are no images."""
+        image_channels(shape, self.name)
+
     def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
         """Build the network, cells with equal operations and their own weights.
 

@@ -21,6 +21,7 @@ from nas.oneshot.assembly import assemble
 from nas.oneshot.batches import Bilevel
 from nas.search import create
 from nas.storage.store import Store
+from nas.testing.cli import nas
 from nas.testing.oneshot import Noisy
 
 NOISY = "nas.testing.oneshot:Noisy"
@@ -155,8 +156,8 @@ def test_what_does_not_fit_is_refused_before_it_starts(
     config = configure(learner=learner)
     tasks = config.make_tasks()
     message = (
-        r"supernet of space 'nasbench201' by strategy .* takes about 0\.\d\d GiB of memory; 0\.00 GiB are "
-        r"available.* Lower `space.channels`, `space.cells`, `tasks.ways`, .*`controller.budget.batch`, "
+        r"supernet of space 'nasbench201' by strategy .* takes more than 0\.\d\d GiB of memory; 0\.00 GiB "
+        r"are available.* Lower `space.channels`, `space.cells`, `tasks.ways`, .*`controller.budget.batch`, "
         r"`learner.order`, `learner.inner_steps`"
     )
     with Store(f"sqlite:///{tmp_path}/nas.db") as store:
@@ -167,6 +168,45 @@ def test_what_does_not_fit_is_refused_before_it_starts(
     [outcome] = Worker(config, tasks).run(job)
     assert outcome.state == "infeasible"
     assert "`learner.meta_batch`" in (outcome.error or "")
+
+
+@pytest.mark.parametrize(
+    ("share", "words", "probes", "expected"),
+    [(0.01, "more than", 1, 0), (0.5, "about", 3, 3 * memory.STEPS)],
+    ids=["a part is too large alone", "the whole is too large"],
+)
+def test_the_measurement_ends_where_too_much_is_seen(
+    share: float, words: str, probes: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, asked = context(), proposal(8)
+    free = round(share * memory.estimate(shared, asked, 0))
+    monkeypatch.setattr(memory, "available", lambda device: free)
+    begun, steps, real = [], [], Noisy.step
+
+    class Counted(memory.Peak):
+        def __init__(self, limit: float) -> None:
+            super().__init__(limit)
+            begun.append(self)
+
+    def step(self: Noisy, *arguments: Any) -> float:
+        loss = real(self, *arguments)
+        steps.append(loss)
+        return loss
+
+    monkeypatch.setattr(memory, "Peak", Counted)
+    monkeypatch.setattr(Noisy, "step", step)
+    with pytest.raises(Infeasible, match=f"takes {words} "):
+        memory.check(shared, asked, 0)
+    assert (len(begun), len(steps)) == (probes, expected)
+
+
+def test_the_measurement_is_announced(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda device: MIB)
+    plugins = ("--space=nasbench201", "--controller=darts", "--tasks=glyphs", "--learner=prototypical")
+    code, out, err = nas("run", *plugins, "--executor=inline", "--derive=1")
+    assert (code, out) == (1, "")
+    assert err.startswith("Measuring the supernet's memory…\nerror: To train the supernet")
+    assert json.loads(nas("ls", "-f", "json")[1]) == []
 
 
 def test_a_control_group_limits_what_is_available(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from nas.search import create
 from nas.storage.store import Store
 from nas.tasks.glyphs import Glyphs
 from nas.tasks.sinusoid import Sinusoid
+from nas.testing.toys import Toy
 from nas.training import rehearse
 
 
@@ -53,9 +54,9 @@ def test_float32_is_not_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_learner_that_bfloat16_misleads_does_not_begin_with_it() -> None:
     tasks = Sinusoid()
     with pytest.raises(ConfigError, match=r"^precision: 'maml' .* `resources\.precision` .* `precision`"):
-        rehearse(tasks, Maml, "bfloat16")
-    assert rehearse(tasks, Maml).precision == "float32"
-    assert rehearse(Glyphs(), Prototypical, "bfloat16").precision == "bfloat16"
+        rehearse(Toy(), tasks, Maml, "bfloat16")
+    assert rehearse(Toy(), tasks, Maml).precision == "float32"
+    assert rehearse(Toy(), Glyphs(), Prototypical, "bfloat16").precision == "bfloat16"
 
 
 @pytest.mark.parametrize("able", [False, True])

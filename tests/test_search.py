@@ -104,6 +104,15 @@ def test_where_no_limit_is_the_reason_the_settings_are_named(store: Store) -> No
     assert reopen(store, "s").run(InlineExecutor(config, config.make_tasks())) == "completed"
 
 
+def test_where_architectures_are_given_their_setting_is_named(store: Store) -> None:
+    fixed = {"name": "fixed", "architectures": ["0.0.0.0.0.0.0.0.0.0.0"]}
+    config = configure(controller=fixed, evaluator={"name": SCRIPTED, "faults": {0: "infeasible"}}, trials=1)
+    with pytest.raises(
+        Infeasible, match=r"Start a new search with other `controller\.architectures`, or other settings \("
+    ):
+        run(store, config)
+
+
 def test_a_learner_that_cannot_learn_the_tasks_is_refused(store: Store) -> None:
     config = configure(learner="prototypical")
     with pytest.raises(ConfigError, match="prototypical"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas.errors import ConfigError, UnknownName
+from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.plugins import installed, load, resolve, settings
 from nas.space import Architecture, Cost, Decision, SearchSpace, TaskShape
 from nas.testing.spaces import SpaceSuite
@@ -36,6 +36,14 @@ def test_a_space_has_the_name_it_is_registered_under(name: str) -> None:
 def test_every_setting_is_described(name: str) -> None:
     for setting, field in settings(load("space", name)).items():
         assert field.description, setting
+
+
+@pytest.mark.parametrize("name", ["chain", "darts", "few_shot", "nasbench201"])
+def test_a_space_of_image_networks_refuses_vectors(name: str) -> None:
+    space = load("space", name)()
+    space.check_shape(IMAGE)
+    with pytest.raises(Infeasible, match=rf"Space '{name}' needs images .* shape \(3,\)"):
+        space.check_shape(VECTOR)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +103,11 @@ class Sound(SearchSpace):
     @property
     def named(self) -> dict[str, Architecture]:
         return {"least": Architecture(self.name, (0, 0, 0))}
+
+
+class Fastidious(Sound):
+    def check_shape(self, shape: TaskShape) -> None:
+        raise Infeasible("No network fits.")
 
 
 class SameName(Sound):
@@ -240,6 +253,7 @@ BROKEN = [
     (Constant, "build_is_seeded"),
     (CheapCost, "cost"),
     (OneShape, "any_shape"),
+    (Fastidious, "any_shape"),
 ]
 
 

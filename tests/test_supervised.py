@@ -21,6 +21,7 @@ from nas.tasks.base import SPLITS
 from nas.tasks.glyphs import Glyphs
 from nas.tasks.supervised import Supervised
 from nas.testing.tasks import TaskSourceSuite, draw, examples, write_image_folder
+from nas.testing.toys import Toy
 from nas.training import rehearse
 
 
@@ -152,12 +153,12 @@ def test_the_path_holds_in_any_directory(file: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_learners_of_tasks_and_of_ordinary_data_are_told_apart(file: Path) -> None:
-    ordinary, few = Supervised(path=str(file)), Glyphs()
-    rehearse(ordinary, Classifier)
+    space, ordinary, few = Toy(), Supervised(path=str(file)), Glyphs()
+    rehearse(space, ordinary, Classifier)
     with pytest.raises(ConfigError, match="'prototypical' learns from a task's support"):
-        rehearse(ordinary, Prototypical)
+        rehearse(space, ordinary, Prototypical)
     with pytest.raises(ConfigError, match="'classifier' learns ordinary data, but these are few-shot"):
-        rehearse(few, Classifier)
+        rehearse(space, few, Classifier)
 
 
 def configure(file: Path, **changes: Any) -> Any:

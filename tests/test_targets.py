@@ -9,7 +9,7 @@ import pytest
 
 from nas import precision
 from nas.controller import State
-from nas.errors import ConfigError, NotFound
+from nas.errors import ConfigError, NotFound, Unsupported
 from nas.evaluation.config import EvaluationConfig, validate
 from nas.evaluation.references import SpaceReference, TrialReference, parse
 from nas.evaluation.targets import Targets, tried
@@ -88,6 +88,22 @@ def test_the_best_of_a_search_are_distinct_networks_in_order(store: Store) -> No
         targets.best(empty.name, 1)
 
 
+def test_an_infeasible_trial_is_refused_unless_it_only_broke_a_constraint(store: Store) -> None:
+    recorded(store)
+    [limited] = Targets(store).choose(["s/3"])
+    assert limited.origin is not None
+    sections = {"space": "nasbench201", "tasks": "glyphs", "learner": "prototypical"}
+    config = {key: {"name": name} for key, name in sections.items()} | {"resources": {"precision": "float32"}}
+    row = search(store, name="zero", space="nasbench201", config=config)
+    nothing = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
+    store.finish(begin(store, row, 0, architecture=nothing, key="0"), outcome(None, State.INFEASIBLE))
+    with pytest.raises(
+        ConfigError,
+        match=r"zero/0 is infeasible, .*: The cell .* is zero: .* `nas leaderboard --search zero`",
+    ):
+        Targets(store).choose(["zero/0"])
+
+
 def test_an_architecture_takes_its_settings_from_a_search_or_from_the_user(store: Store) -> None:
     recorded(store)
 
@@ -107,6 +123,8 @@ def test_an_architecture_takes_its_settings_from_a_search_or_from_the_user(store
         Targets(store).choose(["maml"])
     with pytest.raises(ConfigError, match="prototypical"):
         Targets(store, lambda values: values.update(SINUSOID | {"learner": "prototypical"})).choose(["maml"])
+    with pytest.raises(Unsupported, match="'nasbench201' needs images"):
+        Targets(store, lambda values: values.update(SINUSOID | {"space": "nasbench201"})).choose(["resnet"])
     with pytest.raises(NotFound, match="no trial 99"):
         Targets(store).choose(["s/99"])
 

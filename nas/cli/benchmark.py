@@ -75,7 +75,7 @@ def benchmark(
         driver = _Driver(store, ray_address, len(configs), folder(db, artifacts))
         try:
             with _ray(configs[0], ray_address):
-                ended = run(store, configs, driver.drive, text)
+                ended = run(store, configs, driver.drive, text, say)
         except KeyboardInterrupt:
             say("\nInterrupted; all that is done is saved. The same command goes on.")
             raise typer.Exit(130) from None

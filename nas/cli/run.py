@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,7 +20,7 @@ from nas.cli.options import (
     import_from_here,
 )
 from nas.cli.output import Format, emit, say
-from nas.errors import ConfigError, PluginError
+from nas.errors import ConfigError
 
 if TYPE_CHECKING:
     from nas.config import SearchConfig
@@ -98,8 +97,6 @@ def run(
     for setting in settings or []:
         assign(values, setting)
     import_from_here()
-    if derive is not None:
-        _check_one_shot(values["controller"], derive)
     values.setdefault("executor", default_executor(values))
     values.setdefault("workers", cores() if values["executor"] == "ray" else 1)
     resolved = validate(values)
@@ -110,7 +107,7 @@ def run(
     with Store(db) as store:
         source = resolved.make_tasks()
         runner = make_executor(resolved, source, ray_address)
-        row = create(store, resolved, source, text)
+        row = create(store, resolved, source, text, say)
         _follow(store, row, resolved, source, runner, db, artifacts)
 
 
@@ -243,28 +240,6 @@ def make_executor(config: SearchConfig, tasks: TaskSource, ray_address: str | No
     from nas.executors.ray import RayExecutor
 
     return RayExecutor(config, tasks, ray_address)
-
-
-def _check_one_shot(controller: Any, derive: int) -> None:
-    """Refuse `--derive` for a controller that has no such setting."""
-    from nas import plugins
-    from nas.config import BASES
-
-    name = controller.get("name") if isinstance(controller, dict) else controller
-    if not isinstance(name, str):
-        return  # as `validate` says
-    base = BASES["controller"]
-    if "derive" in plugins.settings(plugins.load("controller", name, base)):
-        return
-    able = []
-    for other in plugins.installed("controller"):
-        with suppress(PluginError):
-            if "derive" in plugins.settings(plugins.load("controller", other, base)):
-                able.append(other)
-    raise ConfigError(
-        f"--derive {derive}: it is for one-shot controllers, and '{name}' is none. Choose "
-        f"{', '.join(able) or 'one'} with --controller, or leave --derive out."
-    )
 
 
 def _more(text: str, before: int) -> int:

@@ -67,7 +67,13 @@ class Ended(NamedTuple):
     stopped: str | None
 
 
-def run(store: Store, configs: Sequence[SearchConfig], drive: Drive, source: str | None = None) -> Ended:
+def run(
+    store: Store,
+    configs: Sequence[SearchConfig],
+    drive: Drive,
+    source: str | None = None,
+    say: Callable[[str], None] = lambda words: None,
+) -> Ended:
     """Run every search that is not complete yet.
 
     A search that is stopped on request ends the benchmark; one with too many failures, or without a feasible
@@ -78,8 +84,10 @@ def run(store: Store, configs: Sequence[SearchConfig], drive: Drive, source: str
         configs: of a `plan`.
         drive: runs one search.
         source: the TOML file that the plan came from, verbatim.
+        say: told what takes long.
 
     Raises:
+        Unsupported: as of `nas.search.create`, whatever the seed.
         ConfigError: a search of such a name has another configuration, or another process drives it.
     """
     known = _known(store, configs)
@@ -96,7 +104,7 @@ def run(store: Store, configs: Sequence[SearchConfig], drive: Drive, source: str
             key = json.dumps([config.space, config.tasks, config.evaluator])
             if key not in sources:
                 sources[key] = config.make_tasks()
-            row = row or create(store, config, sources[key], source)
+            row = row or create(store, config, sources[key], source, say)
             try:
                 end = drive(row, config, sources[key])
             except (TooManyFailures, Infeasible) as error:

@@ -8,14 +8,16 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from nas import config as search_config
-from nas.errors import ConfigError, NotFound
+from nas.errors import ConfigError, Infeasible, NotFound
 from nas.evaluation.config import EvaluationConfig, validate
 from nas.evaluation.references import FORMS, SpaceReference, TrialReference, parse
 from nas.leaderboard import Query, leaderboard
 from nas.provenance import classes
 from nas.storage.evaluations import Origin
-from nas.storage.schema import Search, Trial
+from nas.storage.schema import Search, Trial, TrialState
 from nas.storage.store import Store
 from nas.tasks.base import SPLITS, TaskSource
 from nas.training import rehearse
@@ -115,13 +117,15 @@ class Targets:
         Raises:
             NotFound: no such search or trial.
             ConfigError: what the user set is wrong, or does not fit the search: another split, too, whose
-                test classes the search has seen.
+                test classes the search has seen. Or the trial has no network under these settings.
         """
         search, trial, architecture = tried(self._store, reference)
         config = self._config(search)
         self._refuse_seen(search, config)
-        origin = Origin(search.id, search.name, trial.number)
-        return self._target(config, architecture, origin)
+        target = self._target(config, architecture, Origin(search.id, search.name, trial.number))
+        if trial.state == TrialState.INFEASIBLE:
+            self._refuse_infeasible(target, f"{search.name}/{trial.number}")
+        return target
 
     def best(self, search_name: str, count: int) -> list[Target]:
         """Return the best distinct networks of a search by validation score, at most `count`.
@@ -181,7 +185,7 @@ class Targets:
 
     def _target(self, config: EvaluationConfig, text: str, origin: Origin | None) -> Target:
         space, tasks = config.make_space(), self._tasks(config.tasks)
-        precision = rehearse(tasks, config.make_learner, config.precision).precision
+        precision = rehearse(space, tasks, config.make_learner, config.precision).precision
         config = config.model_copy(update={"precision": precision})
         architecture = space.decode(text)
         key = space.canonical(architecture)
@@ -194,6 +198,20 @@ class Targets:
                 return source
         self._sources.append((section, search_config.maker("tasks", section)()))
         return self._sources[-1][1]
+
+    def _refuse_infeasible(self, target: Target, name: str) -> None:
+        """Refuse what has no network; an infeasible trial that only breaks a constraint has one."""
+        config, shape = target.config, self._tasks(target.config.tasks).shape
+        space = config.make_space()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                config.make_learner(space.build(space.decode(target.architecture), shape), shape)
+        except Infeasible as error:
+            reason = str(error).rstrip(".")
+            raise ConfigError(
+                f"{name} is infeasible, so there is nothing to train: {reason}. Choose another trial; "
+                f"`nas leaderboard --search {name.rpartition('/')[0]}` lists those that have a score."
+            ) from None
 
     def _refuse_seen(self, search: Search, config: EvaluationConfig) -> None:
         """Refuse to test what a search found on what it has trained or validated on."""

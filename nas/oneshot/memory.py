@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from collections.abc import Iterator
@@ -48,16 +49,20 @@ def check(context: Context, proposal: TrainSupernet, seed: int) -> None:
     del assembly
     if free is None:
         return
-    needed = estimate(context, proposal, seed)
-    if needed > (1 - KEPT_FREE) * free:
+    limit = (1 - KEPT_FREE) * free
+    try:
+        needed, about = estimate(context, proposal, seed, limit), "about"
+    except Exceeded as seen:
+        needed, about = seen.bytes, "more than"
+    if needed > limit:
         raise Infeasible(
             f"To train the supernet of space '{context.space.name}' by strategy '{proposal.strategy}' takes "
-            f"about {needed / GIB:.2f} GiB of memory; {free / GIB:.2f} GiB are available, of which "
+            f"{about} {needed / GIB:.2f} GiB of memory; {free / GIB:.2f} GiB are available, of which "
             f"{KEPT_FREE:.0%} stay free. Lower {remedies}."
         )
 
 
-def estimate(context: Context, proposal: TrainSupernet, seed: int) -> int:
+def estimate(context: Context, proposal: TrainSupernet, seed: int, limit: float = math.inf) -> int:
     """Return the bytes that a step, or what follows an epoch, takes beside the supernet's weights.
 
     It is the most that the first `STEPS` steps take. For a strategy that draws its path anew at each step it
@@ -65,6 +70,9 @@ def estimate(context: Context, proposal: TrainSupernet, seed: int) -> int:
     measured on a few examples of two tasks (one, if a batch has no more: batch norm takes less there), on
     twice as many, and on those of one more task: memory grows in proportion to the examples and, where each
     task has weights of its own, to the tasks. So it takes a fraction of a step's own time and memory.
+
+    Raises:
+        Exceeded: a part alone takes more than `limit` bytes.
     """
     with torch.random.fork_rng(devices=[]):
         whole = context.tasks.bilevel()[0].sample("train", 1, np.random.default_rng(seed))
@@ -74,7 +82,8 @@ def estimate(context: Context, proposal: TrainSupernet, seed: int) -> int:
         more = min(units, 2 * few)
 
         def peak(tasks: int, examples: int) -> int:
-            return _measure(assemble(context, proposal, seed), _Part(context.tasks, examples), tasks, seed)
+            part = _Part(context.tasks, examples)
+            return _measure(assemble(context, proposal, seed), part, tasks, seed, limit)
 
         tasks = min(batch, 2)
         one, twice = peak(tasks, few), peak(tasks, more)
@@ -85,8 +94,8 @@ def estimate(context: Context, proposal: TrainSupernet, seed: int) -> int:
     return round(twice + example * (units - more) + task * (batch - tasks))
 
 
-def _measure(assembly: Assembly, tasks: TaskSource, batch: int, seed: int) -> int:
-    batches, peak = Bilevel(assembly, tasks, batch, seed), Peak()
+def _measure(assembly: Assembly, tasks: TaskSource, batch: int, seed: int, limit: float) -> int:
+    batches, peak = Bilevel(assembly, tasks, batch, seed), Peak(limit)
     with peak:
         for _ in range(STEPS):
             assembly.strategy.step(batches.next(), assembly.optimizer, 0.0)
@@ -94,16 +103,25 @@ def _measure(assembly: Assembly, tasks: TaskSource, batch: int, seed: int) -> in
     return peak.most
 
 
+class Exceeded(Exception):
+    """More than so many bytes are alive at once: what is measured is given up."""
+
+    def __init__(self, alive: int) -> None:
+        super().__init__(f"{alive} bytes")
+        self.bytes = alive
+
+
 class Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows the bytes of the tensors that are made within it.
+    """Follows the bytes of the tensors that are made within it, and raises `Exceeded` beyond `limit` of them.
 
     Attributes:
         most: bytes alive at once, at most; not counted is what existed before, and what kernels take inside.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float = math.inf) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.most = 0
+        self._limit = limit
         self._now = 0
         self._alive: set[int] = set()
 
@@ -116,6 +134,8 @@ class Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in _tensors(out):
             self._follow(tensor, tensor.untyped_storage().nbytes())
         self.most = max(self.most, self._now)
+        if self.most > self._limit:
+            raise Exceeded(self.most)
         return out
 
     def _follow(self, tensor: torch.Tensor, size: int) -> None:

@@ -249,13 +249,19 @@ class SpaceSuite(ABC):
 
     @pytest.mark.parametrize("example", [(1,), (6,), (1, 1, 1), (3, 7, 10)])
     def test_any_shape(self, space: SearchSpace, example: tuple[int, ...]) -> None:
-        """A network fits the tasks, or is infeasible."""
+        """A network fits the tasks, or is infeasible: each is where the space refuses the tasks."""
         shape = TaskShape(example, 3)
+        try:
+            space.check_shape(shape)
+            refused = False
+        except Infeasible:
+            refused = True
         for architecture in some(space, 5):
             try:
                 network = space.build(architecture, shape).eval()
             except Infeasible:
                 continue
+            assert not refused
             assert network(torch.zeros(2, *example)).shape == (2, network.out_features)
 
 
