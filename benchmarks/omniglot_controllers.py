@@ -1,6 +1,6 @@
 """All controllers on Omniglot at equal cost, then the best network of each on test classes, beside Conv-4.
 
-    NAS_DATA=… python benchmarks/controllers.py -o docs/results/controllers
+    NAS_DATA=… python benchmarks/omniglot_controllers.py -o docs/results/controllers
 
 The searches are those of `nas benchmark examples/omniglot.toml`: 20-way 1-shot, prototypical learner, three
 seeds of each controller, one search after the other, each with the same worker-seconds. The best network of
@@ -145,7 +145,7 @@ def main() -> None:
     options = ["--baseline=conv4", "--seeds=3", *FULL, "--format=json"]
     evaluated = json.loads(nas("evaluate", *winners, *options, db=db))
     report = {
-        "command": "python benchmarks/controllers.py",
+        "command": "python benchmarks/omniglot_controllers.py",
         "environment": environment(),
         "cost": compared[0]["cost"],
         "compared": compared,
