@@ -78,7 +78,9 @@ def _controllers(*, one_shot: bool) -> str:
 
 def _missing(kind: str) -> ConfigError:
     verb = kind if kind == "tasks" else f"{kind}s"
-    return ConfigError(f"{kind}.name is missing: `nas {verb}` lists what is installed.")
+    return ConfigError(
+        f"{kind}.name is missing: give it with --{kind} or in the file; `nas {verb}` lists what is installed."
+    )
 
 
 class Model(BaseModel):

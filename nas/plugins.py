@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -125,7 +126,7 @@ def resolve(cls: type, values: dict[str, Any], where: str) -> dict[str, Any]:
 
     Raises:
         UnknownName: no such setting.
-        ConfigError: a value has the wrong type or is out of range.
+        ConfigError: a setting without a default is missing, or a value has the wrong type or is out of range.
     """
     model = settings_model(cls)
     for key in values:
@@ -134,7 +135,7 @@ def resolve(cls: type, values: dict[str, Any], where: str) -> dict[str, Any]:
     try:
         return model.model_validate(values).model_dump(mode="json")
     except ValidationError as error:
-        raise ConfigError(explain(error, where)) from None
+        raise ConfigError(explain(error, where, model.model_fields)) from None
 
 
 def arguments(cls: type, resolved: dict[str, Any]) -> dict[str, Any]:
@@ -143,11 +144,27 @@ def arguments(cls: type, resolved: dict[str, Any]) -> dict[str, Any]:
     return {name: getattr(model, name) for name in settings(cls)}
 
 
-def explain(error: ValidationError, where: str = "") -> str:
-    """Return pydantic's findings as one line a finding: which setting, what is wrong, what was given."""
+def explain(error: ValidationError, where: str = "", fields: Mapping[str, FieldInfo] | None = None) -> str:
+    """Return pydantic's findings as one line a finding: which setting, what is wrong, what was given.
+
+    Args:
+        error: the findings.
+        where: the section that they are in.
+        fields: the section's settings, to say what a missing one means.
+    """
     lines = []
     for finding in error.errors():
-        path = ".".join(str(part) for part in ((where,) if where else ()) + finding["loc"])
-        given = "" if finding["type"] == "missing" else f" (given: {finding['input']!r})"
-        lines.append(f"{path}: {finding['msg']}{given}")
+        place = finding["loc"]
+        path = ".".join(str(part) for part in ((where,) if where else ()) + place)
+        field = (fields or {}).get(str(place[0])) if len(place) == 1 else None
+        match finding["type"]:
+            case "missing" if field is not None:
+                meaning = f": {field.description}" if field.description else ""
+                lines.append(f"{path} is missing{meaning}. Give it, as with --set {path}=…")
+            case "missing":
+                lines.append(f"{path}: {finding['msg']}")
+            case "extra_forbidden":
+                lines.append(f"{path}: there is no such setting (given: {finding['input']!r})")
+            case _:
+                lines.append(f"{path}: {finding['msg']} (given: {finding['input']!r})")
     return "\n".join(lines)

@@ -200,3 +200,18 @@ def test_errors_leave_with_their_code_and_no_traceback(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: Unknown space 'nope'")
     assert "Traceback" not in done.stderr
+
+
+def test_the_files_of_searches_and_benchmarks_are_told_apart(db: Path, tmp_path: Path) -> None:
+    several, single = tmp_path / "several.toml", tmp_path / "single.toml"
+    several.write_text('controllers = ["random"]')
+    single.write_text('space = "mlp"')
+    code, _, err = nas("run", str(several))
+    assert (code, f"nas benchmark {several}" in err) == (2, True)
+    code, _, err = nas("benchmark", str(single))
+    assert (code, "controllers is missing" in err, "nas run" in err) == (2, True, True)
+
+
+def test_a_misspelt_setting_of_a_section_within_a_section(db: Path) -> None:
+    code, _, err = nas(*RUN, "--controller=darts", "--set=controller.budget.epoch=2")
+    assert (code, "controller.budget.epoch: there is no such setting (given: 2)" in err) == (2, True)

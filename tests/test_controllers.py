@@ -211,7 +211,7 @@ def test_fixed_names_the_setting_of_an_unknown_architecture() -> None:
 
 def test_settings_are_checked() -> None:
     assert resolve(Random, {}, "controller") == {}
-    with pytest.raises(ConfigError, match=r"controller\.architectures: Field required"):
+    with pytest.raises(ConfigError, match=r"controller\.architectures is missing: "):
         resolve(Fixed, {}, "controller")
     with pytest.raises(ConfigError, match=r"controller\.architectures: .*at least 1"):
         resolve(Fixed, {"architectures": []}, "controller")

@@ -169,5 +169,5 @@ def test_settings_that_do_not_fit_the_folder_are_named(folder: Path, tmp_path: P
         file.unlink()
     with pytest.raises(ConfigError, match=r"1 \+ 5 is more than the 0 images of class 'class09'"):
         ImageFolder(path=str(folder), size=8, ways=2)
-    with pytest.raises(ConfigError, match=r"tasks\.path: Field required"):
+    with pytest.raises(ConfigError, match=r"tasks\.path is missing: folder of class folders"):
         resolve(ImageFolder, {}, "tasks")

@@ -154,8 +154,8 @@ def test_resolved_settings_are_complete_and_plain() -> None:
         ({"rate": 1, "ways": 1}, r"tasks.ways: Input should be greater than or equal to 2 \(given: 1\)"),
         ({"rate": "fast"}, r"tasks.rate: .*valid number.* \(given: 'fast'\)"),
         ({"rate": 1, "sizes": [1, "x"]}, r"tasks.sizes.1: .*valid integer.* \(given: 'x'\)"),
-        ({}, "tasks.rate: Field required$"),
-        ({"ways": 1}, r"tasks.ways: [^\n]*\ntasks.rate: Field required"),
+        ({}, "tasks.rate is missing"),
+        ({"ways": 1}, r"tasks.ways: [^\n]*\ntasks.rate is missing"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_section(given: dict[str, object], message: str) -> None:

@@ -77,6 +77,10 @@ def run(
     from nas.config import assign, choose, default_executor, read, validate
 
     text, values = read(config) if config else (None, {})
+    if "controllers" in values:
+        raise ConfigError(
+            f"controllers: {config} is the file of a benchmark; `nas benchmark {config}` runs it."
+        )
     for kind, plugin in {
         "space": space,
         "controller": controller,

@@ -149,6 +149,11 @@ def _seeds(given: Any) -> list[int]:
 
 def _controllers(given: Any) -> dict[str, Any]:
     """Return the controllers' sections by label, random search among them."""
+    if given is None:
+        raise ConfigError(
+            'controllers is missing: a benchmark has several, such as controllers = ["random", "evolution"]. '
+            "The file of a single search is for `nas run`."
+        )
     if not isinstance(given, list) or not given:
         raise ConfigError(
             f'controllers: expected a list of names or sections, such as ["random", "evolution"] '
