@@ -36,6 +36,8 @@ def test_the_command_prints_every_format(db: str) -> None:
     assert out.splitlines()[1].split()[0] == "random"
     assert "sinusoid 10-shot. score: best so far" in err
     assert "Mann-Whitney" in err
+    assert "std: standard deviation" in err
+    assert "std" not in nas("compare", "x-evolution-1")[2]
     rows = json.loads(nas("compare", "x", "-f", "json")[1])
     assert [(row["group"], row["searches"]) for row in rows] == [("random", 4), ("evolution", 4)]
     assert rows[1]["score"] == pytest.approx(0.17)

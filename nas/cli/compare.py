@@ -133,10 +133,10 @@ def report(store: Store, searches: Sequence[Search], form: Format, db: str) -> N
         form,
         ["group", *(["space"] if len(spaces) > 1 else []), *shown],
     )
-    say(
-        f"{groups[0].searches[0].task_label}. score: best so far, mean over searches; std: standard "
-        "deviation; ci95: half of the mean's 95 % interval."
+    spread = (
+        "; std: standard deviation; ci95: half of the mean's 95 % interval" if "score_std" in shown else ""
     )
+    say(f"{groups[0].searches[0].task_label}. score: best so far, mean over searches{spread}.")
     if any(row.p_score is not None for row in rows):
         say("p: two-sided Mann-Whitney rank test against random search.")
     for base in against:
