@@ -17,6 +17,7 @@ from controllers.one_shot import BUDGET, Derive, SupernetTrial
 from controllers.policy import Policy, reinforce
 from controllers.relaxation import skips
 from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
+from nas.metrics import SKIPS
 from nas.space import Architecture, SearchSpace
 from nas.strategy import Batches, Epoch, Loss, Strategy
 from nas.supernet import Supernet
@@ -148,7 +149,7 @@ class SharedChildren(Strategy):
         with torch.no_grad():
             _, entropies = self.learned.policy.log_prob(choices)
         entropy, greedy = float(entropies.mean()) / len(self.space.decisions), self._greedy()
-        return Epoch(greedy, {"policy_entropy": entropy, "skips": float(skips(self.space, greedy))})
+        return Epoch(greedy, {"policy_entropy": entropy, SKIPS: float(skips(self.space, greedy))})
 
     def derive(self, number: int, score: Callable[[Architecture], float]) -> Sequence[Derived]:
         """Return the best of `samples` children."""

@@ -16,6 +16,7 @@ from controllers.descent import descend
 from controllers.one_shot import BUDGET, Derive, SupernetTrial
 from controllers.relaxation import skips
 from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
+from nas.metrics import SKIPS
 from nas.space import Architecture, SearchSpace
 from nas.strategy import Batches, Epoch, Strategy
 from nas.supernet import Supernet
@@ -76,7 +77,7 @@ class UniformPaths(Strategy):
         with torch.no_grad():
             losses = [float(batches.outer(self.supernet.mixture_of(own))) for own in drawn]
         best = drawn[int(np.argmin(np.nan_to_num(losses, nan=np.inf)))]
-        return Epoch(best, {"skips": float(skips(self.space, best))})
+        return Epoch(best, {SKIPS: float(skips(self.space, best))})
 
     def derive(self, number: int, score: Callable[[Architecture], float]) -> Sequence[Derived]:
         """Return the best of `samples` uniform draws."""

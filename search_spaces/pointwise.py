@@ -8,7 +8,7 @@ map ever exists. What concerns channels alone is computed for several maps at on
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, final
 
 import torch
@@ -210,6 +210,27 @@ def normalized(x: Tensor, kernel: Tensor, eps: float, tasks: int) -> Tensor:
     y = by_task(x, tasks) @ _matrix(kernel).mT
     centered = y - y.mean(1, keepdim=True)
     return as_map(centered * (centered.square().mean(1, keepdim=True) + eps).rsqrt(), x)
+
+
+def differentiable(
+    compute: Callable[[Sequence[Tensor]], Sequence[Tensor]],
+    inputs: Sequence[Tensor],
+    needs: Sequence[bool],
+    gradients: Sequence[Tensor],
+) -> list[Tensor | None]:
+    """Return the gradients of the inputs that need one, with a graph of their own.
+
+    Args:
+        compute: from inputs to results, by operations that are differentiable as often as wanted.
+        inputs: of a function whose backward pass is to be differentiated itself.
+        needs: which of them need a gradient.
+        gradients: of the results.
+    """
+    # Views, since one input may have been computed from another.
+    fresh = [x.view_as(x) for x in inputs]
+    wanted = [x for x, need in zip(fresh, needs, strict=True) if need]
+    found = iter(torch.autograd.grad(compute(fresh), wanted, gradients, create_graph=True))
+    return [next(found) if need else None for need in needs]
 
 
 def _matrix(kernel: Tensor) -> Tensor:

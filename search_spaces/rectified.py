@@ -11,7 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search_spaces.pointwise import Convolved, Pointwise, Product, as_map, by_task, normalized, usable
+from search_spaces.pointwise import (
+    Convolved,
+    Pointwise,
+    Product,
+    as_map,
+    by_task,
+    differentiable,
+    normalized,
+    usable,
+)
 
 
 def rectified(terms: Sequence[Convolved]) -> list[Tensor]:
@@ -48,14 +57,13 @@ class _Rectified(torch.autograd.Function):
         sources, kernels = ctx.saved_tensors[:count], ctx.saved_tensors[count : 2 * count]
         maps = ctx.saved_tensors[2 * count :]
         if torch.is_grad_enabled():  # the gradients are to be differentiated themselves
-            # Views, since one input may have been computed from another.
-            fresh = [x.view_as(x) for x in (*sources, *kernels)]
-            triples = zip(fresh[:count], fresh[count:], eps, strict=True)
-            out = [normalized(*triple, tasks).relu() for triple in triples]
+
+            def written_out(inputs: Sequence[Tensor]) -> list[Tensor]:
+                triples = zip(inputs[:count], inputs[count:], eps, strict=True)
+                return [normalized(*triple, tasks).relu() for triple in triples]
+
             needs = ctx.needs_input_grad[2:]
-            wanted = [x for x, need in zip(fresh, needs, strict=True) if need]
-            found = iter(torch.autograd.grad(out, wanted, gradients, create_graph=True))
-            return None, None, *(next(found) if need else None for need in needs)
+            return None, None, *differentiable(written_out, (*sources, *kernels), needs, gradients)
         above = [
             torch.ops.aten.threshold_backward(g.contiguous(memory_format=torch.channels_last), x, 0)
             for g, x in zip(gradients, maps, strict=True)

@@ -6,13 +6,23 @@ See `search_spaces.pointwise`: convolution, batch norm, weighting and sum are on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from search_spaces.pointwise import Convolved, Pointwise, Product, as_map, by_task, normalized, usable
+from search_spaces.pointwise import (
+    Convolved,
+    Pointwise,
+    Product,
+    as_map,
+    by_task,
+    differentiable,
+    normalized,
+    usable,
+)
 
 
 class Plain(NamedTuple):
@@ -89,12 +99,9 @@ class _WeightedSum(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs, plain = ctx.saved_tensors, ctx.settings[1]
         if torch.is_grad_enabled():  # the gradient is to be differentiated itself
-            return (
-                None,
-                None,
-                None,
-                *_differentiable(gradient, inputs, ctx.needs_input_grad[3:], ctx.settings),
-            )
+            written_out = partial(_written_out, ctx.settings)
+            needs = ctx.needs_input_grad[3:]
+            return None, None, None, *differentiable(written_out, inputs, needs, [gradient])
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         maps, weights, sources, _, _ = _split(inputs, plain)
         of_maps = [weight * gradient for weight in weights]
@@ -106,21 +113,13 @@ class _WeightedSum(torch.autograd.Function):
         return None, None, None, *of_maps, *of_weights, *found
 
 
-def _differentiable(
-    gradient: Tensor, inputs: Sequence[Tensor], needs: Sequence[bool], settings: Any
-) -> list[Tensor | None]:
-    """Return the gradients with a graph of their own: those of the sum, written out."""
+def _written_out(settings: tuple[int, int, Sequence[float]], inputs: Sequence[Tensor]) -> list[Tensor]:
     tasks, plain, eps = settings
-    # Views, since one input may have been computed from another.
-    fresh = [x.view_as(x) for x in inputs]
-    maps, weights, sources, kernels, scales = _split(fresh, plain)
+    maps, weights, sources, kernels, scales = _split(inputs, plain)
     total = [weight * x for weight, x in zip(weights, maps, strict=True)]
     for source, kernel, scale, e in zip(sources, kernels, scales, eps, strict=True):
         total.append(scale * normalized(source, kernel, e, tasks))
-    out = sum(total[1:], total[0])
-    wanted = [x for x, need in zip(fresh, needs, strict=True) if need]
-    found = iter(torch.autograd.grad(out, wanted, gradient, create_graph=True))
-    return [next(found) if need else None for need in needs]
+    return [sum(total[1:], total[0])]
 
 
 def _flat(x: Tensor) -> Tensor:
