@@ -1,17 +1,23 @@
-# make demo: a real search, to a leaderboard.   make test: the tests.   make lint: style, types, imports.
+# make demo: a real search, to a leaderboard.   make lint: style, types, imports.
+# make test: the tests, without the slow ones.   make test-slow: these alone.   make test-all: both.
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO_DB ?= sqlite:///demo.db
 
-.PHONY: demo test lint fix install clean
+.PHONY: demo test test-slow test-all lint fix install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nas run examples/demo.toml --db $(DEMO_DB)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(BIN)/pytest -n auto --dist loadgroup -m 'not slow'
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/pytest -n auto --dist loadgroup -m slow
+
+test-all: test test-slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
