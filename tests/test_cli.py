@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nas.storage.schema import HEAD
 from nas.testing.cli import SCRIPTED, nas
 
 RUN = ("run", *SCRIPTED, "--trials=8")
@@ -189,7 +190,7 @@ def test_doctor(db: Path) -> None:
 def test_db_current_and_upgrade(db: Path) -> None:
     assert nas("db", "upgrade")[0] == 0
     code, out, _ = nas("db", "current")
-    assert (code, out.strip()) == (0, "0003")
+    assert (code, out.strip()) == (0, HEAD)
 
 
 @pytest.mark.parametrize(

@@ -27,14 +27,16 @@ from nas.storage.trials import Measured
 from nas.testing.evaluations import claim, trained
 from nas.testing.stores import begin, columns, outcome, search, temporary_schema
 
+HEAD = schema.HEAD
+
 NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0004", "0003"
+revision, down_revision = "next", "{head}"
 
 def upgrade():
-    op.add_column("searches", sa.Column("note", sa.String()))
+    op.add_column("searches", sa.Column("color", sa.String()))
     with op.batch_alter_table("trials") as trials:
         trials.alter_column("seconds", new_column_name="duration")
     {end}
@@ -68,11 +70,11 @@ def following(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def add(end: str) -> None:
         scripts = tmp_path / "migrations"
         shutil.copytree(Path(migrations.__file__).parent, scripts)
-        (scripts / "versions" / "0004_next.py").write_text(NEXT.format(end=end))
+        (scripts / "versions" / "next.py").write_text(NEXT.format(head=HEAD, end=end))
         config = configuration()
         config.set_main_option("script_location", str(scripts))
         monkeypatch.setattr(migrations, "configuration", lambda: config)
-        monkeypatch.setattr(schema, "HEAD", "0004")
+        monkeypatch.setattr(schema, "HEAD", "next")
 
     return add
 
@@ -82,8 +84,10 @@ def catalogue(engine: Engine) -> set[str]:
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             query = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND tbl_name <> 'alembic_version'"
+            # A table's lines, of which one holds all columns that a revision added; an index is one line.
             lines = "\n".join(connection.scalars(text(query))).splitlines()
-            return {line.strip().rstrip(", ") for line in lines}
+            split = [line.split(", ") if line.startswith("\t") else [line] for line in lines]
+            return {part.strip() for parts in split for part in parts}
         here = connection.scalar(text("SELECT current_schema()"))
         queries = (
             "SELECT indexdef FROM pg_indexes WHERE schemaname = current_schema()",
@@ -154,13 +158,13 @@ def test_an_older_database_is_refused_with_the_command_that_upgrades_it(
 ) -> None:
     Store(url).close()
     following("pass")
-    refusal = r"is at revision 0003, this nas needs 0004; back it up, .*`nas db upgrade --db (.*)`"
+    refusal = rf"is at revision {HEAD}, this nas needs next; back it up, .*`nas db upgrade --db (.*)`"
     with pytest.raises(StorageError, match=refusal) as refused:
         Store(url, create=create)
     command = re.search(refusal, str(refused.value))
     assert command is not None
     assert command[1].startswith(url.partition("?")[0])
-    assert current(url) == ("0003", "0004")
+    assert current(url) == (HEAD, "next")
 
 
 def test_upgrading_keeps_every_row(url: str, engine: Engine, following: Any) -> None:
@@ -170,7 +174,7 @@ def test_upgrading_keeps_every_row(url: str, engine: Engine, following: Any) -> 
         store.finish(trial_id, outcome(0.5, seconds=2.5, measurements=(Measurement(1, "loss", 1.0),)))
         before = columns(store.trial(row.id, 0))
     following("pass")
-    assert upgrade(url) == ("0003", "0004")
+    assert upgrade(url) == (HEAD, "next")
     with engine.connect() as connection:
         after = connection.execute(text("SELECT number, score, duration FROM trials")).one()
         assert tuple(after) == (0, before["score"], 2.5)
@@ -271,6 +275,38 @@ def test_supernets_come_and_go_with_their_revision(url: str, engine: Engine) -> 
         assert store.searches() == []
 
 
+def test_a_search_that_an_older_nas_drove_is_upgraded_and_back(url: str, engine: Engine) -> None:
+    """Rows keep all they had; what only the newer one knows is empty, and goes again."""
+    config = configuration()
+    instant = "'2026-01-01 12:00:00+00:00'"
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        connection.execute(
+            text(
+                "INSERT INTO searches (name, state, config, space, controller, tasks, task_label, learner, "
+                "executor, seed, trials, settings, environment, created_at, heartbeat_at, host, pid) VALUES "
+                "('s', 'running', '{}', 'chain', 'random', 'glyphs', 'glyphs', 'maml', 'inline', 0, 3, 'x', "
+                f"'{{}}', {instant}, {instant}, 'here', 1)"
+            )
+        )
+        before = connection.execute(text("SELECT * FROM searches")).mappings().one()
+    assert upgrade(url) == ("0003", schema.HEAD)
+    with Store(url) as store:
+        row = store.search("s")
+        assert (row.pid, row.note, row.driver, row.plugins) == (1, None, None, None)
+        store.annotate(row.id, "half \ud800, byte \0")
+        assert store.search("s").note == "half ?, byte ?"
+        store.annotate(row.id, None)
+        assert store.search("s").note is None
+        evaluation = claim(store).id
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0003")
+        assert connection.execute(text("SELECT * FROM searches")).mappings().one() == before
+        assert connection.scalar(text("SELECT id FROM evaluations")) == evaluation
+
+
 def test_a_file_belongs_to_a_trial_or_an_evaluation(url: str, engine: Engine) -> None:
     with Store(url) as store:
         trial, evaluation = begin(store, search(store), 0), claim(store).id
@@ -286,7 +322,7 @@ def test_an_upgrade_that_fails_changes_nothing(url: str, engine: Engine, followi
     following("op.execute('SELECT * FROM nowhere')")
     with pytest.raises(StorageError, match="nowhere"):
         upgrade(url)
-    assert current(url) == ("0003", "0004")
+    assert current(url) == (HEAD, "next")
     assert catalogue(engine) == before
 
 

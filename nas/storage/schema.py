@@ -31,7 +31,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nas.storage.columns import Finite, UTCDateTime
 
-HEAD = "0003"
+HEAD = "0004"
 """The revision of the tables below."""
 
 
@@ -139,6 +139,12 @@ class Search(Base):
     host: Mapped[str | None]
     pid: Mapped[int | None]
     stop_requested: Mapped[bool] = mapped_column(server_default=false())
+    note: Mapped[str | None] = mapped_column(Text)
+    """What its owner wrote about it."""
+    driver: Mapped[str | None]
+    """Which process the driver is, beyond its pid; NULL where an older nas took the search up."""
+    plugins: Mapped[dict[str, Any] | None]
+    """What the plug-ins were when the search began; NULL where an older nas made it."""
 
 
 class Architecture(Base):
@@ -287,6 +293,10 @@ class Evaluation(Base):
     heartbeat_at: Mapped[datetime | None]
     host: Mapped[str | None]
     pid: Mapped[int | None]
+    driver: Mapped[str | None]
+    """As in `Search`."""
+    plugins: Mapped[dict[str, Any] | None]
+    """What the plug-ins were when a driver last took it up."""
 
 
 class EvaluationMeasurement(Base):

@@ -132,6 +132,15 @@ class Store:
             search.trials += trials
             return search.trials
 
+    def annotate(self, search_id: int, note: str | None) -> None:
+        """Write a note about a search, in place of the one before; None leaves it without one.
+
+        Raises:
+            NotFound: there is none with this id.
+        """
+        with self._database.edit() as session:
+            searches.locked(session, search_id).note = None if note is None else statements.storable(note)
+
     def delete(self, search_id: int) -> None:
         """Delete a search with its trials, measurements and artifacts (their files stay); evaluations stay.
 
