@@ -115,7 +115,6 @@ class Evaluations:
             origin: the trial that proposed the architecture; kept where none was known before.
         """
         time = now()
-        host, pid = lease.holder()
         with self._database.edit() as session:
             architecture_id = session.scalar(
                 upsert_architecture(self._database.dialect.name),
@@ -155,7 +154,7 @@ class Evaluations:
                 )
             if found.state != EvaluationState.COMPLETED and (lease.mine(found) or not lease.driven(found)):
                 found.state = EvaluationState.RUNNING.value
-                found.host, found.pid = host, pid
+                found.host, found.pid, found.driver = lease.holder()
                 found.started_at = found.heartbeat_at = time
                 found.finished_at = found.error = None
                 found.environment = environment
@@ -167,7 +166,7 @@ class Evaluations:
         Raises:
             StorageError: another process took one of them over.
         """
-        mine = update(Evaluation).where(Evaluation.id.in_(ids), *_driven_here())
+        mine = update(Evaluation).where(Evaluation.id.in_(ids), _driven_here())
         with self._database.write() as connection:
             if connection.execute(mine.values(heartbeat_at=now())).rowcount != len(ids):
                 raise _taken()
@@ -233,7 +232,7 @@ class Evaluations:
     def interrupt(self, ids: Collection[int]) -> None:
         """Leave evaluations that this process drives, to be continued."""
         running = update(Evaluation).where(
-            Evaluation.id.in_(ids), Evaluation.state == EvaluationState.RUNNING.value, *_driven_here()
+            Evaluation.id.in_(ids), Evaluation.state == EvaluationState.RUNNING.value, _driven_here()
         )
         with self._database.write() as connection:
             connection.execute(running.values(state=EvaluationState.INTERRUPTED.value, finished_at=now()))
@@ -310,19 +309,18 @@ def _close(
     connection: Connection, evaluation_id: int, state: EvaluationState, changes: dict[str, Any]
 ) -> None:
     mine = update(Evaluation).where(
-        Evaluation.id == evaluation_id, Evaluation.state == EvaluationState.RUNNING.value, *_driven_here()
+        Evaluation.id == evaluation_id, Evaluation.state == EvaluationState.RUNNING.value, _driven_here()
     )
     if connection.execute(mine.values(state=state.value, finished_at=now(), **changes)).rowcount != 1:
         raise _taken()
 
 
-def _driven_here() -> tuple[ColumnElement[bool], ...]:
-    host, pid = lease.holder()
-    return Evaluation.host == host, Evaluation.pid == pid
+def _driven_here() -> ColumnElement[bool]:
+    return Evaluation.driver == lease.holder().driver
 
 
 def _taken() -> StorageError:
-    host, pid = lease.holder()
+    host, pid, _ = lease.holder()
     return StorageError(
         f"This process (pid {pid} on host {host}) no longer drives the evaluation: another took it over. Ask "
         "again with the same `nas evaluate` when that one is done."

@@ -32,7 +32,7 @@ FINISH_TRIAL = (
 
 HEARTBEAT = (
     update(Search)
-    .where(Search.id == bindparam("search"), Search.host == bindparam("on"), Search.pid == bindparam("by"))
+    .where(Search.id == bindparam("search"), Search.driver == bindparam("by"))
     .returning(Search.stop_requested)
 )
 

@@ -163,7 +163,7 @@ class Store:
             if lease.driven(search) and not lease.mine(search):
                 raise lease.refuse(search)
             search.state = SearchState.RUNNING.value
-            search.host, search.pid = lease.holder()
+            search.host, search.pid, search.driver = lease.holder()
             search.heartbeat_at = now()
             search.started_at = search.started_at or search.heartbeat_at
             search.finished_at = None
@@ -176,10 +176,10 @@ class Store:
         Raises:
             StorageError: another process took the search over, or it was deleted.
         """
-        host, pid = lease.holder()
+        host, pid, driver = lease.holder()
         with self._database.write() as connection:
             asked: bool | None = connection.scalar(
-                statements.HEARTBEAT, {"search": search_id, "on": host, "by": pid, "heartbeat_at": now()}
+                statements.HEARTBEAT, {"search": search_id, "by": driver, "heartbeat_at": now()}
             )
         if asked is None:
             raise StorageError(

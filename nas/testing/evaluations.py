@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,7 +17,7 @@ from nas.storage.columns import now
 from nas.storage.evaluations import File, Origin, Trained
 from nas.storage.schema import Architecture, Evaluation, EvaluationScore, EvaluationState
 from nas.storage.store import Store
-from nas.testing.stores import another_process, begin, columns, search
+from nas.testing.stores import another_driver, begin, columns, search
 from nas.testing.stores.base import OpenStore
 
 CONFIG = {
@@ -71,9 +70,8 @@ class EvaluationSuite(OpenStore):
     def drive_as(self, monkeypatch: pytest.MonkeyPatch) -> Any:
         """Return a function after which this process passes for another driver."""
 
-        def pretend(pid: int) -> None:
-            host = lease.holder()[0]
-            monkeypatch.setattr(lease, "holder", lambda: (host, pid))
+        def pretend(holder: lease.Holder) -> None:
+            monkeypatch.setattr(lease, "holder", lambda: holder)
 
         return pretend
 
@@ -153,12 +151,13 @@ class EvaluationSuite(OpenStore):
         assert (again.id, again.state, again.error, again.finished_at) == (row.id, "running", None, None)
 
     def test_a_live_driver_is_left_alone(self, store: Store, drive_as: Any) -> None:
-        with another_process() as process:
-            drive_as(process.pid)
+        me = lease.holder()
+        with another_driver() as driver:
+            drive_as(driver)
             row = claim(store)
-            drive_as(os.getpid())
+            drive_as(me)
             seen = claim(store)
-            assert (seen.state, seen.pid, lease.mine(seen)) == ("running", process.pid, False)
+            assert (seen.state, seen.pid, lease.mine(seen)) == ("running", driver.pid, False)
             disturbances: tuple[Callable[[], None], ...] = (
                 lambda: store.evaluations.complete(row.id, trained()),
                 lambda: store.evaluations.fail(row.id, EvaluationState.FAILED, "no"),
@@ -169,7 +168,15 @@ class EvaluationSuite(OpenStore):
                     disturb()
             store.evaluations.interrupt([row.id])
             assert store.evaluations.get(row.id).state == "running"
-            process.kill()
+        assert lease.mine(claim(store))
+
+    def test_a_pid_that_is_used_again_drives_nothing(self, store: Store, drive_as: Any) -> None:
+        me = lease.holder()
+        with another_driver(pid=me.pid) as driver:
+            drive_as(driver)
+            row = claim(store)
+        drive_as(me)
+        assert row.pid == me.pid
         assert lease.mine(claim(store))
 
     def test_only_one_of_many_claims_it(self, store: Store, url: str) -> None:

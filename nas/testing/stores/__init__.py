@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from nas.testing.stores.leases import LeaseSuite
 from nas.testing.stores.processes import ProcessSuite
-from nas.testing.stores.rows import another_process, begin, columns, outcome, search, temporary_schema
+from nas.testing.stores.rows import another_driver, begin, columns, outcome, search, temporary_schema
 from nas.testing.stores.searches import SearchSuite
 from nas.testing.stores.trials import TrialSuite
 
 __all__ = [
     "StoreSuite",
-    "another_process",
+    "another_driver",
     "begin",
     "columns",
     "outcome",

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, update
 
 from nas.errors import ConfigError, StorageError
 from nas.storage import lease
 from nas.storage import store as module
 from nas.storage.columns import now
-from nas.storage.schema import SearchState
+from nas.storage.schema import Search, SearchState
 from nas.storage.store import Store
 from nas.testing.stores.base import OpenStore
-from nas.testing.stores.rows import another_process, search
+from nas.testing.stores.rows import another_driver, search
+
+Pretend = Callable[..., None]
 
 
 class LeaseSuite(OpenStore):
     """Who drives a search."""
 
     @pytest.fixture
-    def drive_as(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def drive_as(self, monkeypatch: pytest.MonkeyPatch) -> Pretend:
         """Return a function after which this process passes for another driver, at another time."""
+        me = lease.holder()
 
-        def pretend(host: str | None = None, pid: int | None = None, ago: float = 0) -> None:
-            mine = lease.holder()
-            monkeypatch.setattr(lease, "holder", lambda: (host or mine[0], pid or mine[1]))
+        def pretend(holder: lease.Holder = me, ago: float = 0) -> None:
+            monkeypatch.setattr(lease, "holder", lambda: holder)
             monkeypatch.setattr(module, "now", lambda: now() - timedelta(seconds=ago))
 
         return pretend
@@ -36,7 +38,8 @@ class LeaseSuite(OpenStore):
     def test_a_driver_takes_and_leaves_a_search(self, store: Store) -> None:
         row = search(store)
         driven = store.acquire(row.id)
-        assert (driven.state, driven.host, driven.pid) == (SearchState.RUNNING, *lease.holder())
+        assert driven.state == SearchState.RUNNING
+        assert (driven.host, driven.pid, driven.driver) == lease.holder()
         assert driven.started_at == driven.heartbeat_at is not None
         assert store.heartbeat(row.id) is False
         store.request_stop(row.id)
@@ -51,21 +54,32 @@ class LeaseSuite(OpenStore):
         assert (again.state, again.stop_requested, again.finished_at) == (SearchState.RUNNING, False, None)
         assert again.started_at == driven.started_at
 
-    def test_a_live_driver_is_not_disturbed(self, store: Store, drive_as: Any) -> None:
+    def test_a_live_driver_is_not_disturbed(self, store: Store, drive_as: Pretend) -> None:
         row = search(store, name="mine")
-        with another_process() as process:
-            drive_as(pid=process.pid)
+        with another_driver() as driver:
+            drive_as(driver)
             store.acquire(row.id)
-            drive_as(pid=os.getpid())
+            drive_as()
             for disturb in (store.acquire, store.delete):
-                with pytest.raises(ConfigError, match=f"being run by pid {process.pid} .*`nas stop mine`"):
+                with pytest.raises(ConfigError, match=f"being run by pid {driver.pid} .*`nas stop mine`"):
                     disturb(row.id)
             with pytest.raises(StorageError, match="no longer drives"):
                 store.heartbeat(row.id)
             store.release(row.id, "failed")
             assert store.search("mine").state == SearchState.RUNNING
-            process.kill()
         assert store.acquire(row.id).pid == os.getpid()
+
+    @pytest.mark.parametrize("ago", [-86400, 86400])
+    def test_a_live_driver_is_one_whatever_the_clock_says(
+        self, store: Store, drive_as: Pretend, ago: float
+    ) -> None:
+        row = search(store)
+        with another_driver() as driver:
+            drive_as(driver, ago=ago)
+            store.acquire(row.id)
+            drive_as()
+            assert lease.driven(store.search(row.name))
+        assert not lease.driven(store.search(row.name))
 
     def test_a_search_is_not_deleted_by_its_driver(self, store: Store) -> None:
         row = store.acquire(search(store).id)
@@ -75,23 +89,48 @@ class LeaseSuite(OpenStore):
         store.delete(row.id)
         assert store.searches() == []
 
-    @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-    def test_a_later_process_with_the_driver_s_pid_is_no_driver(self, store: Store, drive_as: Any) -> None:
+    @pytest.mark.parametrize("pid", [1, os.getpid()], ids=["init", "mine"])
+    def test_a_pid_that_is_used_again_drives_nothing(self, store: Store, drive_as: Pretend, pid: int) -> None:
+        """However young the last sign of life of its former bearer, and however old the one of now."""
         row = search(store)
-        with another_process() as process:
-            drive_as(pid=process.pid, ago=3600)
+        with another_driver(pid) as driver:
+            drive_as(driver)
             store.acquire(row.id)
-            drive_as(pid=os.getpid())
-            assert store.acquire(row.id).pid == os.getpid()
+        drive_as()
+        assert store.search(row.name).pid == pid
+        assert store.acquire(row.id).driver == lease.holder().driver
 
-    def test_a_driver_on_another_host_is_believed_for_a_minute(self, store: Store, drive_as: Any) -> None:
-        row, here = search(store), lease.holder()[0]
-        drive_as("elsewhere", ago=50)
+    def test_a_driver_that_cannot_be_asked_for_is_believed_for_a_minute(
+        self, store: Store, drive_as: Pretend
+    ) -> None:
+        row = search(store)
+        elsewhere = lease.Holder("elsewhere", 1, "kernel/name")
+        drive_as(elsewhere, ago=50)
         store.acquire(row.id)
-        drive_as(here)
+        drive_as()
         with pytest.raises(ConfigError, match="on host elsewhere"):
             store.acquire(row.id)
-        drive_as("elsewhere", ago=70)
-        store.heartbeat(row.id)
-        drive_as(here)
-        assert store.acquire(row.id).host == here
+        for ago in (70, -70):
+            drive_as(elsewhere, ago=ago)
+            store.heartbeat(row.id)
+            assert not lease.driven(store.search(row.name))
+        drive_as()
+        assert store.acquire(row.id).driver == lease.holder().driver
+
+    @pytest.mark.parametrize(
+        ("pid", "ago", "driven"),
+        [(1, 0, True), (1, 70, False), (os.getpid(), 0, False), (2**22 + 1, 0, False)],
+        ids=["alive", "silent", "mine", "dead"],
+    )
+    def test_a_driver_of_an_older_nas_is_known_by_its_pid_and_heartbeat(
+        self, store: Store, drive_as: Pretend, url: str, pid: int, ago: float, driven: bool
+    ) -> None:
+        row = search(store)
+        drive_as(lease.holder()._replace(pid=pid), ago=ago)
+        store.acquire(row.id)
+        drive_as()
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            connection.execute(update(Search).values(driver=None))
+        engine.dispose()
+        assert lease.driven(store.search(row.name)) is driven

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from nas.controller import Outcome, Score, State
 from nas.space import Architecture
+from nas.storage import lease
 from nas.storage.schema import Search
 from nas.storage.store import Store
 
@@ -77,8 +76,10 @@ def columns(row: Any) -> dict[str, Any]:
     return {column.key: getattr(row, column.key) for column in type(row).__table__.columns}
 
 
-def another_process() -> subprocess.Popen[bytes]:
-    """Start a process that waits for its standard input to close."""
-    return subprocess.Popen(
-        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+@contextmanager
+def another_driver(pid: int = 1) -> Iterator[lease.Holder]:
+    """Yield the name that a live driver would have; at the end of the context it is dead."""
+    host, _, mine = lease.holder()
+    name = uuid.uuid4().hex
+    with lease.hold(name):
+        yield lease.Holder(host, pid, f"{mine.rpartition('/')[0]}/{name}")
