@@ -46,11 +46,15 @@ class Chain(SearchSpace):
     `downsample` "pool" by max-pooling over s × s pixels (rounded down; a smaller map is pooled whole).
 
     A layer without a source sees the image. The maps of several sources are concatenated, small ones padded
-    with zeros to the largest. The layers that feed no other are concatenated, and averaged over the map.
+    with zeros to the largest. Layers that feed no other are the ends: each is averaged over its own map, and
+    the means are concatenated. The paper concatenates the maps of the ends and hands them to its classifier;
+    it does not say how ends of different sizes are joined. Padded like sources, a small map's mean would
+    shrink by the ratio of the areas, 49 for a 4×4 end with a 28×28 one, and the head would hardly see it.
 
     The text form writes a layer as `height x width / stride : channels @ sources`, layers counted from 1:
     `3x3/2:64,3x3/2:64@1,1x5/1:32@1+2`. The canonical key is the text of a renumbering that depends on the
-    network alone: equal keys if and only if isomorphic.
+    network alone: equal keys if and only if isomorphic. On maps of a single pixel a stride has no effect, so
+    that networks with different keys may compute the same there.
     """
 
     name: ClassVar[str] = "chain"
@@ -206,7 +210,7 @@ class Network(nn.Module):
         maps: list[Tensor] = []
         for layer, sources in zip(self.layers, self.sources, strict=True):
             maps.append(layer(join([maps[source] for source in sources]) if sources else x))
-        return join([maps[end] for end in self.ends]).mean((2, 3))
+        return torch.cat([maps[end].mean((2, 3)) for end in self.ends], 1)
 
 
 def join(maps: Sequence[Tensor]) -> Tensor:

@@ -60,8 +60,9 @@ def graph(edges: Edges, *, reduction: bool) -> Graph:
     these rewrites, their steps and outputs are equal up to order: the order of the outputs is that of the
     channels which the next layers mix by weights of their own.
 
-    Pooling is not taken apart: the average of a sum and the sum of averages are two graphs, though they are
-    equal, and so are the maximum of a map added to itself and twice its maximum.
+    Some equal cells have two graphs. Pooling is not taken apart: the average of a sum and the sum of the
+    averages, the maximum of a map added to itself and twice its maximum. Nor are factors: what ends in batch
+    norm computes the same of a map and of the map added to itself.
     """
     states: list[Sum] = [(value,) for value in range(INPUTS)]
     steps: list[Applied] = []

@@ -20,6 +20,9 @@ DOWN = ("max_pool", "avg_pool")
 
 OPERATIONS = ("none", "skip_connect", "conv_1x1", "conv_3x3", "sep_conv_3x3", "avg_pool_3x3")
 
+WEIGHTLESS = ("none", "skip_connect", "avg_pool_3x3")
+"""Operations that compute the same wherever they see the same."""
+
 PAIRS = ((0, 1), (0, 2), (1, 2))
 """Each edge's source and node: node 0 is the cell's input, node 2 its output."""
 
@@ -42,11 +45,17 @@ def routes(operations: Sequence[str]) -> list[Route]:
 def paths(operations: Sequence[str]) -> tuple[Path, ...]:
     """Return a cell as the sorted paths whose ends it adds up, without identities and without dead edges.
 
-    No edge serves two paths, so that equal paths mean equal networks, and different ones different networks.
+    Two equal paths without weights are one. Their sum is the path times 2, and a cell's output meets a batch
+    norm before anything else that tells it from its double: the next stage's, behind ReLU and a convolution
+    without bias, or the last one.
+
+    No edge serves two paths, so that equal paths mean equal networks. Different ones mean different networks
+    on maps of more than one pixel; on a single pixel pooling is the identity.
     """
-    return tuple(
-        sorted(tuple(name for _, name in way if name != "skip_connect") for way in routes(operations))
-    )
+    ways = routes(operations)
+    found = sorted(tuple(name for _, name in way if name != "skip_connect") for way in ways)
+    same = len(set(found)) == 1 and all(name in WEIGHTLESS for name in found[0])
+    return tuple(found[:1] if same else found)
 
 
 def operation(name: str, channels: int) -> nn.Module:
@@ -89,7 +98,7 @@ class FewShot(SearchSpace):
     convolutions 72.1, average pooling 64.9, and no operation 61.8.
 
     A stage is written as `down|…~0|+|…~0|…~1|`, with the edges as in the strings of NAS-Bench-201, and stages
-    are joined by `/`. The canonical key is that of the cells as sums of paths, without dead edges.
+    are joined by `/`. The canonical key is that of the cells as sums of paths (see `paths`).
     """
 
     name: ClassVar[str] = "few_shot"

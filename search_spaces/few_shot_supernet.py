@@ -10,15 +10,12 @@ from torch import Tensor, nn
 
 from nas.space import Architecture
 from nas.supernet import Mixture, Supernet
-from search_spaces.few_shot import DOWN, OPERATIONS, PAIRS, Cell, FewShot, down, operation, routes
+from search_spaces.few_shot import DOWN, OPERATIONS, PAIRS, WEIGHTLESS, Cell, FewShot, down, operation, routes
 from search_spaces.mixing import nonzero, of_the_batch, one_hot, strongest
 from search_spaces.operations import Backbone
 from search_spaces.pointwise import Convolved
 from search_spaces.source import Source
 from search_spaces.weighted_sum import Plain, weighted_sum
-
-_FREE = ("none", "skip_connect", "avg_pool_3x3")
-"""Operations without weights."""
 
 
 @final
@@ -52,7 +49,7 @@ class MixedCell(nn.Module):
                 {
                     name: of_the_batch(operation(name, channels), affine=False)
                     for name in OPERATIONS
-                    if name not in _FREE
+                    if name not in WEIGHTLESS
                 }
             )
             for _ in PAIRS
@@ -82,7 +79,7 @@ class MixedCell(nn.Module):
     def _leaving(self, node: int, live: Sequence[Sequence[str]]) -> list[nn.Module]:
         """Return the operations with weights that leave a node."""
         leaving = [(i, own) for i, own in enumerate(live) if PAIRS[i][0] == node]
-        return [self.module(i, name) for i, own in leaving for name in own if name not in _FREE]
+        return [self.module(i, name) for i, own in leaving for name in own if name not in WEIGHTLESS]
 
     def _terms(self, source: Source, edge: int, name: str, weight: Tensor) -> Sequence[Convolved | Plain]:
         if name == "avg_pool_3x3":
@@ -100,7 +97,10 @@ class MixedCell(nn.Module):
         return module
 
     def extract(self, operations: Sequence[str]) -> Cell:
-        """Return the cell with one operation an edge and this one's weights; it must not be zero."""
+        """Return the cell with one operation an edge and this one's weights; it must not be zero.
+
+        Unlike `paths`, it keeps a path that comes twice, as the mixed cell adds it twice.
+        """
         return Cell(nn.Sequential(*(self.module(*edge) for edge in route)) for route in routes(operations))
 
 

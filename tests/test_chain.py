@@ -126,8 +126,8 @@ def test_a_network_is_wired_as_the_paper_says() -> None:
     padded = torch.zeros(5, 2, 6, 6, dtype=torch.float64)
     padded[:, :, :3, :3] = a
     c, d = three(torch.cat([padded, b], 1)), four(a)
-    # layers 3 and 4 feed no other; layer 4's map of 2×2 is padded to the 6×6 of layer 3
-    features = torch.cat([c.sum((2, 3)) / 36, d.sum((2, 3)) / 36], 1)
+    # layers 3 and 4 feed no other: maps of 6×6 and 2×2, each with its own mean
+    features = torch.cat([c.sum((2, 3)) / 36, d.sum((2, 3)) / 4], 1)
     assert network.out_features == 2 + 3
     torch.testing.assert_close(network(x), features)
 

@@ -12,7 +12,7 @@ from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.space import Architecture, SearchSpace, TaskShape
 from nas.testing.networks import randomized
 from nas.testing.spaces import SpaceSuite, architectures
-from search_spaces.few_shot import DOWN, OPERATIONS, RESIDUAL, Cell, FewShot, down, operation, paths
+from search_spaces.few_shot import DOWN, OPERATIONS, RESIDUAL, Cell, FewShot, down, operation, paths, routes
 
 OMNIGLOT = TaskShape((1, 28, 28), 20)
 SMALL = FewShot(channels=2, stages=2)
@@ -98,18 +98,44 @@ def node_by_node(operations: tuple[str, ...], modules: dict[str, nn.Module]) -> 
     return output
 
 
+def convolutions(cell: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(name for way in routes(cell) for _, name in way if "conv" in name))
+
+
 def test_cells_are_equal_exactly_where_their_functions_are() -> None:
-    """All 216, with weights shared by operation; no cell can use one convolution twice."""
+    """All 216, up to a factor, which batch norm undoes.
+
+    Weights are shared by operation, so that two convolutions that are added look like one, times 2: cells
+    with different convolutions are different. No cell can use one convolution twice.
+    """
     modules = random_operations()
     outputs: dict[object, set[object]] = defaultdict(set)
     by_paths: dict[object, set[object]] = defaultdict(set)
     with torch.no_grad():
         for cell in CELLS:
-            value = tuple(node_by_node(cell, modules).flatten().mul(1e8).round().long().tolist())
+            output = node_by_node(cell, modules)
+            scaled = output / output.abs().max().clamp(min=1e-9)
+            value = (convolutions(cell), *scaled.flatten().mul(1e8).round().long().tolist())
             outputs[value].add(paths(cell))
             by_paths[paths(cell)].add(value)
     assert all(len(same) == 1 for same in (*outputs.values(), *by_paths.values()))
-    assert 1 < len(outputs) < len(CELLS)
+    assert len(outputs) == len(by_paths) == 115
+
+
+@pytest.mark.parametrize("cell", ["skip_connect", "avg_pool_3x3"])
+def test_a_path_that_comes_twice_is_one_network(cell: str) -> None:
+    """As the whole network computes it, with both paths and with one, at random weights."""
+    text = f"max_pool|{cell}~0|+|{cell}~0|skip_connect~1|/{RESIDUAL}"
+    network = randomized(SMALL.build(SMALL.decode(text), OMNIGLOT), 0).train()
+    x = torch.randn(8, 1, 12, 12, dtype=torch.float64)
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.eps = 1e-12
+    once = network(x)
+    [path] = network.body[1].paths
+    network.body[1].paths.append(path)
+    torch.testing.assert_close(network(x), once, rtol=1e-7, atol=1e-7)
+    assert SMALL.canonical(SMALL.decode(text)).count("+") == 1
 
 
 def test_a_cell_computes_what_its_string_says() -> None:
@@ -124,8 +150,9 @@ def test_a_cell_computes_what_its_string_says() -> None:
         for route, path in zip(own, cell.paths, strict=True):
             for name, module in zip(route, path, strict=True):
                 module.load_state_dict(modules[name].state_dict())
+        times = len(routes(operations)) / len(own)
         with torch.no_grad():
-            torch.testing.assert_close(cell(X), node_by_node(operations, modules))
+            torch.testing.assert_close(times * cell(X), node_by_node(operations, modules))
 
 
 def test_keys_are_expressions() -> None:

@@ -137,6 +137,44 @@ def test_equal_keys_compute_the_same_function() -> None:
         torch.testing.assert_close(outputs, expected.expand_as(outputs), rtol=1e-12, atol=1e-12)
 
 
+def test_groups_that_compute_the_same() -> None:
+    """Weights are shared by operation; groups whose cells have different convolutions are different.
+
+    Batch norm takes its statistics from the batch, with an ε so small that a factor leaves no trace.
+    """
+    modules = shared_operations()
+    x = torch.linspace(-1, 1, 36, dtype=torch.float64).sin().view(2, 2, 3, 3)
+    seen: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+
+    def digits(y: Tensor) -> tuple[int, ...]:
+        return tuple(y.flatten().mul(1e7).round().long().tolist())
+
+    def through(name: str, y: Tensor) -> Tensor:
+        if name == "none" or not y.any():
+            return torch.zeros_like(y)
+        if (name, digits(y)) not in seen:
+            module = modules[name]
+            if isinstance(module, nn.Sequential):
+                norm = module[2]
+                z = module[1](y.clamp(min=0))
+                seen[name, digits(y)] = F.batch_norm(
+                    z, None, None, norm.weight, norm.bias, training=True, eps=1e-14
+                )
+            else:
+                seen[name, digits(y)] = module(y)
+        return seen[name, digits(y)]
+
+    functions = set()
+    with torch.no_grad():
+        for group in groups().values():
+            names, nodes = iter(operations_of(group[0])), [x]
+            while len(nodes) < 4:
+                nodes.append(sum((through(next(names), y) for y in nodes), torch.zeros_like(x)))
+            convolutions = sorted(edge.operation for edge in representative(operations_of(group[0])))
+            functions.add((digits(nodes[-1]), *(name for name in convolutions if "conv" in name)))
+    assert len(functions) == 4_634
+
+
 def test_unpruned_a_dead_edge_leaks_its_bias() -> None:
     dead = edges_of(operations_of(PRUNED.decode(ZERO)))
     assert prune(dead) == []

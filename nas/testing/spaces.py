@@ -30,6 +30,9 @@ print(*map(space.canonical, architectures), sep="\\n")
 """
 """A program that prints the canonical keys of what it reads."""
 
+_SPREAD = 8
+"""How many times larger than another a feature of a fresh network may be."""
+
 _quick = settings(
     max_examples=50,
     deadline=None,
@@ -229,6 +232,27 @@ class SpaceSuite(ABC):
             assert all(g.isfinite().all() for g in first)
             squares = torch.stack([(g**2).sum() for g in first]).sum()
             assert all(g.isfinite().all() for g in _derivatives(squares, weights.values()))
+
+    def test_features_are_of_one_scale(self, space: SearchSpace, shape: TaskShape) -> None:
+        """No feature of a fresh network is so much smaller than others that a head hardly sees it.
+
+        The scale of a feature is its standard deviation over random inputs, the largest under a few seeds.
+        Features that are constant, such as those of a branch that was left out, are passed over.
+        """
+        torch.manual_seed(1)
+        x = torch.randn(64, *shape.input) + torch.randn(64, *[1] * len(shape.input))
+        for architecture in _feasible(space, shape, 8):
+            scales = []
+            for seed in range(3):
+                torch.manual_seed(seed)
+                network = space.build(architecture, shape)
+                replace_all_batch_norm_modules_(network)
+                with torch.no_grad():
+                    scales.append(network(x).std(0))
+            scale = torch.stack(scales).amax(0)
+            alive = scale[scale > 0]
+            assert len(alive), f"{space.encode(architecture)} has constant features only"
+            assert alive.max() <= _SPREAD * alive.min(), space.encode(architecture)
 
     def test_build_is_seeded(self, space: SearchSpace, shape: TaskShape) -> None:
         """Weights are drawn from torch's default generator."""
