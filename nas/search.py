@@ -317,6 +317,10 @@ def create(
         Infeasible: the supernet that it trains does not fit in the memory of this machine.
     """
     made_by: dict[str, Any] = {**environment(), "classes": classes(tasks)}
+    if tasks.remarks:
+        made_by["remarks"] = list(tasks.remarks)
+        for remark in tasks.remarks:
+            say(f"warning: {remark}")
     space = config.make_space()
     if config.learner is not None:
         precision = config.resources.precision

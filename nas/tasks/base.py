@@ -131,6 +131,14 @@ class TaskSource(ABC):
     def fingerprint(self, split: Split) -> tuple[str, str]:
         """Return the split's full name, such as `omniglot/vinyals/validation`, and a hash of its classes."""
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Return what a user should know of the data, a sentence or two each: what is left out, what is odd.
+
+        They are told, and recorded, where a search begins.
+        """
+        return ()
+
     def members(self, split: Split) -> frozenset[str]:
         """Return what no other split may share: names of classes, of ordinary data those of examples.
 

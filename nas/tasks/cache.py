@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -17,6 +18,9 @@ from nas.tasks.files import replacing
 
 Arrays = dict[str, npt.NDArray[Any]]
 
+LONGEST = 40
+"""Characters of a name that a cache file keeps: file systems allow 255 bytes in all."""
+
 
 def cached(name: str, recipe: str, sources: Iterable[Path], build: Callable[[], Arrays]) -> Arrays:
     """Return `build()`, or what it returned when the sources last had these sizes and modification times.
@@ -24,12 +28,12 @@ def cached(name: str, recipe: str, sources: Iterable[Path], build: Callable[[], 
     A cache that is damaged, or cannot be read or written, is passed over in silence.
 
     Args:
-        name: names the cache file, for people.
+        name: names the cache file, for people; its beginning will do.
         recipe: whatever else the arrays depend on: settings, and a number to raise when the code changes.
         sources: the files that `build` reads.
         build: makes the arrays; none may hold objects.
     """
-    path = platformdirs.user_cache_path("nas") / f"{name}-{_key(recipe, sources)}.npz"
+    path = platformdirs.user_cache_path("nas") / f"{name[:LONGEST]}-{_key(recipe, sources)}.npz"
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
@@ -44,5 +48,5 @@ def _key(recipe: str, sources: Iterable[Path]) -> str:
     digest = hashlib.sha256(recipe.encode())
     for path in sources:
         status = path.stat()
-        digest.update(f"\n{path.absolute()} {status.st_size} {status.st_mtime_ns}".encode())
+        digest.update(b"\n%s %d %d" % (os.fsencode(path.absolute()), status.st_size, status.st_mtime_ns))
     return digest.hexdigest()[:16]

@@ -1,17 +1,54 @@
-"""Files on disk: paths that last, a folder or a zip of images read alike, writes whole or not at all."""
+"""Files on disk: paths and names, a folder or a zip of images read alike, writes whole or not at all."""
 
 from __future__ import annotations
 
+import os
+import unicodedata
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from uuid import uuid4
+
+SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir"})
+"""What archives of macOS and the disk stations of Synology put beside people's files."""
+
+UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode categories that no terminal prints: control characters, surrogates, separators of lines."""
 
 
 def absolute(path: str) -> str:
-    """Return the path as it is found from any working directory: a search may be resumed in another."""
-    return str(Path(path).expanduser().absolute())
+    """Return the path as it is found from any working directory: a search may be resumed in another.
+
+    Raises:
+        ValueError: no file can have this path.
+    """
+    try:
+        found = Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(f"{path} begins with the home folder of a user who is not known here") from None
+    if b"\0" in os.fsencode(found):
+        raise ValueError("a path has no character 0")
+    return str(found)
+
+
+def hidden(name: str) -> bool:
+    """Return whether a file or folder was put there by a system, not a person, as `._0.png` by macOS."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+def legible(name: str | Path) -> str:
+    r"""Return a name or path that every terminal and database takes: what is no text in it is escaped.
+
+    A name of a file may be any bytes: `b"caf\xe9"`, in Latin-1, becomes `caf\xe9`.
+    """
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in UNPRINTABLE
+        else character
+        for character in text
+    )
 
 
 def stored(path: Path) -> Path | None:
@@ -22,7 +59,13 @@ def stored(path: Path) -> Path | None:
 
 def sources(path: Path) -> list[Path]:
     """Return the files that hold the PNG images of `path`: it is a zip, or else a folder."""
-    return sorted(path.rglob("*.png")) if path.is_dir() else [path]
+    if not path.is_dir():
+        return [path]
+    return [file for file in sorted(path.rglob("*.png")) if _visible(file.relative_to(path).parts)]
+
+
+def _visible(parts: tuple[str, ...]) -> bool:
+    return not any(hidden(part) for part in parts)
 
 
 def names(path: Path) -> list[str]:
@@ -35,7 +78,11 @@ def names(path: Path) -> list[str]:
         return [file.relative_to(path.parent).as_posix() for file in sources(path)]
     with zipfile.ZipFile(path) as archive:
         listed = archive.namelist()
-    return sorted(name for name in listed if name.endswith(".png") and name.startswith(f"{path.stem}/"))
+    return sorted(
+        name
+        for name in listed
+        if name.endswith(".png") and name.startswith(f"{path.stem}/") and _visible(PurePosixPath(name).parts)
+    )
 
 
 def contents(path: Path) -> Iterator[tuple[str, bytes]]:

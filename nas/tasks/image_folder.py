@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, ClassVar, final
+from typing import Annotated, Any, ClassVar, final
 
 import numpy as np
-from PIL import Image, ImageOps
 from pydantic import AfterValidator, Field
 
 from nas.errors import ConfigError
 from nas.space import TaskShape
 from nas.tasks.base import SPLITS, Episode, Split, TaskSource
-from nas.tasks.cache import cached
-from nas.tasks.files import absolute
+from nas.tasks.class_folders import (
+    Behind,
+    Depth,
+    ImageClass,
+    MinImages,
+    Range,
+    SkipDamaged,
+    decoding,
+    read_classes,
+)
+from nas.tasks.files import absolute, legible
 from nas.tasks.images import (
     Classes,
     ImageTasks,
     Indices,
-    Pixels,
     Queries,
     Shots,
     TrainQueries,
@@ -28,18 +34,27 @@ from nas.tasks.images import (
     TrainWays,
     Ways,
 )
+from nas.tasks.listing import Division
 
 
 @final
 class ImageFolder(TaskSource):
     """The images in each folder right below `path` are one class; values in [0, 1].
 
-    Each image's shorter side is resized to `size` and its centre cut out; transparent pixels become white.
+    Each image's shorter side is resized to `size` and its centre cut out. Where it is transparent,
+    `background` shows. `range` says which values of the files become 0 and 1. With `depth=2` the folders of
+    the folders are the classes, such as `alphabet/character`.
+
     The classes are shuffled by `split_seed` and divided; what `train` and `validation` leave is for test. The
-    defaults divide 100 classes as mini-ImageNet does, 64 / 16 / 20. Classes may differ in size.
+    defaults divide 100 classes as mini-ImageNet does, 64 / 16 / 20. With `splits=folders` those of `train/`,
+    `validation/` (or `val/`, `valid/`) and `test/` are for just that; without a folder for validation, the
+    share `validation` of the training classes is. With `splits=test` all are for test, of what was trained on
+    other tasks. Classes may differ in size.
+
+    Hidden files, and files that are no images by their suffix, are passed over.
 
     Raises:
-        ConfigError: no such folder, an image that cannot be read, or too few classes or images for a task.
+        ConfigError: no such folder, images that cannot be read, or too few classes or images for a task.
     """
 
     name: ClassVar[str] = "image_folder"
@@ -56,29 +71,30 @@ class ImageFolder(TaskSource):
         train_queries: TrainQueries = None,
         size: Annotated[int, Field(ge=1, description="height and width in pixels")] = 84,
         grayscale: Annotated[bool, Field(description="one channel instead of three")] = False,
+        background: Behind = "white",
+        range: Range = None,
+        depth: Depth = 1,
+        splits: Annotated[
+            Division, Field(description="by shares, by folders train, validation, test; or all for test")
+        ] = "random",
         train: Annotated[float, Field(gt=0, lt=1, description="share of classes for training")] = 0.64,
         validation: Annotated[float, Field(gt=0, lt=1, description="share of classes for validation")] = 0.16,
         split_seed: Annotated[int, Field(ge=0, description="which classes go where")] = 0,
+        min_images: MinImages = 0,
+        skip_damaged: SkipDamaged = False,
     ) -> None:
         folder = Path(path).expanduser().resolve()
-        classes = files_by_class(folder)
-        names = list(classes)
-        files = [file for name in names for file in classes[name]]
-        arrays = cached(
-            f"image_folder-{folder.name}",
-            f"size={size} grayscale={grayscale} version=1",
-            files,
-            lambda: {"images": read_images(files, size, grayscale)},
+        found = read_classes(
+            folder, splits, depth, min_images, skip_damaged, decoding(size, grayscale, background, range)
         )
-        counts = np.array([len(classes[name]) for name in names])
-        starts = counts.cumsum() - counts
-        self._label = folder.name
+        self._label = legible(folder.name)
+        self._remarks = found.remarks
         self._tasks = ImageTasks(
-            name=f"{self.name}/{folder.name}",
-            images=arrays["images"],
+            name=f"{self.name}/{self._label}",
+            images=found.images,
             splits={
-                split: Classes(tuple(names[i] for i in chosen), starts[chosen], counts[chosen])
-                for split, chosen in _divide(len(names), train, validation, split_seed).items()
+                split: _of_split([found.classes[i] for i in chosen])
+                for split, chosen in _divide(found.classes, splits, train, validation, split_seed).items()
             },
             ways=ways,
             shots=shots,
@@ -86,6 +102,7 @@ class ImageFolder(TaskSource):
             train_ways=train_ways,
             train_shots=train_shots,
             train_queries=train_queries,
+            selects=True,
         )
 
     @property
@@ -106,66 +123,72 @@ class ImageFolder(TaskSource):
         """Return the split's name, such as `image_folder/birds/validation`, and a hash of its classes."""
         return self._tasks.fingerprint(split)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is left out, and what looks wrong with the images."""
+        return self._remarks
+
     def members(self, split: Split) -> frozenset[str]:
         """Return the names of the split's classes."""
         return self._tasks.members(split)
 
 
-def files_by_class(folder: Path) -> dict[str, list[Path]]:
-    """Return the image files of each class, both sorted; hidden folders and other files are passed over."""
-    readable = {suffix for suffix, format_ in Image.registered_extensions().items() if format_ in Image.OPEN}
-    try:
-        classes = {
-            entry.name: [
-                file for file in sorted(entry.iterdir()) if file.suffix.lower() in readable and file.is_file()
-            ]
-            for entry in sorted(folder.iterdir())
-            if entry.is_dir() and not entry.name.startswith(".")
-        }
-    except OSError as error:
-        raise ConfigError(f"tasks.path: cannot read {error.filename}: {error.strerror}.") from error
-    if not classes:
-        raise ConfigError(f"tasks.path: {folder} has no folders; it needs one for each class of images.")
-    return classes
+def fitting(shape: TaskShape) -> dict[str, Any]:
+    """Return the settings under which images fit a network that was made for `shape`.
+
+    Raises:
+        ConfigError: it takes no square images of one or three channels.
+    """
+    match shape.input:
+        case (1 | 3 as channels, height, width) if height == width:
+            return {"size": height, "grayscale": channels == 1}
+    raise ConfigError(
+        f"tasks: the network takes inputs of shape {shape.input}; images of a folder are square, with one "
+        "channel or three."
+    )
 
 
-def _divide(classes: int, train: float, validation: float, seed: int) -> dict[Split, Indices]:
+def _of_split(classes: Sequence[ImageClass]) -> Classes:
+    return Classes(
+        names=tuple(one.name for one in classes),
+        starts=np.array([one.start for one in classes], dtype=np.int64),
+        counts=np.array([one.count for one in classes], dtype=np.int64),
+        without=tuple(f"{one.name}/{file}" for one in classes for file in one.damaged),
+    )
+
+
+def _divide(
+    classes: Sequence[ImageClass], splits: Division, train: float, validation: float, seed: int
+) -> dict[Split, Indices]:
+    """Return which classes go to which split."""
+    shuffled = np.random.default_rng(seed).permutation(len(classes))
+    if splits == "test":
+        return {"test": np.arange(len(classes))}
+    if splits == "folders":
+        return _by_folder(classes, shuffled, validation)
     if train + validation >= 1:
         raise ConfigError(
             f"tasks.train + tasks.validation: {train} + {validation} leaves no class for test; "
             "the sum must be below 1."
         )
-    ends = [round(train * classes), round((train + validation) * classes)]
-    parts = np.split(np.random.default_rng(seed).permutation(classes), ends)
-    return dict(zip(SPLITS, parts, strict=True))
+    ends = [round(train * len(classes)), round((train + validation) * len(classes))]
+    return dict(zip(SPLITS, np.split(shuffled, ends), strict=True))
 
 
-def read_images(files: Sequence[Path], size: int, grayscale: bool) -> Pixels:
-    """Return `[files, channels, size, size]`, decoded by as many threads as there are CPUs."""
-    images = np.empty((len(files), 1 if grayscale else 3, size, size), dtype=np.uint8)
-
-    def read(index: int) -> None:
-        images[index] = _pixels(files[index], size, grayscale)
-
-    with ThreadPoolExecutor() as threads:
-        for _ in threads.map(read, range(len(files))):
-            pass
-    return images
-
-
-def _pixels(file: Path, size: int, grayscale: bool) -> Pixels:
-    try:
-        with Image.open(file) as opened:
-            image: Image.Image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            if image.mode in ("I", "F"):
-                raise ValueError(f"pixels of mode {image.mode} have no fixed range")
-            if image.has_transparency_data:
-                layer = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-            image = image.convert("L" if grayscale else "RGB")
-            image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ConfigError(f"tasks.path: cannot read the image {file}: {error}.") from error
-    return np.asarray(image).reshape(size, size, -1).transpose(2, 0, 1)
+def _by_folder(classes: Sequence[ImageClass], shuffled: Indices, validation: float) -> dict[Split, Indices]:
+    """Return the classes of each split's folder, in a given order; see to it that none is in two."""
+    seen: dict[str, Split | None] = {}
+    for one in classes:
+        if one.name in seen:
+            raise ConfigError(
+                f"tasks.splits=folders: class '{one.name}' is in the folders of both {seen[one.name]} and "
+                f"{one.split}. Few-shot tasks are tested on classes that are not trained on: move or rename "
+                "it, or learn all classes as ordinary data with the tasks 'supervised'."
+            )
+        seen[one.name] = one.split
+    given = {split: np.array([i for i in shuffled if classes[i].split == split]) for split in SPLITS}
+    chosen = {split: of_split for split, of_split in given.items() if len(of_split)}
+    if "train" in chosen and "validation" not in chosen:
+        cut = round(validation * len(chosen["train"]))
+        chosen["validation"], chosen["train"] = np.split(chosen["train"], [cut])
+    return chosen

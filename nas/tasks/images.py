@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -31,11 +31,18 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """The classes of one split: class i owns the images from `starts[i]` to `starts[i] + counts[i]`."""
+    """The classes of one split: class i owns the images from `starts[i]` to `starts[i] + counts[i]`.
+
+    Attributes:
+        names: of the classes.
+        starts, counts: where their images are.
+        without: images of theirs that are left out, by name.
+    """
 
     names: tuple[str, ...]
     starts: Indices
     counts: Indices
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +52,11 @@ class ImageTasks:
     Attributes:
         name: what `fingerprint` puts before the split, such as `omniglot/vinyals`.
         images: `[images, channels, height, width]`; only ever read, so that processes may share it.
-        splits: the classes of each split.
+        splits: the classes of each split that there is.
         ways, shots, queries: of every task.
         train_ways, train_shots, train_queries: of the tasks of split `train`, where they are other. Papers
             train so: prototypical networks on 60 ways for 20, Reptile on 10 shots for 1.
+        selects: whether the source can leave out small classes, by `tasks.min_images`.
 
     Raises:
         ConfigError: a split has fewer classes, or a class fewer images, than one task of the split takes.
@@ -63,6 +71,7 @@ class ImageTasks:
     train_ways: int | None = None
     train_shots: int | None = None
     train_queries: int | None = None
+    selects: bool = False
 
     def __post_init__(self) -> None:
         for split, classes in self.splits.items():
@@ -86,6 +95,8 @@ class ImageTasks:
                     advice = f"Lower both, to {images} together."
                 else:
                     advice = "Leave out classes of less than two images."
+                if self.selects:
+                    advice += f" Or set tasks.min_images={shots + queries} to leave out smaller classes."
                 raise ConfigError(
                     f"tasks.{of_shots} + tasks.{of_queries}: {shots} + {queries} is more than the {images} "
                     f"images of class '{classes.names[smallest]}' in split '{split}' of {self.name}. {advice}"
@@ -94,7 +105,8 @@ class ImageTasks:
     @property
     def shape(self) -> TaskShape:
         """One image, and as many outputs as `ways`."""
-        return TaskShape(tuple(self.images.shape[1:]), self.ways, len(self.splits["train"].names))
+        classes = len(self.splits["train"].names) if "train" in self.splits else None
+        return TaskShape(tuple(self.images.shape[1:]), self.ways, classes)
 
     @property
     def setting(self) -> str:
@@ -102,16 +114,25 @@ class ImageTasks:
         return f"{self.ways}-way {self.shots}-shot"
 
     def fingerprint(self, split: Split) -> tuple[str, str]:
-        """Return the split's full name and the hash of its class names."""
-        return f"{self.name}/{split}", class_hash(self.splits[split].names)
+        """Return the split's full name, and the hash of the names of its classes and of what these lack.
+
+        Raises:
+            ConfigError: there is no such split.
+        """
+        classes = self._classes(split)
+        return f"{self.name}/{split}", class_hash((*classes.names, *classes.without))
 
     def members(self, split: Split) -> frozenset[str]:
-        """Return the names of a split's classes."""
-        return frozenset(self.splits[split].names)
+        """Return the names of a split's classes; none if there is no such split."""
+        return frozenset(self.splits[split].names if split in self.splits else ())
 
     def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
-        """Draw `tasks` tasks: distinct classes in random order, of each distinct images; values in [0, 1]."""
-        pool = self.splits[split]
+        """Draw `tasks` tasks: distinct classes in random order, of each distinct images; values in [0, 1].
+
+        Raises:
+            ConfigError: there is no such split.
+        """
+        pool = self._classes(split)
         ways, shots, queries = (size for _, size in self._sizes(split))
         classes = draw_distinct(np.full(tasks, len(pool.names)), ways, rng)
         drawn = draw_distinct(pool.counts[classes], shots + queries, rng)
@@ -126,6 +147,11 @@ class ImageTasks:
             shots=shots,
             classes=classes,
         )
+
+    def _classes(self, split: Split) -> Classes:
+        if split not in self.splits:
+            raise lacking(self.name, split, self.splits)
+        return self.splits[split]
 
     def _sizes(self, split: Split) -> list[tuple[str, int]]:
         """Return the ways, shots and queries of a split's tasks, each after the setting that decides it."""
@@ -142,6 +168,14 @@ class ImageTasks:
         """Return images `[tasks, ways, k]` as float32 `[tasks, ways · k, channels, height, width]`."""
         pixels = np.take(self.images, chosen.reshape(len(chosen), -1), axis=0)
         return torch.from_numpy(pixels).to(torch.float32).div_(255)
+
+
+def lacking(name: str, split: Split, splits: Iterable[Split]) -> ConfigError:
+    """Return the error for a split that a source has not: a folder may be for test only."""
+    return ConfigError(
+        f"tasks.splits: {name} has no {split} split; all it has is for: {', '.join(splits)}. Leave "
+        f"tasks.splits out to divide it, or with tasks.splits=folders add a folder {split}."
+    )
 
 
 def draw_distinct(limits: Indices, count: int, rng: np.random.Generator) -> Indices:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Self, final
+from typing import Annotated, ClassVar, Literal, Self, final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,20 @@ from pydantic import AfterValidator, Field
 from nas.errors import ConfigError
 from nas.space import TaskShape
 from nas.tasks.base import EPISODE_LIST_SEED, SPLITS, Episode, Split, TaskSource
-from nas.tasks.cache import cached
-from nas.tasks.files import absolute
-from nas.tasks.image_folder import files_by_class, read_images
-from nas.tasks.images import Indices, Pixels
+from nas.tasks.class_folders import (
+    Behind,
+    ClassFolders,
+    Depth,
+    ImageClass,
+    MinImages,
+    Range,
+    SkipDamaged,
+    decoding,
+    read_classes,
+)
+from nas.tasks.files import absolute, legible
+from nas.tasks.images import Indices, Pixels, lacking
+from nas.tasks.listing import first
 
 CHANNELS = (1, 3)
 """Numbers of channels by which the layout of an array is told."""
@@ -30,10 +40,12 @@ CHANNELS = (1, 3)
 class Supervised(TaskSource):
     """Images with labels; an episode is one minibatch of `batch` distinct examples, values in [0, 1].
 
-    `path` is a folder of class folders, as of `image_folder`, or an `.npz` file with `x`, uint8
+    `path` is a folder of class folders, read as by `image_folder`, or an `.npz` file with `x`, uint8
     `[N, C, H, W]`, `[N, H, W, C]` or `[N, H, W]` (C is 1 or 3), and `y`, `[N]` labels. The examples are
     shuffled by `split_seed` and divided: all splits have the same classes, and no example in common. What
-    `train` and `validation` leave is for test. The fixed list of episodes goes through a split again and
+    `train` and `validation` leave is for test. With `splits=folders` the examples in `train/`, `validation/`
+    (or `val/`, `valid/`) and `test/` are for just that; without a folder for validation, the share
+    `validation` of the training examples is. The fixed list of episodes goes through a split again and
     again, each time in another order, so that no example is seen twice before all are seen once.
 
     Where a supernet is trained, its weights learn from one half of the training examples and its architecture
@@ -58,17 +70,40 @@ class Supervised(TaskSource):
             int, Field(ge=1, description="height and width of a folder's images, in pixels")
         ] = 32,
         grayscale: Annotated[bool, Field(description="a folder's images in one channel, not three")] = False,
+        background: Behind = "white",
+        range: Range = None,
+        depth: Depth = 1,
+        splits: Annotated[
+            Literal["random", "folders"],
+            Field(description="by shares, or by a folder's folders train, validation, test"),
+        ] = "random",
         train: Annotated[float, Field(gt=0, lt=1, description="share of examples for training")] = 0.8,
         validation: Annotated[float, Field(gt=0, lt=1, description="share of examples for validation")] = 0.1,
         split_seed: Annotated[int, Field(ge=0, description="which examples go where")] = 0,
+        min_images: MinImages = 0,
+        skip_damaged: SkipDamaged = False,
     ) -> None:
         where = Path(path)
+        self._name, self._batch = legible(where.stem), batch
+        self._remarks: tuple[str, ...] = ()
+        rng = np.random.default_rng(split_seed)
         if where.suffix == ".npz":
+            if splits != "random":
+                raise ConfigError(
+                    f"tasks.splits={splits}: {legible(where)} is a file, not a folder of splits."
+                )
             self._images, self._labels, self._classes = _from_file(where)
+            self._splits = _divide(rng.permutation(len(self._images)), train, validation)
+            return
+        made = decoding(size, grayscale, background, range)
+        found = read_classes(where, splits, depth, min_images, skip_damaged, made)
+        self._images, self._remarks = found.images, found.remarks
+        self._labels, self._classes = _labels(found)
+        examples = rng.permutation(np.flatnonzero(self._labels >= 0))
+        if splits == "random":
+            self._splits = _divide(examples, train, validation)
         else:
-            self._images, self._labels, self._classes = _from_folder(where, size, grayscale)
-        self._name, self._batch = where.stem, batch
-        self._splits = _divide(len(self._images), train, validation, split_seed)
+            self._splits = _by_folder(found.classes, examples, validation)
 
     @property
     def shape(self) -> TaskShape:
@@ -82,7 +117,7 @@ class Supervised(TaskSource):
 
     def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
         """Draw `tasks` minibatches, each of distinct examples; a smaller split gives all that it has."""
-        pool = self._splits[split]
+        pool = self._examples(split)
         count = min(self._batch, len(pool))
         return self._episode(
             np.stack([pool[rng.choice(len(pool), count, replace=False)] for _ in range(tasks)])
@@ -90,7 +125,7 @@ class Supervised(TaskSource):
 
     def episodes(self, split: Split, count: int) -> Iterator[Episode]:
         """Yield the fixed list of `count` minibatches."""
-        pool = self._splits[split]
+        pool = self._examples(split)
         rng = np.random.default_rng([EPISODE_LIST_SEED, SPLITS.index(split)])
         ahead = np.empty(0, dtype=np.int64)
         for _ in range(count):
@@ -102,24 +137,34 @@ class Supervised(TaskSource):
     def bilevel(self) -> tuple[TaskSource, TaskSource]:
         """Return two sources with one half of the training examples each."""
         middle = len(self._splits["train"]) // 2
-        first, second = np.split(self._splits["train"], [middle])
-        return self._trained_on(first), self._trained_on(second)
+        one, other = np.split(self._splits["train"], [middle])
+        return self._trained_on(one), self._trained_on(other)
 
     def fingerprint(self, split: Split) -> tuple[str, str]:
         """Return the split's name, such as `supervised/cifar10/validation`, and a hash of its examples."""
-        pool = np.sort(self._splits[split])
+        pool = np.sort(self._examples(split))
         digest = hashlib.sha256(np.ascontiguousarray(self._images[pool]).data)
         digest.update(np.ascontiguousarray(self._labels[pool]).data)
         return f"{self.name}/{self._name}/{split}", digest.hexdigest()[:16]
 
     def members(self, split: Split) -> frozenset[str]:
         """Return the split's examples, by the data's name and their number in it."""
-        return frozenset(f"{self._name}/{number}" for number in self._splits[split])
+        return frozenset(f"{self._name}/{number}" for number in self._splits.get(split, ()))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is left out, and what looks wrong with the images."""
+        return self._remarks
+
+    def _examples(self, split: Split) -> Indices:
+        if split not in self._splits:
+            raise lacking(f"{self.name}/{self._name}", split, self._splits)
+        return self._splits[split]
 
     def _trained_on(self, examples: Indices) -> Self:
-        other = copy.copy(self)
-        other._splits = {**self._splits, "train": examples}
-        return other
+        part = copy.copy(self)
+        part._splits = {**self._splits, "train": examples}
+        return part
 
     def _episode(self, chosen: Indices) -> Episode:
         """Return the examples `[tasks, k]` as minibatches."""
@@ -140,17 +185,17 @@ Labelled = tuple[Pixels, Indices, int]
 """Images `[N, C, H, W]`, labels `[N]` from 0 on, and the number of classes."""
 
 
-def _from_folder(folder: Path, size: int, grayscale: bool) -> Labelled:
-    classes = files_by_class(folder)
-    files = [file for members in classes.values() for file in members]
-    labels = [label for label, members in enumerate(classes.values()) for _ in members]
-    arrays = cached(
-        f"image_folder-{folder.name}",
-        f"size={size} grayscale={grayscale} version=1",
-        files,
-        lambda: {"images": read_images(files, size, grayscale)},
-    )
-    return arrays["images"], np.array(labels, dtype=np.int64), len(classes)
+NO_CLASS = -1
+"""The label of an image whose class is left out."""
+
+
+def _labels(found: ClassFolders) -> tuple[Indices, int]:
+    """Return a label for each image of a folder, and the number of classes."""
+    names = {name: label for label, name in enumerate(dict.fromkeys(one.name for one in found.classes))}
+    labels = np.full(len(found.images), NO_CLASS)
+    for one in found.classes:
+        labels[one.start : one.start + one.count] = names[one.name]
+    return labels, len(names)
 
 
 def _from_file(file: Path) -> Labelled:
@@ -189,17 +234,42 @@ def _images(x: npt.NDArray[np.generic], file: Path) -> Pixels:
     )
 
 
-def _divide(examples: int, train: float, validation: float, seed: int) -> dict[Split, Indices]:
+def _divide(examples: Indices, train: float, validation: float) -> dict[Split, Indices]:
+    """Divide shuffled examples."""
     if train + validation >= 1:
         raise ConfigError(
             f"tasks.train + tasks.validation: {train} + {validation} leaves no example for test; the sum "
             "must be below 1."
         )
-    ends = [round(train * examples), round((train + validation) * examples)]
-    parts = np.split(np.random.default_rng(seed).permutation(examples), ends)
-    if min(len(parts[0]) // 2, *(len(part) for part in parts)) < 1:
+    ends = [round(train * len(examples)), round((train + validation) * len(examples))]
+    return _enough(dict(zip(SPLITS, np.split(examples, ends), strict=True)))
+
+
+def _by_folder(classes: Sequence[ImageClass], examples: Indices, validation: float) -> dict[Split, Indices]:
+    """Return the shuffled examples of each split's folder; see to it that train has all classes."""
+    unknown = {one.name for one in classes} - {one.name for one in classes if one.split == "train"}
+    if unknown:
         raise ConfigError(
-            f"tasks.path: {examples} examples are too few to divide into {', '.join(SPLITS)}: "
-            f"{', '.join(str(len(part)) for part in parts)}."
+            f"tasks.splits=folders: the folder of train lacks {len(unknown)} classes that other splits have: "
+            f"{first(sorted(unknown))}. Ordinary data has the same classes in all splits; the tasks "
+            "'image_folder' test on classes that are not trained on."
         )
-    return dict(zip(SPLITS, parts, strict=True))
+    splits: dict[Split, Indices] = {}
+    for split in SPLITS:
+        owned = [np.arange(one.start, one.start + one.count) for one in classes if one.split == split]
+        if owned:
+            splits[split] = examples[np.isin(examples, np.concatenate(owned))]
+    if "validation" not in splits:
+        cut = round(validation * len(splits["train"]))
+        splits["validation"], splits["train"] = np.split(splits["train"], [cut])
+    return _enough(splits)
+
+
+def _enough(splits: dict[Split, Indices]) -> dict[Split, Indices]:
+    """Return the splits if each, and each half of the training examples, has an example."""
+    if min(len(splits["train"]) // 2, *(len(examples) for examples in splits.values())) < 1:
+        raise ConfigError(
+            f"tasks.path: {sum(map(len, splits.values()))} examples are too few to divide into "
+            f"{', '.join(splits)}: {', '.join(str(len(examples)) for examples in splits.values())}."
+        )
+    return splits
