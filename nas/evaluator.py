@@ -59,6 +59,7 @@ class SupernetJob:
         supernet: what was proposed.
         name: of its checkpoint: another for other settings.
         folder: of the checkpoint, to save each epoch to and to continue from; None to save nothing.
+        sample: what to score with the shared weights once they are trained, apart from what is derived.
     """
 
     number: int
@@ -67,6 +68,7 @@ class SupernetJob:
     seed: int
     name: str = ""
     folder: str | None = None
+    sample: tuple[Architecture, ...] = ()
 
 
 AnyJob: TypeAlias = Job | SupernetJob

@@ -24,3 +24,27 @@ def alpha_choice(metric: str) -> tuple[str, str] | None:
         case [kind, decision, choice] if kind == ALPHA:
             return decision, choice
     return None
+
+
+SHARED = "shared_score"
+"""A score with a supernet's weights, as one name for all metrics that `shared_metric` makes."""
+
+
+def shared_metric(architecture: str) -> str:
+    """Return the metric of an architecture's score with the weights of a trained supernet, by its text.
+
+    It is recorded for what random search under the same seed begins with: a sample that nobody selected.
+    """
+    return f"{SHARED}/{architecture}"
+
+
+def shared_architecture(metric: str) -> str | None:
+    """Return the text of the architecture whose shared score a metric is; None: it is another metric."""
+    kind, _, text = metric.partition("/")
+    return text if kind == SHARED and text else None
+
+
+def family(metric: str) -> str:
+    """Return `ALPHA` or `SHARED` where that stands for a metric and others; else the metric itself."""
+    kind = metric.partition("/")[0]
+    return kind if kind in (ALPHA, SHARED) else metric

@@ -8,19 +8,31 @@ import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
 
 import nas
 from nas.tasks.base import Split, TaskSource
+
+MACHINE = ("processor", "instructions", "gpu", "torch")
+"""Entries of an `environment` that tell kinds of machines apart: where they differ, rounding does."""
 
 
 def training_seed(seed: int, key: str, attempt: int) -> int:
     """Return the seed of one training run, below 2⁶³.
 
-    It hangs on the network, not on the trial's number: under one search seed a network gets one score,
-    whichever controller proposes it and whenever.
+    It hangs on the network, not on the trial's number: under one search seed and on one kind of machine a
+    network gets one score, whichever controller proposes it and whenever.
     """
     digest = hashlib.sha256(f"{seed}:{key}:{attempt}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def proposal_rng(seed: int, number: int) -> np.random.Generator:
+    """Return the source of chance of a search's proposal `number`; random search needs nothing else."""
+    return np.random.default_rng([seed, number])
 
 
 def classes(tasks: TaskSource, splits: Sequence[Split] = ("train", "validation")) -> dict[str, str]:
@@ -29,17 +41,33 @@ def classes(tasks: TaskSource, splits: Sequence[Split] = ("train", "validation")
 
 
 def environment() -> dict[str, str]:
-    """Return the versions and the machine that a result may hang on."""
+    """Return the versions and the machine that a result may hang on; `gpu` only where there is one."""
     return dict(_environment())
 
 
 @functools.cache
 def _environment() -> tuple[tuple[str, str], ...]:
     packages = ("torch", "ray", "numpy", "sqlalchemy")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return (
         ("nas", nas.__version__),
         ("python", platform.python_version()),
         *((name, version(name)) for name in packages),
         ("platform", platform.platform()),
+        ("processor", _processor()),
+        ("instructions", torch.backends.cpu.get_cpu_capability()),
+        *(() if gpu is None else (("gpu", gpu),)),
         ("cores", str(os.cpu_count())),
     )
+
+
+def _processor() -> str:
+    """Return the processor's name, or its architecture where the system does not tell."""
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.exists() else []
+    names = [
+        value.strip()
+        for key, _, value in (line.partition(":") for line in lines)
+        if key.strip() == "model name"
+    ]
+    return names[0] if names else platform.processor() or platform.machine()

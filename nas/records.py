@@ -17,10 +17,13 @@ from nas.checkpoint import CHECKPOINTS, Checkpoint
 from nas.config import SearchConfig
 from nas.controller import Derived, Outcome, Reuse, Score, State, TrainSupernet
 from nas.evaluator import AnyJob, Job, SupernetJob
-from nas.provenance import training_seed
-from nas.space import SearchSpace
+from nas.provenance import proposal_rng, training_seed
+from nas.space import Architecture, SearchSpace
 from nas.storage.schema import Trial
 from nas.storage.trials import Derivations
+
+SAMPLE = 16
+"""Architectures that a supernet scores besides those it derives."""
 
 _SUPERNET = TypeAdapter(TrainSupernet)
 
@@ -53,7 +56,7 @@ class Records:
         """Return the job of a supernet.
 
         Without a seed it takes that of its number and attempt, so that under one search seed all strategies
-        begin with equal weights.
+        begin with equal weights. Besides what it derives, each scores the same uniform sample.
         """
         if seed is None:
             seed = training_seed(self._config.seed, f"supernet {number}", attempt)
@@ -61,7 +64,13 @@ class Records:
         parts = [self._config.settings, config, self._data, document(supernet), seed]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         folder = None if self._folder is None else str(self._folder)
-        return SupernetJob(number, attempt, supernet, seed, f"{self._name}-{number}-{digest}", folder)
+        name = f"{self._name}-{number}-{digest}"
+        return SupernetJob(number, attempt, supernet, seed, name, folder, self._uniform())
+
+    def _uniform(self) -> tuple[Architecture, ...]:
+        """Return what random search under the same seed proposes first."""
+        rngs = (proposal_rng(self._config.seed, number) for number in range(SAMPLE))
+        return tuple(self._space.sample(rng) for rng in rngs)
 
     def again(self, job: AnyJob, *, new_seed: bool) -> AnyJob:
         """Return another attempt at a job, with other weights or the same."""

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nas.asha import AshaState
 from nas.config import SearchConfig, maker
 from nas.controller import (
@@ -30,7 +28,7 @@ from nas.executors.base import Executor
 from nas.ledger import Attempt, Ledger
 from nas.observer import Observer
 from nas.oneshot import memory
-from nas.provenance import classes, environment, training_seed
+from nas.provenance import classes, environment, proposal_rng, training_seed
 from nas.records import Records, document, forget, recordable
 from nas.space import SearchSpace
 from nas.storage.lease import HEARTBEAT_SECONDS, mine
@@ -108,7 +106,7 @@ class Search:
             number = self._ledger.next
             jobs = [running.job for running in self._running.values()]
             pending = [job.architecture for job in jobs if isinstance(job, Job)]
-            rng = np.random.default_rng([self._config.seed, number])
+            rng = proposal_rng(self._config.seed, number)
             proposal = self._controller.propose(number, pending, rng)
             if proposal is None:
                 if not self._running:
@@ -289,7 +287,7 @@ class Search:
 
 def supernet(config: SearchConfig, space: SearchSpace, tasks: TaskSource) -> TrainSupernet | None:
     """Return the supernet that a search trains first; None where its controller begins otherwise."""
-    first = config.make_controller(space, tasks).propose(0, (), np.random.default_rng([config.seed, 0]))
+    first = config.make_controller(space, tasks).propose(0, (), proposal_rng(config.seed, 0))
     return first if isinstance(first, TrainSupernet) else None
 
 

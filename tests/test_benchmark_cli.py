@@ -145,10 +145,21 @@ def test_what_is_complete_is_not_run_again(db: Path, monkeypatch: pytest.MonkeyP
 
 def test_where_it_runs_may_change(db: Path) -> None:
     nas("benchmark", "b.toml", "--seeds=1")
-    cores = ("--set=resources.cpus=2", "--set=resources.gpus=0.5")
-    code, out, err = nas("benchmark", "b.toml", "--seeds=2", *cores, "-f", "json")
+    code, out, err = nas("benchmark", "b.toml", "--seeds=2", "--set=resources.gpus=0.5", "-f", "json")
     assert code == 0, err
     assert [(row["group"], row["searches"]) for row in json.loads(out)] == [("random", 2), ("evolution", 2)]
+
+
+def test_threads_may_not_change(db: Path) -> None:
+    nas("benchmark", "b.toml", "--seeds=1")
+    code, _, err = nas("benchmark", "b.toml", "--seeds=2", "--set=resources.cpus=2")
+    assert (code, "resources.cpus: 1 there and 2 here" in err) == (2, True)
+
+
+def test_a_benchmark_without_a_limit_of_time_is_warned_of(db: Path) -> None:
+    assert "max_seconds" in nas("benchmark", "b.toml", "--seeds=1")[2]
+    limited = nas("benchmark", "b.toml", "--seeds=1", "--set=max_seconds=9", "--name=c")[2]
+    assert "max_seconds" not in limited
 
 
 def test_other_settings_need_another_name(db: Path) -> None:

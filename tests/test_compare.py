@@ -9,10 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from nas.cli.options import hint
 from nas.comparison import baselines
 from nas.storage.store import Store
 from nas.testing.cli import nas
-from nas.testing.recorded import LOOKED_UP, MIXED, Trained, Trial, record, record_one_shot
+from nas.testing.recorded import (
+    LOOKED_UP,
+    MIXED,
+    Trained,
+    Trial,
+    close,
+    record,
+    record_one_shot,
+    record_scratch,
+)
 
 
 @pytest.fixture
@@ -64,6 +74,75 @@ def test_the_cost_is_that_of_the_shortest_search_with_a_score(db: str) -> None:
     assert (code, "No search has a score yet" in err) == (3, True)
 
 
+def test_what_is_not_complete_may_be_left_out(db: str) -> None:
+    """An interrupted search would cut all others to its 5 s."""
+    with Store(db) as store:
+        close(store, record(store, [("completed", 0.3, 5.0, None)], name="x-random-7", seed=7), "interrupted")
+    whole, complete = (
+        json.loads(nas("compare", "x", *options, "-f", "json")[1]) for options in ((), ("--complete",))
+    )
+    assert {row["cost"] for row in whole} == {5.0}
+    assert {row["cost"] for row in complete} == {30.0}
+    assert [row["searches"] for row in complete] == [4, 4]
+    err = nas("compare", "x")[2]
+    assert f"nas resume x-random-7{hint(db)}`" in err
+    assert "--complete" in err
+    assert "'x-random-7' (interrupted)" in nas("compare", "x", "--complete")[2]
+    assert nas("compare", "x-random-7", "--complete")[0] == 3
+    assert nas("plot", "x", "--complete", "--text")[0] == 0
+
+
+@pytest.mark.parametrize(("reused", "remedy"), [(5, True), (0, False)])
+def test_searches_cut_short_by_one_that_reused_its_trials(db: str, reused: int, remedy: bool) -> None:
+    trials: list[Trial] = [("reused", 0.1, 0.0, None)] * reused + [("completed", 0.3, 10.0, None)] * (
+        9 - reused
+    )
+    with Store(db) as store:
+        record(store, [("completed", 0.2, 10.0, None)] * 9, name="y-random")
+        record(store, trials, name="y-evolution", controller="evolution")
+    err = nas("compare", "y")[2]
+    assert ("5 of all 18 trials came later" in err) is remedy
+    assert ("5 of its 9 trials were reused" in err) is remedy
+    assert ("set max_seconds" in err) is remedy
+
+
+@pytest.mark.parametrize(("searches", "told"), [(2, False), (3, False), (4, True)])
+def test_too_few_searches_to_tell_a_difference(db: str, searches: int, told: bool) -> None:
+    """Of 3 against 3 the smallest p is 2 / 20, of 4 against 4 it is 2 / 70."""
+    names = [f"x-{controller}-{seed}" for controller in ("random", "evolution") for seed in range(searches)]
+    assert ("Too few searches" in nas("compare", *names)[2]) is not told
+
+
+def test_the_baseline_that_lacks_is_as_long(db: str) -> None:
+    texts = [f"{depth}.0.0.0.0.0.0.0.0.0.0" for depth in range(2)]
+    with Store(db) as store:
+        store.extend(record(store, MIXED, name="y", controller="evolution").id, 3)
+        for seed, trained in enumerate(texts):
+            record_one_shot(
+                store,
+                Trained([(trained, 0.9)]),
+                dict.fromkeys(texts[: seed + 1], ("completed", 0.5)),
+                name=f"z-{seed}",
+                controller="darts",
+                seed=seed,
+            )
+    assert " --set=trials=12 " in f"{nas('compare', 'y')[2]} "
+    alone = nas("compare", "z")[2]
+    assert "--set=max_seconds=12 " in alone
+    assert "--set=seed=1" in alone
+
+
+def test_machines_are_told(db: str) -> None:
+    err = nas("compare", "x")[2]
+    assert "an unknown machine; auto, 1 thread a trial" in err
+    machine = {"processor": "Xeon", "instructions": "AVX2", "torch": "2.13.0", "precision": "auto"}
+    with Store(db) as store:
+        record(store, MIXED, name="x-random-4", seed=4, environment=machine)
+    err = nas("compare", "x")[2]
+    assert "2 kinds of machines" in err
+    assert "Xeon, AVX2, torch 2.13.0 ('x-random-4')" in err
+
+
 def test_searches_that_ended_early_are_named(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.comparison.curves.REPEATS", 3)
     known: list[Trial] = [("completed", 0.3, 4.0, None), *[("reused", 0.3, 0.0, None)] * 3]
@@ -106,32 +185,44 @@ def test_supernets_are_reported(db: str) -> None:
     a, b, c = (f"{depth}.0.0.0.0.0.0.0.0.0.0" for depth in range(3))
     with Store(db) as store:
         for seed, ended in enumerate((None, "The derived architecture has 5 skip connections.")):
+            record_scratch(
+                store,
+                {a: ("completed", 0.1), b: ("completed", 0.2), c: ("completed", 0.3)},
+                name=f"y-r-{seed}",
+                seed=seed,
+            )
             record_one_shot(
                 store,
-                Trained([(a, 0.9), (b, 0.8), (c, 0.7)], skips=[1, 4 + seed], ended=ended),
+                Trained(
+                    [(a, 0.9), (b, 0.8), (c, 0.7)],
+                    skips=[1, 4 + seed],
+                    ended=ended,
+                    sampled={a: 0.5, b: 0.6, c: 0.7},
+                ),
                 {text: ("completed", 0.5 + (0.5 - seed) * n / 4) for n, text in enumerate((a, b, c))},
-                name=f"x-darts-{seed}",
+                name=f"y-darts-{seed}",
                 seed=seed,
                 controller="darts",
             )
-    code, out, err = nas("compare", "x")
+    code, out, err = nas("compare", "y")
     assert code == 0
     head, *rows = (line.split() for line in out.splitlines())
     cells = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
     assert (cells["darts"]["rho"], cells["darts"]["pairs"]) == ("0.0000", "6")
+    assert (cells["darts"]["rho_random"], cells["darts"]["pairs_random"]) == ("1.0000", "6")
     assert (cells["random"]["rho"], cells["random"]["pairs"]) == ("-", "-")
     assert "darts: rho -1.00 of n = 3 (seed 0), 1.00 of n = 3 (seed 1); of few" in err
     assert "darts: skip connections that it would have derived at the end: 4 (seed 0), 5 (seed 1)." in err
     assert "darts: the supernet of seed 1 ended early. The derived architecture has 5 skip" in err
-    rows = json.loads(nas("compare", "x", "-f", "json")[1])
+    rows = json.loads(nas("compare", "y", "-f", "json")[1])
     [darts] = [row for row in rows if row["group"] == "darts"]
     assert [(one["seed"], one["pairs"], one["ended_early"]) for one in darts["supernets"]] == [
         (0, 3, None),
         (1, 3, "The derived architecture has 5 skip connections."),
     ]
-    printed = nas("compare", "x", "-f", "csv")[1]
+    printed = nas("compare", "y", "-f", "csv")[1]
     assert "supernets" not in next(csv.reader(io.StringIO(printed)))
-    assert "no supernet ended early" in nas("compare", "x-darts-0")[2]
+    assert "no supernet ended early" in nas("compare", "y-darts-0")[2]
 
 
 @pytest.mark.parametrize(

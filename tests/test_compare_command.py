@@ -12,7 +12,7 @@ from pydantic import Field
 from typer.testing import CliRunner
 
 from nas.cli.main import app
-from nas.comparison.command import like
+from nas.comparison.command import MANY, like
 from nas.config import assign, validate
 from nas.errors import NotFound
 from nas.evaluator import Context
@@ -48,7 +48,7 @@ ODD = f"{__name__}:Odd"
 
 def again(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return the configuration that the printed command gives."""
-    program, verb, *arguments = shlex.split(like(Search(config=config), "random"))
+    program, verb, *arguments = shlex.split(like(Search(config=config, trials=config["trials"]), "random"))
     assert (program, verb) == ("nas", "run")
     seen: list[dict[str, Any]] = []
 
@@ -124,9 +124,23 @@ def test_a_setting_that_was_not_there_yet_takes_its_default(monkeypatch: pytest.
     assert again(older, monkeypatch) == expected(stored)
 
 
+def test_a_search_that_grew_has_a_baseline_as_long() -> None:
+    stored = validate({**BASE, "trials": 5}).model_dump(mode="json")
+    assert " --set=trials=7 " in f"{like(Search(config=stored, trials=7), 'random')} "
+
+
+def test_a_baseline_may_be_as_long_as_another_search_took() -> None:
+    stored = validate({**BASE, "trials": 5}).model_dump(mode="json")
+    words = f"{like(Search(config=stored, trials=5), 'random', 80.2)} "
+    assert " --set=max_seconds=81 " in words
+    assert f" --set=trials={MANY} " in words
+
+
 def test_plain_words_stay_plain() -> None:
     stored = validate({**BASE, "evaluator": {"name": ODD, "required": "plain"}}).model_dump(mode="json")
-    assert " --set=evaluator.required=plain " in like(Search(config=stored), "random")
+    assert " --set=evaluator.required=plain " in like(
+        Search(config=stored, trials=stored["trials"]), "random"
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from nas.comparison.baselines import baselines
 from nas.comparison.curves import Curve, curves
 from nas.comparison.groups import find, grouped
-from nas.comparison.summary import exhausted, scored, shortest, spread, summarize
+from nas.comparison.summary import beyond, exhausted, scored, shortest, spread, summarize
 from nas.errors import NotFound
 from nas.storage.store import Store
 from nas.testing.recorded import MIXED, Trial, close, record
@@ -64,9 +64,10 @@ def test_a_summary_by_hand(store: Store) -> None:
         record(store, trials, name=f"e{seed}", seed=seed, controller="evolution")
     groups, _ = grouped(find(store, ["r", "e"]))
     series = [curves(store, group.searches) for group in groups]
-    name, cost = shortest(groups, series)
+    search, cost, trials, reused = shortest(groups, series)
     random, evolution = summarize(groups, series, cost, baselines(groups))
-    assert (name, cost) == ("e0", 20.0)
+    assert (search.name, cost, trials, reused) == ("e0", 20.0, 2, 1)
+    assert beyond(series, cost) == (2, 12)
     assert (random.trials, random.reused, random.searches) == (2.0, 0.0, 2)
     assert (evolution.trials, evolution.reused, evolution.searches) == (2.0, 1.0, 3)
     assert random.score == pytest.approx(0.3)
@@ -98,7 +99,8 @@ def test_searches_without_any_score_do_not_set_the_cost(store: Store) -> None:
     kept, theirs, without = scored(groups, [curves(store, group.searches) for group in groups])
     assert [[search.name for search in group.searches] for group in kept] == [["r0"]]
     assert [search.name for search in without] == ["r1", "e0"]
-    assert shortest(kept, theirs) == ("r0", 10.0)
+    least = shortest(kept, theirs)
+    assert (least.search.name, least.cost) == ("r0", 10.0)
     with pytest.raises(NotFound, match="No search has a score yet"):
         scored(groups[1:], [curves(store, groups[1].searches)])
 
@@ -120,7 +122,8 @@ def test_a_search_without_new_networks_does_not_set_the_cost(
         series = [curves(store, group.searches) for group in groups]
         least = shortest(groups, series)
         rows = summarize(groups, series, least.cost, baselines(groups))
-        return exhausted(groups, series), least, [row.score for row in rows]
+        early = [(taken.search.name, taken.cost) for taken in exhausted(groups, series)]
+        return early, (least.search.name, least.cost), [row.score for row in rows]
 
     early = [("e", 10.0)]
     assert compared("r", "e") == (early, ("r", 40.0), [0.5, 0.8])

@@ -9,6 +9,7 @@ import pytest
 
 from nas.comparison.baselines import baseline
 from nas.comparison.groups import EXECUTION, PROTOCOL, find, flat, grouped
+from nas.comparison.machines import machines
 from nas.config import validate
 from nas.errors import ConfigError, NotFound
 from nas.storage.store import Store
@@ -36,7 +37,7 @@ def test_groups_differ_in_the_seed_alone(store: Store) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"executor": "ray", "workers": 7}, {"resources": {"cpus": 3}}, {"resources": {"gpus": 0.5}}],
+    [{"executor": "ray", "workers": 7}, {"resources": {"gpus": 0.5}}],
     ids=str,
 )
 def test_where_a_search_ran_makes_no_group(store: Store, changes: dict[str, Any]) -> None:
@@ -151,6 +152,45 @@ def test_other_protocols_are_refused(store: Store, changes: dict[str, Any], reas
     assert one.settings != other.settings
     with pytest.raises(ConfigError, match=f"'one' and 'other' do not compare. They differ in {reason}"):
         grouped([one, other])
+
+
+def test_the_precision_in_force_counts(store: Store) -> None:
+    """`auto` is one precision on one machine and another on another; named or not, it is the same."""
+    auto, other, named = (
+        record(store, MIXED, name=name, seed=seed, resources={"precision": precision})
+        for seed, (name, precision) in enumerate([("a", "auto"), ("b", "auto"), ("c", "float32")])
+    )
+    for search, precision in ((auto, "float32"), (other, "bfloat16"), (named, "float32")):
+        search.environment = {**search.environment, "precision": precision}
+    [group], _ = grouped([auto, named])
+    assert [search.name for search in group.searches] == ["a", "c"]
+    with pytest.raises(ConfigError, match=r"resources\.precision: float32 and bfloat16"):
+        grouped([auto, other])
+
+
+def test_threads_are_part_of_the_protocol_where_something_is_trained(store: Store) -> None:
+    one = record(store, MIXED, name="one", resources={"cpus": 1})
+    two = record(store, MIXED, name="two", resources={"cpus": 2}, seed=1)
+    with pytest.raises(ConfigError, match=r"resources\.cpus: 1 and 2"):
+        grouped([one, two])
+    looked_up = [
+        record(store, MIXED, name=f"t{cpus}", seed=cpus, resources={"cpus": cpus}, **LOOKED_UP)
+        for cpus in (1, 2)
+    ]
+    assert {search.name for group in grouped(looked_up)[0] for search in group.searches} == {"t1", "t2"}
+
+
+def test_kinds_of_machines_are_told_apart(store: Store) -> None:
+    searches = [record(store, MIXED, name=name) for name in ("old", "a", "b", "c")]
+    machine = {"processor": "Xeon", "instructions": "AVX512", "torch": "2.13.0"}
+    for search, own in zip(searches[1:], (machine, machine, machine | {"gpu": "H200"}), strict=True):
+        search.environment = {**search.environment, **own}
+    looked_up = record(store, MIXED, name="t", **LOOKED_UP)
+    assert machines([*searches, looked_up]) == {
+        "an unknown machine": ["old"],
+        "Xeon, AVX512, torch 2.13.0": ["a", "b"],
+        "Xeon, AVX512, H200, torch 2.13.0": ["c"],
+    }
 
 
 def test_the_most_telling_differences_are_named_first(store: Store) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from nas.comparison.groups import find, grouped
-from nas.comparison.supernets import Supernet, supernets
+from nas.comparison.supernets import Supernet, Supernets, supernets
+from nas.metrics import shared_architecture
+from nas.records import SAMPLE
 from nas.storage.store import Store
 from nas.testing.oneshot import configure
-from nas.testing.recorded import MIXED, SCRIPTED, Trained, record, record_one_shot
+from nas.testing.recorded import MIXED, SCRIPTED, Trained, record, record_one_shot, record_scratch
 from nas.testing.searches import run
 
 A, B, C, D = (f"{depth}.0.0.0.0.0.0.0.0.0.0" for depth in range(4))
@@ -35,14 +37,45 @@ def test_rank_correlations_by_hand(store: Store) -> None:
     record(store, MIXED, name="r")
     groups, _ = grouped(find(store, ["d", "r"]))
     random, darts = supernets(store, groups)
-    assert random == (type(random))(None, None, ())
+    assert random == Supernets(None, None, None, None, ())
     assert darts.rho == pytest.approx(0.5)
     assert darts.pairs == 3
     first, second, third = darts.supernets
     assert first.rho == pytest.approx(0.5)
-    assert first == Supernet("d0", 0, first.rho, 3, 3, None)
-    assert second == Supernet("d1", 1, None, 2, 5, COLLAPSED)
-    assert third == Supernet("d2", 2, None, 1, None, None)
+    assert first == Supernet("d0", 0, first.rho, 3, None, 0, 3, None)
+    assert second == Supernet("d1", 1, None, 2, None, 0, 5, COLLAPSED)
+    assert third == Supernet("d2", 2, None, 1, None, 0, None, None)
+
+
+def test_correlations_over_a_sample_that_nobody_selected(store: Store) -> None:
+    """Its pairs are those of the random search under the same seed, in the same space; of no other."""
+    trained = Trained([(D, 0.9)], sampled={A: 0.1, B: 0.3, C: 0.2, D: 0.9, "unknown": 1.0})
+    one_shot(store, 0, trained, {D: ("completed", 0.5)})
+    scratch = {A: ("completed", 0.4), B: ("completed", 0.5), C: ("reused", 0.6), D: ("failed", None)}
+    other = {text: ("completed", -score) for text, score in trained.sampled.items() if text != "unknown"}
+    record_scratch(store, scratch, name="r0", seed=0)
+    record_scratch(store, other, name="r1", seed=1)
+    record_scratch(store, other, name="narrow", seed=0, space={"name": "nas.testing.toys:Toy", "layers": 2})
+    groups, _ = grouped(find(store, ["d", "r", "narrow"]))
+    [darts] = [found for found in supernets(store, groups) if found.supernets]
+    assert (darts.rho_random, darts.pairs_random) == (pytest.approx(0.5), 3)
+    assert (darts.rho, darts.pairs) == (None, 0)
+    [alone] = supernets(store, grouped(find(store, ["d"]))[0])
+    assert (alone.rho_random, alone.pairs_random) == (None, 0)
+
+
+def test_the_sample_is_what_random_search_begins_with(store: Store) -> None:
+    controller = {"name": "nas.testing.oneshot:OneShot", "derive": 4, "stop": 2}
+    run(store, configure(name="s", controller=controller, evaluator=SCRIPTED, seed=3))
+    run(store, configure(name="r", controller="random", evaluator=SCRIPTED, seed=3, trials=20))
+    found = {
+        text for m in store.measurements(find(store, ["s"])[0].id) if (text := shared_architecture(m.metric))
+    }
+    trials = store.history(find(store, ["r"])[0].id)
+    assert found == {trial.architecture for trial in trials if trial.number < SAMPLE}
+    [_, one_shot] = supernets(store, grouped(find(store, ["s", "r"]))[0])
+    assert one_shot.pairs_random == len(found)
+    assert one_shot.rho_random is not None
 
 
 def test_a_search_that_ran(store: Store) -> None:

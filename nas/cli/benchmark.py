@@ -72,6 +72,11 @@ def benchmark(
     configs = plan(values, config.stem)
     with Store(db) as store:
         say(f"{len(configs)} searches of at most {configs[0].trials} trials.")
+        if configs[0].max_seconds is None:
+            say(
+                "Trials take unequal time, and a reused one takes none: all searches will be compared at the "
+                "worker time of the shortest. max_seconds in place of trials gives all the same."
+            )
         driver = _Driver(store, ray_address, len(configs), folder(db, artifacts))
         try:
             with _ray(configs[0], ray_address):

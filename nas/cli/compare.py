@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas.cli import remarks
 from nas.cli.options import DEFAULT_DB, DbOption, hint
 from nas.cli.output import Format, FormatOption, emit, say
+from nas.cli.remarks import some
+from nas.errors import NotFound
 
 if TYPE_CHECKING:
     from nas.comparison.curves import Curve
     from nas.comparison.groups import Group
-    from nas.comparison.supernets import Supernets
     from nas.storage.schema import Search
     from nas.storage.store import Store
 
@@ -33,7 +35,12 @@ COLUMNS = (
     "p_test",
     "rho",
     "pairs",
+    "rho_random",
+    "pairs_random",
 )
+
+LEFT_OUT = 0.1
+"""The share of all trials which, left out for equal cost, is worth a remedy."""
 
 SearchesArgument = Annotated[
     list[str],
@@ -42,6 +49,7 @@ SearchesArgument = Annotated[
         help="Searches: names, beginnings of names (all that begin so), patterns such as 'a-*-1', or @last.",
     ),
 ]
+CompleteOption = Annotated[bool, typer.Option("--complete", help="Leave out searches that are not complete.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +57,12 @@ def register(app: typer.Typer) -> None:
     app.command()(compare)
 
 
-def compare(names: SearchesArgument, form: FormatOption = Format.TABLE, db: DbOption = DEFAULT_DB) -> None:
+def compare(
+    names: SearchesArgument,
+    complete: CompleteOption = False,
+    form: FormatOption = Format.TABLE,
+    db: DbOption = DEFAULT_DB,
+) -> None:
     """Compare searches at equal cost: means over seeds, intervals, and a rank test against random search.
 
     Searches that differ in the seed alone are one row. All are compared at the worker time that the shortest
@@ -62,25 +75,43 @@ def compare(names: SearchesArgument, form: FormatOption = Format.TABLE, db: DbOp
     from nas.storage.store import Store
 
     with Store(db, create=False) as store:
-        report(store, find(store, names), form, db)
+        report(store, find(store, names), form, db, complete=complete)
 
 
-def gather(store: Store, searches: Sequence[Search]) -> tuple[list[Group], list[list[Curve]]]:
+def gather(
+    store: Store, searches: Sequence[Search], db: str, *, complete: bool
+) -> tuple[list[Group], list[list[Curve]]]:
     """Return the groups of searches and the curves of each, and say what is unusual about them.
+
+    Args:
+        store: where they are.
+        searches: at least one.
+        db: as the user named it.
+        complete: whether to leave out searches that are not.
 
     Raises:
         ConfigError: their scores do not compare.
+        NotFound: none is complete, and all are to be.
     """
     from nas.comparison.curves import curves
     from nas.comparison.groups import grouped
 
+    if complete:
+        out = [search for search in searches if search.state != "completed"]
+        searches = [search for search in searches if search.state == "completed"]
+        if not searches:
+            raise NotFound("None of these searches is complete; `nas ls` lists them.")
+        if out:
+            say(f"Left out, not complete: {some([_named(search) for search in out])}.")
     groups, repeated = grouped(searches)
     if repeated:
-        say(f"Left out, since an older search has the same settings and seed: {', '.join(repeated)}.")
-    unfinished = [_named(s) for g in groups for s in g.searches if s.state != "completed"]
+        say(f"Left out, since an older search has the same settings and seed: {some(repeated)}.")
+    unfinished = [search for group in groups for search in group.searches if search.state != "completed"]
     if unfinished:
-        more = f" and {len(unfinished) - 3} more" if len(unfinished) > 3 else ""
-        say(f"Not complete: {', '.join(unfinished[:3])}{more}; `nas resume NAME` goes on.")
+        say(
+            f"Not complete: {some([_named(search) for search in unfinished])}. Go on with "
+            f"`nas resume {unfinished[0].name}{hint(db)}`, or leave what is not complete out with --complete."
+        )
     return groups, [curves(store, group.searches) for group in groups]
 
 
@@ -93,35 +124,39 @@ def at_equal_cost(
         NotFound: no search has a score.
     """
     from nas.comparison.curves import clock
-    from nas.comparison.summary import exhausted, scored, shortest
+    from nas.comparison.summary import beyond, exhausted, scored, shortest
 
     kept, theirs, without = scored(groups, curves)
     if without:
-        say(f"Left out, without a score: {', '.join(map(_named, without))}.")
+        say(f"Left out, without a score: {some([_named(search) for search in without])}.")
     least = shortest(kept, theirs)
     time = clock(kept[0].searches[0])
-    say(f"Each search counts up to {least.cost:,.0f} s of {time}, as long as '{least.search}' took.")
-    early = [f"'{search}' ({cost:,.0f} s)" for search, cost in exhausted(kept, theirs)]
+    late, whole = beyond(theirs, least.cost)
+    say(f"Each search counts up to {least.cost:,.0f} s of {time}, as long as '{least.search.name}' took.")
+    if late:
+        say(f"{late} of all {whole} trials came later, and do not count.")
+    if late > LEFT_OUT * whole and least.search.state == "completed":
+        say(remarks.remedy(least))
+    early = [f"'{taken.search.name}' ({taken.cost:,.0f} s)" for taken in exhausted(kept, theirs)]
     if early:
-        more = f" and {len(early) - 3} more" if len(early) > 3 else ""
-        say(f"Ended early, for want of new networks: {', '.join(early[:3])}{more}; their best stays.")
+        say(f"Ended early, for want of new networks: {some(early)}; their best stays.")
     return kept, theirs, least.cost
 
 
-def report(store: Store, searches: Sequence[Search], form: Format, db: str) -> None:
+def report(
+    store: Store, searches: Sequence[Search], form: Format, db: str, *, complete: bool = False
+) -> None:
     """Print the table of a comparison, and what it means.
 
     Raises:
         ConfigError: the scores do not compare.
-        NotFound: no search has a score.
+        NotFound: no search has a score, or none is complete and all are to be.
     """
     from nas.comparison.baselines import baselines
-    from nas.comparison.command import like
-    from nas.comparison.groups import BASELINE
     from nas.comparison.summary import summarize
-    from nas.comparison.supernets import PAIRS, supernets
+    from nas.comparison.supernets import supernets
 
-    groups, curves, cost = at_equal_cost(*gather(store, searches))
+    groups, curves, cost = at_equal_cost(*gather(store, searches, db, complete=complete))
     against = baselines(groups)
     rows = summarize(groups, curves, cost, against)
     shared = supernets(store, groups)
@@ -137,45 +172,17 @@ def report(store: Store, searches: Sequence[Search], form: Format, db: str) -> N
         "; std: standard deviation; ci95: half of the mean's 95 % interval" if "score_std" in shown else ""
     )
     say(f"{groups[0].searches[0].task_label}. score: best so far, mean over searches{spread}.")
-    if any(row.p_score is not None for row in rows):
-        say("p: two-sided Mann-Whitney rank test against random search.")
+    remarks.ran(groups)
+    remarks.tests(rows)
     for base in against:
         if base.note:
             say(base.note)
-    lacking = [g for g in groups if not any(o.controller == BASELINE and o.space == g.space for o in groups)]
-    if lacking:
-        say(f"No random search beside {', '.join(g.label for g in lacking)}. The line to beat:")
-        say(f"  {like(lacking[0].searches[0], BASELINE)}{hint(db)}")
+    remarks.missing(groups, curves, db)
     for row, group in zip(rows, groups, strict=True):
         if row.searches < len(group.searches):
             late = len(group.searches) - row.searches
             say(f"{row.group}: {late} {'search' if late == 1 else 'searches'} had no score by then.")
-    if any(found.supernets for found in shared):
-        say("rho: rank correlation of scores with shared weights and from scratch, over what was derived.")
-    if any(one.rho is None for found in shared for one in found.supernets):
-        say(f"rho -: fewer than {PAIRS} architectures have both scores, or all scores of one kind are equal.")
-    for group, found in zip(groups, shared, strict=True):
-        _supernets(group.label, found)
-
-
-def _supernets(label: str, found: Supernets) -> None:
-    """Say what became of the supernets of a group."""
-    by_seed = sorted(found.supernets, key=lambda supernet: supernet.seed)
-    if not by_seed:
-        return
-    rhos = ", ".join(
-        f"{'-' if one.rho is None else f'{one.rho:.2f}'} of n = {one.pairs} (seed {one.seed})"
-        for one in by_seed
-    )
-    say(f"{label}: rho {rhos}; of few architectures it says little.")
-    skips = [f"{one.skips} (seed {one.seed})" for one in by_seed if one.skips is not None]
-    if skips:
-        say(f"{label}: skip connections that it would have derived at the end: {', '.join(skips)}.")
-    early = [one for one in by_seed if one.ended_early is not None]
-    for one in early:
-        say(f"{label}: the supernet of seed {one.seed} ended early. {one.ended_early}")
-    if not early:
-        say(f"{label}: no supernet ended early.")
+    remarks.foretold(groups, shared)
 
 
 def _named(search: Search) -> str:

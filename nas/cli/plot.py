@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli.compare import SearchesArgument, at_equal_cost, gather
+from nas.cli.compare import CompleteOption, SearchesArgument, at_equal_cost, gather
 from nas.cli.options import DEFAULT_DB, DbOption
 from nas.cli.output import say
 from nas.errors import ConfigError
@@ -36,6 +36,7 @@ def plot(
             "alpha_entropy; repeatable. alpha alone: each weight of softmax(α) over epochs."
         ),
     ] = None,
+    complete: CompleteOption = False,
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """Draw best scores over worker time, or with --metric what was measured over training; bands are 95 %.
@@ -54,7 +55,7 @@ def plot(
     if metric and ALPHA in metric and set(metric) != {ALPHA}:
         raise ConfigError(f"--metric {ALPHA} is a picture of its own; draw other metrics by another command.")
     with Store(db, create=False) as store:
-        groups, curves = gather(store, find(store, names))
+        groups, curves = gather(store, find(store, names), db, complete=complete)
         if metric and ALPHA in metric:
             _alpha(mixtures(store, groups), output, text)
             return

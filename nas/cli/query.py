@@ -12,7 +12,7 @@ import typer
 from nas.cli.options import DEFAULT_DB, DbOption
 from nas.cli.output import Format, FormatOption, cell, emit, say
 from nas.errors import ConfigError
-from nas.metrics import ALPHA, alpha_choice
+from nas.metrics import ALPHA, family
 
 if TYPE_CHECKING:
     from nas.storage.schema import Evaluation
@@ -272,9 +272,9 @@ def _show_trial(store: Store, row: SearchRow, number: int, form: Format) -> None
             typer.echo("\nwhat it would have derived after each epoch")
             emit(supernet["derived_epochs"] or [], form)
         typer.echo()
-        rest = [point for point, m in zip(curve, measured, strict=True) if alpha_choice(m.metric) is None]
-        emit(rest, form)
-        if len(rest) < len(curve):
+        families = [family(m.metric) for m in measured]
+        emit([point for point, kind in zip(curve, families, strict=True) if kind == point["metric"]], form)
+        if ALPHA in families:
             say(f"softmax(α) after each epoch: `nas plot {row.name} --metric {ALPHA} --text`.")
         if evaluations:
             typer.echo("\nevaluations of this network (`nas evaluate`)")

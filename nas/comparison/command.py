@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from typing import Any
 
@@ -13,13 +14,24 @@ from nas.comparison.groups import flat
 from nas.config import BASES, SearchConfig, assign
 from nas.storage.schema import Search
 
+MANY = 10_000
+"""Trials that no search with a limit of time comes to."""
 
-def like(search: Search, controller: str) -> str:
+
+def like(search: Search, controller: str, cost: float | None = None) -> str:
     """Return the `nas run` command of a search like this one, with another controller's defaults.
 
-    It is quoted for a POSIX shell, and gives the same configuration but for the search's name.
+    It is quoted for a POSIX shell, and gives the same configuration but for the search's name, and for its
+    length, where that is to be something else than the number of trials.
+
+    Args:
+        search: a search as it is now: its number of trials may have grown since it began.
+        controller: in place of its own.
+        cost: worker seconds that the new search may take, in place of a number of trials.
     """
-    config = search.config
+    config = search.config | {"trials": search.trials}
+    if cost is not None:
+        config |= {"trials": MANY, "max_seconds": math.ceil(cost)}
     words = ["nas", "run"]
     settings: dict[str, Any] = {}
     for kind in BASES:
@@ -39,6 +51,11 @@ def like(search: Search, controller: str) -> str:
         settings |= {k: v for k, v in own.items() if k in ("executor", "workers") or usual.get(k) != v}
     words += [f"--set={path}={text(value)}" for path, value in sorted(settings.items())]
     return shlex.join(words)
+
+
+def one_shot(search: Search) -> bool:
+    """Return whether a search trains a supernet: its trials are far from equal in cost."""
+    return "derive" in search.config["controller"]
 
 
 def chosen(kind: str, section: dict[str, Any]) -> dict[str, Any]:

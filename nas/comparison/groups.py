@@ -20,11 +20,14 @@ BASELINE = "random"
 OWN = ("name", "seed")
 """What the searches of one group may differ in."""
 
-EXECUTION = ("executor", "workers", "resources.cpus", "resources.gpus")
+EXECUTION = ("executor", "workers", "resources.gpus")
 """Where trials run, and how many at a time: searches that differ in these alone are the same."""
 
-PROTOCOL = ("tasks", "learner", "evaluator", "budget", "resources.precision")
-"""What scores depend on besides network and seed: the parts of `SearchConfig.settings`."""
+TRAINED = ("resources.precision", "resources.cpus")
+"""What a trained score depends on besides, and one that is looked up does not."""
+
+PROTOCOL = ("tasks", "learner", "evaluator", "budget", *TRAINED)
+"""What scores depend on besides network, seed and kind of machine; `cpus` are a trial's threads."""
 
 TELLING = (
     *("evaluator.name", "tasks.name", "tasks.split", "learner.name"),
@@ -110,7 +113,7 @@ def check(searches: Sequence[Search]) -> None:
     """Refuse searches whose scores do not compare.
 
     Raises:
-        ConfigError: they differ in tasks, learner, evaluator, budget, precision or in the data itself.
+        ConfigError: they differ in tasks, learner, evaluator, budget, precision, threads or in the data.
     """
     for search in searches[1:]:
         first = searches[0]
@@ -135,6 +138,13 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def settled(search: Search) -> dict[str, Any]:
+    """Return a search's settings by their path, with the precision that `auto` was where it began."""
+    found = flat(search.config)
+    known = search.environment.get("precision")
+    return found if known is None else found | {"resources.precision": known}
+
+
 def identity(search: Search) -> dict[str, str]:
     """Return what a search computes, its seed aside: settings by their path, as JSON.
 
@@ -142,7 +152,7 @@ def identity(search: Search) -> dict[str, str]:
     """
     return {
         path: json.dumps(value, sort_keys=True)
-        for path, value in flat(search.config).items()
+        for path, value in settled(search).items()
         if path not in (*OWN, *EXECUTION) and value is not None
     }
 
@@ -163,7 +173,12 @@ def _telling(difference: tuple[str, Any, Any]) -> int:
 
 
 def _protocol(search: Search) -> dict[str, Any]:
-    settings = {path: value for path, value in flat(search.config).items() if path.startswith(PROTOCOL)}
+    looked_up = search.config["tasks"] is None
+    settings = {
+        path: value
+        for path, value in settled(search).items()
+        if path.startswith(PROTOCOL) and not (looked_up and path in TRAINED)
+    }
     return settings | {f"data of {k}": v for k, v in search.environment.get("classes", {}).items()}
 
 
@@ -173,7 +188,7 @@ def _labels(groups: Sequence[Sequence[Search]]) -> list[str]:
     for group in groups:
         controller = group[0].controller
         like = [identity(other[0]) for other in groups if other[0].controller == controller]
-        own, values = identity(group[0]), flat(group[0].config)
+        own, values = identity(group[0]), settled(group[0])
         paths = [
             path
             for path in dict.fromkeys(path for other in like for path in other)

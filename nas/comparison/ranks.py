@@ -42,6 +42,11 @@ def mann_whitney(a: Sequence[float], b: Sequence[float]) -> float | None:
     return math.erfc(max(float(distance) - 0.5, 0.0) / math.sqrt(2 * variance))
 
 
+def least(first: int, second: int) -> float:
+    """Return the smallest p-value that the test can give two samples of such sizes: they do not overlap."""
+    return 2 / math.comb(first + second, first)
+
+
 def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
     """Return Spearman's rank correlation (1904) of pairs, ties at their midranks.
 

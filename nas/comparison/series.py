@@ -12,7 +12,7 @@ from sqlalchemy import select
 from nas.comparison.curves import Curve, Floats, clock
 from nas.comparison.groups import BASELINE, Group
 from nas.errors import NotFound, UnknownName
-from nas.metrics import ALPHA, alpha_choice
+from nas.metrics import SHARED, family
 from nas.statistics import student_t
 from nas.storage.schema import Measurement, Search, Trial, TrialKind
 from nas.storage.store import Store
@@ -148,7 +148,7 @@ def metrics(store: Store, groups: Sequence[Group]) -> list[str]:
         .distinct()
     )
     with store.read() as session:
-        return sorted({name if alpha_choice(name) is None else ALPHA for name in session.scalars(query)})
+        return sorted({family(name) for name in session.scalars(query)} - {SHARED})
 
 
 def _episodes(search: Search) -> str:

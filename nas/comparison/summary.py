@@ -63,10 +63,12 @@ class Row:
 
 
 class Taken(NamedTuple):
-    """A search, and the worker seconds that it took."""
+    """A search, the worker seconds that it took, and its trials; a reused one cost nothing."""
 
-    search: str
+    search: Search
     cost: float
+    trials: int
+    reused: int
 
 
 def scored(
@@ -108,6 +110,13 @@ def shortest(groups: Sequence[Group], curves: Sequence[Sequence[Curve]]) -> Take
     if open_ended:
         return min(open_ended, key=lambda taken: taken.cost)
     return max((taken for _, taken in totals), key=lambda taken: taken.cost)
+
+
+def beyond(curves: Sequence[Sequence[Curve]], cost: float) -> tuple[int, int]:
+    """Return how many trials came after so many worker seconds, and how many there are."""
+    every = [curve for some in curves for curve in some]
+    whole = sum(len(curve.cost) for curve in every)
+    return whole - sum(curve.at(cost).trials for curve in every), whole
 
 
 def summarize(
@@ -155,11 +164,12 @@ def spread(values: Sequence[float]) -> Spread:
 
 def _totals(groups: Sequence[Group], curves: Sequence[Sequence[Curve]]) -> list[tuple[bool, Taken]]:
     """Return what each search took, after whether it is exhausted."""
-    return [
-        (curve.exhausted, Taken(search.name, curve.total))
-        for group, some in zip(groups, curves, strict=True)
-        for search, curve in zip(group.searches, some, strict=True)
-    ]
+    totals = []
+    for group, some in zip(groups, curves, strict=True):
+        for search, curve in zip(group.searches, some, strict=True):
+            reused = int(curve.reused[-1]) if len(curve.reused) else 0
+            totals.append((curve.exhausted, Taken(search, curve.total, len(curve.cost), reused)))
+    return totals
 
 
 def _scores(points: Sequence[Point]) -> list[float]:

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import select
 
-from nas.comparison.groups import Group
+from nas.comparison.groups import BASELINE, Group
 from nas.comparison.ranks import spearman
-from nas.metrics import SKIPS
+from nas.metrics import SHARED, SKIPS, shared_architecture
 from nas.storage.schema import Measurement, Search, Trial, TrialKind, TrialState
 from nas.storage.store import Store
 
 PAIRS = 3
 """Fewer pairs than this correlate perfectly, one way or the other, whatever they are."""
+
+
+class Correlation(NamedTuple):
+    """Of scores with shared weights and from scratch.
+
+    Attributes:
+        rho: Spearman's rank correlation; None where it is not defined, or of fewer than `PAIRS`.
+        pairs: how many architectures have both scores.
+    """
+
+    rho: float | None
+    pairs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +37,10 @@ class Supernet:
 
     Attributes:
         search, seed: whose.
-        rho: Spearman's rank correlation, over what it derived, of scores with shared weights and from
-            scratch; None where it is not defined, or of fewer than `PAIRS`.
-        pairs: how many architectures have both scores.
+        rho, pairs: the correlation over what it derived: the best by its own scores, so that these hardly
+            differ, and ρ is smaller than over all architectures.
+        rho_random, pairs_random: over a uniform sample, which it scored and a compared random search under
+            the same seed trained.
         skips: skip connections of what it would have derived, when its training ended; None: not measured.
         ended_early: why its training ended before its budget, as a watched collapse does; None: it did not.
     """
@@ -35,6 +49,8 @@ class Supernet:
     seed: int
     rho: float | None
     pairs: int
+    rho_random: float | None
+    pairs_random: int
     skips: int | None
     ended_early: str | None
 
@@ -44,28 +60,43 @@ class Supernets:
     """Those of one group.
 
     Attributes:
-        rho: mean over those that have one; None: none has.
-        pairs: behind it, in all; None where no supernet was trained.
+        rho, rho_random: mean over those that have one; None: none has.
+        pairs, pairs_random: behind it, in all; None where no supernet was trained.
         supernets: by seed.
     """
 
     rho: float | None
     pairs: int | None
+    rho_random: float | None
+    pairs_random: int | None
     supernets: tuple[Supernet, ...]
 
 
 def supernets(store: Store, groups: Sequence[Group]) -> list[Supernets]:
     """Return what became of the supernets of each group, over their searches' whole length."""
-    return [_gathered([one for search in group.searches for one in _of(store, search)]) for group in groups]
+    random = [search for group in groups if group.controller == BASELINE for search in group.searches]
+    return [
+        _gathered([one for search in group.searches for one in _of(store, search, random)])
+        for group in groups
+    ]
 
 
 def _gathered(found: Sequence[Supernet]) -> Supernets:
-    defined = [(one.rho, one.pairs) for one in found if one.rho is not None]
+    rho, pairs = _mean(Correlation(one.rho, one.pairs) for one in found)
+    rho_random, pairs_random = _mean(Correlation(one.rho_random, one.pairs_random) for one in found)
+    if not found:
+        return Supernets(None, None, None, None, ())
+    return Supernets(rho, pairs, rho_random, pairs_random, tuple(found))
+
+
+def _mean(several: Iterable[Correlation]) -> Correlation:
+    """Return the mean of those that are defined, and the pairs behind it."""
+    defined = [(rho, pairs) for rho, pairs in several if rho is not None]
     rho = statistics.fmean(rho for rho, _ in defined) if defined else None
-    return Supernets(rho, sum(pairs for _, pairs in defined) if found else None, tuple(found))
+    return Correlation(rho, sum(pairs for _, pairs in defined))
 
 
-def _of(store: Store, search: Search) -> list[Supernet]:
+def _of(store: Store, search: Search, random: Sequence[Search]) -> list[Supernet]:
     with store.read() as session:
         trained = session.execute(
             select(Trial.id, Trial.derived, Trial.error)
@@ -78,32 +109,59 @@ def _of(store: Store, search: Search) -> list[Supernet]:
         ).all()
         if not trained:
             return []
-        scores = select(Trial.architecture, Trial.score).where(
-            Trial.search_id == search.id,
-            Trial.state.in_([TrialState.COMPLETED.value, TrialState.REUSED.value]),
-            Trial.architecture.is_not(None),
-            Trial.score.is_not(None),
-        )
-        scratch = {row.architecture: row.score for row in session.execute(scores)}
         measured = (
-            select(Measurement.trial_id, Measurement.value)
-            .where(Measurement.trial_id.in_([row.id for row in trained]), Measurement.metric == SKIPS)
+            select(Measurement.trial_id, Measurement.metric, Measurement.value)
+            .where(
+                Measurement.trial_id.in_([row.id for row in trained]),
+                (Measurement.metric == SKIPS) | Measurement.metric.startswith(f"{SHARED}/"),
+            )
             .order_by(Measurement.step)
         )
-        skips = {row.trial_id: row.value for row in session.execute(measured)}
+        skips: dict[int, float | None] = {}
+        shared: dict[int, dict[str, float | None]] = {}
+        for trial, metric, value in session.execute(measured):
+            text = shared_architecture(metric)
+            if text is None:
+                skips[trial] = value
+            else:
+                shared.setdefault(trial, {})[text] = value
+    own = _scratch(store, [search])
+    beside = [
+        one for one in random if (one.seed, one.config["space"]) == (search.seed, search.config["space"])
+    ]
+    unselected = _scratch(store, beside)
     found = []
     for trial, derived, error in trained:
-        pairs = [
-            (entry["score"], scratch[entry["architecture"]])
-            for entry in derived or ()
-            if entry["score"] is not None and entry["architecture"] in scratch
-        ]
-        enough = len(pairs) >= PAIRS
-        rho = spearman([shared for shared, _ in pairs], [own for _, own in pairs]) if enough else None
+        selected = {entry["architecture"]: entry["score"] for entry in derived or ()}
         skipped = skips.get(trial)
         found.append(
             Supernet(
-                search.name, search.seed, rho, len(pairs), None if skipped is None else int(skipped), error
+                search.name,
+                search.seed,
+                *_correlation(selected, own),
+                *_correlation(shared.get(trial, {}), unselected),
+                None if skipped is None else int(skipped),
+                error,
             )
         )
     return found
+
+
+def _scratch(store: Store, searches: Sequence[Search]) -> dict[str, float]:
+    """Return the scores from scratch of all architectures of searches, by text."""
+    scores = select(Trial.architecture, Trial.score).where(
+        Trial.search_id.in_([search.id for search in searches]),
+        Trial.state.in_([TrialState.COMPLETED.value, TrialState.REUSED.value]),
+        Trial.architecture.is_not(None),
+        Trial.score.is_not(None),
+    )
+    with store.read() as session:
+        return {row.architecture: row.score for row in session.execute(scores)}
+
+
+def _correlation(shared: Mapping[str, float | None], scratch: Mapping[str, float]) -> Correlation:
+    pairs = [
+        (value, scratch[text]) for text, value in shared.items() if value is not None and text in scratch
+    ]
+    one, other = [value for value, _ in pairs], [value for _, value in pairs]
+    return Correlation(spearman(one, other) if len(pairs) >= PAIRS else None, len(pairs))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from nas.controller import Derived, Measurement, Outcome, State
 from nas.errors import Diverged
 from nas.evaluator import Context, SupernetJob
 from nas.learners.base import remedy
+from nas.metrics import shared_metric
 from nas.oneshot import memory
 from nas.oneshot.assembly import Assembly, assemble
 from nas.oneshot.batches import Bilevel
@@ -29,9 +31,10 @@ def train_supernet(context: Context, job: SupernetJob) -> Iterator[Outcome]:
     """Train a supernet epoch by epoch, then derive architectures.
 
     Yields an outcome after each epoch, with what was measured and what would be derived now; last, a final
-    one with what is derived. `train_loss` is the mean of what the strategy's steps returned:
-    under `enas` that includes the policy's turns, whose losses are of outer batches. A job that has a
-    checkpoint goes on from it to the same bits, and first yields again what it had yielded before.
+    one with what is derived, and with the scores of the job's sample, whose time is not counted.
+    `train_loss` is the mean of what the strategy's steps returned: under `enas` that includes the policy's
+    turns, whose losses are of outer batches. A job that has a checkpoint goes on from it to the same bits,
+    and first yields again what it had yielded before.
 
     Raises:
         Infeasible: it does not fit in memory, or the space has no network for the tasks.
@@ -86,7 +89,8 @@ class _Run:
                 self._checkpoint.save(self._state())
             yield self._epochs[-1]
         derived = self._assembly.strategy.derive(self._job.supernet.derive, self._score)
-        yield self._outcome(State.COMPLETED, tuple(derived))
+        ended = self._outcome(State.COMPLETED, tuple(derived))
+        yield replace(ended, measurements=tuple(self._sampled()))  # which is no part of the search's time
 
     def _epoch(self) -> Outcome:
         strategy, batches, budget = self._assembly.strategy, self._batches, self._job.supernet.budget
@@ -117,6 +121,16 @@ class _Run:
     def _score(self, architecture: Architecture) -> float:
         """Score an architecture with the shared weights, on validation tasks."""
         return self._mixed(self._assembly.backbone.supernet.mixture_of(architecture))
+
+    def _sampled(self) -> Iterator[Measurement]:
+        """Yield the sample's scores with the shared weights, NaN where a prediction is not finite."""
+        for architecture in self._job.sample:
+            try:
+                value = self._score(architecture)
+            except Diverged:
+                value = math.nan
+            text = self._context.space.encode(architecture)
+            yield Measurement(self._batches.drawn, shared_metric(text), value)
 
     def _mixed(self, mixture: Mixture) -> float:
         assembly, episodes = self._assembly, self._job.supernet.budget.validation_episodes

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nas.config import validate
 from nas.controller import Measurement, Outcome, Score, State
+from nas.metrics import shared_metric
 from nas.storage.schema import Search
 from nas.storage.store import Store
 from nas.storage.trials import Derivations
@@ -45,14 +47,16 @@ class Trained(NamedTuple):
         derived: architecture and score with shared weights, best first.
         skips: skip connections after each epoch.
         ended: why it ended before its budget; None: it did not.
+        sampled: scores with shared weights, by architecture, of what nobody selected.
     """
 
     derived: Sequence[tuple[str, float | None]]
     skips: Sequence[int] = ()
     ended: str | None = None
+    sampled: Mapping[str, float] = MappingProxyType({})
 
 
-def search(store: Store, **changes: Any) -> Search:
+def search(store: Store, *, environment: Mapping[str, str] = MappingProxyType({}), **changes: Any) -> Search:
     """Write a search without trials, by default of random search on sinusoids in the space `Toy`."""
     values: dict[str, Any] = {
         "space": "nas.testing.toys:Toy",
@@ -76,7 +80,7 @@ def search(store: Store, **changes: Any) -> Search:
         seed=config.seed,
         trials=config.trials,
         settings=config.settings,
-        environment={"classes": {"sinusoid/train": "abc"}},
+        environment={"classes": {"sinusoid/train": "abc"}, **environment},
     )
 
 
@@ -121,12 +125,28 @@ def record_one_shot(
     trial = store.begin(
         row.id, 0, architecture=None, key=None, space="toy", seed=0, attempt=0, supernet={"strategy": "darts"}
     )
-    seen = tuple(Measurement(10 * epoch, "skips", float(n)) for epoch, n in enumerate(trained.skips))
+    seen = [Measurement(10 * epoch, "skips", float(n)) for epoch, n in enumerate(trained.skips)]
+    seen += [Measurement(10, shared_metric(text), score) for text, score in trained.sampled.items()]
     derived = [{"architecture": text, "score": score} for text, score in trained.derived]
-    outcome = Outcome(State.COMPLETED, None, seconds=10.0, measurements=seen, error=trained.ended)
+    outcome = Outcome(State.COMPLETED, None, seconds=10.0, measurements=tuple(seen), error=trained.ended)
     store.finish(trial, outcome, Derivations(derived, []))
-    for number, (text, (state, score)) in enumerate(scratch.items(), start=1):
+    _scratch(store, row, scratch, first=1)
+    return close(store, row)
+
+
+def record_scratch(
+    store: Store, scratch: Mapping[str, tuple[str, float | None]], /, **changes: Any
+) -> Search:
+    """Write a completed search of architectures by text: state, and score from scratch."""
+    row = search(store, **changes)
+    _scratch(store, row, scratch, first=0)
+    return close(store, row)
+
+
+def _scratch(
+    store: Store, row: Search, scratch: Mapping[str, tuple[str, float | None]], *, first: int
+) -> None:
+    for number, (text, (state, score)) in enumerate(scratch.items(), start=first):
         trial = store.begin(row.id, number, architecture=text, key=text, space="toy", seed=0, attempt=0)
         found = None if score is None else Score(score, 0.0, 1)
         store.finish(trial, Outcome(State(state), Toy().decode(text), found, seconds=1.0))
-    return close(store, row)
