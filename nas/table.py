@@ -14,6 +14,7 @@ import numpy as np
 from nas.errors import ConfigError, NotFound, Unsupported
 from nas.space import Architecture, SearchSpace, TaskShape
 from nas.tasks.base import Episode, Split, TaskSource
+from nas.tasks.files import legible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,7 @@ class Table(TaskSource):
     def __init__(
         self, path: Path, metric: str, digest: str, entries: Mapping[tuple[int, ...], Entry]
     ) -> None:
-        self._split = f"{path.name.partition('.')[0]}/{metric}"
+        self._split = f"{legible(path.name.partition('.')[0])}/{metric}"
         self._digest = digest
         self._entries = entries
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nas.tasks.base import SPLITS
 from nas.tasks.image_folder import ImageFolder
 from nas.tasks.listing import list_classes
 from nas.tasks.supervised import Supervised
+from nas.testing.cli import SCRIPTED, nas
 from nas.testing.tasks import draw, same
 
 SMALL = {"ways": 2, "queries": 1, "size": 8}
@@ -264,7 +266,7 @@ def test_small_classes_are_left_out_by_a_setting_and_counted(tmp_path: Path) -> 
     (folder / "c9" / "3.png").write_bytes(b"")
     left = source(folder, min_images=4, skip_damaged=True, splits="test").members("test")
     assert left == {f"c{number}" for number in range(9)}
-    assert refused(folder, min_images=5, skip_damaged=True)
+    assert "tasks.min_images=5" in refused(folder, min_images=5, skip_damaged=True)
 
 
 def test_strokes_that_the_background_hides_are_found(tmp_path: Path) -> None:
@@ -337,6 +339,41 @@ def test_ordinary_data_is_read_alike(tmp_path: Path) -> None:
     assert left.shape.outputs == 2
     assert [left.fingerprint(split) for split in SPLITS] == [tasks.fingerprint(split) for split in SPLITS]
     assert len(left.remarks) == 2
+    odd = tmp_path / os.fsdecode(b"caf\xe9.npz")
+    np.savez(odd, x=np.zeros((20, 8, 8), np.uint8), y=np.arange(20) % 2)
+    assert Supervised(path=str(odd)).label == r"caf\xe9, 2 classes"
     write(tmp_path / "set" / "test", "fish")
     with pytest.raises(ConfigError, match="fish"):
         ordinary(splits="folders", skip_damaged=True, min_images=2)
+
+
+ODD = os.fsdecode(b"caf\xe9")
+
+
+def run(folder: Path, *options: str) -> tuple[int, str, str]:
+    """A search of one trial that trains nothing, on a folder."""
+    settings = {"tasks.path": str(folder), **{f"tasks.{key}": value for key, value in SMALL.items()}}
+    sets = [f"--set={key}={value}" for key, value in settings.items()]
+    return nas("run", *SCRIPTED, "--space=mlp", "--tasks=image_folder", "--trials=1", *sets, *options)
+
+
+def test_a_search_tells_and_records_what_is_left_out(tmp_path: Path, db: Path) -> None:
+    folder = ten(tmp_path / ODD)
+    (folder / "c3" / os.fsdecode(b"\xe9.png")).write_bytes(b"")
+    code, _, err = run(folder, "--name=s")
+    assert (code, "1 of 21" in err) == (2, True)
+    code, _, err = run(folder, "--name=s", "--set=tasks.skip_damaged=true")
+    assert code == 0
+    (warning,) = (line for line in err.splitlines() if line.startswith("warning:"))
+    shown = json.loads(nas("show", "s", "-f", "json")[1])
+    assert shown["environment"]["remarks"] == [warning.removeprefix("warning: ")]
+    assert shown["task"] == r"caf\xe9 2-way 1-shot"
+    assert Path(shown["config"]["tasks"]["path"]) == folder
+    assert nas("resume", "s", "--trials=+1")[0] == 0
+
+
+def test_a_search_needs_more_than_test_classes(tmp_path: Path, db: Path) -> None:
+    code, _, err = run(ten(tmp_path / "set"), "--set=tasks.splits=test")
+    assert code == 2
+    assert "tasks.splits" in err
+    assert json.loads(nas("ls", "-f", "json")[1]) == []

@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 
 from nas.errors import ConfigError, DataMissing
 from nas.tasks.base import SPLITS
+from nas.tasks.files import names
 from nas.tasks.omniglot import Omniglot, area_average, finn_split
 from nas.testing.tasks import draw, same, write_omniglot
 
@@ -103,6 +104,20 @@ def test_zips_and_folders_read_alike(root: Path, zipped: bool) -> None:
             with Image.open(io.BytesIO(content)) as png:
                 candidates.append(np.rot90(area_average(~np.asarray(png)[None])[0], turns))
         assert any(np.array_equal(np.rint(image.numpy() * 255), candidate) for candidate in candidates)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_of_a_system_are_no_drawings(root: Path, zipped: bool) -> None:
+    set_ = write_omniglot(root, zipped) / "images_evaluation"
+    for name in ("Tengwar/character01/._3001_01.png", "__MACOSX/character01/3001_01.png"):
+        if zipped:
+            with zipfile.ZipFile(f"{set_}.zip", "a") as archive:
+                archive.writestr(f"images_evaluation/{name}", b"\0\5\x16\7")
+        else:
+            (set_ / name).parent.mkdir(parents=True, exist_ok=True)
+            (set_ / name).write_bytes(b"\0\5\x16\7")
+    assert len(names(Path(f"{set_}.zip") if zipped else set_)) == 3 * 6
+    assert len(Omniglot().members("test")) == 3 * 4
 
 
 def test_rotations_are_classes_of_the_same_split(root: Path) -> None:

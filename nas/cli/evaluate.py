@@ -130,6 +130,8 @@ def evaluate(
         chosen = made.choose(targets or [], top=top, search=search)
         baselines = [made.baseline(baseline, target) for target in chosen] if baseline else []
         everything = list({target.identity: target for target in (*chosen, *baselines)}.values())
+        for remark in made.remarks:
+            say(f"warning: {remark}")
         trainings = seeds * len(everything)
         say(
             f"{_counted(trainings, 'evaluation')} ({_counted(len(everything), 'architecture')} × "

@@ -229,6 +229,7 @@ def _show_search(store: Store, row: SearchRow, form: Format) -> None:
         "state": _state(row),
         "task": row.task_label,
         "precision": row.environment.get("precision"),
+        **({"remarks": " ".join(row.environment["remarks"])} if "remarks" in row.environment else {}),
         "trials": f"{row.trials} ({_counts(trials)})",
         "created_at": row.created_at.isoformat(),
         "finished_at": row.finished_at.isoformat() if row.finished_at else None,

@@ -81,6 +81,11 @@ class Targets:
         self._store, self._change = store, change
         self._sources: list[tuple[Values, TaskSource]] = []
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know of the data of all tasks read so far."""
+        return tuple(dict.fromkeys(remark for _, source in self._sources for remark in source.remarks))
+
     def choose(
         self, texts: Sequence[str], *, top: int | None = None, search: str | None = None
     ) -> list[Target]:

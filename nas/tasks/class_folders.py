@@ -104,13 +104,14 @@ def read_classes(
         lambda: _decode(where, files, names, decoding),
     )
     damage: list[str] = arrays["damage"].tolist()
-    damaged = [f"{name}: {reason}" for name, reason in zip(names, damage, strict=True) if reason]
+    damaged = [name for name, reason in zip(names, damage, strict=True) if reason]
     images, values = arrays["images"], arrays["values"]
     if damaged:
         found = f"{len(damaged):,} of {len(files):,} images of {where} are damaged"
         if not skip_damaged:
+            reasons = [f"{name}: {reason}" for name, reason in zip(names, damage, strict=True) if reason]
             raise ConfigError(
-                f"tasks.path: {found}:\n  {first(damaged, SEPARATOR)}\nMend or delete them, or set "
+                f"tasks.path: {found}:\n  {first(reasons, SEPARATOR)}\nMend or delete them, or set "
                 "tasks.skip_damaged=true to go on without them."
             )
         remarks.append(f"{found} and left out: {first(damaged)}.")
@@ -119,6 +120,11 @@ def read_classes(
         names = [name for name, reason in zip(names, damage, strict=True) if not reason]
     classes = _classes(listed, damage)
     kept = tuple(one for one in classes if one.count >= min_images)
+    if not kept:
+        raise ConfigError(
+            f"tasks.min_images={min_images}: no class of {where} has so many images; the largest has "
+            f"{max(one.count for one in classes)}. Set it lower."
+        )
     if len(kept) < len(classes):
         few = [f"{one.name} ({one.count})" for one in classes if one.count < min_images]
         remarks.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ def decode(files: Sequence[Path], decoding: Decoding) -> Decoded:
         try:
             images[index], values[index] = decode_file(files[index], decoding)
         except UnidentifiedImageError:
-            damage[index] = "no image of a known format"
+            damage[index] = "no image of a known format" if files[index].stat().st_size else "empty"
         except MemoryError:
             raise
         except Exception as error:  # damage makes Pillow raise whatever its decoders stumble on
@@ -110,7 +111,10 @@ def decode(files: Sequence[Path], decoding: Decoding) -> Decoded:
             else:
                 damage[index] = legible(str(error) or type(error).__name__)
 
-    with ThreadPoolExecutor() as threads:
+    with warnings.catch_warnings(), ThreadPoolExecutor() as threads:
+        warnings.simplefilter(
+            "ignore"
+        )  # of large images, and of notes in files that are not as they should be
         try:
             for _ in threads.map(read, range(len(files))):
                 pass

@@ -56,6 +56,7 @@ class TaskSourceSuite(ABC):
         """The name can be typed on a command line; the label says how many shots."""
         assert tasks.name.isidentifier()
         assert tasks.label.isprintable()
+        assert all(remark.isprintable() for remark in tasks.remarks)
         shots = draw(tasks, "test").shots
         assert f"{shots}-shot" in tasks.label or not shots
 
