@@ -41,6 +41,13 @@ def test_ink_and_background_are_told_apart(paper: float, ink: float) -> None:
     assert seen.mean == pytest.approx(drawings(paper, ink).mean())
 
 
+def test_a_page_in_uneven_light_has_a_background() -> None:
+    page = drawings(0.95, 0.1) * np.linspace(0.75, 1, 28, dtype=np.float32)[:, None]
+    seen = look(page + np.random.default_rng(0).normal(0, 0.02, page.shape).astype(np.float32))
+    assert seen.background == pytest.approx(0.83, abs=0.05)
+    assert seen.ink == pytest.approx(0.1, abs=0.05)
+
+
 def test_photographs_have_no_background_and_blank_paper_no_ink() -> None:
     noise = np.random.default_rng(0).random((8, 28, 28), dtype=np.float32)
     assert (look(noise).background, look(noise).ink) == (None, None)

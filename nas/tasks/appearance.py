@@ -15,8 +15,8 @@ TASKS = 32
 UNIFORM = 0.75
 """Share of the pixels at an image's border that must be near the usual value for it to be a background."""
 
-NEAR = 0.1
-"""How far a pixel may be from a value to be near it, as a share of the range that is used."""
+NEAR = 0.2
+"""How far from a value a pixel is near it, as a share of the range that is used: pages have shadows."""
 
 APART = 0.2
 """Difference of two values from 0 to 1 that is worth a word."""
