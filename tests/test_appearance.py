@@ -60,7 +60,7 @@ def test_what_differs_from_training_is_said_with_the_setting_that_mends_it() -> 
     assert differences(trained, trained) == ()
     assert differences(look(drawings(0.05, 0.95)), trained) == ()
     (inverted,) = differences(look(drawings(1, 0)), trained)
-    assert "tasks.range=[255, 0]" in inverted
+    assert "tasks.range=[255,0]" in inverted
     (dark,) = differences(look(drawings(0, 0.06)), trained)
     assert "tasks.range" in dark
     assert "[255, 0]" not in dark

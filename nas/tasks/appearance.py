@@ -89,10 +89,10 @@ def differences(images: Appearance, trained: Appearance) -> tuple[str, ...]:
         images: those that the model is to be used on.
         trained: those that it learned from.
     """
-    if (images.background is None) != (trained.background is None):
-        which, other = ("the images have", "had") if trained.background is None else ("training had", "have")
-        whose = "those of training" if trained.background is None else "the images"
-        return (f"Only {which} a uniform background; {whose} {other} none, as photographs.",)
+    if images.background is None and trained.background is not None:
+        return ("The images have no uniform background, as photographs; those of training had one.",)
+    if images.background is not None and trained.background is None:
+        return ("The images have a uniform background; those of training had none, as photographs.",)
     found = []
     if None not in (images.ink, trained.ink):
         here = f"{images.ink:.2f} on {images.background:.2f}"
@@ -102,7 +102,7 @@ def differences(images: Appearance, trained: Appearance) -> tuple[str, ...]:
             found.append(
                 f"Ink is {words[_bright(images)]} than its background ({here}); in training it was "
                 f"{words[_bright(trained)]} ({there}). Swap the ends of tasks.range to invert the images, as "
-                "in tasks.range=[255, 0]."
+                "in tasks.range=[255,0]."
             )
         elif _apart(images.ink, trained.ink) or _apart(images.background, trained.background):
             found.append(f"Ink is {here}; in training it was {there}. {TOGETHER}")

@@ -150,7 +150,7 @@ def _decode(where: str, files: Sequence[Path], names: Sequence[str], decoding: D
         raise ConfigError(
             f"tasks.path: {len(endless):,} of {len(files):,} images of {where} have values without a fixed "
             f"range (real numbers, or 32 bits), such as {names[endless[0]]}; these go from {_number(low)} to "
-            f"{_number(high)}. Set tasks.range=[{_number(low)}, {_number(high)}], or what else is to become "
+            f"{_number(high)}. Set tasks.range=[{_number(low)},{_number(high)}], or what else is to become "
             "0 and 1."
         )
     return {"images": decoded.images, "values": decoded.values, "damage": np.array(decoded.damage, dtype=str)}
@@ -210,14 +210,14 @@ def _unused(values: Floats, limit: float, ends: tuple[float, float] | None) -> s
     floor, ceiling = sorted(ends or (0, limit))
     use = f"have values from {_number(low)} to {_number(high)}"
     if low < floor or high > ceiling:
-        return f"{use}; what is outside of tasks.range=[{_number(floor)}, {_number(ceiling)}] is cut off."
+        return f"{use}; what is outside of tasks.range=[{_number(floor)},{_number(ceiling)}] is cut off."
     if not 0 < high - low < (ceiling - floor) / 2:
         return ""
     bits = 2 ** int(high).bit_length() - 1
     start, end = (0, bits) if high - low >= bits / 2 else (low, high)
     return (
         f"{use}, a small part of {_number(floor)} to {_number(ceiling)}. Set "
-        f"tasks.range=[{_number(start)}, {_number(end)}] to spread them over 0 to 1."
+        f"tasks.range=[{_number(start)},{_number(end)}] to spread them over 0 to 1."
     )
 
 

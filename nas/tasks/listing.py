@@ -89,18 +89,17 @@ def list_classes(folder: Path, division: Division, depth: int) -> tuple[list[Cla
         ConfigError: there is no such folder, it has another layout, or has no images.
     """
     try:
-        names = [entry.name for entry in _entries(folder) if entry.is_dir()]
         if division == "folders":
-            return _divided(folder, names, depth)
-        if len(names) > 1 and all(name.lower() in SPLIT_FOLDERS for name in names):
-            raise ConfigError(
-                f"tasks.path: {legible(folder)} is divided already: its folders are {', '.join(names)}. Set "
-                "tasks.splits=folders to train, validate and test by them, or tasks.path to one of them."
-            )
-        return _classes(read_folder(folder, depth), depth, None)
+            return _divided(folder, depth)
+        top = read_folder(folder, depth)
     except OSError as error:
         where = legible(error.filename or folder)
-        raise ConfigError(f"tasks.path: cannot read {where}: {error.strerror or error}.") from error
+        raise ConfigError(
+            f"tasks.path: cannot read {where}: {error.strerror or error}. Set it to a folder that holds a "
+            "folder of images for each class."
+        ) from error
+    _refuse_divided(top)
+    return _classes(top, depth, None)
 
 
 def read_folder(path: Path, depth: int, level: int = 0) -> Folder:
@@ -139,8 +138,25 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return sorted((entry for entry in entries if not hidden(entry.name)), key=lambda entry: entry.name)
 
 
-def _divided(folder: Path, names: Sequence[str], depth: int) -> tuple[list[ClassFiles], list[str]]:
-    """Return the classes of the folders of splits."""
+def _refuse_divided(top: Folder) -> None:
+    """Refuse folders of splits where those of classes are expected: all classes would be drawn from alike."""
+    splits = [folder for folder in top.folders if folder.path.name.lower() in SPLIT_FOLDERS]
+    only = len(splits) == len(top.folders) or not any(folder.images for folder in splits)
+    if len(splits) > 1 and only:
+        names = ", ".join(folder.path.name for folder in splits)
+        raise ConfigError(
+            f"tasks.path: {legible(top.path)} is divided already: it has the folders {names}. Set "
+            "tasks.splits=folders to train, validate and test by them, or tasks.path to one of them."
+        )
+
+
+def _divided(folder: Path, depth: int) -> tuple[list[ClassFiles], list[str]]:
+    """Return the classes of the folders of splits.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    names = [entry.name for entry in _entries(folder) if entry.is_dir()]
     of_split: dict[Split, str] = {}
     others = []
     for name in names:
@@ -185,12 +201,12 @@ def _classes(top: Folder, depth: int, split: Split | None) -> tuple[list[ClassFi
             f"images deeper than the others, such as {_below(deeper[nested[0].path][0], top)}. "
             f"Move them up, right into their classes: {first([_below(one.path, top) for one in nested])}."
         )
-    unused = [image for folder in folders for image in deeper[folder.path][len(folder.images) :]]
+    unused = [image for folder in top.all() if folder.level != depth for image in folder.images]
     remarks = []
     if unused:
         remarks.append(
-            f"{legible(top.path)}: images deeper than the classes (tasks.depth={depth}) are passed over: "
-            f"{len(unused):,}, such as {_below(unused[0], top)}."
+            f"{legible(top.path)}: images that are not right in the folder of a class (tasks.depth={depth}) "
+            f"are passed over: {len(unused):,}, such as {_below(unused[0], top)}."
         )
     return [ClassFiles(_below(folder.path, top), tuple(folder.images), split) for folder in folders], remarks
 
