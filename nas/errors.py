@@ -3,7 +3,7 @@
     NasError                 exit code 1
     ├── ConfigError          2   a setting is wrong
     │   ├── UnknownName      2   no such plugin, setting or architecture name
-    │   ├── PluginError      2   a plugin cannot be loaded
+    │   ├── PluginError      2   a plugin cannot be loaded, or does not do what its kind promises
     │   └── Unsupported      2   a plugin cannot do what another one asks of it
     ├── NotFound             3   no such search, trial or file
     │   └── DataMissing      3   a dataset is not on this machine
@@ -52,7 +52,7 @@ class UnknownName(ConfigError):
 
 
 class PluginError(ConfigError):
-    """A plugin is installed but cannot be loaded."""
+    """A plugin is installed but cannot be loaded, or does not do what its kind promises."""
 
 
 class Unsupported(ConfigError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from nas.errors import ConfigError, UnknownName, Unsupported
+from nas.errors import ConfigError, PluginError, UnknownName, Unsupported
 
 if TYPE_CHECKING:
     from nas.supernet import Supernet
@@ -237,14 +238,58 @@ class SearchSpace(ABC):
 
         Raises:
             Infeasible: as `build`.
+            PluginError: what was built is no backbone; see `check_backbone`.
         """
         with torch.device("meta"):
             backbone = self.build(architecture, shape).eval()
             example = torch.empty(1, *shape.input)
         with torch.no_grad(), _FlopCounter() as counter:  # type: ignore[no-untyped-call]
-            backbone(example)
+            features = backbone(example)
+        check_backbone(backbone, features, 1)
         parameters = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
         return Cost(parameters, counter.flops // 2)
+
+
+def width_of(backbone: nn.Module) -> int:
+    """Return how many features a backbone says that it has.
+
+    Raises:
+        PluginError: it does not say.
+    """
+    found = getattr(backbone, "out_features", None)
+    try:
+        return operator.index(found)  # type: ignore[arg-type]
+    except TypeError:
+        raise PluginError(
+            f"The backbone of class {_class(backbone)} has no int attribute `out_features` (found: "
+            f"{found!r}). Set it to the number of features that the network returns for an example."
+        ) from None
+
+
+def check_backbone(backbone: nn.Module, features: object, examples: int) -> None:
+    """Refuse a backbone that does not return `[batch, out_features]`.
+
+    Args:
+        backbone: in question.
+        features: what it returned.
+        examples: how many examples it was given.
+
+    Raises:
+        PluginError: it returned something else, or does not say how many features it has.
+    """
+    expected = [examples, width_of(backbone)]
+    shape = list(features.shape) if isinstance(features, Tensor) else None
+    if shape != expected:
+        found = f"a tensor of shape {shape}" if shape is not None else f"a {type(features).__name__}"
+        raise PluginError(
+            f"The backbone of class {_class(backbone)} returned {found} for {examples} "
+            f"example{'s' * (examples > 1)}; expected a tensor of shape {expected}: [batch, out_features]. "
+            "Average or flatten maps, or correct `out_features`."
+        )
+
+
+def _class(backbone: nn.Module) -> str:
+    return f"{type(backbone).__module__}.{type(backbone).__qualname__}"
 
 
 class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -10,11 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas.errors import ConfigError, Diverged, Infeasible, Unsupported
+from nas.errors import ConfigError, Diverged, Infeasible, PluginError, Unsupported
 from nas.learners.base import Learner, remedy
 from nas.precision import Arithmetic, Precision, choose
 from nas.space import Architecture, SearchSpace, TaskShape
 from nas.tasks.base import TaskSource
+
+BUILT = 3
+"""How many architectures a rehearsal builds."""
+
+TRIED = 10
+"""How many may raise an error before it gives up."""
 
 State = dict[str, Any]
 """Plain containers, numbers and tensors: `torch.load` reads it with `weights_only=True`."""
@@ -138,17 +144,20 @@ def rehearse(
 ) -> Arithmetic:
     """Ask the space about the tasks, and take one meta-gradient with a network of a single linear layer.
 
-    What is wrong whatever the architecture shows here, before any is trained. Returns where and in which
-    precision a training would run on this machine.
+    What is wrong whatever the architecture shows here, before any is trained: a few architectures are built,
+    too, without allocating a weight. Returns where and in which precision a training would run on this
+    machine.
 
     Raises:
         Unsupported: no architecture of the space has a network for these tasks.
+        PluginError: what the space builds is no backbone, or it can build none of the architectures tried.
         ConfigError: the learner cannot learn these tasks, or not with its settings, or not in this precision.
     """
     try:
         space.check_shape(tasks.shape)
     except Infeasible as error:
         raise Unsupported(str(error)) from None
+    _build_some(space, tasks.shape)
     shape, training = tasks.shape, next(tasks.episodes("train", 1))
     with torch.random.fork_rng(devices=[]):
         made = learner(_Linear(shape), shape)
@@ -161,6 +170,31 @@ def rehearse(
             "evaluation."
         )
     return _arithmetic(made, tasks, precision)
+
+
+def _build_some(space: SearchSpace, shape: TaskShape) -> None:
+    """Build a few architectures; a failure of some alone costs their trials, not the search.
+
+    Raises:
+        PluginError: what was built is no backbone, or each attempt raised an error.
+    """
+    rng, built, failures = np.random.default_rng(0), 0, list[Exception]()
+    while built < BUILT and len(failures) < TRIED:
+        try:
+            space.cost(space.sample(rng), shape)
+            built += 1
+        except PluginError:
+            raise
+        except Infeasible:
+            built += 1
+        except Exception as error:  # whatever the code of a plugin raises
+            failures.append(error)
+    if not built:
+        first = failures[0]
+        raise PluginError(
+            f"Space '{space.name}' can build none of {TRIED} architectures for inputs of shape "
+            f"{shape.input}: {type(first).__name__}: {first}"
+        ) from first
 
 
 def _arithmetic(learner: Learner, tasks: TaskSource, precision: Precision) -> Arithmetic:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -193,6 +194,8 @@ class Targets:
         precision = rehearse(space, tasks, config.make_learner, config.precision).precision
         config = config.model_copy(update={"precision": precision})
         architecture = space.decode(text)
+        with suppress(Infeasible):  # said later, with the next step
+            space.cost(architecture, tasks.shape)
         key = space.canonical(architecture)
         hashes = classes(tasks, SPLITS)
         return Target(config, space.name, space.encode(architecture), key, tasks.label, hashes, origin)

@@ -10,6 +10,7 @@ from nas.errors import Infeasible
 from nas.learners.base import Normalization, task_loss
 from nas.learners.folded import Weights, run, stacked
 from nas.learners.inner import Order, UpdateRule, adapt
+from nas.space import width_of
 from nas.tasks.base import Episode
 
 
@@ -44,8 +45,9 @@ def features_of(backbone: nn.Module) -> int:
 
     Raises:
         Infeasible: none.
+        PluginError: it does not say.
     """
-    features = int(backbone.out_features)  # type: ignore[arg-type]
+    features = width_of(backbone)
     if features < 1:
         raise Infeasible(
             f"The backbone has {features} features (`out_features`), so nothing is left to learn from. "

@@ -14,6 +14,7 @@ from nas.errors import Unsupported
 from nas.evaluator import Context
 from nas.learners.base import Learner
 from nas.precision import Arithmetic, choose
+from nas.space import check_backbone, width_of
 from nas.strategy import Strategy
 from nas.supernet import Mixture, Supernet
 
@@ -33,11 +34,16 @@ class Mixed(nn.Module):
         super().__init__()
         self.supernet = supernet
         self.mixture: Mixture = ()
-        self.out_features = supernet.out_features
+        self.out_features = width_of(supernet)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the features of a batch under the current mixture."""
+        """Return the features of a batch under the current mixture.
+
+        Raises:
+            PluginError: they are no tensor of shape `[batch, out_features]`.
+        """
         out: Tensor = self.supernet(x, [weights.to(x.device) for weights in self.mixture])
+        check_backbone(self.supernet, out, len(x))
         return out
 
 
