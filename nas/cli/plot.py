@@ -39,13 +39,16 @@ def plot(
     complete: CompleteOption = False,
     db: DbOption = DEFAULT_DB,
 ) -> None:
-    """Draw best scores over worker time, or with --metric what was measured over training; bands are 95 %.
+    """Draw best scores over worker time, or with --metric what was measured over training.
 
-    Means over the searches of a group, which differ in the seed alone; random search is grey.
+    A line is the mean over the searches of a group, which differ in the seed alone, with its 95 % interval;
+    fewer than five are drawn one by one instead. Random search is grey. What trials of unlike architectures
+    measured has no mean: the trial with the best score stands out.
     """
     from nas.comparison.draw import draw
     from nas.comparison.groups import find
     from nas.comparison.mixtures import mixtures
+    from nas.comparison.panels import caption
     from nas.comparison.series import anytime, measured
     from nas.comparison.text import render
     from nas.storage.store import Store
@@ -67,8 +70,7 @@ def plot(
         say(sentence)
     if output is not None:
         task = groups[0].searches[0].task_label
-        over = "trials" if metric else "searches"
-        draw(panels, f"{task} · mean over n {over}, band: its 95 % interval", output)
+        draw(panels, " · ".join(part for part in (task, caption(panels)) if part), output)
         say(f"Wrote {output}.")
     if text:
         width = min(shutil.get_terminal_size((100, 24)).columns, 120)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.comparison.series import Line, Panel
+from nas.comparison.curves import Floats
+from nas.comparison.panels import Line, Panel, cut, window
 from nas.errors import ConfigError, NasError
 
 if TYPE_CHECKING:
@@ -41,21 +41,21 @@ STYLE: dict[Any, Any] = {
 }
 """Text stays text in every format, and ticks say what they stand for."""
 
-CROWD = 4
-"""More lines than so many are named below a panel, not in it."""
-
 ENTRY = 0.21
-"""Inches of a line's name there."""
+"""Inches of a line of the legend."""
 
-SPAN = 0.01
-"""Of the largest value: the least vertical range of measured values, so that rounding does not fill it."""
+CHARACTERS = 0.075
+"""Inches of a character there, about; a sample of the line takes as much as five."""
 
-EARLY = 0.1
-"""The share of the horizontal axis whose values may leave the picture: the first ones are far off."""
+MARGIN = 0.05
+"""The share of the vertical range that is left free above and below."""
+
+BASELINE_DASHES = (0, (4, 2))
+"""Random search lies on top of the others, which show through its gaps."""
 
 
 def draw(panels: Sequence[Panel], title: str, file: Path) -> None:
-    """Write a picture of the panels, in rows below a title.
+    """Write a picture of the panels, in rows below a title; one legend is below all.
 
     Raises:
         ConfigError: see `picture`.
@@ -63,13 +63,43 @@ def draw(panels: Sequence[Panel], title: str, file: Path) -> None:
     """
     rows = math.ceil(len(panels) / COLUMNS)
     columns = math.ceil(len(panels) / rows)
-    below = max(len(panel.lines) if len(panel.lines) > CROWD else 0 for panel in panels)
-    with picture(file, (5.2 * columns, (3.8 + ENTRY * below) * rows), title) as figure:
+    width = 5.2 * columns
+    looks = styles([line for panel in panels for line in panel.lines])
+    names = dict.fromkeys(line.name for panel in panels for line in panel.lines)
+    labels = {line.name: line.label for panel in panels for line in panel.lines}
+    longest = max(map(len, names))
+    deep = math.ceil(len(names) / max(1, int(width / (CHARACTERS * (longest + 5)))))
+    with picture(file, (width, 3.8 * rows + ENTRY * deep), title) as figure:
+        from matplotlib.lines import Line2D
+
         places = figure.subplots(rows, columns, squeeze=False).flat
         for panel, axes in zip(panels, places, strict=False):
-            _panel(axes, panel)
+            _panel(axes, panel, looks)
         for axes in places:
             axes.set_axis_off()
+        figure.legend(
+            [Line2D([], [], linewidth=1.8, **looks[labels[name]]) for name in names],
+            list(names),
+            loc="outside lower center",
+            ncols=math.ceil(len(names) / deep),
+            frameon=False,
+        )
+
+
+def styles(lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
+    """Return the colour and the dashes of each label, the same in all panels."""
+    looks: dict[str, dict[str, Any]] = {}
+    chosen = 0
+    for line in lines:
+        if line.label in looks:
+            continue
+        if line.baseline:
+            looks[line.label] = {"color": GREY, "linestyle": BASELINE_DASHES}
+        else:
+            colour, dash = COLOURS[chosen % len(COLOURS)], DASHES[chosen // len(COLOURS) % len(DASHES)]
+            looks[line.label] = {"color": colour, "linestyle": dash}
+            chosen += 1
+    return looks
 
 
 @contextmanager
@@ -100,93 +130,47 @@ def picture(file: Path, size: tuple[float, float], title: str) -> Iterator[Figur
             raise NasError(f"Cannot write {file}: {error.strerror}.") from None
 
 
-def _panel(axes: Axes, panel: Panel) -> None:
+def _panel(axes: Axes, panel: Panel, looks: Mapping[str, dict[str, Any]]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    colours = cycle(COLOURS)
-    chosen = 0
+    shown = window(panel)
+    kind = "steps-post" if panel.steps else "default"
     for line in panel.lines:
-        colour = GREY if line.baseline else next(colours)
-        dash = "-" if line.baseline else DASHES[chosen // len(COLOURS) % len(DASHES)]
-        chosen += not line.baseline
-        kind = "steps-post" if panel.steps else "default"
-        for x, y in line.single:
-            axes.plot(
-                x,
-                y,
-                color=colour,
-                linewidth=0.6,
-                alpha=0.35,
-                drawstyle=kind,
-                marker=dot(len(x)),
-                markersize=3,
+        look = looks[line.label]
+        above = 2 if line.baseline else 1
+
+        def right(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+            return cut(x, y, shown.left, steps=panel.steps)
+
+        for x, y in (right(*single) for single in line.single):
+            mark = dot(len(x))
+            thin = {"linewidth": 0.7, "alpha": 0.4, "drawstyle": kind, "zorder": 1, "marker": mark}
+            axes.plot(x, y, color=look["color"], markersize=3, **thin)
+        x, y = right(line.x, line.mean)
+        axes.plot(x, y, linewidth=1.8, drawstyle=kind, marker=dot(len(x)), zorder=2 + above, **look)
+        known = ~np.isnan(line.half)
+        if known.any():
+            low, high = (
+                right(line.x[known], (line.mean + side * line.half)[known])[1] for side in (-1.0, 1.0)
             )
-        axes.plot(
-            line.x,
-            line.mean,
-            color=colour,
-            linestyle=dash,
-            linewidth=1.8,
-            drawstyle=kind,
-            marker=dot(len(line.x)),
-            label=f"{line.label} (n = {line.count})",
-        )
-        shown = ~np.isnan(line.half)
-        axes.fill_between(
-            line.x[shown],
-            (line.mean - line.half)[shown],
-            (line.mean + line.half)[shown],
-            color=colour,
-            alpha=0.2,
-            linewidth=0,
-            step="post" if panel.steps else None,
-        )
+            place = right(line.x[known], line.mean[known])[0]
+            step: Any = "post" if panel.steps else None
+            axes.fill_between(place, low, high, color=look["color"], alpha=0.2, linewidth=0, step=step)
+    margin = MARGIN * (shown.high - shown.low)
+    axes.set_ylim(shown.low - margin, shown.high + margin)
     if panel.steps:
-        axes.set_xlim(left=0)
-        axes.set_ylim(*limits(panel.lines))
+        axes.set_xlim(shown.left, shown.right + MARGIN * (shown.right - shown.left))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        values = np.concatenate(
-            [y for line in panel.lines for y in (line.mean, *(y for _, y in line.single))]
-        )
-        whole = bool((values == values.round()).all())
-        if whole:
+        if panel.whole:
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        widen(axes, 2 if whole else SPAN * float(np.abs(values).max()))
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
-    if len(panel.lines) > CROWD:
-        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.16), borderaxespad=0)
-    else:
-        axes.legend(frameon=False, loc="lower right" if panel.steps else "best")
-
-
-def widen(axes: Axes, least: float) -> None:
-    """Let the vertical range be `least` at least, about its middle, without going below zero for it."""
-    low, high = axes.get_ylim()
-    if high - low < least:
-        start = max((low + high - least) / 2, min(low, 0))
-        axes.set_ylim(start, start + least)
 
 
 def dot(points: int) -> str:
     """Return the marker of a line of so many points: one alone would not show without."""
     return "o" if points == 1 else ""
-
-
-def limits(lines: Sequence[Line]) -> tuple[float, float]:
-    """Return a vertical range with every value but those of the early steps, the last bands and some margin.
-
-    Bands on the way, wide where few lines differ a lot, may leave it.
-    """
-    low, high = np.inf, -np.inf
-    for line in lines:
-        late = line.mean[line.x >= EARLY * line.x[-1]]
-        last = np.nan_to_num(line.half[-1])
-        low = min(low, float(late.min()), float(late[-1] - last))
-        high = max(high, float(late.max()), float(late[-1] + last))
-    margin = 0.06 * (high - low) or 0.5 * abs(high) or 0.5
-    return low - margin, high + margin

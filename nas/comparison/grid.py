@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.comparison.draw import COLOURS, DASHES, GREY, dot, picture, widen
+from nas.comparison.draw import COLOURS, DASHES, GREY, dot, picture
 from nas.comparison.mixtures import Mixture, Mixtures
+from nas.comparison.panels import widened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +59,7 @@ def draw_mixtures(mixtures: Mixtures, title: str, file: Path) -> None:
         looks = styles(mixtures.choices)
         for mixture, axes in zip(mixtures.decisions, places, strict=False):
             _panel(axes, mixture, looks)
-        widen(places[0], SPAN)
+        places[0].set_ylim(*widened(*places[0].get_ylim(), SPAN))
         for axes in places[len(mixtures.decisions) :]:
             axes.set_axis_off()
         for axes in places[: len(mixtures.decisions)][-columns:]:  # nothing is below them

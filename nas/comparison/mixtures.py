@@ -12,7 +12,8 @@ from sqlalchemy import select
 
 from nas.comparison.curves import Floats
 from nas.comparison.groups import Group
-from nas.comparison.series import Line, mean_line, metrics
+from nas.comparison.panels import Line, mean_line
+from nas.comparison.series import metrics
 from nas.errors import ConfigError, NotFound
 from nas.metrics import ALPHA, alpha_choice
 from nas.storage.schema import Measurement, Trial

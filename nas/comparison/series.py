@@ -1,65 +1,25 @@
-"""What is drawn: named lines with bands, of anytime curves or of anything that trials measured."""
+"""What is drawn: anytime curves, or anything that trials measured."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from sqlalchemy import select
 
 from nas.comparison.curves import Curve, Floats, clock
 from nas.comparison.groups import BASELINE, Group
+from nas.comparison.panels import Line, Panel, mean_line, one_by_one
+from nas.comparison.units import metric_name, score_name
 from nas.errors import NotFound, UnknownName
 from nas.metrics import SHARED, family
-from nas.statistics import student_t
-from nas.storage.schema import Measurement, Search, Trial, TrialKind
+from nas.storage.schema import Measurement, Search, Trial, TrialKind, TrialState
 from nas.storage.store import Store
 
 POINTS = 400
 """Costs at which an anytime curve is evaluated, evenly spaced."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Line:
-    """One group in one panel, or one choice of a decision.
-
-    Attributes:
-        label: of the group, or the choice.
-        count: searches, or trials, that the mean is over.
-        baseline: whether it is random search.
-        x: `[points]` ascending.
-        mean: `[points]`.
-        half: `[points]` half width of the mean's 95 % interval (Student's t), NaN where there is none.
-        single: the lines that the mean is over, where they are few.
-    """
-
-    label: str
-    count: int
-    baseline: bool
-    x: Floats
-    mean: Floats
-    half: Floats
-    single: tuple[tuple[Floats, Floats], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """Lines that share their axes.
-
-    Attributes:
-        x_label, y_label: with units.
-        steps: whether values stay until the next point, as a best-so-far does.
-        lines: at least one.
-        absent: why groups have none, a sentence each.
-    """
-
-    x_label: str
-    y_label: str
-    steps: bool
-    lines: tuple[Line, ...]
-    absent: tuple[str, ...] = ()
 
 
 def anytime(groups: Sequence[Group], curves: Sequence[Sequence[Curve]], cost: float) -> list[Panel]:
@@ -71,9 +31,11 @@ def anytime(groups: Sequence[Group], curves: Sequence[Sequence[Curve]], cost: fl
         NotFound: no group has a line.
     """
     panels = []
-    x_label = f"{clock(groups[0].searches[0])} (s)"
-    for which, y_label in enumerate(("best validation score so far", "test score of that architecture")):
-        lines, absent = [], []
+    first = groups[0].searches[0]
+    x_label = f"{clock(first)} (s)"
+    for which in range(2):
+        lines: list[Line] = []
+        absent = []
         for group, some in zip(groups, curves, strict=True):
             last = max(range(len(some)), key=lambda place: some[place].first)
             start = some[last].first
@@ -91,25 +53,30 @@ def anytime(groups: Sequence[Group], curves: Sequence[Sequence[Curve]], cost: fl
                 name = group.searches[int(unknown.argmax())].name
                 absent.append(f"{group.label} has no line of test scores: '{name}' lacks some.")
             else:
-                lines.append(mean_line(group.label, x, values, baseline=group.controller == BASELINE))
+                line = mean_line(group.label, x, values, baseline=group.controller == BASELINE)
+                lines.append(one_by_one(line, [(x, own) for own in values]))
         if lines:
+            name = score_name(first, min(float(line.mean.min()) for line in lines), test=which == 1)
+            y_label = f"test {name} of that architecture" if which else f"best validation {name} so far"
             panels.append(Panel(x_label, y_label, True, tuple(lines), tuple(absent)))
         elif not panels:
             raise NotFound("There is nothing to draw. " + " ".join(absent))
     return panels
 
 
-def measured(store: Store, groups: Sequence[Group], metric: str, singles: int = 24) -> Panel:
-    """Return the panel of a metric over training episodes: a mean over the trials that measured it.
+def measured(store: Store, groups: Sequence[Group], metric: str, singles: int = 100) -> Panel:
+    """Return the panel of a metric over training episodes.
 
-    Trials that train a supernet have a line of their own: their steps are not those of an evaluation, but
-    episodes drawn for its weights and for its architecture. Episodes of ordinary data are minibatches.
+    Trials of one architecture, and supernets, have a mean. Unlike architectures have none: their line is that
+    of the trial with the best score, beside the others. Trials that train a supernet have a line of their
+    own: their steps are not those of an evaluation, but episodes drawn for its weights and for its
+    architecture. Episodes of ordinary data are minibatches.
 
     Args:
         store: where the measurements are.
         groups: whose.
         metric: such as `train_loss`, `score` or `alpha_entropy`.
-        singles: up to so many trials of a group are drawn one by one, too.
+        singles: up to so many trials of a group are drawn one by one, the best first.
 
     Raises:
         UnknownName: no trial measured it; the message names what was.
@@ -123,19 +90,36 @@ def measured(store: Store, groups: Sequence[Group], metric: str, singles: int = 
             absent.append(f"{group.label} has no line: none of its trials measured {metric}.")
         kinds.update(found)
         for kind, trials in found.items():
-            steps = np.unique(np.concatenate([x for x, _ in trials]))
-            values = np.full((len(trials), len(steps)), math.nan)
-            for row, (x, y) in zip(values, trials, strict=True):
-                row[np.searchsorted(steps, x)] = y
-            few = tuple(trials) if len(trials) <= singles else ()
-            label = f"{group.label}, supernet" if kind == TrialKind.SUPERNET else group.label
-            line = mean_line(label, steps, values, baseline=group.controller == BASELINE)
-            lines.append(replace(line, single=few))
+            supernets = kind == TrialKind.SUPERNET
+            label = f"{group.label}, supernet" if supernets else group.label
+            baseline = group.controller == BASELINE
+            if supernets or len({trial.architecture for trial in trials}) == 1:
+                lines.append(_mean(label, trials, baseline=baseline))
+            else:
+                lines.append(_best(label, trials, singles, baseline=baseline))
     if not lines:
         raise UnknownName("metric", metric, metrics(store, groups))
     whose = " of the supernet" if kinds == {TrialKind.SUPERNET} else ""
-    x_label = f"training {_episodes(groups[0].searches[0])}{whose}"
-    return Panel(x_label, metric.replace("_", " "), False, tuple(lines), tuple(absent))
+    first = groups[0].searches[0]
+    y_label = metric_name(first, metric, min(float(line.mean.min()) for line in lines))
+    return Panel(f"training {_episodes(first)}{whose}", y_label, False, tuple(lines), tuple(absent))
+
+
+def _mean(label: str, trials: Sequence[Measured], *, baseline: bool) -> Line:
+    """Return the mean over trials of one architecture, or over supernets."""
+    steps = np.unique(np.concatenate([trial.x for trial in trials]))
+    values = np.full((len(trials), len(steps)), math.nan)
+    for row, trial in zip(values, trials, strict=True):
+        row[np.searchsorted(steps, trial.x)] = trial.y
+    line = mean_line(label, steps, values, baseline=baseline)
+    return one_by_one(line, [(trial.x, trial.y) for trial in trials])
+
+
+def _best(label: str, trials: Sequence[Measured], singles: int, *, baseline: bool) -> Line:
+    """Return the line of the trial with the best score, beside those of others, the best first."""
+    best, *others = sorted(trials, key=lambda trial: -math.inf if trial.score is None else -trial.score)
+    beside = tuple((trial.x, trial.y) for trial in others[:singles])
+    return Line(label, 1, baseline, best.x, best.y, np.full(len(best.x), math.nan), beside, len(trials))
 
 
 def metrics(store: Store, groups: Sequence[Group]) -> list[str]:
@@ -157,38 +141,39 @@ def _episodes(search: Search) -> str:
     return "episodes" if tasks is None or "shots" in tasks else "minibatches"
 
 
-def _measurements(
-    store: Store, searches: Sequence[int], metric: str
-) -> dict[str, list[tuple[Floats, Floats]]]:
-    """Return steps and values of each trial that measured the metric, by kind of trial."""
+class Measured(NamedTuple):
+    """What one trial measured: steps and values, with its score and the id of its architecture."""
+
+    architecture: int | None
+    score: float | None
+    x: Floats
+    y: Floats
+
+
+def _measurements(store: Store, searches: Sequence[int], metric: str) -> dict[str, list[Measured]]:
+    """Return what each trial measured of a metric, by kind of trial; a trial stopped early has no score."""
     query = (
-        select(Trial.kind, Measurement.trial_id, Measurement.step, Measurement.value)
-        .join(Trial, Trial.id == Measurement.trial_id)
+        select(
+            Trial.kind,
+            Trial.id,
+            Trial.state,
+            Trial.architecture_id,
+            Trial.score,
+            Measurement.step,
+            Measurement.value,
+        )
+        .join(Measurement, Trial.id == Measurement.trial_id)
         .where(Trial.search_id.in_(searches), Measurement.metric == metric, Measurement.value.is_not(None))
         .order_by(Measurement.trial_id, Measurement.step)
     )
-    found: dict[str, dict[int, list[tuple[int, float | None]]]] = {}
+    points: dict[int, list[tuple[int, float]]] = {}
+    trials: dict[int, tuple[str, int | None, float | None]] = {}
     with store.read() as session:
-        for kind, trial, step, value in session.execute(query):
-            found.setdefault(kind, {}).setdefault(trial, []).append((step, value))
-    return {
-        kind: [
-            (np.array([step for step, _ in points], float), np.array([value for _, value in points], float))
-            for points in trials.values()
-        ]
-        for kind, trials in found.items()
-    }
-
-
-def mean_line(label: str, x: Floats, values: Floats, *, baseline: bool = False) -> Line:
-    """Return the mean of `values` `[lines, points]` over those that are numbers, and its interval.
-
-    Each point has a number.
-    """
-    counts = (~np.isnan(values)).sum(0)
-    total = np.nansum(values, 0)
-    mean = total / counts
-    squares = np.nansum((values - mean) ** 2, 0)
-    factor = np.array([student_t(int(n) - 1) / math.sqrt(n) if n > 1 else math.nan for n in counts])
-    half = factor * np.sqrt(squares / np.maximum(counts - 1, 1))
-    return Line(label, len(values), baseline, x, mean, half)
+        for kind, trial, state, architecture, score, step, value in session.execute(query):
+            points.setdefault(trial, []).append((step, value))
+            trials[trial] = kind, architecture, score if state == TrialState.COMPLETED else None
+    found: dict[str, list[Measured]] = {}
+    for trial, (kind, architecture, score) in trials.items():
+        x, y = np.array(points[trial], float).T
+        found.setdefault(kind, []).append(Measured(architecture, score, x, y))
+    return found

@@ -2,61 +2,100 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from itertools import cycle
+from dataclasses import replace
+from itertools import cycle, pairwise
 
 import numpy as np
 
 from nas.comparison.curves import Floats
-from nas.comparison.draw import limits
 from nas.comparison.mixtures import Mixtures
-from nas.comparison.series import Line, Panel
+from nas.comparison.panels import Line, Panel, Window, window
 
 MARKS = "*o+x#@%&"
 BASELINE_MARK = "."
 
+ROUNDING = 1e-9
+"""What a ratio of round numbers may be off."""
+
 
 def render(panel: Panel, width: int, height: int = 18) -> str:
-    """Return a panel of `width` columns: a mark for each line, the means alone."""
-    if panel.steps:
-        low, high = limits(panel.lines)
-    else:
-        values = np.concatenate([line.mean for line in panel.lines])
-        low, high = float(values.min()), float(values.max())
-        low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
-    ticks = _ticks(low, high)
+    """Return a panel of `width` columns: a mark for each line, without bands; lines that meet take turns."""
+    panel = replace(panel, lines=tuple(map(_bare, panel.lines)))
+    shown = window(panel)
+    steps = enclosing(shown.low, shown.high, 4, whole=panel.whole)
+    low, high = steps[0], steps[-1]
+    ticks = _labels(steps)
     gutter = max(map(len, ticks)) + 2
     columns = max(width - gutter, 20)
-    start = 0.0 if panel.steps else min(float(line.x[0]) for line in panel.lines)
-    end = max(float(line.x[-1]) for line in panel.lines)
-    grid = [[" "] * columns for _ in range(height)]
+    met: dict[tuple[int, int], list[str]] = {}
     marks = _marks(panel.lines)
+    at = np.linspace(shown.left, shown.right, columns)
     for line, mark in zip(panel.lines, marks, strict=True):
-        at = np.linspace(start, end, columns)
         for column, value in enumerate(_values(line, at, steps=panel.steps)):
             if low <= value <= high:
-                grid[height - 1 - round((value - low) / (high - low) * (height - 1))][column] = mark
-    rows = {height - 1 - round(i / 4 * (height - 1)): tick for i, tick in enumerate(ticks)}
+                met.setdefault((_row(value, low, high, height), column), []).append(mark)
+    rows = {_row(step, low, high, height): tick for step, tick in zip(steps, ticks, strict=True)}
     lines = [panel.y_label]
-    for number, row in enumerate(grid):
+    for number in range(height):
         edge = "┤" if number in rows else "│"
-        lines.append(f"{rows.get(number, ''):>{gutter - 1}}{edge}{''.join(row)}".rstrip())
-    lines.append(f"{'':{gutter - 1}}└{'─' * columns}")
-    last = f"{end:.6g}"
-    lines.append(f"{'':{gutter}}{f'{start:.6g}':<{columns - len(last)}}{last}")
+        cells = [met.get((number, column), [" "]) for column in range(columns)]
+        text = "".join(cell[column % len(cell)] for column, cell in enumerate(cells))
+        lines.append(f"{rows.get(number, ''):>{gutter - 1}}{edge}{text}".rstrip())
+    lines += [f"{'':{gutter - 1}}{text}" for text in _axis(shown, columns)]
     lines.append(f"{'':{gutter}}{panel.x_label:^{columns}}".rstrip())
-    lines += [
-        f"{'':{gutter}}{m} {line.label} (n = {line.count})"
-        for line, m in zip(panel.lines, marks, strict=True)
-    ]
+    lines += [f"{'':{gutter}}{mark} {line.name}" for line, mark in zip(panel.lines, marks, strict=True)]
     return "\n".join(lines)
 
 
-def _ticks(low: float, high: float) -> list[str]:
-    """Return five labels from bottom to top, with as many digits as tell them apart, four at least."""
-    values = [low + (high - low) * i / 4 for i in range(5)]
-    several = ([f"{value:.{digits}g}" for value in values] for digits in range(4, 17))
-    return next((ticks for ticks in several if len(set(ticks)) == len(ticks)), [str(v) for v in values])
+def _bare(line: Line) -> Line:
+    """Return a line without what a terminal does not show."""
+    return replace(line, half=np.full(len(line.x), math.nan), single=())
+
+
+def enclosing(low: float, high: float, count: int, *, whole: bool = False) -> list[float]:
+    """Return about `count` + 1 round numbers, evenly apart, that a range lies between; or whole ones."""
+    step = _step(low, high, count)
+    step = float(math.ceil(step)) if whole else step
+    return [n * step for n in range(math.floor(low / step + ROUNDING), math.ceil(high / step - ROUNDING) + 1)]
+
+
+def within(low: float, high: float, count: int) -> list[float]:
+    """Return about `count` round numbers, evenly apart, that lie in a range."""
+    step = _step(low, high, count)
+    return [n * step for n in range(math.ceil(low / step - ROUNDING), math.floor(high / step + ROUNDING) + 1)]
+
+
+def _step(low: float, high: float, count: int) -> float:
+    """Return the least of 1, 2, 2.5 and 5 times a power of ten of which `count` reach across a range."""
+    least = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(size * power for size in (1, 2, 2.5, 5, 10) if size * power >= least * (1 - ROUNDING))
+
+
+def _labels(steps: Sequence[float]) -> list[str]:
+    """Return numbers with as many decimals as their distance has."""
+    step = min(abs(b - a) for a, b in pairwise(steps)) if len(steps) > 1 else 1.0
+    decimals = next((n for n in range(16) if math.isclose(round(step, n), step, rel_tol=1e-6)), 16)
+    return [f"{step:.{decimals}f}" for step in steps]
+
+
+def _axis(shown: Window, columns: int) -> list[str]:
+    """Return the horizontal axis with round numbers below it."""
+    edge, below = ["─"] * columns, [" "] * columns
+    length = shown.right - shown.left
+    steps = within(shown.left, shown.right, max(columns // 12, 1)) if length else [shown.left]
+    for step, label in zip(steps, _labels(steps), strict=True):
+        column = round((step - shown.left) / length * (columns - 1)) if length else 0
+        edge[column] = "┬"
+        start = min(max(column - len(label) // 2, 0), columns - len(label))
+        below[start : start + len(label)] = label
+    return [f"└{''.join(edge)}", f" {''.join(below)}".rstrip()]
+
+
+def _row(value: float, low: float, high: float, height: int) -> int:
+    return height - 1 - round((value - low) / (high - low) * (height - 1))
 
 
 def _marks(lines: Sequence[Line]) -> list[str]:
