@@ -5,7 +5,8 @@
 The searches are those of `nas benchmark examples/nasbench201.toml`: the signal is the CIFAR-10 validation
 accuracy after 12 epochs, the budget 12,000 simulated seconds, 500 seeds. A second benchmark lets networks be
 trained once, as the service does by default. What is in the database already is not run again. Before that,
-500 searches of 100 evaluations by evolution are timed. Writes FILE.json, FILE.md and FILE.png.
+500 searches of 100 evaluations by evolution are timed. Writes FILE.json, FILE.md and FILE.png; with `--draw`
+the last two alone, from FILE.json.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from curves import drawn, recorded
 from shell import nas
 
 from nas.comparison.benchmark import plan, run
@@ -88,7 +90,14 @@ def main() -> None:
     parser.add_argument("--table", help="by default nasbench201/nasbench201.csv.gz in NAS_DATA")
     parser.add_argument("--db", default="sqlite:///nasbench201.db")
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--draw", action="store_true", help="draw FILE.png and write FILE.md from FILE.json")
     arguments = parser.parse_args()
+    if arguments.draw:
+        report = json.loads(arguments.output.with_suffix(".json").read_text())
+        if "curves" not in report:
+            parser.error("FILE.json is from before curves were recorded; run the benchmark again.")
+        write(report, arguments.output)
+        return
     torch.set_num_threads(1)
     folder = Path(os.environ.get("NAS_DATA", "."))
     table = arguments.table or str(folder / "nasbench201" / "nasbench201.csv.gz")
@@ -111,7 +120,6 @@ def main() -> None:
         )
         results += [{"protocol": protocol, **row} for row in json.loads(printed)]
     names = [f"nb201-{name}-*" for name in arguments.controllers]
-    nas("plot", *names, f"--output={arguments.output.with_suffix('.png')}", db=arguments.db)
 
     command = f"python benchmarks/nasbench201.py --seeds {arguments.seeds} --controllers "
     command += " ".join(arguments.controllers)
@@ -122,9 +130,17 @@ def main() -> None:
         "published": PUBLISHED,
         "speed": speed,
         "results": results,
+        "curves": recorded(arguments.db, names),
     }
     arguments.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-    arguments.output.with_suffix(".md").write_text(page(report, arguments.output.with_suffix(".png").name))
+    write(report, arguments.output)
+
+
+def write(report: dict[str, Any], output: Path) -> None:
+    """Write the page and the picture of a report."""
+    picture = output.with_suffix(".png")
+    drawn(report["curves"], picture)
+    output.with_suffix(".md").write_text(page(report, picture.name))
 
 
 def inline(section: dict[str, Any]) -> str:

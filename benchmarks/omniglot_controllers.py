@@ -5,7 +5,8 @@
 The searches are those of `nas benchmark examples/omniglot.toml`: 20-way 1-shot, prototypical learner, three
 seeds of each controller, one search after the other, each with the same worker-seconds. The best network of
 each controller by its validation score is then trained to a full budget over three seeds. What is in the
-database already is not run again. Writes FILE.json, FILE.md and FILE.png.
+database already is not run again. Writes FILE.json, FILE.md and FILE.png; with `--draw` the last two alone,
+from FILE.json.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from curves import drawn, recorded
 from shell import nas
 
 from nas.provenance import environment
@@ -58,20 +60,21 @@ def page(report: dict[str, Any], picture: str) -> str:
         "brackets): it is chosen on the very episodes reported, which flatters it. Each seed's best is",
         "that of its whole search, whose last trial may end beyond the common cost. p: two-sided Mann-",
         "Whitney test against random search, which over three seeds is never below 0.1. ρ: Spearman's rank",
-        "correlation of scores with shared weights and from scratch, over what a supernet derived and the",
-        "time allowed to train, mean over seeds.",
+        "correlation of scores with shared weights and from scratch, mean over seeds: over the first",
+        "networks of random search under the same seed, which nobody selected; and among what a supernet",
+        "derived and the time allowed to train, its own selection, whose shared scores hardly differ.",
         "",
-        "| controller | seeds | trials | reused | best | each seed's | p | ρ (pairs) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| controller | seeds | trials | reused | best | each seed's | p | ρ, random (pairs) "
+        "| ρ, own (pairs) |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for label, row in zip(report["best"], report["compared"], strict=True):
         p = "" if row["p_score"] is None else f"{row['p_score']:.2f}"
-        rho = "" if row["rho"] is None else f"{row['rho']:.2f} ({row['pairs']})"
         each = " / ".join(percent(one["score"]) for one in report["best"][label])
         interval = f"{percent(row['score'])} ± {percent(row['score_std'])} ({percent(row['score_ci95'])})"
         lines.append(
             f"| {label} | {row['searches']} | {row['trials']:.1f} | {row['reused']:.1f} "
-            f"| {interval} | {each} | {p} | {rho} |"
+            f"| {interval} | {each} | {p} | {correlation(row, '_random')} | {correlation(row, '')} |"
         )
     lines += [
         "",
@@ -82,14 +85,14 @@ def page(report: dict[str, Any], picture: str) -> str:
         "Skips: skip connections, of 6 edges, in what it would have derived when its training ended; with 4",
         "`darts` counts as collapsed and ends early.",
         "",
-        "| search | skips | ended early | ρ (pairs) |",
-        "|---|---|---|---|",
+        "| search | skips | ended early | ρ, random (pairs) | ρ, own (pairs) |",
+        "|---|---|---|---|---|",
     ]
     for row in report["compared"]:
         for one in row["supernets"]:
-            rho = "" if one["rho"] is None else f"{one['rho']:.2f} ({one['pairs']})"
             skips = "" if one["skips"] is None else one["skips"]
-            lines.append(f"| {one['search']} | {skips} | {one['ended_early'] or 'no'} | {rho} |")
+            rhos = f"{correlation(one, '_random')} | {correlation(one, '')}"
+            lines.append(f"| {one['search']} | {skips} | {one['ended_early'] or 'no'} | {rhos} |")
     lines += [
         "",
         "## The best of each, on test classes",
@@ -120,6 +123,10 @@ def page(report: dict[str, Any], picture: str) -> str:
     return "\n".join([*lines, ""])
 
 
+def correlation(row: dict[str, Any], over: str) -> str:
+    return "" if row[f"rho{over}"] is None else f"{row[f'rho{over}']:.2f} ({row[f'pairs{over}']})"
+
+
 def interval_of(row: dict[str, Any], value: str, prefix: str) -> str:
     seeds, episodes = (percent(row[f"{prefix}ci95_{over}"]) for over in ("seeds", "episodes"))
     return f"{percent(row[value])} ± {seeds} ({episodes})"
@@ -135,11 +142,17 @@ def main() -> None:
     )
     parser.add_argument("--db", default="sqlite:///controllers.db")
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--draw", action="store_true", help="draw FILE.png and write FILE.md from FILE.json")
     arguments = parser.parse_args()
+    if arguments.draw:
+        report = json.loads(arguments.output.with_suffix(".json").read_text())
+        if "curves" not in report:
+            parser.error("FILE.json is from before curves were recorded; run the benchmark again.")
+        write(report, arguments.output)
+        return
     db, output = arguments.db, arguments.output
     nas("db", "upgrade", db=db)
     compared = json.loads(nas("benchmark", str(CONFIG), "-f", "json", db=db))
-    nas("plot", f"{CONFIG.stem}-*", f"--output={output.with_suffix('.png')}", db=db)
     of_controller = {label: [best(name, db) for name in names] for label, names in searches(db).items()}
     winners = [max(trials, key=lambda trial: trial["score"])["target"] for trials in of_controller.values()]
     options = ["--baseline=conv4", "--seeds=3", *FULL, "--format=json"]
@@ -151,9 +164,17 @@ def main() -> None:
         "compared": compared,
         "best": of_controller,
         "evaluated": evaluated,
+        "curves": recorded(db, [f"{CONFIG.stem}-*"]),
     }
     output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-    output.with_suffix(".md").write_text(page(report, output.with_suffix(".png").name))
+    write(report, output)
+
+
+def write(report: dict[str, Any], output: Path) -> None:
+    """Write the page and the picture of a report."""
+    picture = output.with_suffix(".png")
+    drawn(report["curves"], picture)
+    output.with_suffix(".md").write_text(page(report, picture.name))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ Finn et al. 2017, section 5.1 and table 2: two hidden layers of 40, trained on 1
 a meta-step; tested on 5. MAML steps as far as in training, pretraining as far as is best on validation tasks,
 both as in the paper; MAML with its step tuned like pretraining's is a third row. Each method is trained under
 several seeds; every seed is scored once, at its last weights, on the same 1,000 test tasks of 100 queries.
-Writes FILE.json, FILE.md and FILE.png: the error on validation tasks along the way.
+Writes FILE.json, FILE.md and FILE.png: the error on validation tasks along the way; with `--draw` the last
+two alone, from FILE.json.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import matplotlib
 import numpy as np
 import torch
 
+from nas.comparison.draw import COLOURS
 from nas.evaluation.config import EvaluationConfig, validate
 from nas.learners.base import query_scores
 from nas.provenance import environment
@@ -134,11 +136,17 @@ def _finite(value: float) -> float | None:
 
 
 def picture(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(6.4, 4), layout="constrained")
-    for color, (name, runs) in zip(("tab:blue", "tab:orange"), found.items(), strict=True):
+    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for color, (name, runs) in zip(COLOURS, found.items(), strict=False):
         for one in runs:
             steps, values = zip(*one["validation_curve"], strict=True)
-            axes.plot(steps, values, color=color, alpha=0.8, label=name if one is runs[0] else None)
+            axes.plot(
+                steps,
+                values,
+                color=color,
+                alpha=0.8,
+                label=f"{name}, each of {len(runs)} seeds" if one is runs[0] else None,
+            )
     axes.axhline(4.25, color="0.6", ls=":", lw=1)
     axes.annotate(
         "predicting zero, 4.25",
@@ -157,8 +165,12 @@ def picture(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
         va="bottom",
         color="0.4",
     )
-    axes.set(xlabel="meta-steps of 25 tasks", ylabel="mean squared error, 5 points, 1 step", ylim=(0, 4.6))
-    axes.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.33))
+    axes.set(
+        xlabel="meta-steps of 25 tasks",
+        ylabel="validation error (MSE), 1 step",
+        ylim=(0, 4.6),
+    )
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=len(found))
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
 
@@ -170,7 +182,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--iterations", type=int, default=70_000)
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--draw", action="store_true", help="draw FILE.png and write FILE.md from FILE.json")
     arguments = parser.parse_args()
+    if arguments.draw:
+        write(json.loads(arguments.output.with_suffix(".json").read_text()), arguments.output)
+        return
     torch.set_num_threads(1)
     found: dict[str, list[dict[str, Any]]] = {}
     for method in METHODS:
@@ -194,8 +210,13 @@ def main() -> None:
         },
     }
     arguments.output.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
-    arguments.output.with_suffix(".md").write_text(report(results))
-    picture(found, arguments.output.with_suffix(".png"))
+    write(results, arguments.output)
+
+
+def write(results: dict[str, Any], output: Path) -> None:
+    """Write the page and the picture of results."""
+    output.with_suffix(".md").write_text(report(results))
+    picture(results["runs"], output.with_suffix(".png"))
 
 
 def report(results: dict[str, Any]) -> str:
