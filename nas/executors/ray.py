@@ -255,6 +255,11 @@ def start(cpus: int = 1, address: str | None = None) -> Iterator[None]:
             ray.init(address=address, **quiet)
         else:
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+    except UnicodeEncodeError as error:
+        raise NasError(
+            "Ray takes no path that is not UTF-8, in the command or as the folder that it runs in. Give "
+            "the path by a symbolic link with another name, or choose --executor inline."
+        ) from error
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         kind = ConfigError if address else NasError

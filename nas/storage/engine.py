@@ -38,14 +38,15 @@ def parse(url: str) -> URL:
     """Read a database URL.
 
     Raises:
-        ConfigError: it is none, or of a database that nas does not know.
+        ConfigError: it is none, is no text, or is of a database that nas does not know.
     """
     try:
+        url.encode()  # the bytes of a path that is not UTF-8 are no text, which drivers take alone
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         parsed = None
     if parsed is None or parsed.drivername not in KINDS:
-        given = re.sub(r"//.*@", "//***@", url)
+        given = re.sub(r"//.*@", "//***@", url).encode(errors="backslashreplace").decode()
         raise ConfigError(
             f"db: '{given}' is no database URL; allowed: sqlite:///PATH, postgresql://USER:PASSWORD@HOST/NAME."
         )
