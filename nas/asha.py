@@ -9,6 +9,7 @@ without Ray.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, final
 
 import numpy as np
@@ -44,12 +45,19 @@ class AshaState:
 
     A score belongs to the last rung at or before its step, for a meta-batch may carry a trial past a rung: a
     trial is to be reported once after each rung that it passes. A score at the full budget is at no rung.
+
+    Args:
+        asha: the settings.
+        budget: training episodes of a whole trial.
+        rungs: training episodes at which trials are judged, ascending, below the budget; None: those that the
+            settings say.
     """
 
-    def __init__(self, asha: Asha, budget: int) -> None:
+    def __init__(self, asha: Asha, budget: int, rungs: Sequence[int] | None = None) -> None:
         self._percentile = 100 * (1 - 1 / asha.eta)
         self._budget = budget
-        self._scores: dict[int, dict[int, float]] = {rung: {} for rung in asha.rungs(budget)}
+        judged = asha.rungs(budget) if rungs is None else rungs
+        self._scores: dict[int, dict[int, float]] = {rung: {} for rung in judged}
 
     def report(self, trial: int, step: int, score: float) -> bool:
         """Return whether a trial should go on, and record its score.

@@ -17,7 +17,7 @@ from torch import nn
 from nas import plugins
 from nas.asha import Asha
 from nas.controller import Controller
-from nas.errors import ConfigError, NotFound, PluginError, UnknownName, Unsupported
+from nas.errors import ConfigError, NasError, NotFound, PluginError, UnknownName, Unsupported
 from nas.evaluator import Budget, Context, Evaluator, Lookup
 from nas.learners.base import Learner
 from nas.precision import Precision
@@ -157,9 +157,15 @@ class SearchConfig(Model):
                 f"controller: '{self.controller['name']}' is one-shot: it trains a supernet, and the "
                 f"evaluator '{name}' trains nothing. Choose {_controllers(one_shot=False)}."
             )
-        for kind in (*UNTRAINED, "scheduler"):
+        for kind in UNTRAINED:
             if getattr(self, kind) is not None:
                 raise ConfigError(f"{kind}: the evaluator '{name}' trains nothing; leave {kind} out.")
+        if self.scheduler is not None and len(self.lengths) < 2:
+            raise ConfigError(
+                f"scheduler: the evaluator '{name}' has the scores of one training length, so that no trial "
+                "can be stopped early. Give the columns of several with evaluator.metric, such as "
+                '{4 = "valid_4", 12 = "valid_12", 108 = "valid_108"}, or leave the scheduler out.'
+            )
         return self
 
     @property
@@ -169,8 +175,24 @@ class SearchConfig(Model):
 
     @property
     def rungs(self) -> tuple[int, ...]:
-        """Training episodes at which the scheduler wants a score."""
-        return self.scheduler.rungs(self.budget.train_episodes) if self.scheduler else ()
+        """Training episodes at which the scheduler wants a score; of a lookup the lengths that it has."""
+        if self.scheduler is None:
+            return ()
+        if self.looks_up:
+            return tuple(n for n in self.lengths[:-1] if n >= (self.scheduler.minimum or 1))
+        return self.scheduler.rungs(self.budget.train_episodes)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The training lengths of an evaluator that looks scores up; see `Lookup.lengths`."""
+        lookup, settings = self._lookup()
+        return lookup.lengths(**settings)
+
+    def _lookup(self) -> tuple[type[Lookup], dict[str, Any]]:
+        """Return the evaluator of a search that looks scores up, and its settings."""
+        lookup: type[Lookup] = plugins.load("evaluator", self.evaluator["name"])
+        settings = {key: value for key, value in self.evaluator.items() if key != "name"}
+        return lookup, plugins.arguments(lookup, settings)
 
     def make_space(self) -> SearchSpace:
         """Return a new instance of the search space."""
@@ -184,9 +206,8 @@ class SearchConfig(Model):
             DataMissing: the data is not on this machine.
         """
         if self.tasks is None:
-            lookup: type[Lookup] = plugins.load("evaluator", self.evaluator["name"])
-            settings = {key: value for key, value in self.evaluator.items() if key != "name"}
-            return lookup.source(self.make_space(), **plugins.arguments(lookup, settings))
+            lookup, settings = self._lookup()
+            return lookup.source(self.make_space(), **settings)
         tasks: TaskSource = maker("tasks", self.tasks)()
         return tasks
 
@@ -221,7 +242,7 @@ def maker(kind: str, section: Mapping[str, Any]) -> Callable[..., Any]:
 
 
 def read(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return a TOML file's text and content.
+    """Return a TOML file's text and content; in the content, relative paths count from the file.
 
     Raises:
         NotFound: no such file.
@@ -229,11 +250,22 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        return text, tomllib.loads(text)
+        values = tomllib.loads(text)
     except OSError as error:
         raise NotFound(f"Cannot read the configuration {path}: {error.strerror}.") from None
     except ValueError as error:  # not UTF-8, not TOML, or a number beyond all bounds
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+    for kind in plugins.GROUPS.keys() & values.keys():
+        values[kind] = _rooted(kind, values[kind], path.absolute().parent)
+    return text, values
+
+
+def _rooted(kind: str, section: Any, folder: Path) -> Any:
+    """Return a section whose relative paths count from a folder; what is wrong with it is said later."""
+    if isinstance(section, Mapping) and isinstance(section.get("name"), str):
+        with suppress(NasError):
+            return plugins.rooted(plugins.load(kind, section["name"]), section, folder)
+    return section
 
 
 def assign(values: dict[str, Any], setting: str) -> None:
@@ -294,6 +326,15 @@ def validate(values: Mapping[str, Any]) -> SearchConfig:
         raise ConfigError(
             f"workers={config.workers}: the inline executor runs one trial at a time; use --executor ray."
         )
+    if config.looks_up and config.lengths:
+        whole = config.lengths[-1]
+        if config.budget.train_episodes not in (whole, Budget().train_episodes):
+            raise ConfigError(
+                f"budget.train_episodes={config.budget.train_episodes}: the longest training that the "
+                f"evaluator '{config.evaluator['name']}' has scores of is {whole}; leave it out."
+            )
+        budget = config.budget.model_copy(update={"train_episodes": whole})
+        config = config.model_copy(update={"budget": budget})
     if config.scheduler is not None and not config.rungs:
         raise ConfigError(
             f"scheduler.minimum={config.scheduler.minimum}: no trial can be stopped before its budget of "

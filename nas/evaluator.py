@@ -124,6 +124,14 @@ class Lookup(Evaluator):
     def source(cls, space: SearchSpace, **settings: Any) -> TaskSource:
         """Return what stands where others have tasks: a label and a fingerprint, nothing to sample."""
 
+    @classmethod
+    def lengths(cls, **settings: Any) -> tuple[int, ...]:
+        """Return the training lengths whose scores can be looked up, ascending, the whole training last.
+
+        They are in the unit of whoever measured, such as epochs. None: only the score of a whole training.
+        """
+        return ()
+
 
 class Train(Evaluator):
     """Meta-trains the architecture from scratch, then scores it on the fixed list of validation tasks."""

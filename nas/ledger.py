@@ -176,6 +176,17 @@ class Ledger:
         )
 
     @property
+    def infeasible(self) -> str | None:
+        """How many trials were infeasible, and why most of them; None: none was."""
+        if not self._infeasible:
+            return None
+        among, reason = _commonest(self._infeasible)
+        return (
+            f"{len(self._infeasible)} of {self.ended} trials are infeasible. The commonest reason, that of "
+            f"{among}: {reason.rstrip('.')}."
+        )
+
+    @property
     def ending(self) -> str | None:
         """Why no trial can be added to a completed search by asking for more; None: it can."""
         if self.finished:

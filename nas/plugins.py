@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from nas.errors import ConfigError, PluginError, UnknownName
@@ -24,6 +26,26 @@ GROUPS = {
     "strategy": "nas.strategies",
 }
 """What can be plugged in, by the section of a search's configuration that names it."""
+
+
+def absolute(path: str) -> str:
+    """Return the path as it is found from any working directory: a search may be resumed in another.
+
+    Raises:
+        ValueError: no file can have this path.
+    """
+    try:
+        found = Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(f"{path} begins with the home folder of a user who is not known here") from None
+    if b"\0" in os.fsencode(found):
+        raise ValueError("a path has no character 0")
+    return str(found)
+
+
+FilePath: TypeAlias = Annotated[str, AfterValidator(absolute)]
+"""The type of a setting that is a path: a relative one counts from the file of the configuration, or from the
+working directory if it is given by an option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +136,22 @@ def settings_model(cls: type) -> type[BaseModel]:
 def settings(cls: type) -> dict[str, FieldInfo]:
     """Return a plugin's settings by name."""
     return dict(settings_model(cls).model_fields)
+
+
+def rooted(cls: type, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a plugin's settings as given, relative paths counted from a folder.
+
+    Args:
+        cls: the plugin's class; its settings of type `FilePath` are paths.
+        values: what the user set, not yet checked.
+        folder: an absolute path.
+    """
+    paths = [name for name, field in settings(cls).items() if AfterValidator(absolute) in field.metadata]
+    relative = {name: values[name] for name in paths if isinstance(values.get(name), str)}
+    return {
+        **values,
+        **{name: str(folder / path) for name, path in relative.items() if not path.startswith("~")},
+    }
 
 
 def resolve(cls: type, values: dict[str, Any], where: str) -> dict[str, Any]:

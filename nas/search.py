@@ -63,7 +63,9 @@ class Search:
         self._records = Records(row.name, config, space, folder, now)
         self._controller: Controller = config.make_controller(space, tasks)
         self._scheduler = (
-            AshaState(config.scheduler, config.budget.train_episodes) if config.scheduler else None
+            AshaState(config.scheduler, config.budget.train_episodes, config.rungs)
+            if config.scheduler
+            else None
         )
         self._ledger = Ledger(config, row.trials)
         self._running: dict[int, Attempt] = {}
@@ -89,6 +91,11 @@ class Search:
     def ending(self) -> str | None:
         """Why a completed search does not go on if more trials are asked for; None: it does."""
         return self._ledger.ending
+
+    @property
+    def infeasible(self) -> str | None:
+        """How many trials were infeasible, and why most of them; None: none was."""
+        return self._ledger.infeasible
 
     def next(self) -> AnyJob | None:
         """Return the next job; what needs no worker is recorded on the way."""

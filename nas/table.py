@@ -26,45 +26,100 @@ SPACES = 10
 """How many names of spaces an error gives."""
 
 
-class Entry(NamedTuple):
-    """One row: a validation score, a test score if the table has one, and the seconds of the evaluation."""
+class Scored(NamedTuple):
+    """What training of one length gave: a validation score, and the seconds that it took from the start."""
 
+    length: int
     score: float
-    test: float | None
     seconds: float
+
+
+class Entry(NamedTuple):
+    """One row: a score for each training length, ascending, and a test score if the table has one."""
+
+    scores: tuple[Scored, ...]
+    test: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns to read."""
+    """Which columns to read.
+
+    Attributes:
+        arch: holds the architectures' texts.
+        metrics: hold validation scores, each with the training length behind it, ascending; a table of one
+            length does not say which, and calls it 0.
+        test_metric: holds the test scores; None: there are none.
+        costs: hold seconds: one column for each of `metrics`, or one for the whole training, of which a
+            shorter one takes its share; none: the whole training takes 1 s.
+    """
 
     arch: str
-    metric: str
+    metrics: tuple[tuple[int, str], ...]
     test_metric: str | None
-    cost: str | None
+    costs: tuple[str, ...]
+
+    @property
+    def whole(self) -> str:
+        """The column of the scores after the whole training."""
+        return self.metrics[-1][1]
 
     @property
     def numbers(self) -> tuple[str, ...]:
-        """The columns that hold numbers."""
-        return tuple(name for name in (self.metric, self.test_metric, self.cost) if name is not None)
+        """The columns that hold numbers, each once."""
+        tests = () if self.test_metric is None else (self.test_metric,)
+        return tuple(dict.fromkeys([*(name for _, name in self.metrics), *tests, *self.costs]))
+
+    def entry(self, row: Mapping[str, float]) -> Entry:
+        """Return the entry of a row, given as numbers by column."""
+        if len(self.costs) == len(self.metrics):
+            seconds = [row[name] for name in self.costs]
+        else:
+            longest = self.metrics[-1][0] or 1
+            whole = row[self.costs[0]] if self.costs else 1.0
+            seconds = [whole * (length or 1) / longest for length, _ in self.metrics]
+        scores = (
+            Scored(length, row[name], took)
+            for (length, name), took in zip(self.metrics, seconds, strict=True)
+        )
+        return Entry(tuple(scores), None if self.test_metric is None else row[self.test_metric])
 
 
 @final
 class Table(TaskSource):
-    """What stands where other searches have tasks: a table's scores of every architecture of a space."""
+    """What stands where other searches have tasks: a table's scores of the architectures of a space.
+
+    Args:
+        path: of the file.
+        metric: the column that gives the split its name.
+        digest: hash of the file.
+        entries: the rows, by the choices of their architectures.
+        size: how many architectures the space has.
+    """
 
     name: ClassVar[str] = "table"
 
     def __init__(
-        self, path: Path, metric: str, digest: str, entries: Mapping[tuple[int, ...], Entry]
+        self, path: Path, metric: str, digest: str, entries: Mapping[tuple[int, ...], Entry], size: int
     ) -> None:
         self._split = f"{legible(path.name.partition('.')[0])}/{metric}"
         self._digest = digest
         self._entries = entries
+        self._size = size
 
-    def __getitem__(self, architecture: Architecture) -> Entry:
-        """Return the row of exactly this encoding: isomorphic ones have rows of their own."""
-        return self._entries[architecture.choices]
+    def get(self, architecture: Architecture) -> Entry | None:
+        """Return the row of exactly this encoding, if there is one: isomorphic ones have their own rows."""
+        return self._entries.get(architecture.choices)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """How many architectures have no row."""
+        if len(self._entries) == self._size:
+            return ()
+        return (
+            f"The table '{self.label}' has {len(self._entries):,} of the {self._size:,} architectures of the "
+            "space; a trial of any other is infeasible.",
+        )
 
     @property
     def shape(self) -> TaskShape:
@@ -102,8 +157,14 @@ class Table(TaskSource):
 _tables: dict[Any, Table] = {}
 
 
-def load(path: Path, columns: Columns, space: SearchSpace) -> Table:
+def load(path: Path, columns: Columns, space: SearchSpace, *, partial: bool) -> Table:
     """Return the table; this process reads and decodes a file that stays as it is once.
+
+    Args:
+        path: of the file.
+        columns: which to read.
+        space: whose architectures the rows are of.
+        partial: whether architectures may have no row.
 
     Raises:
         NotFound: no such file.
@@ -113,16 +174,21 @@ def load(path: Path, columns: Columns, space: SearchSpace) -> Table:
         file = path.stat()
     except OSError as error:
         raise NotFound(f"evaluator.table: cannot read {path}: {error.strerror}.") from None
-    key = path, file.st_mtime_ns, file.st_size, columns, space.name, space.decisions
+    key = path, file.st_mtime_ns, file.st_size, columns, space.name, space.decisions, partial
     if key not in _tables:
         frame = read(path, columns, space.name)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        _tables[key] = Table(path, columns.metric, digest, entries(frame, columns, space, str(path)))
+        rows = entries(frame, columns, space, str(path))
+        if not partial:
+            _complete(rows, space, str(path))
+        _tables[key] = Table(path, columns.whole, digest, rows, space.size)
     return _tables[key]
 
 
 def read(path: Path, columns: Columns, space: str) -> pd.DataFrame:
     """Return a table's rows of a space as they stand there, by their number: the header is row 1.
+
+    All columns of a text file are texts, so that no architecture is taken for a number or for nothing.
 
     Raises:
         ConfigError: the file is no table, lacks columns, or has rows of other spaces only.
@@ -133,7 +199,7 @@ def read(path: Path, columns: Columns, space: str) -> pd.DataFrame:
         frame = (
             pd.read_parquet(path)
             if path.suffix in (".parquet", ".pq")
-            else pd.read_csv(path, low_memory=False)
+            else pd.read_csv(path, dtype=str, keep_default_na=False)
         )
     except ImportError:
         raise ConfigError(
@@ -147,6 +213,11 @@ def read(path: Path, columns: Columns, space: str) -> pd.DataFrame:
         raise ConfigError(
             f"evaluator.table: {path} lacks {len(missing)} column{'s' * (len(missing) > 1)}: "
             f"{', '.join(missing)}. It has: {', '.join(map(str, frame.columns))}."
+        )
+    if not all(isinstance(text, str) for text in frame[columns.arch].dropna()):
+        raise ConfigError(
+            f"evaluator.arch: column '{columns.arch}' of {path} holds {frame[columns.arch].dtype}, not text. "
+            "Store it as text: a number loses the zeros that a text begins or ends with."
         )
     frame.index = pd.RangeIndex(2, len(frame) + 2)
     if "space" in frame.columns and len(frame):
@@ -164,11 +235,11 @@ def read(path: Path, columns: Columns, space: str) -> pd.DataFrame:
 def entries(
     frame: pd.DataFrame, columns: Columns, space: SearchSpace, where: str
 ) -> dict[tuple[int, ...], Entry]:
-    """Return the rows by the choices of their architectures, all of the space's.
+    """Return the rows by the choices of their architectures.
 
     Raises:
-        ConfigError: architectures that cannot be parsed, come twice, have no finite number in a column (or
-            a negative cost), or have no row; the message says which, and how many.
+        ConfigError: there are none, or architectures that cannot be parsed, come twice, or have no finite
+            number in a column (or a negative cost); the message says which, and how many.
     """
     import pandas as pd
 
@@ -176,44 +247,58 @@ def entries(
     numbers = {name: pd.to_numeric(frame[name], errors="coerce").astype(float) for name in columns.numbers}
     found: dict[tuple[int, ...], Entry] = {}
     unreadable, twice = [], []
-    values = [numbers[name].to_list() if name else [None] * len(texts) for name in _roles(columns)]
-    for row, text, score, test, seconds in zip(frame.index, texts, *values, strict=True):
+    values = zip(*(column.to_list() for column in numbers.values()), strict=True)
+    for row, text, own in zip(frame.index, texts, values, strict=True):
         try:
-            choices = space.decode(str(text)).choices
+            choices = space.decode(text if isinstance(text, str) else "").choices
         except ConfigError:
             unreadable.append(row)
             continue
         if choices in found:
             twice.append(row)
-        found[choices] = Entry(score, test, 1.0 if seconds is None else seconds)
+        found[choices] = columns.entry(dict(zip(columns.numbers, own, strict=True)))
+    example = space.encode(Architecture(space.name, (0,) * len(space.decisions)))
     _complain(
-        where, texts, f"have no architecture of space '{space.name}' in column '{columns.arch}'", unreadable
+        where,
+        texts,
+        f"have no architecture of space '{space.name}' in column '{columns.arch}'",
+        unreadable,
+        f" It reads texts such as '{example}'.",
     )
     _complain(where, texts, "repeat an architecture", twice)
     for name, column in numbers.items():
-        cost = name == columns.cost
+        cost = name in columns.costs
         bad = ~np.isfinite(column) | ((column < 0) & cost)
         what = "finite, non-negative cost" if cost else "finite score"
         _complain(where, frame[name], f"have no {what} in column '{name}'", frame.index[bad].to_list())
+    if not found:
+        raise ConfigError(f"evaluator.table: {where} has no rows.")
+    return found
+
+
+def _complete(found: Mapping[tuple[int, ...], Entry], space: SearchSpace, where: str) -> None:
+    """Refuse a table without a row for every architecture of a space.
+
+    Raises:
+        ConfigError: some have none; the message says which, and how many.
+    """
     if len(found) < space.size:
         every = product(*(range(len(decision.choices)) for decision in space.decisions))
         absent = (space.encode(Architecture(space.name, c)) for c in every if c not in found)
         raise ConfigError(
             f"evaluator.table: {where} lacks {space.size - len(found)} of the {space.size} architectures of "
-            f"space '{space.name}': {_listed(list(islice(absent, NAMED + 1)))}."
+            f"space '{space.name}': {_listed(list(islice(absent, NAMED + 1)))}. To search in a part of "
+            "a space, set evaluator.partial=true: trials of other architectures are infeasible then."
         )
-    return found
 
 
-def _roles(columns: Columns) -> tuple[str | None, ...]:
-    return columns.metric, columns.test_metric, columns.cost
-
-
-def _complain(where: str, values: pd.Series[Any], what: str, bad: Sequence[int]) -> None:
+def _complain(where: str, values: pd.Series[Any], what: str, bad: Sequence[int], more: str = "") -> None:
     """Refuse rows, by number, for their values in a column."""
     if bad:
         shown = _listed([f"row {row}: {_shown(values[row])}" for row in bad[: NAMED + 1]])
-        raise ConfigError(f"evaluator.table: {where}: {len(bad)} of {len(values)} rows {what}: {shown}.")
+        raise ConfigError(
+            f"evaluator.table: {where}: {len(bad)} of {len(values)} rows {what}: {shown}.{more}"
+        )
 
 
 def _listed(texts: Sequence[str], most: int = NAMED) -> str:
@@ -223,4 +308,4 @@ def _listed(texts: Sequence[str], most: int = NAMED) -> str:
 def _shown(value: Any) -> str:
     import pandas as pd
 
-    return "nothing" if pd.isna(value) is True else repr(str(value))
+    return "nothing" if pd.isna(value) is True or value == "" else repr(str(value))

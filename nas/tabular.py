@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, final
+from typing import Annotated, Any, TypeAlias, final
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from nas.controller import Measurement, Outcome, Score, State
-from nas.errors import Unsupported
+from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Context, Job, Lookup
 from nas.metrics import TEST_SCORE
+from nas.plugins import FilePath
 from nas.space import SearchSpace
 from nas.table import Columns, Table, load
-from nas.tasks.files import absolute
+
+PerLength: TypeAlias = str | Annotated[dict[Annotated[int, Field(ge=1)], str], Field(min_length=1)]
+"""A column, or one for each training length, such as `{12 = "valid_12", 108 = "valid_108"}`."""
 
 
 @final
@@ -25,27 +28,37 @@ class Tabular(Lookup):
     table's unit, percent or not; higher has to be better. Rows are found by the architecture's encoding, so
     that isomorphic ones keep their own scores; `space.prune = false` of `nasbench201` and `deduplicate =
     false` let a search see them all. A column named `space`, if there is one, says whose row it is.
+
+    With a column for each of several training lengths, `scheduler` stops trials at the shorter ones. They are
+    its rungs, `budget.train_episodes` is the longest, in the table's unit, such as epochs. A stopped trial
+    takes the seconds of its length, or that share of the whole where `cost` is one column.
     """
 
     def __init__(
         self,
         context: Context,
         *,
-        table: Annotated[
-            str, AfterValidator(absolute), Field(description="file: .csv, .csv.gz, …, or .parquet")
+        table: Annotated[FilePath, Field(description="file: .csv, .csv.gz, …, or .parquet")],
+        metric: Annotated[
+            PerLength,
+            Field(description="column of the scores that the search sees, or one for each training length"),
         ],
-        metric: Annotated[str, Field(description="column of the scores that the search sees")],
         test_metric: Annotated[
             str | None, Field(description="column of the test scores, recorded and never used for choosing")
         ] = None,
         cost: Annotated[
-            str | None, Field(description="column of an evaluation's seconds; without it each takes 1 s")
+            PerLength | None,
+            Field(description="column of an evaluation's seconds, or one for each length; default: 1 s each"),
         ] = None,
         arch: Annotated[str, Field(description="column of the architectures' text form")] = "arch",
+        partial: Annotated[
+            bool, Field(description="the table lacks architectures; trials of these are infeasible")
+        ] = False,
     ) -> None:
         if not isinstance(context.tasks, Table):
             raise Unsupported("The evaluator 'tabular' takes its scores from a table, not from tasks.")
         self._table = context.tasks
+        self._rungs = context.rungs
 
     @classmethod
     def source(cls, space: SearchSpace, **settings: Any) -> Table:
@@ -55,19 +68,51 @@ class Tabular(Lookup):
             NotFound: no such file.
             ConfigError: the file is no table, lacks columns or rows, or has rows that cannot be read.
         """
-        path = Path(settings["table"])
-        columns = Columns(settings["arch"], settings["metric"], settings["test_metric"], settings["cost"])
-        return load(path, columns, space)
+        metrics, costs = _columns(settings["metric"]), _columns(settings["cost"])
+        lengths, timed = [length for length, _ in metrics], [length for length, _ in costs]
+        if isinstance(settings["cost"], dict) and lengths != timed:
+            raise ConfigError(
+                f"evaluator.cost: its training lengths are {timed}, those of evaluator.metric {lengths}. "
+                "Give both the same, or cost the column of the longest training alone."
+            )
+        columns = Columns(
+            settings["arch"], metrics, settings["test_metric"], tuple(name for _, name in costs)
+        )
+        return load(Path(settings["table"]), columns, space, partial=settings["partial"])
+
+    @classmethod
+    def lengths(cls, **settings: Any) -> tuple[int, ...]:
+        """Return the training lengths that the table has a column of scores for."""
+        metric = settings["metric"]
+        return () if isinstance(metric, str) else tuple(sorted(metric))
 
     def evaluate(self, job: Job) -> Iterator[Outcome]:
-        """Yield the row's score, with the test score as a measurement."""
-        entry = self._table[job.architecture]
+        """Yield the row's score at each rung, then the last one, with the test score as a measurement."""
+        entry = self._table.get(job.architecture)
+        if entry is None:
+            error = f"The table '{self._table.label}' has no row of this architecture."
+            yield Outcome(State.INFEASIBLE, job.architecture, error=error)
+            return
         split, digest = self._table.fingerprint("validation")
-        test = () if entry.test is None else (Measurement(0, TEST_SCORE, entry.test),)
-        yield Outcome(
-            State.COMPLETED,
-            job.architecture,
-            Score(entry.score, 0.0, 0, split, digest),
-            seconds=entry.seconds,
-            measurements=test,
-        )
+        for scored in entry.scores:
+            whole = scored is entry.scores[-1]
+            if not whole and scored.length not in self._rungs:
+                continue
+            seen = [Measurement(scored.length, "score", scored.score)] if scored.length else []
+            if whole and entry.test is not None:
+                seen.append(Measurement(scored.length, TEST_SCORE, entry.test))
+            yield Outcome(
+                State.COMPLETED if whole else State.RUNNING,
+                job.architecture,
+                Score(scored.score, 0.0, 0, split, digest),
+                scored.length,
+                scored.seconds,
+                measurements=tuple(seen),
+            )
+
+
+def _columns(given: str | dict[int, str] | None) -> tuple[tuple[int, str], ...]:
+    """Return columns by the training length behind them, ascending; the length is 0 where it is not told."""
+    if given is None:
+        return ()
+    return ((0, given),) if isinstance(given, str) else tuple(sorted(given.items()))

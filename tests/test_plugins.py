@@ -3,10 +3,11 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from nas.config import read
 from nas.errors import ConfigError, PluginError, UnknownName
-from nas.plugins import GROUPS, find, installed, load, resolve, settings
+from nas.plugins import GROUPS, FilePath, absolute, find, installed, load, resolve, settings
 
 SOURCE = """
 class Third:
@@ -167,3 +168,42 @@ def test_a_wrong_value_is_named_with_its_section(given: dict[str, object], messa
 def test_an_unknown_setting_is_met_with_the_nearest_one(wrong: str) -> None:
     with pytest.raises(UnknownName, match=rf"Unknown setting of tasks '{wrong}'.*Allowed: rate, sizes, ways"):
         resolve(Example, {"rate": 1, wrong: 3}, "tasks")
+
+
+class Located:
+    def __init__(self, *, weights: FilePath = "w.pt", note: str = "") -> None: ...
+
+
+def test_relative_paths_in_a_file_count_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of plug-ins that are not ours, too; other texts stay, and what is wrong is said later."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    file = tmp_path / "there" / "search.toml"
+    file.write_text(
+        """
+        learner = "maml"
+        space = {name = "test_plugins:Located", weights = "w.pt", note = "w.pt"}
+        tasks = {name = "image_folder", path = "images"}
+        evaluator = {name = "tabular", table = "/data/t.csv", metric = "~"}
+        controller = {name = "no such", path = "w.pt"}
+        """
+    )
+    monkeypatch.chdir(tmp_path / "here")
+    _, values = read(Path("../there/search.toml"))
+    found = {kind: values[kind] for kind in ("space", "tasks", "evaluator", "controller")}
+    inside = tmp_path / "here" / ".." / "there"
+    assert found == {
+        "space": {"name": "test_plugins:Located", "weights": f"{inside}/w.pt", "note": "w.pt"},
+        "tasks": {"name": "image_folder", "path": f"{inside}/images"},
+        "evaluator": {"name": "tabular", "table": "/data/t.csv", "metric": "~"},
+        "controller": {"name": "no such", "path": "w.pt"},
+    }
+    assert resolve(Located, {"weights": "w.pt"}, "space")["weights"] == str(tmp_path / "here" / "w.pt")
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_settings_that_are_paths_say_so(kind: str) -> None:
+    for name in installed(kind):
+        fields = settings(load(kind, name))
+        paths = {setting for setting in fields if setting in ("path", "table", "file", "folder")}
+        assert all(AfterValidator(absolute) in fields[setting].metadata for setting in paths), name

@@ -9,8 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from small_table import configure, eight_rows, look_up, write
+from torch import nn
 
+from nas.controller import Measurement, State
 from nas.errors import ConfigError, NotFound
+from nas.evaluator import Job
+from nas.space import Architecture, Decision, SearchSpace, TaskShape
 from nas.testing.toys import Toy
 
 
@@ -71,6 +75,52 @@ def test_the_architecture_column_may_have_another_name(frame: pd.DataFrame, tmp_
     assert look_up(configure(path, settings={"arch": "cell"}), "0.0.1.0").score.value == 20.0
 
 
+class Awkward(SearchSpace):
+    """Architectures whose texts look like numbers, truth or nothing."""
+
+    name = "awkward"
+    decisions = (Decision("text", ("02012100", "0.10", "0.1", "None", "NA", "00e1", "1e5", "true", "-inf")),)
+
+    def encode(self, architecture: Architecture) -> str:
+        return str(self.decisions[0].choices[self.check(architecture).choices[0]])
+
+    def decode(self, text: str) -> Architecture:
+        if text not in self.decisions[0].choices:
+            raise self.unreadable(text, "one of its texts")
+        return Architecture(self.name, (self.decisions[0].choices.index(text),))
+
+    def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
+        raise NotImplementedError
+
+    canonical = encode
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.parquet"])
+def test_architectures_are_texts(tmp_path: Path, name: str) -> None:
+    texts = Awkward.decisions[0].choices
+    frame = pd.DataFrame({"arch": texts, "valid": range(len(texts))})
+    path = tmp_path / name
+    frame.to_parquet(path) if name.endswith("parquet") else frame.to_csv(path, index=False)
+    config = configure(path, settings={}, space="test_table:Awkward")
+    found = [look_up(config, str(text)).score.value for text in texts]
+    assert found == list(range(len(texts)))
+
+
+def test_numbers_in_place_of_architectures_are_refused(tmp_path: Path) -> None:
+    pd.DataFrame({"arch": [2012100, 1], "valid": [1, 2]}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ConfigError, match=r"evaluator\.arch: .* int64"):
+        configure(tmp_path / "t.parquet", settings={}, space="test_table:Awkward").make_tasks()
+    pd.DataFrame({"arch": ["NA", None], "valid": [1, 2]}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ConfigError, match=r"1 of 2 rows have no architecture .* row 3: nothing"):
+        configure(tmp_path / "t.parquet", settings={}, space="test_table:Awkward").make_tasks()
+
+
+def test_scores_are_read_to_the_last_digit(frame: pd.DataFrame, tmp_path: Path) -> None:
+    scores = np.random.default_rng(0).random(8)
+    config = configure(write(frame.assign(valid=scores), tmp_path / "t.csv"))
+    assert [look_up(config, text).score.value for text in frame["arch"]] == list(scores)
+
+
 def problem(frame: pd.DataFrame, tmp_path: Path, **settings: Any) -> str:
     config = configure(
         write(frame, tmp_path / "t.csv"), settings={"test_metric": "test", "cost": "cost", **settings}
@@ -93,6 +143,8 @@ def test_unparsable_architectures_are_counted_and_named(frame: pd.DataFrame, tmp
         "4 of 8 rows have no architecture of space 'toy' in column 'arch': "
         "row 3: '0.9.0.0', row 4: 'conv', row 6: '0.0', …." in said
     )
+    example = said.rpartition("'")[0].rpartition("'")[2]
+    assert Toy(layers=1).decode(example)
 
 
 def test_repeated_architectures_are_counted_and_named(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -172,3 +224,51 @@ def test_a_table_is_read_once_and_again_when_it_changes(
     write(frame.assign(valid=-frame["valid"]), table)
     assert look_up(configure(table), "0.0.0.0").score.value == -10.0
     assert configure(table).make_tasks().fingerprint("train") != first.fingerprint("train")
+
+
+def test_a_part_of_a_space_is_searched_where_the_user_says_so(frame: pd.DataFrame, tmp_path: Path) -> None:
+    path = write(frame[~frame["arch"].isin(["0.1.0.0", "0.2.1.0"])], tmp_path / "t.csv")
+    config = configure(path, settings={"partial": True, "test_metric": "test"})
+    tasks = config.make_tasks()
+    assert ["6 of the 8" in remark for remark in tasks.remarks] == [True]
+    assert look_up(config, "0.0.0.0").score.value == 10.0
+    outcome = look_up(config, "0.1.0.0")
+    assert (outcome.state, outcome.score, outcome.seconds) == (State.INFEASIBLE, None, 0.0)
+    assert configure(write(frame, tmp_path / "all.csv")).make_tasks().remarks == ()
+    with pytest.raises(ConfigError, match=r"has no rows"):
+        configure(write(frame[:0], tmp_path / "t.csv"), settings={"partial": True}).make_tasks()
+
+
+def test_columns_for_training_lengths(frame: pd.DataFrame, tmp_path: Path) -> None:
+    """Reported at the scheduler's rungs alone; shorter trainings cost their share, or what a column says."""
+    longer = frame.assign(valid_4=frame["valid"] / 4, valid_12=frame["valid"] / 2, cost_4=7.0, cost_12=9.0)
+    path = write(longer, tmp_path / "t.csv")
+    metric = {4: "valid_4", 12: "valid_12", 108: "valid"}
+
+    def outcomes(**settings: Any) -> list[tuple[Any, ...]]:
+        config = configure(path, settings={"metric": metric, **settings}, scheduler={"minimum": 4})
+        space = config.make_space()
+        evaluator = config.make_evaluator(config.make_context(space, config.make_tasks()))
+        found = evaluator.evaluate(Job(0, 0, space.decode("0.0.1.0"), 1))
+        return [(o.state, o.train_episodes, o.score.value, o.seconds, o.measurements) for o in found]
+
+    def seen(length: int, score: float) -> Measurement:
+        return Measurement(length, "score", score)
+
+    shares = [101 * 4 / 108, 101 * 12 / 108, 101.0]
+    for costs, seconds in (("cost", shares), ({4: "cost_4", 12: "cost_12", 108: "cost"}, [7.0, 9.0, 101.0])):
+        assert outcomes(cost=costs, test_metric="test") == [
+            (State.RUNNING, 4, 5.0, seconds[0], (seen(4, 5.0),)),
+            (State.RUNNING, 12, 10.0, seconds[1], (seen(12, 10.0),)),
+            (State.COMPLETED, 108, 20.0, 101.0, (seen(108, 20.0), Measurement(108, "test_score", 0.2))),
+        ]
+    assert [seconds for _, _, _, seconds, _ in outcomes()] == [4 / 108, 12 / 108, 1.0]
+    whole = configure(path, settings={"metric": metric})
+    assert look_up(whole, "0.0.1.0").train_episodes == 108  # without a scheduler one outcome
+    assert (whole.budget.train_episodes, whole.rungs) == (108, ())
+    with pytest.raises(ConfigError, match=r"evaluator\.cost: .* \[4, 108\]"):
+        outcomes(cost={4: "cost_4", 108: "cost"})
+    with pytest.raises(ConfigError, match=r"budget\.train_episodes=50"):
+        configure(path, settings={"metric": metric}, budget={"train_episodes": 50})
+    with pytest.raises(ConfigError, match=r"scheduler\.minimum=108"):
+        configure(path, settings={"metric": metric}, scheduler={"minimum": 108})

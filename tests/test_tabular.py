@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from small_table import TEXTS, configure, eight_rows, look_up, write
 
+from nas.asha import Asha, AshaState
 from nas.config import SearchConfig, validate
 from nas.controller import Measurement, State
 from nas.errors import ConfigError, Unsupported
@@ -41,10 +42,12 @@ def test_a_row_becomes_an_outcome(table: Path) -> None:
 def test_a_search_has_no_tasks_and_no_learner(table: Path) -> None:
     config = configure(table)
     assert (config.tasks, config.learner, config.executor) == (None, None, "inline")
-    for changes in ({"tasks": "sinusoid"}, {"learner": "maml"}, {"scheduler": {}}):
+    for changes in ({"tasks": "sinusoid"}, {"learner": "maml"}):
         [kind] = changes
         with pytest.raises(ConfigError, match=f"{kind}: the evaluator 'tabular' trains nothing"):
             configure(table, **changes)
+    with pytest.raises(ConfigError, match=r"scheduler: .* one training length"):
+        configure(table, scheduler={})
     with pytest.raises(ConfigError, match=r"tasks\.name is missing"):
         configure(table, evaluator="train", learner="maml")
     with pytest.raises(
@@ -139,6 +142,48 @@ def test_a_resumed_search_spends_the_same(table: Path, tmp_path: Path) -> None:
         assert resumed.run(InlineExecutor(again, tasks)) == "completed"
         assert results(store) == whole
         assert len(whole) == 8
+
+
+def test_early_stopping_follows_the_columns_of_shorter_trainings(tmp_path: Path) -> None:
+    """As `asha` on the stored scores decides, trial by trial, before and after a resume."""
+    frame = eight_rows().assign(short=lambda rows: -rows["valid"])
+    path = write(frame, tmp_path / "t.csv")
+    settings = {"metric": {1: "short", 10: "valid"}, "cost": "cost"}
+    config = configure(path, settings=settings, scheduler={"eta": 2}, deduplicate=False, trials=30)
+    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+        assert run(store, config) == "completed"
+        trials = store.trials(store.search("@last").id)
+        state = AshaState(Asha(eta=2), 10, (1,))
+        for trial in trials:
+            score = 10.0 * (TEXTS.index(trial.architecture) + 1)
+            goes_on = state.report(trial.number, 1, -score)
+            whole = 100.0 + TEXTS.index(trial.architecture)
+            expected = ("completed", 10, score, whole) if goes_on else ("stopped", 1, -score, whole / 10)
+            found = (trial.state, trial.train_episodes, trial.score, trial.seconds)
+            assert found == (*expected[:3], pytest.approx(expected[3]))
+        assert {trial.state for trial in trials} == {"completed", "stopped"}
+
+
+def test_a_part_of_a_space_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path in a file counts from the file; what the table lacks is counted at the end and kept."""
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    write(eight_rows()[2:], folder / "t.csv")
+    (folder / "search.toml").write_text(
+        'trials = 30\ncontroller = "random"\nname = "part"\n'
+        '[space]\nname = "nas.testing.toys:Toy"\nlayers = 1\n'
+        '[evaluator]\nname = "tabular"\ntable = "t.csv"\nmetric = "valid"\npartial = true\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    code, _, err = nas("run", "experiments/search.toml")
+    trials = [json.loads(nas("show", f"part/{number}", "-f", "json")[1]) for number in range(30)]
+    infeasible = [trial for trial in trials if trial["state"] == "infeasible"]
+    assert (code, len({trial["architecture"] for trial in infeasible})) == (0, 2)
+    assert f"{len(infeasible)} of 30 trials are infeasible" in err
+    assert "6 of the 8" in err
+    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+        assert ["6 of the 8" in remark for remark in store.search("part").environment["remarks"]] == [True]
+    assert nas("run", "experiments/search.toml", "--name=given", "--set=evaluator.table=t.csv")[0] == 3
 
 
 def test_the_command_line(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

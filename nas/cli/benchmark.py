@@ -62,11 +62,11 @@ def benchmark(
     from nas.evaluation.artifacts import folder
     from nas.storage.store import Store
 
+    import_from_here()
     text, values = read(config)
     values |= {key: value for key, value in (("seeds", seeds), ("name", name)) if value is not None}
     for setting in settings or []:
         assign(values, setting)
-    import_from_here()
     values.setdefault("executor", default_executor(values))
     values.setdefault("workers", cores() if values["executor"] == "ray" else 1)
     configs = plan(values, config.stem)

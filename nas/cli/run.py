@@ -76,6 +76,7 @@ def run(
     """
     from nas.config import assign, choose, default_executor, read, validate
 
+    import_from_here()
     text, values = read(config) if config else (None, {})
     if "controllers" in values:
         raise ConfigError(
@@ -100,7 +101,6 @@ def run(
         assign(values, f"controller.derive={derive}")
     for setting in settings or []:
         assign(values, setting)
-    import_from_here()
     values.setdefault("executor", default_executor(values))
     values.setdefault("workers", cores() if values["executor"] == "ray" else 1)
     resolved = validate(values)
@@ -229,6 +229,8 @@ def _follow(
     ended = len(store.history(row.id))
     say(f"The best {len(rows)} of {ended} trials; a score that was reused counts once. More:")
     say(f"  nas leaderboard --search {row.name} --limit 0{flag}    nas show {row.name}{flag}")
+    if search.infeasible is not None:
+        say(search.infeasible)
     if end == "completed" and search.ending is not None:
         say(search.ending)
     else:

@@ -1,4 +1,4 @@
-"""Files on disk: paths and names, a folder or a zip of images read alike, writes whole or not at all."""
+"""Files on disk: names, a folder or a zip of images read alike, writes whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,21 +15,6 @@ SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir"})
 
 UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode categories that no terminal prints: control characters, surrogates, separators of lines."""
-
-
-def absolute(path: str) -> str:
-    """Return the path as it is found from any working directory: a search may be resumed in another.
-
-    Raises:
-        ValueError: no file can have this path.
-    """
-    try:
-        found = Path(path).expanduser().absolute()
-    except RuntimeError:
-        raise ValueError(f"{path} begins with the home folder of a user who is not known here") from None
-    if b"\0" in os.fsencode(found):
-        raise ValueError("a path has no character 0")
-    return str(found)
 
 
 def hidden(name: str) -> bool:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, final
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from nas.errors import ConfigError
+from nas.plugins import FilePath
 from nas.space import TaskShape
 from nas.tasks.base import SPLITS, Episode, Split, TaskSource
 from nas.tasks.class_folders import (
@@ -22,7 +23,7 @@ from nas.tasks.class_folders import (
     decoding,
     read_classes,
 )
-from nas.tasks.files import absolute, legible
+from nas.tasks.files import legible
 from nas.tasks.images import (
     Classes,
     ImageTasks,
@@ -62,7 +63,7 @@ class ImageFolder(TaskSource):
     def __init__(
         self,
         *,
-        path: Annotated[str, AfterValidator(absolute), Field(description="folder of class folders")],
+        path: Annotated[FilePath, Field(description="folder of class folders")],
         ways: Ways = 5,
         shots: Shots = 1,
         queries: Queries = 5,

@@ -12,9 +12,10 @@ from typing import Annotated, ClassVar, Literal, Self, final
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from nas.errors import ConfigError
+from nas.plugins import FilePath
 from nas.space import TaskShape
 from nas.tasks.base import EPISODE_LIST_SEED, SPLITS, Episode, Split, TaskSource
 from nas.tasks.class_folders import (
@@ -28,7 +29,7 @@ from nas.tasks.class_folders import (
     decoding,
     read_classes,
 )
-from nas.tasks.files import absolute, legible
+from nas.tasks.files import legible
 from nas.tasks.images import Indices, Pixels, lacking
 from nas.tasks.listing import first
 
@@ -61,8 +62,7 @@ class Supervised(TaskSource):
         self,
         *,
         path: Annotated[
-            str,
-            AfterValidator(absolute),
+            FilePath,
             Field(description="folder of class folders, or .npz file of x and y"),
         ],
         batch: Annotated[int, Field(ge=1, description="examples of a minibatch")] = 64,
