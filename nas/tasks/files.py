@@ -28,6 +28,8 @@ def legible(name: str | Path) -> str:
     A name of a file may be any bytes: `b"caf\xe9"`, in Latin-1, becomes `caf\xe9`.
     """
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
     return "".join(
         character.encode("unicode_escape").decode()
         if unicodedata.category(character) in UNPRINTABLE
