@@ -6,9 +6,10 @@ import functools
 import hashlib
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from nas.tasks.base import Split, TaskSource
 
 MACHINE = ("processor", "instructions", "gpu", "torch")
 """Entries of an `environment` that tell kinds of machines apart: where they differ, rounding does."""
+
+LATER = "resumed_on"
+"""The entry of a search's environment that lists other kinds of machines, in the order of its resumes."""
 
 
 def training_seed(seed: int, key: str, attempt: int) -> int:
@@ -43,6 +47,20 @@ def classes(tasks: TaskSource, splits: Sequence[Split] = ("train", "validation")
 def environment() -> dict[str, str]:
     """Return the versions and the machine that a result may hang on; `gpu` only where there is one."""
     return dict(_environment())
+
+
+def machine(environment: Mapping[str, Any]) -> str | None:
+    """Return the kind of machine of an environment in a few words; None: it is from before that was told."""
+    if "processor" not in environment:
+        return None
+    known = ((key, environment.get(key)) for key in MACHINE)
+    return ", ".join(f"{key} {value}" if key == "torch" else value for key, value in known if value)
+
+
+def machines(environment: Mapping[str, Any]) -> list[str]:
+    """Return the kinds of machines that a search began on and was resumed on; none if that is not known."""
+    began = machine(environment)
+    return [] if began is None else [began, *environment.get(LATER, ())]
 
 
 @functools.cache

@@ -28,7 +28,7 @@ from nas.executors.base import Executor
 from nas.ledger import Attempt, Ledger
 from nas.observer import Observer
 from nas.oneshot import memory
-from nas.provenance import classes, environment, proposal_rng, training_seed
+from nas.provenance import LATER, classes, environment, machine, machines, proposal_rng, training_seed
 from nas.records import Records, document, forget, recordable
 from nas.space import SearchSpace
 from nas.storage.lease import HEARTBEAT_SECONDS, mine
@@ -196,8 +196,12 @@ class Search:
             KeyboardInterrupt: after running trials were marked for `nas resume`.
         """
         end = "interrupted"
-        self._store.acquire(self._id)
+        row = self._store.acquire(self._id)
         try:
+            here, known = machine(environment()), machines(row.environment)
+            if here is not None and known and here != known[-1]:
+                later = {LATER: [*known[1:], here]}
+                self._store.settle(self._id, {**row.environment, **later})
             self._replay()
             executor.run(self)
             if self._ledger.hopeless:

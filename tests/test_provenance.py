@@ -1,4 +1,13 @@
-from nas.provenance import environment
+"""What a result may hang on besides its configuration, as it is recorded."""
+
+from __future__ import annotations
+
+import pytest
+
+from nas.executors.inline import InlineExecutor
+from nas.provenance import LATER, environment, machine, machines
+from nas.storage.store import Store
+from nas.testing.searches import configure, reopen, run
 
 
 def test_what_is_done_to_an_environment_stays_there() -> None:
@@ -6,3 +15,25 @@ def test_what_is_done_to_an_environment_stays_there() -> None:
     assert {"nas", "python", "torch", "platform", "cores"} <= set(before)
     environment()["nas"] = "other"
     assert environment() == before
+
+
+def test_a_kind_of_machine_in_a_few_words() -> None:
+    kind = machine(environment())
+    assert kind is not None
+    assert f"torch {environment()['torch']}" in kind
+    assert machine({"torch": "2.13.0"}) is None
+    assert machines({"torch": "2.13.0"}) == []
+
+
+def test_a_search_that_moves_says_where_to(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configure(name="s", trials=2)
+    run(store, config)
+    assert LATER not in store.search("s").environment
+    other = {**environment(), "processor": "another"}
+    monkeypatch.setattr("nas.search.environment", lambda: other)
+    for _ in range(2):  # the same kind again is no other
+        store.extend(store.search("s").id, 1)
+        reopen(store, "s").run(InlineExecutor(config, config.make_tasks()))
+    row = store.search("s")
+    assert machines(row.environment) == [machine(environment()), machine(other)]
+    assert row.environment["classes"]

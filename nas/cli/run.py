@@ -127,6 +127,7 @@ def resume(
 ) -> None:
     """Continue a search from the database: nothing recorded is run again, nothing lost."""
     from nas.config import validate
+    from nas.provenance import environment, machine, machines
     from nas.storage.lease import driven, refuse
     from nas.storage.store import Store
 
@@ -138,6 +139,12 @@ def resume(
         more = 0 if trials is None else _more(trials, row.trials)
         changes = {} if workers is None else {"workers": workers}
         resolved = validate({**row.config, **changes})
+        before, here = machines(row.environment), machine(environment())
+        if before and before[-1] != here and not resolved.looks_up:
+            say(
+                f"The trials so far ran on another kind of machine: {before[-1]}; here it is {here}. Under "
+                "one seed the same network scores otherwise here, by as much as under another."
+            )
         source = resolved.make_tasks()
         runner = make_executor(resolved, source, ray_address)
         if more:

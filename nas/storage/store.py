@@ -170,6 +170,11 @@ class Store:
             search.stop_requested = False
         return search
 
+    def settle(self, search_id: int, environment: dict[str, Any]) -> None:
+        """Replace what is recorded of where a search runs."""
+        with self._database.edit() as session:
+            searches.locked(session, search_id).environment = environment
+
     def heartbeat(self, search_id: int) -> bool:
         """Tell that this driver lives; return whether it is asked to stop.
 
