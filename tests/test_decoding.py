@@ -49,6 +49,9 @@ def test_images_of_any_mode_become_colours_or_greys(tmp_path: Path) -> None:
     assert np.array_equal(cmyk, filled(51, 1))
     deep = Image.fromarray(np.full((4, 4), 0x33FF, dtype=np.uint16))
     assert np.array_equal(pixels(tmp_path, deep), filled(0x33))
+    scan = np.array([[0, 0x33FF]] * 2, dtype=">u2")
+    Image.frombytes("I;16B", (2, 2), scan.tobytes()).save(tmp_path / "a.tif")
+    assert decode_file(tmp_path / "a.tif", Decoding(2))[0][0].tolist() == [[0, 0x33]] * 2
     (tmp_path / "a.pgm").write_bytes(b"P5 2 1 4095\n" + bytes([15, 255, 0, 0]))  # of 12 bits, and says so
     assert decode_file(tmp_path / "a.pgm", Decoding(1))[0].tolist() == [[[128]]] * 3
 

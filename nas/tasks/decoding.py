@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -143,29 +143,23 @@ def decode_file(file: Path, decoding: Decoding) -> tuple[Pixels, Values]:
             image = Image.alpha_composite(Image.new("RGBA", layer.size, decoding.background), layer)
             hides = not _uniform(layer.getchannel("A"))
         image = image.convert("L" if decoding.grayscale else "RGB")
-    bands = _bands(image)
+    values = np.asarray(image)
     if decoding.range is not None or limit != 255:
-        image = _eight_bits(image, decoding.range or (0, limit))
+        image = Image.fromarray(_eight_bits(values, decoding.range or (0, limit)))
     image = image.convert("L" if decoding.grayscale else "RGB")
     image = ImageOps.fit(image, (decoding.size, decoding.size), Image.Resampling.BICUBIC)
     blank = _uniform(image)
-    low, high = min(low for low, _ in bands), max(high for _, high in bands)
     pixels = np.asarray(image).reshape(decoding.size, decoding.size, -1).transpose(2, 0, 1)
-    return pixels, Values(low, high, limit, blank, blank and hides)
+    return pixels, Values(float(values.min()), float(values.max()), limit, blank, blank and hides)
 
 
-def _eight_bits(image: Image.Image, ends: tuple[float, float]) -> Image.Image:
-    """Return an image whose values 0 and 255 are those that were `ends`."""
+def _eight_bits(values: npt.NDArray[Any], ends: tuple[float, float]) -> Pixels:
+    """Return values as 0 where they are the first of `ends`, or beyond it, and 255 where the second."""
     low, high = ends
-    pixels = np.nan_to_num((np.asarray(image, dtype=np.float64) - low) / (high - low)).clip(0, 1)
-    return Image.fromarray((pixels * 255.999).astype(np.uint8))
-
-
-def _bands(image: Image.Image) -> list[tuple[float, float]]:
-    """Return the smallest and the largest value of each channel."""
-    extrema = image.getextrema()
-    return [extrema] if isinstance(extrema[0], int | float) else list(extrema)
+    shares = np.nan_to_num((values.astype(np.float64) - low) / (high - low)).clip(0, 1)
+    return (shares * 255.999).astype(np.uint8)
 
 
 def _uniform(image: Image.Image) -> bool:
-    return all(low == high for low, high in _bands(image))
+    pixels = np.asarray(image)
+    return bool((pixels == pixels[0, 0]).all())
