@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,16 @@ def test_other_settings_need_another_name(db: Path) -> None:
     )
     assert nas("benchmark", "b.toml", "--seeds=1", "--set=trials=7", "--name=c")[0] == 0
     assert searches()["c-random-0"]["done"] == 7
+
+
+def test_a_benchmark_of_an_older_version_goes_on(db: Path) -> None:
+    """Its searches were recorded without settings that have a default now."""
+    assert nas("benchmark", "b.toml")[0] == 0
+    with sqlite3.connect(db / "nas.db") as connection:
+        connection.execute("update searches set config = json_remove(config, '$.tasks.queries', '$.retries')")
+    connection.close()
+    assert nas("benchmark", "b.toml")[0] == 0
+    assert nas("benchmark", "b.toml", "--set=tasks.queries=3")[0] == ConfigError.exit_code
 
 
 def test_a_search_that_fails_does_not_end_the_others(db: Path) -> None:

@@ -124,12 +124,16 @@ def _known(store: Store, configs: Sequence[SearchConfig]) -> dict[str, Search]:
 
 
 def _same(row: Search, config: SearchConfig) -> None:
-    """Refuse to go on with a search that is not the one planned; where it runs is of no account."""
+    """Refuse to go on with a search that is not the one planned; where it runs is of no account.
+
+    A setting that its version of nas did not have is at its default.
+    """
     if driven(row):
         raise refuse(row)
+    recorded = validate(row.config).model_dump(mode="json")
     differ = [
         f"{path}: {before} there and {now} here"
-        for path, before, now in differences(flat(row.config), flat(config.model_dump(mode="json")))
+        for path, before, now in differences(flat(recorded), flat(config.model_dump(mode="json")))
     ]
     if differ:
         raise ConfigError(
