@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import zipfile
 from pathlib import Path
 from typing import Any
 
+from arguments import data
 from shell import nas
 
 from nas.provenance import environment
@@ -71,9 +71,8 @@ def searches(images: Path) -> dict[str, dict[str, tuple[str, ...]]]:
     }
 
 
-def unpack(images: Path) -> None:
+def unpack(archive: Path, images: Path) -> None:
     """Write each character of the background set as a folder of its drawings."""
-    archive = Path(os.environ["NAS_DATA"]) / "omniglot" / "images_background.zip"
     with zipfile.ZipFile(archive) as published:
         for name in published.namelist():
             if name.endswith(".png"):
@@ -148,8 +147,11 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
 
+    if len(set(arguments.seeds)) < 2:
+        parser.error("--seeds: a standard deviation takes two or more")
+    archive = data(parser, "omniglot/images_background.zip")
     if not arguments.images.exists():
-        unpack(arguments.images)
+        unpack(archive, arguments.images)
     nas("db", "upgrade", db=arguments.db)
     known = {row["search"] for row in json.loads(nas("ls", "--limit=0", "-f", "json", db=arguments.db))}
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import at_least
 from sqlalchemy import insert
 
 from nas.controller import Measurement, Outcome, Score, State
@@ -146,11 +147,12 @@ def recording(store: Store, trials: int) -> dict[str, float]:
     return times
 
 
-def ranking(store: Store) -> dict[str, float]:
-    """Time the questions that `nas leaderboard` and `nas ls` ask."""
+def ranking(store: Store, searches: int) -> dict[str, float]:
+    """Time the questions that `nas leaderboard` and `nas ls` ask of so many searches."""
+    one = (f"search-{min(7, searches - 1)}",)
     questions = {
         "default": Query(),
-        "one search": Query(searches=("search-7",)),
+        "one search": Query(searches=one),
         "one space": Query(space="space1"),
         "a space that is not there": Query(space="none"),
         "one controller": Query(controller="evolution"),
@@ -166,9 +168,7 @@ def ranking(store: Store) -> dict[str, float]:
         "by seconds": Query(sort="seconds"),
         "front of score, parameters": Query(pareto=("score", "parameters")),
         "front of score, parameters, MACs": Query(pareto=("score", "parameters", "macs")),
-        "front of score, parameters in one search": Query(
-            pareto=("score", "parameters"), searches=("search-7",)
-        ),
+        "front of score, parameters in one search": Query(pareto=("score", "parameters"), searches=one),
     }
     times = {name: median(partial(leaderboard, store, query)) for name, query in questions.items()}
     return times | {"every search with its counts": median(store.searches)}
@@ -178,15 +178,15 @@ def main() -> None:
     """Fill, time and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--db", metavar="URL", help="an empty database")
-    parser.add_argument("--searches", type=int, default=50)
-    parser.add_argument("--trials", type=int, default=2000, help="of each search")
+    parser.add_argument("--searches", type=at_least(1), default=50)
+    parser.add_argument("--trials", type=at_least(1), default=2000, help="of each search")
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="save the medians as JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         url = options.db or f"sqlite:///{folder}/nas.db"
         fill(url, options.searches, options.trials)
         with Store(url) as store:
-            times = ranking(store) | recording(store, 3000)
+            times = ranking(store, options.searches) | recording(store, 3000)
     total = options.searches * options.trials
     print(f"{total:,} trials in {options.searches} searches; medians in ms")
     for name, value in times.items():

@@ -15,8 +15,6 @@ import argparse
 import copy
 import json
 import resource
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -27,8 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from arguments import at_least, require
 from torch import nn
 from torch.func import functional_call
+from turns import serve, take_turns
 
 from nas.learners.maml import Maml
 from nas.precision import choose
@@ -196,46 +196,37 @@ def gradient(method: str, shape: str, dtype: torch.dtype = torch.float32) -> tor
     return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]).double()
 
 
-def serve(method: str, shape: str, threads: int) -> None:
-    """Answer each line of input with the seconds of one step; at the end, with peak memory and error."""
+def work(method: str, shape: str, threads: int) -> None:
+    """Take a step a turn, and tell its seconds; at the end, peak memory and error."""
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
     network, step = meta_step(method, shape, torch.float32)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in sys.stdin:
+
+    def turn() -> list[float]:
         network.zero_grad()
         began = time.perf_counter()
         step()
-        print(time.perf_counter() - began, flush=True)
-    if method in FLOORS:
-        print(json.dumps({}))
-        return
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    exact, found = gradient("loop", shape, torch.float64), gradient(method, shape)
-    error = float((found - exact).norm() / exact.norm())
-    print(
-        json.dumps({"peak_mb": peak / 1024, "growth_mb": (peak - before) / 1024, "error": error}), flush=True
-    )
+        return [time.perf_counter() - began]
+
+    def end() -> dict[str, float]:
+        if method in FLOORS:
+            return {}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        exact, found = gradient("loop", shape, torch.float64), gradient(method, shape)
+        error = float((found - exact).norm() / exact.norm())
+        return {"peak_mb": peak / 1024, "growth_mb": (peak - before) / 1024, "error": error}
+
+    serve(turn, end)
 
 
 def measure(shape: str, threads: int, rounds: int) -> dict[str, dict[str, float]]:
-    command = [sys.executable, __file__, "--threads", str(threads), "--shape", shape, "--method"]
-    processes = {
-        method: subprocess.Popen([*command, method], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [__file__, "--threads", str(threads), "--shape", shape, "--method"]
+    taken, ends = take_turns(command, METHODS, rounds)
+    found = {
+        method: {"ms": 1e3 * min(seconds for (seconds,) in taken[method]), **ends[method]}
         for method in METHODS
     }
-    seconds: dict[str, list[float]] = {method: [] for method in METHODS}
-    for _ in range(rounds):
-        for method, process in processes.items():
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-            seconds[method].append(float(process.stdout.readline()))
-    found = {}
-    for method, process in processes.items():
-        rest, _ = process.communicate()
-        found[method] = {"ms": 1e3 * min(seconds[method][1:]), **json.loads(rest)}
     for other in OTHERS:
         found[other]["ratio"] = found[other]["ms"] / found["ours"]["ms"]
     return found
@@ -280,15 +271,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--threads", type=at_least(1), nargs="+", default=[2, 1])
+    parser.add_argument("--rounds", type=at_least(1), default=12, help="after one to warm up")
     parser.add_argument("--shape", choices=SHAPES, help=argparse.SUPPRESS)
     parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     if arguments.method:
-        serve(arguments.method, arguments.shape, arguments.threads[0])
+        work(arguments.method, arguments.shape, arguments.threads[0])
         return
+    require(parser, "higher", "torchopt")
     results: dict[str, Any] = {"environment": environment(), "threads": {}}
     for threads in arguments.threads:
         shapes = results["threads"][str(threads)] = {}

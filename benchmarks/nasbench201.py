@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from arguments import at_least, data
 from curves import drawn, recorded
 from shell import nas
 
@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=500)
+    parser.add_argument("--seeds", type=at_least(1), default=500)
     here = [name for name in PUBLISHED if name in installed("controller")]
     parser.add_argument("--controllers", nargs="+", choices=PUBLISHED, default=here)
     parser.add_argument("--table", help="by default nasbench201/nasbench201.csv.gz in NAS_DATA")
@@ -99,8 +99,7 @@ def main() -> None:
         write(report, arguments.output)
         return
     torch.set_num_threads(1)
-    folder = Path(os.environ.get("NAS_DATA", "."))
-    table = arguments.table or str(folder / "nasbench201" / "nasbench201.csv.gz")
+    table = arguments.table or str(data(parser, "nasbench201/nasbench201.csv.gz"))
     sections = (CONTROLLERS.get(name, {"name": name}) for name in arguments.controllers)
     controllers = f"[{', '.join(map(inline, sections))}]"
 
@@ -191,6 +190,8 @@ def page(report: dict[str, Any], picture: str) -> str:
 
 
 def interval(row: dict[str, Any], of: str) -> str:
+    if row[f"{of}_std"] is None:  # of a single seed
+        return f"{row[of]:.2f}"
     return f"{row[of]:.2f} ± {row[f'{of}_std']:.2f} ({row[f'{of}_ci95']:.2f})"
 
 

@@ -15,6 +15,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from arguments import at_least
 from shell import nas
 
 from nas.provenance import environment
@@ -46,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[1, 2, 3])
     parser.add_argument("--db", default="sqlite:///omniglot_search.db")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()

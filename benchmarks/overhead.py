@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from arguments import at_least
+
 from nas.config import SearchConfig, validate
 from nas.controller import Outcome
 from nas.evaluator import Job
@@ -108,8 +110,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 3000])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--sizes", type=at_least(1), nargs="+", default=[100, 1000, 3000])
+    parser.add_argument("--repeats", type=at_least(1), default=3)
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     rows = []

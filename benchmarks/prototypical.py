@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from arguments import at_least
 from torch.func import replace_all_batch_norm_modules_
 
 from nas.learners.prototypical import Prototypical
@@ -128,8 +129,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--episodes", type=int, default=30, help="of one round (default: 30)")
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--episodes", type=at_least(1), default=30, help="of one round (default: 30)")
+    parser.add_argument("--rounds", type=at_least(1), default=11)
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

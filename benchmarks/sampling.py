@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from arguments import at_least
 
 from nas.tasks.images import Classes, ImageTasks
 
@@ -40,7 +41,7 @@ def speed(source: ImageTasks, tasks: int, episodes: int) -> float:
     started = time.perf_counter()
     for _ in range(episodes // tasks):
         source.sample("train", tasks, rng)
-    return episodes / (time.perf_counter() - started)
+    return episodes // tasks * tasks / (time.perf_counter() - started)
 
 
 def main() -> None:
@@ -48,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--episodes", type=int, default=1600, help="episodes of one repeat (default: 1600)")
+    parser.add_argument("--episodes", type=at_least(16), default=1600, help="of one repeat (default: 1600)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the result as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -22,6 +22,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
+from arguments import at_least
 
 from nas.comparison.draw import COLOURS
 from nas.evaluation.config import EvaluationConfig, validate
@@ -180,7 +181,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--iterations", type=int, default=70_000)
+    parser.add_argument("--iterations", type=at_least(1), default=70_000)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--draw", action="store_true", help="draw FILE.png and write FILE.md from FILE.json")
     arguments = parser.parse_args()
@@ -247,7 +248,8 @@ def said(found: dict[str, Any]) -> str:
     if found["ci95_episodes"] is None:
         mean = "not finite"
     else:
-        mean = f"{found['mse']:.2f} ± {found['ci95_episodes']:.2f} ± {found['ci95_seeds'] or 0:.2f}"
+        over_seeds = "" if found["ci95_seeds"] is None else f" ± {found['ci95_seeds']:.2f}"
+        mean = f"{found['mse']:.2f} ± {found['ci95_episodes']:.2f}{over_seeds}"
     if not found["diverged"]:
         return mean
     tasks = "1 task diverges" if found["diverged"] == 1 else f"{found['diverged']} tasks diverge"

@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +23,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from arguments import at_least
 from torch import Tensor, nn
+from turns import serve, take_turns
 
 from nas.provenance import environment
 from nas.space import TaskShape
@@ -182,48 +182,39 @@ def gradient(method: str, shape: str, dtype: torch.dtype = torch.float32) -> lis
     return [alpha, torch.cat(weights)]
 
 
-def serve(method: str, shape: str) -> None:
-    """Answer each line of input with the seconds of one step; at the end, with peak memory and errors."""
+def work(method: str, shape: str) -> None:
+    """Take a step a turn, and tell its seconds; at the end, peak memory and errors."""
     torch.set_num_threads(1)
     learned, step = step_of(method, shape, torch.float32)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in sys.stdin:
+
+    def turn() -> list[float]:
         for parameter in learned:
             parameter.grad = None
         wall, cpu = time.perf_counter(), time.process_time()
         step()
-        print(time.perf_counter() - wall, time.process_time() - cpu, flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    figures = {"peak_mb": peak / 1024, "growth_mb": (peak - before) / 1024}
-    exact = gradient("plain", shape, torch.float64)
-    for name, dtype in {"float32": torch.float32, "float64": torch.float64}.items():
-        pairs = zip(gradient(method, shape, dtype), exact, strict=True)
-        alpha, weights = (float((found - expected).norm() / expected.norm()) for found, expected in pairs)
-        figures |= {f"error_alpha_{name}": alpha, f"error_weights_{name}": weights}
-    print(json.dumps(figures), flush=True)
+        return [time.perf_counter() - wall, time.process_time() - cpu]
+
+    def end() -> dict[str, float]:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        figures = {"peak_mb": peak / 1024, "growth_mb": (peak - before) / 1024}
+        exact = gradient("plain", shape, torch.float64)
+        for name, dtype in {"float32": torch.float32, "float64": torch.float64}.items():
+            pairs = zip(gradient(method, shape, dtype), exact, strict=True)
+            alpha, weights = (float((found - expected).norm() / expected.norm()) for found, expected in pairs)
+            figures |= {f"error_alpha_{name}": alpha, f"error_weights_{name}": weights}
+        return figures
+
+    serve(turn, end)
 
 
 def measure(shape: str, rounds: int) -> dict[str, dict[str, float]]:
     """Return each method's figures."""
-    command = [sys.executable, __file__, "--shape", shape, "--method"]
-    processes = {
-        method: subprocess.Popen([*command, method], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for method in METHODS
-    }
-    seconds: dict[str, list[tuple[float, float]]] = {method: [] for method in METHODS}
-    for _ in range(rounds):
-        for method, process in processes.items():
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-            wall, cpu = map(float, process.stdout.readline().split())
-            seconds[method].append((wall, cpu))
+    taken, ends = take_turns([__file__, "--shape", shape, "--method"], METHODS, rounds)
     found = {}
-    for method, process in processes.items():
-        rest, _ = process.communicate()
-        wall, cpu = (1e3 * min(times) for times in zip(*seconds[method][1:], strict=True))
-        found[method] = {"ms": wall, "cpu_ms": cpu, **json.loads(rest)}
+    for method in METHODS:
+        wall, cpu = (1e3 * min(times) for times in zip(*taken[method], strict=True))
+        found[method] = {"ms": wall, "cpu_ms": cpu, **ends[method]}
     for figures in found.values():
         figures["ratio"] = figures["ms"] / found["ours"]["ms"]
         figures["cpu_ratio"] = figures["cpu_ms"] / found["ours"]["cpu_ms"]
@@ -261,13 +252,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=at_least(1), default=8, help="after one to warm up")
     parser.add_argument("--shape", choices=SHAPES, help=argparse.SUPPRESS)
     parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", type=Path, help="a .json file; a table goes beside it, as .md")
     arguments = parser.parse_args()
     if arguments.method:
-        serve(arguments.method, arguments.shape)
+        work(arguments.method, arguments.shape)
         return
     shapes = {shape: measure(shape, arguments.rounds) for shape in SHAPES}
     print(table(shapes))

@@ -95,8 +95,8 @@ _Config = TypeVar("_Config", bound=Model)
 class Constraints(Model):
     """What an architecture may cost at most; what breaks a limit is rejected before a worker is spent."""
 
-    max_parameters: Annotated[int | None, Field(ge=1, lt=2**63)] = None
-    max_macs: Annotated[int | None, Field(ge=1, lt=2**63)] = None
+    max_parameters: Annotated[int | None, Field(ge=1, lt=2**63, description="weights")] = None
+    max_macs: Annotated[int | None, Field(ge=1, lt=2**63, description="multiply-accumulates")] = None
 
 
 class Resources(Model):
@@ -112,7 +112,7 @@ class Resources(Model):
 class SearchConfig(Model):
     """All that defines a search. Sections `space`, `controller`, … are a plugin's name and its settings."""
 
-    name: str | None = None
+    name: Annotated[str | None, Field(description="of the search; by default made from its parts")] = None
     space: Annotated[dict[str, Any], section("space")]
     controller: Annotated[dict[str, Any], section("controller")]
     tasks: Annotated[dict[str, Any] | None, section("tasks")] = None
@@ -121,16 +121,16 @@ class SearchConfig(Model):
         default_factory=lambda: {"name": "train"}, validate_default=True
     )
     budget: Budget = Budget()
-    trials: Annotated[int, Field(ge=1, lt=2**31)] = 32
+    trials: Annotated[int, Field(ge=1, lt=2**31, description="architectures to try")] = 32
     max_seconds: Annotated[
         float | None, Field(gt=0, description="worker time in all after which no further trial starts")
     ] = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    executor: Literal["ray", "inline"] = "ray"
-    workers: Annotated[int, Field(ge=1, le=10_000)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="of everything random")] = 0
+    executor: Annotated[Literal["ray", "inline"], Field(description="where trials run")] = "ray"
+    workers: Annotated[int, Field(ge=1, le=10_000, description="trials at a time")] = 1
     scheduler: Asha | None = None
     constraints: Constraints = Constraints()
-    deduplicate: bool = True
+    deduplicate: Annotated[bool, Field(description="train isomorphic networks once")] = True
     retries: Annotated[int, Field(ge=0, description="further attempts at a trial that failed")] = 1
     max_failed: Annotated[
         float, Field(ge=0, le=1, description="share of failed trials above which the search gives up")

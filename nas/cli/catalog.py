@@ -57,7 +57,7 @@ def _describe(kind: str, name: str, form: Format) -> None:
     import_from_here()
     cls: type = plugins.load(kind, name, BASES[kind])
     schema = plugins.settings_model(cls).model_json_schema()
-    rows = list(_settings(kind, schema, schema.get("$defs", {})))
+    rows = list(settings_of(kind, schema, schema.get("$defs", {})))
     if form is Format.TABLE:
         strategies = plugins.installed("strategy") if kind == "controller" else {}
         for described in [cls, *([strategies[name].load()] if name in strategies else [])]:
@@ -69,7 +69,7 @@ def _describe(kind: str, name: str, form: Format) -> None:
     emit(rows, form)
 
 
-def _settings(
+def settings_of(
     where: str,
     schema: dict[str, Any],
     models: dict[str, Any],
@@ -82,7 +82,7 @@ def _settings(
     for key, form in schema.get("properties", {}).items():
         if "$ref" in form:
             section = models[form["$ref"].rpartition("/")[2]]
-            yield from _settings(f"{where}.{key}", section, models, form.get("default", {}))
+            yield from settings_of(f"{where}.{key}", section, models, form.get("default", {}))
             continue
         required = key in schema.get("required", ())
         yield {
@@ -111,5 +111,10 @@ def _type(schema: dict[str, Any]) -> str:
     if schema.get("type") == "array":
         return f"list of {_type(schema.get('items', {}))}"
     name = _TYPES.get(schema.get("type", ""), schema.get("type", "any"))
-    bounds = [f"{sign} {schema[bound]}" for bound, sign in _BOUNDS.items() if bound in schema]
+    bounds = [f"{sign} {schema[bound]}" for bound, sign in _BOUNDS.items() if _tells(schema.get(bound))]
     return " ".join([name, *bounds])
+
+
+def _tells(bound: float | None) -> bool:
+    """Return whether people need to know a bound: not what fits a column of the database."""
+    return bound is not None and bound < 2**31

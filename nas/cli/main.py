@@ -18,6 +18,7 @@ from nas.cli import (
     doctor,
     evaluate,
     export,
+    init,
     plot,
     query,
     run,
@@ -34,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for module in (run, benchmark, compare, plot, evaluate, export, query, catalog, data, database, doctor):
+for module in (init, run, benchmark, compare, plot, evaluate, export, query, catalog, data, database, doctor):
     module.register(app)
 
 
