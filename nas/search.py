@@ -319,8 +319,40 @@ def create(
         say: told what takes long.
 
     Raises:
-        ConfigError: the name is taken, the controller refuses its settings or the learner the tasks, or
-            `trials` does not reach for all that a supernet derives.
+        ConfigError: the name is taken.
+        NasError: as `check`.
+    """
+    made_by = check(config, tasks, say)
+    return store.create_search(
+        name=config.name,
+        source=source,
+        config=config.model_dump(mode="json"),
+        space=config.space["name"],
+        controller=config.controller["name"],
+        tasks=config.tasks["name"] if config.tasks else config.evaluator["name"],
+        task_label=tasks.label,
+        learner=config.learner["name"] if config.learner else "none",
+        executor=config.executor,
+        seed=config.seed,
+        trials=config.trials,
+        settings=config.settings,
+        environment=made_by,
+    )
+
+
+def check(
+    config: SearchConfig, tasks: TaskSource, say: Callable[[str], None] = lambda words: None
+) -> dict[str, Any]:
+    """Refuse what cannot be searched; return what a search by this machine is made by.
+
+    Args:
+        config: what was resolved.
+        tasks: the task source that the configuration names.
+        say: told what takes long.
+
+    Raises:
+        ConfigError: the controller refuses its settings or the learner the tasks, or `trials` does not reach
+            for all that a supernet derives.
         Unsupported: the space has no network for the tasks, or the controller trains a supernet, and the
             space has none.
         Infeasible: the supernet that it trains does not fit in the memory of this machine.
@@ -344,18 +376,4 @@ def create(
             )
         say("Measuring the supernet's memory…")
         memory.check(config.make_context(space, tasks), first, config.seed)
-    return store.create_search(
-        name=config.name,
-        source=source,
-        config=config.model_dump(mode="json"),
-        space=config.space["name"],
-        controller=config.controller["name"],
-        tasks=config.tasks["name"] if config.tasks else config.evaluator["name"],
-        task_label=tasks.label,
-        learner=config.learner["name"] if config.learner else "none",
-        executor=config.executor,
-        seed=config.seed,
-        trials=config.trials,
-        settings=config.settings,
-        environment=made_by,
-    )
+    return made_by

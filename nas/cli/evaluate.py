@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas.cli import completion
 from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, cores, hint, import_from_here
 from nas.cli.output import Format, FormatOption, emit, say
 from nas.errors import NasError
@@ -47,7 +48,11 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     targets: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TARGET", help="SEARCH/TRIAL, or SPACE:ARCHITECTURE such as chain:conv4."),
+        typer.Argument(
+            metavar="TARGET",
+            help="SEARCH/TRIAL, or SPACE:ARCHITECTURE such as chain:conv4.",
+            autocompletion=completion.searches,
+        ),
     ] = None,
     top: Annotated[
         int | None, typer.Option(min=1, metavar="K", help="The K best distinct networks of --search.")
@@ -55,7 +60,8 @@ def evaluate(
     search: Annotated[
         str | None,
         typer.Option(
-            help="A search: whose best --top takes, and whose settings SPACE:ARCHITECTURE is evaluated under."
+            help="A search: --top takes its best, and SPACE:ARCHITECTURE is evaluated under its settings.",
+            autocompletion=completion.searches,
         ),
     ] = None,
     baseline: Annotated[

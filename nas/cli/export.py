@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from nas.cli import completion
 from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, hint, import_from_here
 from nas.cli.output import Format, FormatOption, emit, say
 
@@ -21,7 +22,11 @@ def register(app: typer.Typer) -> None:
 def export(
     target: Annotated[
         str,
-        typer.Argument(metavar="TARGET", help="SEARCH/TRIAL, or SPACE:ARCHITECTURE such as chain:conv4."),
+        typer.Argument(
+            metavar="TARGET",
+            help="SEARCH/TRIAL, or SPACE:ARCHITECTURE such as chain:conv4.",
+            autocompletion=completion.searches,
+        ),
     ],
     output: Annotated[
         Path,

@@ -19,9 +19,12 @@ from nas.cli import (
     evaluate,
     export,
     init,
+    note,
     plot,
     query,
+    rerun,
     run,
+    watch,
 )
 from nas.cli.output import say
 from nas.errors import NasError
@@ -35,7 +38,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for module in (init, run, benchmark, compare, plot, evaluate, export, query, catalog, data, database, doctor):
+for module in (
+    *(init, run, watch, rerun, note, benchmark, compare, plot, evaluate, export),
+    *(query, catalog, data, database, doctor),
+):
     module.register(app)
 
 

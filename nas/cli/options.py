@@ -10,13 +10,20 @@ from typing import Annotated
 
 import typer
 
+from nas.cli import completion
+
 DEFAULT_DB = "sqlite:///nas.db"
 
 DbOption = Annotated[
     str, typer.Option("--db", envvar="NAS_DB", metavar="URL", help="Database of results.", show_default=True)
 ]
 SearchArgument = Annotated[
-    str, typer.Argument(metavar="SEARCH", help="A search's name, a unique prefix of it, or @last.")
+    str,
+    typer.Argument(
+        metavar="SEARCH",
+        help="A search's name, a unique prefix of it, or @last.",
+        autocompletion=completion.searches,
+    ),
 ]
 RayAddressOption = Annotated[
     str | None,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from nas.evaluator import AnyJob
     from nas.observer import Observer
     from nas.storage.schema import Search as SearchRow
+    from nas.storage.schema import Trial
     from nas.storage.store import Store
 
 
@@ -39,25 +41,72 @@ def progress(row: SearchRow, train_episodes: int, store: Store) -> Iterator[Obse
     console.print(tally.summary(), highlight=False)
 
 
+@contextmanager
+def following(row: SearchRow, store: Store) -> Iterator[Callable[[SearchRow], None]]:
+    """Show the progress of a search that another process runs.
+
+    Gives a function that looks into the database again, for a search's row as it is now.
+    """
+    tally = _Tally(row, store)
+    if not sys.stderr.isatty():
+        say(f"{row.name}: {tally.summary()}")
+
+        def follow(now: SearchRow) -> None:
+            for line in tally.look(now, store):
+                say(f"{line} | {tally.summary()} · {tally.left} left")
+
+        yield follow
+        return
+    console = Console(stderr=True)
+    panel = _Panel(tally, row.config["budget"]["train_episodes"])
+
+    def show(now: SearchRow) -> None:
+        for line in tally.look(now, store):
+            panel.ended(line)
+        panel.running = _running(now, store)
+
+    with Live(panel, console=console, refresh_per_second=4, transient=True):
+        yield show
+    console.print(tally.summary(), highlight=False)
+
+
 class _Tally:
     """Counts, best so far and pace."""
 
     def __init__(self, row: SearchRow, store: Store) -> None:
-        ended = store.history(row.id)
         self.total = row.trials
         self.derived: int | None = None
         self._apart = row.config.get("max_seconds") is not None
-        self._ended = len(ended)
-        self._reused = sum(trial.state == "reused" for trial in ended)
-        self.failed = sum(trial.state == "failed" for trial in ended)
+        self._ended = self._reused = self.failed = 0
         self.best: tuple[float, float, int] | None = None
-        for trial in ended:
-            if trial.kind == "supernet" and trial.derived is not None:
-                self._expect(trial.number, len(trial.derived))
-            if trial.state != "stopped":
-                self._improve(trial.score, trial.ci95, trial.number)
+        self._observed = 0
+        for trial in store.history(row.id):
+            self._count(trial)
         self._start = math.inf
         self._fresh = 0
+
+    def look(self, row: SearchRow, store: Store) -> Iterator[str]:
+        """Count the trials that the database has recorded since the last look; yield a line on each."""
+        self._start = min(self._start, time.monotonic())
+        if self.derived is None:
+            self.total = row.trials
+        for trial in store.history(row.id, after=self._observed):
+            self._count(trial)
+            self._pace(supernet=trial.kind == "supernet", reused=trial.state == "reused")
+            score = None if trial.score is None else (trial.score, trial.ci95 or 0.0)
+            derived = len(trial.derived or ())
+            words = _ended(trial.state, score, trial.reused, derived, trial.seconds, trial.error)
+            yield f"trial {trial.number} {words}"
+
+    def _count(self, trial: Trial) -> None:
+        self._observed = trial.observed or self._observed
+        self._ended += 1
+        self._reused += trial.state == "reused"
+        self.failed += trial.state == "failed"
+        if trial.kind == "supernet" and trial.derived is not None:
+            self._expect(trial.number, len(trial.derived))
+        if trial.state != "stopped":
+            self._improve(trial.score, trial.ci95, trial.number)
 
     def start(self, job: AnyJob) -> None:
         """Take note that a trial started: the pace counts from the first, not from when Ray did."""
@@ -89,14 +138,17 @@ class _Tally:
         self._ended += 1
         self._reused += outcome.state == "reused"
         if outcome.architecture is None:
-            # How long a supernet takes says nothing of what it derived: the pace begins anew.
             self._expect(number, len(outcome.derived))
-            self._start, self._fresh = math.inf, 0
-        elif outcome.state != "reused" or not self.reused:
-            self._fresh += 1
+        self._pace(supernet=outcome.architecture is None, reused=outcome.state == "reused")
         self.failed += outcome.state == "failed"
         if outcome.score is not None and outcome.state != "stopped":
             self._improve(outcome.score.value, outcome.score.ci95, number)
+
+    def _pace(self, *, supernet: bool, reused: bool) -> None:
+        if supernet:  # how long it takes says nothing of what it derived: the pace begins anew
+            self._start, self._fresh = math.inf, 0
+        elif not reused or not self.reused:
+            self._fresh += 1
 
     @property
     def rate(self) -> float:
@@ -124,12 +176,39 @@ class _Tally:
 
 
 def _result(outcome: Outcome) -> str:
-    score = f" {outcome.score.value:.4f} ± {outcome.score.ci95:.4f}" if outcome.score else ""
-    origin = f" from trial {outcome.reused}" if outcome.reused is not None else ""
-    error = f": {_first(outcome.error)}" if outcome.error else ""
-    derived = f", derived {len(outcome.derived)}" if outcome.derived else ""
-    seconds = f" in {outcome.seconds:.1f} s" if outcome.seconds else ""
-    return f"{outcome.state}{origin}{score}{derived}{seconds}{error}"
+    score = (outcome.score.value, outcome.score.ci95) if outcome.score else None
+    derived = len(outcome.derived)
+    return _ended(outcome.state, score, outcome.reused, derived, outcome.seconds, outcome.error)
+
+
+def _ended(
+    state: str,
+    score: tuple[float, float] | None,
+    reused: int | None,
+    derived: int,
+    seconds: float | None,
+    error: str | None,
+) -> str:
+    """Return how a trial ended in one line."""
+    of = f" {score[0]:.4f} ± {score[1]:.4f}" if score else ""
+    origin = f" from trial {reused}" if reused is not None else ""
+    networks = f", derived {derived}" if derived else ""
+    took = f" in {seconds:.1f} s" if seconds else ""
+    why = f": {_first(error)}" if error else ""
+    return f"{state}{origin}{of}{networks}{took}{why}"
+
+
+def _running(row: SearchRow, store: Store) -> dict[int, tuple[float, str]]:
+    """Return since when, by this process's clock, which trials run: how far they are is not recorded."""
+    now, clock = datetime.now(UTC), time.monotonic()
+    return {
+        trial.number: (
+            clock - (now - trial.started_at).total_seconds(),
+            "supernet" if trial.kind == "supernet" else "running",
+        )
+        for trial in store.unfinished(row.id)
+        if trial.state == "running"
+    }
 
 
 def _so_far(job: AnyJob, outcome: Outcome, train_episodes: int) -> str:
@@ -176,25 +255,29 @@ class _Panel:
 
     def __init__(self, tally: _Tally, train_episodes: int) -> None:
         self._tally, self._train_episodes = tally, train_episodes
-        self._running: dict[int, tuple[float, str]] = {}
+        self.running: dict[int, tuple[float, str]] = {}
         self._last: list[str] = []
+
+    def ended(self, line: str) -> None:
+        """Show a line among the last."""
+        self._last = [*self._last[-2:], line]
 
     def started(self, job: AnyJob) -> None:
         self._tally.start(job)
-        self._running[job.number] = time.monotonic(), "starting"
+        self.running[job.number] = time.monotonic(), "starting"
 
     def reported(self, job: AnyJob, outcome: Outcome) -> None:
-        start = self._running[job.number][0]
-        self._running[job.number] = start, _so_far(job, outcome, self._train_episodes)
+        start = self.running[job.number][0]
+        self.running[job.number] = start, _so_far(job, outcome, self._train_episodes)
 
     def recorded(self, number: int, outcome: Outcome) -> None:
-        self._running.pop(number, None)
+        self.running.pop(number, None)
         self._tally.add(number, outcome)
-        self._last = [*self._last[-2:], f"trial {number} {_result(outcome)}"]
+        self.ended(f"trial {number} {_result(outcome)}")
 
     def retried(self, job: AnyJob, error: str) -> None:
-        self._running.pop(job.number, None)
-        self._last = [*self._last[-2:], f"trial {job.number} failed, trying again: {_first(error)}"]
+        self.running.pop(job.number, None)
+        self.ended(f"trial {job.number} failed, trying again: {_first(error)}")
 
     def __rich__(self) -> Group:
         tally = self._tally
@@ -208,7 +291,7 @@ class _Panel:
                 overflow="ellipsis",
                 no_wrap=True,
             )
-            for number, (start, what) in sorted(self._running.items())
+            for number, (start, what) in sorted(self.running.items())
         ]
         ended = [Text(f"  {line}", style="dim", overflow="ellipsis", no_wrap=True) for line in self._last]
         return Group(head, *ended, *lines, Text(f"  time left {tally.left}", style="dim"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas.cli import completion
 from nas.cli.options import DEFAULT_DB, DbOption
 from nas.cli.output import Format, FormatOption, cell, emit, say
 from nas.errors import ConfigError
@@ -118,6 +119,7 @@ def ls(
                 "failed": summary.trials.get("failed", 0),
                 "best": summary.best,
                 "created_at": summary.search.created_at.isoformat(),
+                "note": summary.search.note,
             }
             for summary in store.searches()[: limit or None]
         ]
@@ -127,7 +129,14 @@ def ls(
 
 
 def show(
-    target: Annotated[str, typer.Argument(metavar="SEARCH[/TRIAL]", help="A search, or one of its trials.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="SEARCH[/TRIAL]",
+            help="A search, or one of its trials.",
+            autocompletion=completion.searches,
+        ),
+    ],
     form: FormatOption = Format.TABLE,
     db: DbOption = DEFAULT_DB,
 ) -> None:
@@ -146,7 +155,10 @@ def show(
 
 
 def leaderboard(
-    search: Annotated[list[str] | None, typer.Option(help="Only this search; repeatable.")] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this search; repeatable.", autocompletion=completion.searches),
+    ] = None,
     space: Annotated[str | None, typer.Option(help="Only this search space.")] = None,
     controller: Annotated[str | None, typer.Option(help="Only this controller.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Only these tasks.")] = None,
@@ -233,6 +245,7 @@ def _show_search(store: Store, row: SearchRow, form: Format) -> None:
         "trials": f"{row.trials} ({_counts(trials)})",
         "created_at": row.created_at.isoformat(),
         "finished_at": row.finished_at.isoformat() if row.finished_at else None,
+        "note": row.note,
     }
     if form in (Format.JSON, Format.NDJSON):
         whole = {**facts, "config": row.config, "environment": row.environment, "trial_rows": trials}

@@ -67,6 +67,13 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as tasks.ways=20; repeatable."),
     ] = None,
+    dry: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print the settings, what the first networks cost and how long it would take; run nothing.",
+        ),
+    ] = False,
     artifacts: ArtifactsOption = None,
     db: DbOption = DEFAULT_DB,
 ) -> None:
@@ -104,6 +111,11 @@ def run(
     values.setdefault("executor", default_executor(values))
     values.setdefault("workers", cores() if values["executor"] == "ray" else 1)
     resolved = validate(values)
+    if dry:
+        from nas.cli.dry_run import dry_run
+
+        dry_run(resolved, resolved.make_tasks())
+        return
 
     from nas.search import create
     from nas.storage.store import Store

@@ -119,6 +119,11 @@ class Store:
         with self._database.read() as session:
             return searches.summaries(session)
 
+    def names(self) -> list[str]:
+        """Return the names of all searches, newest first."""
+        with self._database.read() as session:
+            return list(session.scalars(select(Search.name).order_by(Search.id.desc())))
+
     def extend(self, search_id: int, trials: int) -> int:
         """Add `trials` to the number that the search is to run; return the new number.
 
@@ -317,9 +322,9 @@ class Store:
         """Return the running and interrupted trials by number."""
         return self._trials(Trial.search_id == search_id, Trial.observed.is_(None), order=Trial.number)
 
-    def history(self, search_id: int) -> list[Trial]:
-        """Return the final trials in the order in which their outcomes were recorded."""
-        return self._trials(Trial.search_id == search_id, Trial.observed.is_not(None), order=Trial.observed)
+    def history(self, search_id: int, after: int = 0) -> list[Trial]:
+        """Return the final trials in the order of their outcomes, those after the first `after`."""
+        return self._trials(Trial.search_id == search_id, Trial.observed > after, order=Trial.observed)
 
     def _trials(self, *where: ColumnElement[bool], order: InstrumentedAttribute[Any]) -> list[Trial]:
         with self._database.read() as session:

@@ -1,0 +1,201 @@
+"""What a search would be, without one: its settings, its first networks, and about how long it takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import fmean
+
+import numpy as np
+import torch
+import typer
+
+from nas.cli.document import document
+from nas.cli.output import count, say
+from nas.config import SearchConfig, maker
+from nas.controller import Evaluate, TrainSupernet
+from nas.errors import Infeasible
+from nas.evaluator import Job, SupernetJob, Train
+from nas.executors.worker import Worker
+from nas.oneshot.training import train_supernet
+from nas.plugins import load
+from nas.provenance import training_seed
+from nas.scoring import episode_scores
+from nas.search import check, supernet
+from nas.space import Architecture, SearchSpace
+from nas.tasks.base import TaskSource
+from nas.training import start
+
+SAMPLES = 5
+"""Networks to look at; the smallest, the median and the largest of them are measured."""
+
+SECONDS = 2.0
+"""How long to train a network for, and half as long to score it, to tell what the rest takes."""
+
+
+def dry_run(config: SearchConfig, tasks: TaskSource) -> None:
+    """Print the resolved settings as a file on stdout, and words on the search on stderr; write nothing.
+
+    Raises:
+        NasError: the search would be refused, for the same reason.
+    """
+    check(config, tasks, say)
+    typer.echo(document(config), nl=False)
+    space = config.make_space()
+    shared = supernet(config, space, tasks)
+    firsts = _firsts(config, space, tasks) or _drawn(config, space)
+    torch.set_num_threads(config.resources.cpus)
+    if config.looks_up:
+        _looked_up(config, tasks, firsts)
+        return
+    seconds = _trials(config, space, tasks, firsts)
+    if shared is not None:
+        before = _supernet(config, space, tasks, shared)
+        say(f"The supernet: about {_clock(before)}, extrapolated from a few of its steps.")
+        _whole(config, seconds, shared.derive, before)
+    else:
+        _whole(config, seconds, config.trials)
+
+
+def _firsts(config: SearchConfig, space: SearchSpace, tasks: TaskSource) -> list[Architecture]:
+    """Return the architectures of the first trials, as far as they hang on no result."""
+    controller, found = config.make_controller(space, tasks), list[Architecture]()
+    for number in range(min(SAMPLES, config.trials)):
+        proposal = controller.propose(number, found, np.random.default_rng([config.seed, number]))
+        if not isinstance(proposal, Evaluate):
+            break
+        found.append(proposal.architecture)
+    return found
+
+
+def _drawn(config: SearchConfig, space: SearchSpace) -> list[Architecture]:
+    rng = np.random.default_rng(config.seed)
+    return [space.sample(rng) for _ in range(SAMPLES)]
+
+
+def _trials(
+    config: SearchConfig, space: SearchSpace, tasks: TaskSource, architectures: Sequence[Architecture]
+) -> float | None:
+    """Say what networks cost and about how long trials of some take; return the mean, None if none can."""
+    costs = []
+    for architecture in architectures:
+        try:
+            costs.append((space.cost(architecture, tasks.shape), architecture))
+        except Infeasible as error:
+            say(f"{space.encode(architecture)}: infeasible: {error}")
+    costs.sort(key=lambda found: found[0].macs)
+    some = {0, len(costs) // 2, len(costs) - 1} if _measurable(config) else {len(costs) // 2}
+    taken = []
+    for place, (cost, architecture) in enumerate(costs):
+        words = f"{count(cost.parameters)} parameters, {count(cost.macs)} MACs"
+        if place in some:
+            seconds, whole = _seconds(config, space, tasks, architecture)
+            taken.append(seconds)
+            words += f", a trial takes {'' if whole else 'about '}{seconds:.1f} s"
+        say(f"{words}: {space.encode(architecture)}")
+    return fmean(taken) if taken else None
+
+
+def _measurable(config: SearchConfig) -> bool:
+    """Return whether a part of a trial tells what all of it takes: of other evaluators nothing is known."""
+    return issubclass(load("evaluator", config.evaluator["name"]), Train)
+
+
+def _seconds(
+    config: SearchConfig, space: SearchSpace, tasks: TaskSource, architecture: Architecture
+) -> tuple[float, bool]:
+    """Return about how many seconds a trial takes, and whether all of it was run to tell."""
+    seed = training_seed(config.seed, space.canonical(architecture), 0)
+    began = time.perf_counter()
+    if not _measurable(config):
+        for _ in Worker(config, tasks).run(Job(0, 0, architecture, seed)):
+            pass
+        return time.perf_counter() - began, True
+    budget, precision = config.budget, config.resources.precision
+    learner = maker("learner", config.learner or {})
+    training = start(space, architecture, tasks, learner, precision, budget.train_episodes, seed)
+    next(training.until(1))  # the first step makes buffers and plans
+    warm, first = time.perf_counter(), training.done
+    for _ in training.until(budget.train_episodes):
+        if time.perf_counter() - warm > SECONDS:
+            break
+    each = (time.perf_counter() - warm) / max(training.done - first, 1)
+    episodes = 2
+    while True:
+        scoring = time.perf_counter()
+        episode_scores(training.learner, tasks, "validation", episodes, training.arithmetic)
+        spent = time.perf_counter() - scoring
+        if spent > SECONDS / 2 or episodes >= budget.validation_episodes:
+            break
+        episodes = min(4 * episodes, budget.validation_episodes)
+    whole = training.done >= budget.train_episodes and episodes == budget.validation_episodes
+    left = each * (budget.train_episodes - first) + spent / episodes * budget.validation_episodes
+    return warm - began + left, whole
+
+
+def _supernet(config: SearchConfig, space: SearchSpace, tasks: TaskSource, proposal: TrainSupernet) -> float:
+    """Return about how many seconds it takes to train a supernet and to derive from it."""
+    context, budget = config.make_context(space, tasks), proposal.budget
+    seed = training_seed(config.seed, "supernet 0", 0)
+
+    def measured(steps: int, episodes: int) -> tuple[float, float]:
+        small = budget.model_copy(update={"epochs": 1, "steps": steps, "validation_episodes": episodes})
+        outcomes = train_supernet(context, SupernetJob(0, 0, replace(proposal, budget=small), seed))
+        times = [time.perf_counter()]
+        for _ in outcomes:
+            times.append(time.perf_counter())
+        return times[1] - times[0], times[-1] - times[-2]
+
+    few, derive = measured(2, 2)
+    more, _ = measured(8, 2)
+    scored, _ = measured(2, 12)
+    step, episode = max(more - few, 0.0) / 6, max(scored - few, 0.0) / 10
+    epoch = few + step * (budget.steps - 2) + episode * (budget.validation_episodes - 2)
+    return budget.epochs * epoch + derive * budget.validation_episodes / 2
+
+
+def _looked_up(config: SearchConfig, tasks: TaskSource, architectures: Sequence[Architecture]) -> None:
+    worker, space = Worker(config, tasks), config.make_space()
+    outcomes = [list(worker.run(Job(0, 0, architecture, 0)))[-1] for architecture in architectures]
+    for outcome, architecture in zip(outcomes, architectures, strict=True):
+        say(f"{outcome.seconds:.1f} s of simulated time: {space.encode(architecture)}")
+    mean = fmean(outcome.seconds for outcome in outcomes)
+    trials = f"{_counted(config.trials)}: about {_clock(config.trials * mean)} of simulated time"
+    if config.max_seconds is not None and config.max_seconds < config.trials * mean:
+        ends = _counted(max(round(config.max_seconds / mean), 1))
+        trials += f", but it ends at {config.max_seconds:g} s, after about {ends}"
+    say(f"{trials}. Its evaluator trains nothing, so it takes milliseconds a trial.")
+
+
+def _whole(config: SearchConfig, seconds: float | None, trials: int, before: float = 0.0) -> None:
+    if seconds is None:
+        say("None of these networks is feasible for the tasks, so nothing was measured.")
+        return
+    rounds = -(-trials // config.workers)
+    total = before + rounds * seconds
+    if config.max_seconds is not None:
+        total = min(total, config.max_seconds / config.workers + seconds)
+    shorter = [
+        words
+        for words, so in (
+            ("trials that are stopped early", config.scheduler is not None),
+            ("networks that are known", config.deduplicate),
+        )
+        if so
+    ]
+    less = f"; {' and '.join(shorter)} make it less" if shorter else ""
+    what = f"{'the supernet and ' if before else ''}{_counted(trials)}"
+    say(
+        f"The whole: about {_clock(total)} for {what}, "
+        f"{config.workers} at a time, each as fast as measured here{less}. Nothing was written."
+    )
+
+
+def _counted(trials: int) -> str:
+    return "1 trial" if trials == 1 else f"{trials} trials"
+
+
+def _clock(seconds: float) -> str:
+    seconds = round(seconds)
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

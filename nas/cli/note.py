@@ -1,0 +1,29 @@
+"""The verb that writes about a search: note."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nas.cli.options import DEFAULT_DB, DbOption, SearchArgument
+from nas.cli.output import say
+
+
+def register(app: typer.Typer) -> None:
+    """Add this verb to the command line."""
+    app.command()(note)
+
+
+def note(
+    search: SearchArgument,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The note, of one line; '' removes it.")],
+    db: DbOption = DEFAULT_DB,
+) -> None:
+    """Keep a note with a search, in place of the one before; `nas ls` and `nas show` print it."""
+    from nas.storage.store import Store
+
+    with Store(db, create=False) as store:
+        row = store.search(search)
+        store.annotate(row.id, " ".join(text.split()) or None)
+    say(f"Noted with '{row.name}'." if text else f"'{row.name}' has no note now.")

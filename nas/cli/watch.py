@@ -1,0 +1,55 @@
+"""The verb that follows a search from another terminal: watch."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import typer
+
+from nas.cli.options import DEFAULT_DB, DbOption, SearchArgument, hint
+from nas.cli.output import say
+
+if TYPE_CHECKING:
+    from nas.storage.schema import Search as SearchRow
+
+EVERY = 1.0
+"""Seconds between two looks at the database."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add this verb to the command line."""
+    app.command()(watch)
+
+
+def watch(search: SearchArgument, db: DbOption = DEFAULT_DB) -> None:
+    """Follow a search until it ends, from any terminal that reaches its database; Ctrl-C ends the watching.
+
+    The database is only read. It knows trials that began or ended, not how far a running one is.
+    """
+    from nas.cli.progress import following
+    from nas.storage.lease import driven
+    from nas.storage.store import Store
+
+    with Store(db, create=False) as store:
+        row = store.search(search)
+        try:
+            with following(row, store) as look:
+                while True:
+                    row = store.search(row.name)
+                    running = driven(row)  # asked first: what ended before is then seen below
+                    look(row)
+                    if not running:
+                        break
+                    time.sleep(EVERY)
+        except KeyboardInterrupt:
+            say(f"\nSearch '{row.name}' goes on. Stop it: nas stop {row.name}{hint(db)}")
+            return
+    say(_ending(row, db))
+
+
+def _ending(row: SearchRow, db: str) -> str:
+    if row.state == "running":
+        return f"The driver of '{row.name}' died. Continue: nas resume {row.name}{hint(db)}"
+    more = "show" if row.state == "completed" else "resume"
+    return f"Search '{row.name}' is {row.state}. More: nas {more} {row.name}{hint(db)}"

@@ -1,0 +1,85 @@
+"""`nas run --dry-run`: what a search would be, and nothing of it."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from small_table import eight_rows, write
+
+from nas.cli import dry_run
+from nas.config import validate
+from nas.testing.cli import nas
+
+REAL = [
+    *("--controller=random", "--tasks=sinusoid", "--learner=maml", "--executor=inline"),
+    *("--set=budget.train_episodes=8", "--set=budget.validation_episodes=4"),
+]
+
+
+@pytest.fixture(autouse=True)
+def quickly(db: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dry_run, "SECONDS", 0.05)
+
+
+def test_the_settings_are_a_file_and_nothing_is_written(tmp_path: Path) -> None:
+    code, out, err = nas("run", "--space=mlp", *REAL, "--trials=3", "--seed=4", "--dry-run")
+    assert code == 0, err
+    config = validate(tomllib.loads(out))
+    assert (config.trials, config.seed, config.budget.train_episodes) == (3, 4, 8)
+    assert err.count("parameters,") == 3  # the first trials, which random search knows beforehand
+    assert "a trial takes" in err
+    assert "3 trials" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_its_networks_are_the_first_of_the_search() -> None:
+    _, _, err = nas("run", "--space=mlp", *REAL, "--trials=2", "--dry-run")
+    nas("run", "--space=mlp", *REAL, "--trials=2", "--name=s")
+    shown = nas("show", "s", "-f", "csv")[1].splitlines()[1:]
+    texts = {line.rpartition(": ")[2] for line in err.splitlines() if " MACs" in line}
+    assert len(texts) == 2
+    assert all(any(text in row for row in shown) for text in texts)
+
+
+def test_what_a_search_refuses_a_dry_run_refuses() -> None:
+    refused = ["run", "--space=nasbench201", *REAL, "--dry-run"]  # no network for vectors
+    assert nas(*refused) == nas(*refused[:-1])
+    assert nas(*refused)[0] == 2
+
+
+def test_an_evaluator_of_ones_own_runs_one_trial() -> None:
+    search = ["--space=mlp", *REAL, "--evaluator=nas.testing.evaluators:Scripted"]
+    code, _, err = nas("run", *search, "--set=evaluator.seconds=0.2", "--trials=5", "--dry-run")
+    assert (code, err.count("a trial takes 0.2 s")) == (0, 1)
+
+
+def test_a_table_tells_simulated_time(tmp_path: Path) -> None:
+    table = write(eight_rows(), tmp_path / "table.csv")
+    looked_up = [
+        f"--set=evaluator.table={table}",
+        "--set=evaluator.metric=valid",
+        "--set=evaluator.cost=cost",
+    ]
+    space = ["--space=nas.testing.toys:Toy", "--set=space.layers=1"]
+    search = [*space, "--controller=random", "--evaluator=tabular", "--trials=1", *looked_up]
+    code, out, err = nas("run", *search, "--set=max_seconds=1000", "--dry-run")
+    assert code == 0, err
+    assert "tasks" not in tomllib.loads(out)
+    assert "s of simulated time" in err
+    assert "1 trials" not in err
+
+
+def test_a_supernet_is_measured_by_a_few_steps() -> None:
+    one_shot = ["--space=nas.testing.toy_supernet:Curves", "--tasks=glyphs", "--learner=prototypical"]
+    budget = {"epochs": 50, "steps": 400, "validation_episodes": 300}
+    settings = [f"--set=controller.budget.{name}={value}" for name, value in budget.items()]
+    small = ["--set=tasks.queries=1", "--set=budget.train_episodes=4", "--set=budget.validation_episodes=2"]
+    code, _, err = nas(
+        *("run", *one_shot, "--controller=darts", "--derive=2", "--executor=inline", *settings, *small),
+        "--dry-run",
+    )
+    assert code == 0, err
+    assert "The supernet: about" in err
+    assert "the supernet and 2 trials" in err
