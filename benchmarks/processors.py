@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from arguments import at_least
 
 from nas.errors import Infeasible
 from nas.learners.prototypical import Prototypical
@@ -159,10 +160,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--networks", type=int, default=8)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--train", type=int, default=200, help="training episodes")
-    parser.add_argument("--validation", type=int, default=400, help="validation tasks")
+    parser.add_argument("--networks", type=at_least(2), default=8)
+    parser.add_argument("--seeds", type=at_least(2), default=2)
+    parser.add_argument("--train", type=at_least(1), default=200, help="training episodes")
+    parser.add_argument("--validation", type=at_least(2), default=400, help="validation tasks")
     parser.add_argument("--kind", choices=KINDS, help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
