@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import itertools
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from nas.errors import ConfigError
 from nas.export.files import save
+from nas.storage.store import Store
+from nas.testing.cli import nas
 from nas.testing.models import described, trained
+from search_spaces.nasbench201 import NasBench201
 
 ROOT = Path(__file__).parent.parent
-TEXT, COSTS, EPISODE, FOLDER, INK = re.findall(
-    r"^```python\n(.*?)^```$", (ROOT / "docs" / "extending.md").read_text(), re.MULTILINE | re.DOTALL
-)
+PAGE = (ROOT / "docs" / "extending.md").read_text()
+TEXT, COSTS, EPISODE, FOLDER, INK = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 def test_a_text_form(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,6 +38,22 @@ def test_a_text_form(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("8-16", "8-16-65", "8-16-64-", "", "0.1.2"):
         with pytest.raises(ConfigError, match=r"such as 8-16-64"):
             space.decode(wrong)
+
+
+def test_a_table_of_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space, rng = NasBench201(), np.random.default_rng(0)
+    texts = sorted({space.encode(space.sample(rng)) for _ in range(8000)})
+    scores = {name: rng.random(len(texts)) for name in ("valid_12", "valid_200", "seconds")}
+    monkeypatch.chdir(tmp_path)
+    pd.DataFrame({"arch": texts, **scores}).to_csv("scores.csv", index=False)
+    command = re.search(r"^```\n(nas run .*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert command
+    arguments = shlex.split(command.group(1).replace("\\\n", " "))[1:]
+    code, _, err = nas(*arguments, "--trials=40")
+    assert code == 0, err
+    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+        states = {trial.state for trial in store.trials(store.search("looked-up").id)}
+    assert states >= {"completed", "stopped", "infeasible"}
 
 
 def test_what_costs_count(capsys: pytest.CaptureFixture[str]) -> None:

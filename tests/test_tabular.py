@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from small_table import TEXTS, configure, eight_rows, look_up, write
+from torch import nn
 
 from nas.asha import Asha, AshaState
 from nas.config import SearchConfig, validate
@@ -15,7 +17,9 @@ from nas.controller import Measurement, State
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Job
 from nas.executors.inline import InlineExecutor
+from nas.plugins import FilePath
 from nas.search import Search
+from nas.space import Architecture, Decision, SearchSpace, TaskShape
 from nas.storage.store import Store
 from nas.tabular import Table
 from nas.testing.cli import nas
@@ -224,3 +228,55 @@ def test_all_of_nasbench201(nas_data: Path, tmp_path: Path) -> None:
     assert (outcome.score.value, outcome.seconds, outcome.measurements[0].value) == (82.834, 130.18, 93.66)
     with Store(f"sqlite:///{tmp_path}/nas.db") as store:
         assert run(store, config) == "completed"
+
+
+class Cells(SearchSpace):
+    """The cells of a part of NAS-Bench-101, by their published hashes."""
+
+    name = "cells"
+
+    def __init__(self, *, table: FilePath) -> None:
+        hashes = pd.read_csv(table, usecols=["hash"], dtype=str)["hash"]
+        self.decisions = (Decision("hash", tuple(hashes)),)
+        self._places = {text: place for place, text in enumerate(hashes)}
+
+    def encode(self, architecture: Architecture) -> str:
+        return str(self.decisions[0].choices[architecture.choices[0]])
+
+    def decode(self, text: str) -> Architecture:
+        return Architecture(self.name, (self._places[text],))
+
+    def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
+        raise NotImplementedError
+
+    canonical = encode
+
+
+@pytest.mark.slow
+def test_early_stopping_on_real_trainings(nas_data: Path, tmp_path: Path) -> None:
+    """NAS-Bench-101 at 4, 12, 36 and 108 epochs: hashes such as `00e1…` stay texts."""
+    path = nas_data / "nasbench101_part" / "nasbench101_part.csv.gz"
+    lengths = (4, 12, 36, 108)
+    config = configure(
+        path,
+        settings={
+            "arch": "hash",
+            "metric": {length: f"valid_{length}" for length in lengths},
+            "cost": "train_time_108_s",
+        },
+        space={"name": "test_tabular:Cells", "table": str(path)},
+        scheduler={"minimum": 4, "eta": 3},
+        trials=60,
+    )
+    assert config.rungs == lengths[:-1]
+    rows = pd.read_csv(path, dtype={"hash": str}).set_index("hash")
+    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+        assert run(store, config) == "completed"
+        trials = store.trials(store.search("@last").id)
+    assert {trial.train_episodes for trial in trials} == set(lengths)
+    for trial in trials:
+        row = rows.loc[trial.architecture]
+        assert trial.score == row[f"valid_{trial.train_episodes}"]
+        assert trial.seconds == pytest.approx(row["train_time_108_s"] * trial.train_episodes / 108)
+    spent = sum(trial.seconds or 0.0 for trial in trials)
+    assert spent < 0.5 * sum(rows.loc[trial.architecture, "train_time_108_s"] for trial in trials)
