@@ -32,7 +32,8 @@ def recorded(db: str, names: Sequence[str]) -> dict[str, Any]:
 def drawn(found: dict[str, Any], file: Path) -> None:
     """Draw what was recorded."""
     panels = [_read(panel) for panel in found["panels"]]
-    draw(panels, f"{found['task']} · {caption(panels)}", file)
+    lines = [line for panel in panels for line in panel.lines]
+    draw(panels, f"{found['task']} · {caption(lines)}", file)
 
 
 def _written(panel: Panel) -> dict[str, Any]:

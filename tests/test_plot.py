@@ -253,9 +253,9 @@ def test_few_searches_are_drawn_one_by_one(db: str) -> None:
     assert not np.isnan(random.half).any()
     assert (evolution.count, len(evolution.single)) == (2, 2)
     assert np.isnan(evolution.half).all()
-    assert caption(made) == "mean over n; thin: each of them; band: 95 % interval of the mean"
+    assert caption(made[0].lines) == "mean over n; thin: each of them; band: 95 % interval of the mean"
     alone = replace(evolution, count=1, single=())
-    assert caption([panel(alone)]) == ""
+    assert caption([alone]) == ""
 
 
 def test_curves_end_at_the_edges_of_a_picture(tmp_path: Path) -> None:

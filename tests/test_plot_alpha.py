@@ -105,8 +105,9 @@ def test_a_mean_over_seeds_and_who_has_none(store: Store) -> None:
     assert [search.name for search in got.group.searches] == ["s-0", "s-1"]
     [[line]] = [mixture.lines for mixture in got.decisions]
     np.testing.assert_allclose(line.mean, [0.3, 0.4])
-    # t(1) s / √2 with s = 0.1 √2; the second epoch is of one search.
-    np.testing.assert_allclose(line.half, [12.7062 * 0.1, np.nan], rtol=1e-5)
+    # Of two the interval is 12.7 times as wide as what they differ by: they are drawn one by one.
+    assert np.isnan(line.half).all()
+    assert [(x.tolist(), y.tolist()) for x, y in line.single] == [([1, 2], [0.2, 0.4]), ([1], [0.4])]
     assert got.absent == (
         "random has no line: none of its trials recorded alpha.",
         "Left out, without alpha: 's-2'.",

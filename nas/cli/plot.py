@@ -70,7 +70,8 @@ def plot(
         say(sentence)
     if output is not None:
         task = groups[0].searches[0].task_label
-        draw(panels, " · ".join(part for part in (task, caption(panels)) if part), output)
+        said = caption([line for panel in panels for line in panel.lines])
+        draw(panels, f"{task} · {said}" if said else task, output)
         say(f"Wrote {output}.")
     if text:
         width = min(shutil.get_terminal_size((100, 24)).columns, 120)
@@ -80,16 +81,18 @@ def plot(
 def _alpha(found: Mixtures, output: Path | None, text: bool) -> None:
     """Draw or print the softmax of α."""
     from nas.comparison.grid import draw_mixtures
+    from nas.comparison.panels import caption
     from nas.comparison.text import table
 
     for sentence in found.absent:
         say(sentence)
     first, *others = found.group.searches
-    several = f", mean over n = {1 + len(others)} seeds" if others else ""
+    several = f", n = {1 + len(others)} seeds" if others else ""
     name = f"'{first.name}'" + (f" … '{others[-1].name}'" if others else "")
     title = f"{name}: {found.group.label} in {first.space}, {first.task_label}{several}"
     if output is not None:
-        draw_mixtures(found, title + (", band: its 95 % interval" if others else ""), output)
+        said = caption([line for decision in found.decisions for line in decision.lines])
+        draw_mixtures(found, f"{title} · {said}" if said else title, output)
         say(f"Wrote {output}.")
     if text:
         typer.echo(f"softmax(α) of {title}\n{table(found)}")

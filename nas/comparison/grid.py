@@ -82,6 +82,8 @@ def _panel(axes: Axes, mixture: Mixture, looks: Mapping[str, dict[str, Any]]) ->
     for line in mixture.lines:
         look = looks[line.label]
         axes.plot(line.x, line.mean, linewidth=1.2, marker=dot(len(line.x)), markersize=3, **look)
+        for x, y in line.single:
+            axes.plot(x, y, linewidth=0.6, alpha=0.4, marker=dot(len(x)), markersize=2, **look)
         shown = ~np.isnan(line.half)
         low, high = (np.clip(line.mean + side * line.half, 0, 1)[shown] for side in (-1, 1))
         axes.fill_between(line.x[shown], low, high, color=look["color"], alpha=0.12, linewidth=0)

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from nas.comparison.curves import Floats
 from nas.comparison.groups import Group
-from nas.comparison.panels import Line, mean_line
+from nas.comparison.panels import Line, mean_line, one_by_one
 from nas.comparison.series import metrics
 from nas.errors import ConfigError, NotFound
 from nas.metrics import ALPHA, alpha_choice
@@ -127,7 +127,9 @@ def _weights(rows: Sequence[Row]) -> tuple[dict[str, dict[str, Floats]], int]:
 def _line(choice: str, values: Floats) -> Line:
     known = ~np.isnan(values).all(0)
     epochs: Floats = np.arange(1.0, values.shape[1] + 1)
-    return mean_line(choice, epochs[known], values[:, known])
+    line = mean_line(choice, epochs[known], values[:, known])
+    measured = [(epochs[own], row[own]) for row, own in zip(values, ~np.isnan(values), strict=True)]
+    return one_by_one(line, measured)
 
 
 def _ordered(names: Iterable[str]) -> list[str]:

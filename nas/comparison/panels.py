@@ -135,9 +135,8 @@ def cut(x: Floats, y: Floats, left: float, *, steps: bool) -> tuple[Floats, Floa
     return np.insert(x[first:], 0, left), np.insert(y[first:], 0, at)
 
 
-def caption(panels: Sequence[Panel]) -> str:
-    """Return what lines, thin lines and bands of panels are, in a few words."""
-    lines = [line for panel in panels for line in panel.lines]
+def caption(lines: Sequence[Line]) -> str:
+    """Return what lines, thin lines and bands are, in a few words."""
     means = [line for line in lines if line.best_of is None and line.count > 1]
     parts = ["mean over n"] if means else []
     if any(line.single for line in means):
@@ -145,7 +144,7 @@ def caption(panels: Sequence[Panel]) -> str:
     if any(not np.isnan(line.half).all() for line in means):
         parts.append("band: 95 % interval of the mean")
     if any(line.best_of is not None for line in lines):
-        parts.append("the trial with the best score; thin: the others")
+        parts.append("thick: the trial with the best score; thin: the others")
     return "; ".join(parts)
 
 
