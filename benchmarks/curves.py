@@ -22,7 +22,7 @@ DIGITS = 5
 
 def recorded(db: str, names: Sequence[str]) -> dict[str, Any]:
     """Return the panels that `nas plot` draws of these searches, as JSON."""
-    with Store(db, create=False) as store:
+    with Store(db) as store:
         groups, _ = grouped(find(store, names))
         kept, theirs, _ = scored(groups, [curves(store, group.searches) for group in groups])
         panels = anytime(kept, theirs, shortest(kept, theirs).cost)

@@ -98,7 +98,7 @@ def fill(url: str, searches: int, trials: int) -> None:
     with database.write() as connection:
         keys = [{"space": "chain", "key": f"key{n}", "text": f"{n}.0.1.2"} for n in range(10 * trials)]
         connection.execute(insert(Architecture), keys)
-    with Store(url) as store:
+    with Store(url, create=True) as store:
         for number in range(searches):
             search = create(store, number, trials)
             with database.write() as connection:

@@ -69,7 +69,7 @@ def timed(table: str, seeds: int, evaluations: int) -> dict[str, float]:
         search = Search(store, row, config, config.make_space(), tasks, Silent())
         return search.run(InlineExecutor(config, tasks))
 
-    with tempfile.TemporaryDirectory() as folder, Store(f"sqlite:///{folder}/nas.db") as store:
+    with tempfile.TemporaryDirectory() as folder, Store(f"sqlite:///{folder}/nas.db", create=True) as store:
         wall, cpu = time.perf_counter(), time.process_time()
         run(store, chosen, drive)
         return {

@@ -63,7 +63,7 @@ def search(trials: int, executor: str) -> float:
     config = configure(trials, executor)
     tasks = config.make_tasks()
     runner = InlineExecutor(config, tasks) if executor == "inline" else RayExecutor(config, tasks)
-    with tempfile.TemporaryDirectory() as folder, Store(f"sqlite:///{folder}/nas.db") as store:
+    with tempfile.TemporaryDirectory() as folder, Store(f"sqlite:///{folder}/nas.db", create=True) as store:
         row = create(store, config, tasks)
         work = Search(store, row, config, config.make_space(), tasks, Silent())
         begin = time.perf_counter()

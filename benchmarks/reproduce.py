@@ -123,7 +123,7 @@ def evaluate(name: str, seeds: int, db: str) -> dict[str, Any]:
     if done.returncode:
         sys.exit(f"{shlex.join(asked)} ended with {done.returncode}")
     row = json.loads(done.stdout)[0]
-    with Store(db, create=False) as store:
+    with Store(db) as store:
         runs = [
             run
             for run in store.evaluations.of_network(row["space"], row["key"])

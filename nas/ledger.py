@@ -78,6 +78,7 @@ class Ledger:
         trials: how many there are to be.
 
     Attributes:
+        trials: as given; more, if the search is extended.
         next: number of the trial to be begun next.
         ended: trials with a final outcome.
         finished: whether the controller has nothing more to propose.
@@ -85,7 +86,7 @@ class Ledger:
     """
 
     def __init__(self, config: SearchConfig, trials: int) -> None:
-        self._config, self._trials = config, trials
+        self._config, self.trials = config, trials
         self.next = self.ended = 0
         self.finished = False
         self.broken: str | None = None
@@ -121,7 +122,7 @@ class Ledger:
     @property
     def enough(self) -> bool:
         """Whether no trial is to be added: there are `trials`, or no time or no new proposal is left."""
-        return self.finished or self._counted >= self._trials or self.late or self.exhausted
+        return self.finished or self._counted >= self.trials or self.late or self.exhausted
 
     @property
     def exhausted(self) -> bool:
@@ -140,7 +141,7 @@ class Ledger:
 
     @property
     def _asked(self) -> int:
-        return self.next if self.finished else self._trials
+        return self.next if self.finished else self.trials
 
     def complaint(self, name: str) -> str:
         """Return why a hopeless search ended, and what to do."""
@@ -198,7 +199,7 @@ class Ledger:
                 f"'{self._config.controller['name']}' finds no other. It took {self._spent:,.0f} s of "
                 f"max_seconds = {self._config.max_seconds:g} s."
             )
-        if self.late and self._counted < self._trials:
+        if self.late and self._counted < self.trials:
             limit = f"{self._config.max_seconds:g} s of worker time"
             return f"It ended since its trials took max_seconds = {limit}."
         return None

@@ -34,6 +34,7 @@ from nas.space import SearchSpace
 from nas.storage.lease import HEARTBEAT_SECONDS, mine
 from nas.storage.schema import Search as SearchRow
 from nas.storage.store import Store
+from nas.storage.trials import Known
 from nas.tasks.base import TaskSource
 from nas.training import rehearse
 
@@ -43,7 +44,8 @@ class Search:
 
     Everything known comes from the database: `run` replays the recorded outcomes, in their order, to a fresh
     controller and scheduler, and queues again what was running when the driver before died. A supernet goes
-    on from its checkpoint in `folder`, which workers must see too; without a folder it begins again.
+    on from its checkpoint in `folder`, which workers must see too; without a folder it begins again. A row
+    with more trials than the database has extends the search.
     """
 
     def __init__(
@@ -67,10 +69,10 @@ class Search:
             if config.scheduler
             else None
         )
-        self._ledger = Ledger(config, row.trials)
+        self._row, self._ledger = row, Ledger(config, row.trials)
         self._running: dict[int, Attempt] = {}
         self._again: deque[Attempt] = deque()
-        self._stopping = False
+        self._begun = self._stopping = False
         self._beat = 0.0
         if recorded not in (None, now):
             raise ConfigError(
@@ -99,6 +101,7 @@ class Search:
 
     def next(self) -> AnyJob | None:
         """Return the next job; what needs no worker is recorded on the way."""
+        self._begun = True
         self.tick()
         if self._stopping or self._ledger.hopeless:
             return None
@@ -190,19 +193,24 @@ class Search:
     def run(self, executor: Executor) -> str:
         """Run to the end; return the search's state: `completed`, or `stopped` on request.
 
+        Nothing changes, not even the number of trials, before all is loaded and this process is the driver.
+
         Raises:
+            ConfigError: another process drives it, or went on with it since its trials were read.
             TooManyFailures: more trials failed than `max_failed` allows, or a supernet did not complete.
             Infeasible: every architecture was.
             KeyboardInterrupt: after running trials were marked for `nas resume`.
         """
-        end = "interrupted"
-        row = self._store.acquire(self._id)
+        end, in_vain, before = "interrupted", False, self._store.search(self._name)
+        self._replay()  # whatever cannot be loaded fails here, and changes nothing
+        known = Known(self._ledger.next, self._ledger.ended)
+        row = self._store.acquire(self._id, total=self._row.trials, known=known)
+        self._ledger.trials = row.trials
         try:
-            here, known = machine(environment()), machines(row.environment)
-            if here is not None and known and here != known[-1]:
-                later = {LATER: [*known[1:], here]}
+            here, places = machine(environment()), machines(row.environment)
+            if here is not None and places and here != places[-1]:
+                later = {LATER: [*places[1:], here]}
                 self._store.settle(self._id, {**row.environment, **later})
-            self._replay()
             executor.run(self)
             if self._ledger.hopeless:
                 end = "failed"
@@ -210,8 +218,13 @@ class Search:
                 end = "failed" if self._ledger.barren else "completed"
             elif self._stopping:
                 end = "stopped"
+        except Exception:
+            in_vain = not self._begun
+            raise
         finally:
-            if mine(self._store.search(self._name)):
+            if in_vain:
+                self._store.restore(before)
+            elif mine(self._store.search(self._name)):
                 self._store.interrupt(self._id)
                 self._store.release(self._id, end)
         if self._ledger.hopeless:

@@ -17,7 +17,7 @@ pytest.register_assert_rewrite("nas.testing")
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     """A new database in a file."""
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
         yield store
 
 

@@ -221,7 +221,7 @@ def test_a_stop_ends_the_benchmark(db: Path, monkeypatch: pytest.MonkeyPatch) ->
     real = Search.next
 
     def asked(self: Search) -> Any:
-        with Store(f"sqlite:///{db}/nas.db") as store:
+        with Store(f"sqlite:///{db}/nas.db", create=True) as store:
             row = store.search(self._name)
             if row.name == "b-evolution-0" and self._ledger.next == 2:
                 store.request_stop(row.id)

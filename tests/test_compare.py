@@ -29,7 +29,7 @@ from nas.testing.recorded import (
 def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     url = f"sqlite:///{tmp_path}/cli.db"
     monkeypatch.setenv("NAS_DB", url)
-    with Store(url) as store:
+    with Store(url, create=True) as store:
         for seed in range(4):
             for controller in ("random", "evolution"):
                 trials: list[Trial] = [
@@ -116,7 +116,9 @@ def test_too_few_searches_to_tell_a_difference(db: str, searches: int, told: boo
 def test_the_baseline_that_lacks_is_as_long(db: str) -> None:
     texts = [f"{depth}.0.0.0.0.0.0.0.0.0.0" for depth in range(2)]
     with Store(db) as store:
-        store.extend(record(store, MIXED, name="y", controller="evolution").id, 3)
+        row = record(store, MIXED, name="y", controller="evolution")
+        store.acquire(row.id, total=row.trials + 3)
+        store.release(row.id, "completed")
         for seed, trained in enumerate(texts):
             record_one_shot(
                 store,

@@ -75,7 +75,7 @@ def test_a_loaded_learner_scores_as_the_evaluation_did(target: str, suffix: str)
     assert (code, "nas.load(" in err) == (0, True)
     loaded = nas.load(f"model{suffix}")
     description = loaded.description
-    with Store("sqlite:///nas.db", create=False) as store:
+    with Store("sqlite:///nas.db") as store:
         of_network = store.evaluations.of_network(description.space["name"], description.key)
         [row] = [row for row in of_network if row.test_score == description.test.score]
         wanted = store.evaluations.scores(row.id)

@@ -34,7 +34,7 @@ def searched(db: Path) -> Path:
 
 def failed(db: Path, text: str, values: dict[str, Any]) -> Target:
     """Record the evaluation of a target under changed sections that failed; return the target."""
-    with Store(f"sqlite:///{db}") as store:
+    with Store(f"sqlite:///{db}", create=True) as store:
         [target] = Targets(store, lambda given: given.update(values)).choose([text])
         row = claim(
             store,

@@ -89,13 +89,13 @@ def fill(store: Store) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     if request.param == "sqlite":
-        with Store(f"sqlite:///{tmp_path_factory.mktemp('leaderboard')}/nas.db") as store:
+        with Store(f"sqlite:///{tmp_path_factory.mktemp('leaderboard')}/nas.db", create=True) as store:
             yield store
         return
     server = os.environ.get("NAS_TEST_POSTGRES")
     if not server:
         pytest.skip("needs PostgreSQL: set NAS_TEST_POSTGRES to a database's URL")
-    with temporary_schema(server) as url, Store(url) as store:
+    with temporary_schema(server) as url, Store(url, create=True) as store:
         yield store
 
 
@@ -268,7 +268,7 @@ def test_a_frame_has_a_column_for_every_field(store: Store, recorded: list[dict[
     ids=["default", "search", "filters", "seconds", "pareto"],
 )
 def test_sqlite_finds_the_rows_in_one_index(tmp_path: Path, query: Query) -> None:
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
         fill(store)
         plans = []
 

@@ -27,7 +27,7 @@ DRIVER = """
 import sys
 from nas.errors import ConfigError
 from nas.storage.store import Store
-with Store(sys.argv[1]) as store:
+with Store(sys.argv[1], create=True) as store:
     try:
         print(store.acquire(store.search("s").id).pid, flush=True)
     except ConfigError as refusal:
@@ -72,13 +72,13 @@ def driver(url: str, *launcher: str) -> Iterator[tuple[subprocess.Popen[str], st
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     url = f"sqlite:///{tmp_path}/nas.db"
-    with Store(url) as store:
+    with Store(url, create=True) as store:
         search(store, name="s")
     return url
 
 
 def row(url: str) -> Search:
-    with Store(url) as store:
+    with Store(url, create=True) as store:
         return store.search("s")
 
 

@@ -160,7 +160,7 @@ def test_what_does_not_fit_is_refused_before_it_starts(
         r"are available.* Lower `space.channels`, `space.cells`, `tasks.ways`, .*`controller.budget.batch`, "
         r"`learner.order`, `learner.inner_steps`"
     )
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
         with pytest.raises(Infeasible, match=message):
             create(store, config, tasks)
         assert store.searches() == []

@@ -133,10 +133,10 @@ def test_a_database_goes_from_nothing_to_head_and_stays(url: str) -> None:
         assert current(url) == (None, schema.HEAD)
     assert upgrade(url) == (None, schema.HEAD)
     assert current(url) == (schema.HEAD, schema.HEAD)
-    with Store(url) as store:
+    with Store(url, create=True) as store:
         row = search(store)
     assert upgrade(url) == (schema.HEAD, schema.HEAD)
-    with Store(url, create=False) as store:
+    with Store(url) as store:
         assert store.search("@last").name == row.name
 
 
@@ -148,7 +148,7 @@ def test_downgrading_empties_the_database(url: str, engine: Engine) -> None:
         command.downgrade(config, "base")
     assert inspect(engine).get_table_names() == ["alembic_version"]
     assert current(url) == (None, schema.HEAD)
-    with Store(url) as store:
+    with Store(url, create=True) as store:
         assert store.searches() == []
 
 
@@ -156,7 +156,7 @@ def test_downgrading_empties_the_database(url: str, engine: Engine) -> None:
 def test_an_older_database_is_refused_with_the_command_that_upgrades_it(
     url: str, following: Any, create: bool
 ) -> None:
-    Store(url).close()
+    Store(url, create=True).close()
     following("pass")
     refusal = rf"is at revision {HEAD}, this nas needs next; back it up, .*`nas db upgrade --db (.*)`"
     with pytest.raises(StorageError, match=refusal) as refused:
@@ -168,7 +168,7 @@ def test_an_older_database_is_refused_with_the_command_that_upgrades_it(
 
 
 def test_upgrading_keeps_every_row(url: str, engine: Engine, following: Any) -> None:
-    with Store(url) as store:
+    with Store(url, create=True) as store:
         row = search(store)
         trial_id = begin(store, row, 0)
         store.finish(trial_id, outcome(0.5, seconds=2.5, measurements=(Measurement(1, "loss", 1.0),)))
@@ -208,7 +208,7 @@ def test_the_first_revision_is_upgraded_and_back(url: str, engine: Engine) -> No
         connection.execute(text(trial_row))
         connection.execute(text(artifact_row))
     assert upgrade(url) == ("0001", schema.HEAD)
-    with Store(url) as store:
+    with Store(url, create=True) as store:
         [kept] = store.artifacts(1)
         assert (kept.trial_id, kept.evaluation_id, kept.uri, kept.bytes) == (1, None, "a.pt", 3)
         assert kept.created_at == datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -251,7 +251,7 @@ def test_supernets_come_and_go_with_their_revision(url: str, engine: Engine) -> 
         connection.execute(text("INSERT INTO measurements VALUES (1, 'loss', 1, 0.25), (2, 'loss', 1, 0.5)"))
         connection.execute(text("DELETE FROM trials WHERE id = 3"))
     assert upgrade(url) == ("0002", schema.HEAD)
-    with Store(url) as store:
+    with Store(url, create=True) as store:
         row = store.search("s")
         assert [trial.kind for trial in store.trials(row.id)] == ["evaluate", "evaluate"]
         assert [(m.trial_id, m.value) for m in store.measurements(row.id)] == [(1, 0.25), (2, 0.5)]
@@ -269,7 +269,7 @@ def test_supernets_come_and_go_with_their_revision(url: str, engine: Engine) -> 
         assert connection.scalar(text("SELECT count(*) FROM measurements")) == 2
         assert connection.scalar(text("SELECT count(*) FROM artifacts")) == 0
     assert upgrade(url) == ("0002", schema.HEAD)
-    with Store(url) as store:
+    with Store(url, create=True) as store:
         row = store.search("s")
         store.delete(row.id)
         assert store.searches() == []
@@ -292,7 +292,7 @@ def test_a_search_that_an_older_nas_drove_is_upgraded_and_back(url: str, engine:
         )
         before = connection.execute(text("SELECT * FROM searches")).mappings().one()
     assert upgrade(url) == ("0003", schema.HEAD)
-    with Store(url) as store:
+    with Store(url, create=True) as store:
         row = store.search("s")
         assert (row.pid, row.note, row.driver, row.plugins) == (1, None, None, None)
         store.annotate(row.id, "half \ud800, byte \0")
@@ -308,7 +308,7 @@ def test_a_search_that_an_older_nas_drove_is_upgraded_and_back(url: str, engine:
 
 
 def test_a_file_belongs_to_a_trial_or_an_evaluation(url: str, engine: Engine) -> None:
-    with Store(url) as store:
+    with Store(url, create=True) as store:
         trial, evaluation = begin(store, search(store), 0), claim(store).id
     row = "INSERT INTO artifacts (trial_id, evaluation_id, kind, uri, sha256, bytes, created_at) VALUES "
     for owners in ("NULL, NULL", f"{trial}, {evaluation}"):
@@ -317,7 +317,7 @@ def test_a_file_belongs_to_a_trial_or_an_evaluation(url: str, engine: Engine) ->
 
 
 def test_an_upgrade_that_fails_changes_nothing(url: str, engine: Engine, following: Any) -> None:
-    Store(url).close()
+    Store(url, create=True).close()
     before = catalogue(engine)
     following("op.execute('SELECT * FROM nowhere')")
     with pytest.raises(StorageError, match="nowhere"):
@@ -327,7 +327,7 @@ def test_an_upgrade_that_fails_changes_nothing(url: str, engine: Engine, followi
 
 
 def test_a_newer_database_is_refused_and_left_alone(url: str, engine: Engine) -> None:
-    Store(url).close()
+    Store(url, create=True).close()
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = 'beef'"))
     for use in (Store, upgrade):

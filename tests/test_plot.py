@@ -102,7 +102,7 @@ def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     url = f"sqlite:///{tmp_path}/nas.db"
     monkeypatch.setenv("NAS_DB", url)
     monkeypatch.chdir(tmp_path)
-    with Store(url) as store:
+    with Store(url, create=True) as store:
         fill(store, "x-random-0", 0, "random", [{10: 2.0, 20: 1.0}])
         fill(store, "x-random-1", 1, "random", [{10: 4.0, 20: 2.0, 30: 5.0}])
         fill(store, "x-evolution-0", 0, "evolution", [{}, {}])
@@ -112,7 +112,7 @@ def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_mean_and_its_interval_by_hand(tmp_path: Path) -> None:
     """Over six trials of one architecture, one of which measured longer; fewer are drawn one by one."""
     losses = [{10: 2.0, 20: 1.0}, {10: 4.0, 20: 2.0, 30: 5.0}, *[{10: 3.0, 20: 1.5}] * 4]
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
         for seed, loss in enumerate(losses):
             fill(store, f"same-{seed}", seed, "random", [loss], choices=0)
         groups, _ = grouped(find(store, ["same"]))
@@ -191,7 +191,7 @@ def test_anytime_lines_begin_with_the_last_first_score(db: str) -> None:
 
 
 def test_axes_say_what_a_score_is(tmp_path: Path) -> None:
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
         trained = search(store, name="trained", evaluator="train")
         looked_up = search(store, name="looked-up", **LOOKED_UP)
         odd = search(store, name="odd")

@@ -28,7 +28,7 @@ def drawn(picture: Path, text: str) -> tuple[list[str], list[str]]:
     ("changes", "label"), [(FEW_SHOT, "worker time (s)"), (LOOKED_UP, "simulated time (s)")]
 )
 def test_the_clock_of_a_search(changes: dict[str, Any], label: str, db: Path, tmp_path: Path) -> None:
-    with Store(f"sqlite:///{db}") as store:
+    with Store(f"sqlite:///{db}", create=True) as store:
         record(store, MIXED, name="s", **changes)
     code, out, _ = nas("plot", "s", "-o", "curves.svg", "--text")
     both = [label, label]  # of validation and of test scores
@@ -38,7 +38,7 @@ def test_the_clock_of_a_search(changes: dict[str, Any], label: str, db: Path, tm
 @pytest.mark.parametrize(("changes", "episodes"), [(FEW_SHOT, "episodes"), (ORDINARY, "minibatches")])
 def test_the_steps_of_a_metric(changes: dict[str, Any], episodes: str, db: Path, tmp_path: Path) -> None:
     """Of supernets alone they are theirs; beside those of other trials it is the line that says so."""
-    with Store(f"sqlite:///{db}") as store:
+    with Store(f"sqlite:///{db}", create=True) as store:
         row = search(store, name="s", **changes)
         for number, (architecture, supernet, metric) in enumerate(
             [(None, {"strategy": "darts"}, "skips"), ("0.0.0.0", None, "score")]

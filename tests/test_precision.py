@@ -66,7 +66,7 @@ def test_what_auto_came_to_is_kept_with_the_search_and_shown(
     monkeypatch.setattr(precision, "_has_bfloat16", lambda device: able)
     given = {"space": "chain", "controller": "random", "tasks": "glyphs", "learner": "prototypical"}
     config, db = validate({**given, "name": "s"}), f"sqlite:///{tmp_path}/nas.db"
-    with Store(db) as store:
+    with Store(db, create=True) as store:
         create(store, config, config.make_tasks())
     shown = CliRunner().invoke(app, ["show", "s", "-f", "json", "--db", db])
     assert json.loads(shown.stdout)["precision"] == ("bfloat16" if able else "float32")

@@ -147,7 +147,7 @@ def test_a_search_with_too_small_a_number_of_classes_does_not_begin(tmp_path):
     learner = {"name": "pretrain", "train_classes": 1}
     config = SearchConfig(space="chain", controller="random", tasks="glyphs", learner=learner, name="p")
     tasks = config.make_tasks()
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
         with pytest.raises(ConfigError, match=r"^learner\.train_classes: 1, where"):
             create(store, config, tasks)
         assert not store.searches()

@@ -22,7 +22,7 @@ ONE = Architecture("toy", (0,) * 11)
 
 @pytest.fixture
 def store(tmp_path: Path):
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
         yield store
 
 

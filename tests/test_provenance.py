@@ -32,8 +32,7 @@ def test_a_search_that_moves_says_where_to(store: Store, monkeypatch: pytest.Mon
     other = {**environment(), "processor": "another"}
     monkeypatch.setattr("nas.search.environment", lambda: other)
     for _ in range(2):  # the same kind again is no other
-        store.extend(store.search("s").id, 1)
-        reopen(store, "s").run(InlineExecutor(config, config.make_tasks()))
+        reopen(store, "s", more=1).run(InlineExecutor(config, config.make_tasks()))
     row = store.search("s")
     assert machines(row.environment) == [machine(environment()), machine(other)]
     assert row.environment["classes"]

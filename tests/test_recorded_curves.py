@@ -21,7 +21,7 @@ MODULE = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "curve
 def test_curves_come_back(tmp_path: Path) -> None:
     """A staircase has the same height everywhere, though only its steps are written."""
     url = f"sqlite:///{tmp_path}/nas.db"
-    with Store(url) as store:
+    with Store(url, create=True) as store:
         for seed in range(FEW):
             trials = [(state, score, seconds + seed, test) for state, score, seconds, test in MIXED]
             record(store, trials, name=f"r{seed}", seed=seed)

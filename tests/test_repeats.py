@@ -58,8 +58,7 @@ def test_known_networks_in_a_row_end_the_search(store: Store, few: int) -> None:
         "It ended since its last 40 proposals were known networks: the controller 'random' finds no other. "
         "It took 0 s of max_seconds = 1e+06 s."
     )
-    store.extend(store.search("s").id, 5)
-    again = reopen(store, "s")
+    again = reopen(store, "s", more=5)
     assert again.run(InlineExecutor(config, config.make_tasks())) == "completed"
     assert (again.ending, states(store)) == (search.ending, found)
     run(store, of_eight(trials=100, max_seconds=None))

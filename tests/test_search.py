@@ -100,8 +100,7 @@ def test_where_no_limit_is_the_reason_the_settings_are_named(store: Store) -> No
         Infeasible, match=r"that of 3: No network has so many layers\. Start .* \(`nas spaces "
     ):
         run(store, config)
-    store.extend(store.search("s").id, 2)
-    assert reopen(store, "s").run(InlineExecutor(config, config.make_tasks())) == "completed"
+    assert reopen(store, "s", more=2).run(InlineExecutor(config, config.make_tasks())) == "completed"
 
 
 def test_where_architectures_are_given_their_setting_is_named(store: Store) -> None:

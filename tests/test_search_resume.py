@@ -12,13 +12,15 @@ from sqlalchemy import text
 
 from nas.config import SearchConfig
 from nas.controller import Controller, Evaluate, Outcome, Proposal, Score, State
-from nas.errors import ConfigError, StorageError
+from nas.errors import ConfigError, NasError, StorageError
 from nas.evaluator import Job
 from nas.executors.base import Executor, Workload
 from nas.executors.inline import InlineExecutor
 from nas.space import Architecture, SearchSpace
+from nas.storage import lease
 from nas.storage.store import Store
 from nas.testing.searches import Script, Silent, configure, reopen, results, run, start
+from nas.testing.stores import another_driver, columns
 
 
 class Killed(BaseException):
@@ -74,10 +76,46 @@ def test_a_resumed_search_continues_as_if_never_stopped(store: Store, jobs: int)
 def test_a_finished_search_grows(store: Store) -> None:
     config = configure(name="grows", trials=12)
     first = run(store, config)
-    store.extend(store.search("grows").id, 18)
-    reopen(store, "grows").run(InlineExecutor(config, config.make_tasks()))
+    reopen(store, "grows", more=18).run(InlineExecutor(config, config.make_tasks()))
     assert results(store, "grows")[:12] == first
     assert results(store, "grows") == run(store, configure())
+
+
+def test_of_several_resumes_at_once_one_extends(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the other comes while it runs, or later with what it read before."""
+    config = configure(name="s", trials=2)
+    run(store, config)
+    with another_driver() as driver:
+        with monkeypatch.context() as patched:
+            patched.setattr(lease, "holder", lambda: driver)
+            store.acquire(store.search("s").id)
+        before = columns(store.search("s"))
+        with pytest.raises(ConfigError, match="being run"):
+            reopen(store, "s", more=4).run(InlineExecutor(config, config.make_tasks()))
+        assert columns(store.search("s")) == before
+    for racer in [reopen(store, "s", more=4) for _ in range(2)]:
+        assert racer.run(InlineExecutor(config, config.make_tasks())) == "completed"
+        assert store.search("s").trials == len(results(store, "s")) == 6
+
+
+class Unable(Executor):
+    """Cannot start."""
+
+    def run(self, workload: Workload) -> None:
+        raise NasError("no")
+
+
+def test_a_resume_that_cannot_start_changes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(store, configure(name="s", trials=2))
+    before = columns(store.search("s"))
+    with pytest.raises(NasError, match="no"):
+        reopen(store, "s", more=4).run(Unable())
+    assert columns(store.search("s")) == before
+    again = reopen(store, "s", more=4)
+    monkeypatch.delattr(SearchSpace, "decode")
+    with pytest.raises(AttributeError):
+        again.run(Unable())
+    assert columns(store.search("s")) == before
 
 
 class Remembering(Controller):
@@ -148,17 +186,6 @@ def test_a_stop_request_ends_the_search_between_trials(store: Store, monkeypatch
     assert results(store, "stops") == run(store, configure())
 
 
-def test_a_second_driver_is_refused(store: Store) -> None:
-    config = configure(trials=3)
-    search = start(store, config)
-    row = store.search("@last")
-    store.acquire(row.id)
-    with store._database.write() as connection:
-        connection.execute(text("UPDATE searches SET pid = 1"))  # init lives, and is not this process
-    with pytest.raises(ConfigError, match="is being run by pid 1"):
-        search.run(InlineExecutor(config, config.make_tasks()))
-
-
 def test_a_driver_that_was_taken_over_writes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.search.HEARTBEAT_SECONDS", 0.0)
     config = configure(name="taken", trials=6)
@@ -168,11 +195,11 @@ def test_a_driver_that_was_taken_over_writes_nothing(store: Store, monkeypatch: 
         def recorded(self, number: int, outcome: Outcome) -> None:
             if number == 2:
                 with store._database.write() as connection:
-                    connection.execute(text("UPDATE searches SET pid = 1, heartbeat_at = '2100-01-01'"))
+                    connection.execute(text("UPDATE searches SET driver = 'another'"))
 
     search._observer = Taken()
     with pytest.raises(StorageError, match="another took it over"):
         search.run(InlineExecutor(config, config.make_tasks()))
     row = store.search("taken")
-    assert (row.state, row.pid) == ("running", 1)
+    assert (row.state, row.driver) == ("running", "another")
     assert [trial.number for trial in store.history(row.id)] == [0, 1, 2]

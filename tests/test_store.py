@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from nas.controller import State
-from nas.errors import ConfigError, NotFound, StorageError
+from nas.errors import ConfigError, StorageError
 from nas.storage import engine
 from nas.storage.columns import UTCDateTime, now
 from nas.storage.schema import TrialState
@@ -62,12 +62,12 @@ def test_trial_states_are_those_of_outcomes() -> None:
 
 
 def test_storage_imports_nothing_heavy(path: Path) -> None:
-    Store(f"sqlite:///{path}").close()
+    Store(f"sqlite:///{path}", create=True).close()
     program = f"""
 import sys
 import nas.leaderboard
 from nas.storage.store import Store
-with Store("sqlite:///{path}") as store:
+with Store("sqlite:///{path}", create=True) as store:
     nas.leaderboard.leaderboard(store, nas.leaderboard.Query())
 print(*{{"torch", "ray", "pandas", "numpy", "alembic"}} & set(sys.modules))
 """
@@ -89,14 +89,14 @@ print(*{{"torch", "ray", "pandas", "numpy", "alembic"}} & set(sys.modules))
 )
 def test_what_is_no_database_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="allowed: sqlite:///PATH, postgresql://") as refused:
-        Store(url)
+        Store(url, create=True)
     assert "sec" not in str(refused.value)
 
 
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ConfigError, match=r"pip install 'nas-service\[postgres\]'") as refused:
-        Store("postgresql://user:secret@host/nas")
+        Store("postgresql://user:secret@host/nas", create=True)
     assert "secret" not in str(refused.value)
 
 
@@ -105,28 +105,22 @@ def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
     with pytest.raises(
         StorageError, match=r"(?s)postgresql://me:\*\*\*@127.0.0.1:1/nas: .*NAS_DB"
     ) as refused:
-        Store("postgresql://me:secret@127.0.0.1:1/nas?application_name=secret")
+        Store("postgresql://me:secret@127.0.0.1:1/nas?application_name=secret", create=True)
     assert "secret" not in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
 def test_sqlite_is_set_up_for_one_writer_and_many_readers(path: Path) -> None:
-    with Store(f"sqlite:///{path}") as store, store.read() as session:
+    with Store(f"sqlite:///{path}", create=True) as store, store._database.write() as connection:
         found = {
-            name: session.scalar(text(f"PRAGMA {name}"))
+            name: connection.scalar(text(f"PRAGMA {name}"))
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
     assert found == {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "busy_timeout": 10_000}
 
 
-def test_a_missing_file_is_not_made_by_reading(path: Path) -> None:
-    with pytest.raises(NotFound, match=r"No database at sqlite:///.*nas\.db; start one with `nas run`"):
-        Store(f"sqlite:///{path}", create=False)
-    assert not path.exists()
-
-
 def test_a_database_in_memory_works(path: Path) -> None:
-    with Store("sqlite://") as store:
+    with Store("sqlite://", create=True) as store:
         row = store.acquire(search(store).id)
         assert store.finish(begin(store, row, 0), outcome(0.5)) == 1
 
@@ -135,13 +129,13 @@ def test_a_database_in_memory_works(path: Path) -> None:
 def test_what_cannot_be_opened_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"unable to open.* directory that exists and is writable"):
-        Store(f"sqlite:///{tmp_path / name}")
+        Store(f"sqlite:///{tmp_path / name}", create=True)
 
 
 def test_a_file_that_is_something_else_is_left_alone(path: Path) -> None:
     path.write_text("[search]\n" * 100)
     with pytest.raises(StorageError, match="not a database; this file is something else"):
-        Store(f"sqlite:///{path}")
+        Store(f"sqlite:///{path}", create=True)
     assert path.read_text() == "[search]\n" * 100
 
 
@@ -156,7 +150,7 @@ def test_another_program_s_database_is_left_alone(path: Path) -> None:
 
 def test_a_locked_database_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "BUSY_SECONDS", 0.05)
-    with Store(f"sqlite:///{path}") as store:
+    with Store(f"sqlite:///{path}", create=True) as store:
         row = search(store)
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -167,17 +161,8 @@ def test_a_locked_database_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert begin(store, row, 0) > 0
 
 
-def test_a_read_only_database_is_read_alone(path: Path) -> None:
-    with Store(f"sqlite:///{path}") as store:
-        row = search(store)
-        with Store(f"sqlite:///file:{path}?mode=ro&uri=true", create=False) as reader:
-            assert reader.search("@last").id == row.id
-            with pytest.raises(StorageError, match="readonly database; check the permissions"):
-                begin(reader, row, 0)
-
-
 def test_threads_may_share_a_store(path: Path) -> None:
-    with Store(f"sqlite:///{path}") as store:
+    with Store(f"sqlite:///{path}", create=True) as store:
         row = search(store)
         with ThreadPoolExecutor(4) as pool:
             places = set(pool.map(lambda n: store.finish(begin(store, row, n), outcome(0.5)), range(40)))
@@ -185,12 +170,12 @@ def test_threads_may_share_a_store(path: Path) -> None:
 
 
 def test_a_full_disk_loses_nothing_committed(path: Path) -> None:
-    with Store(f"sqlite:///{path}") as store:
+    with Store(f"sqlite:///{path}", create=True) as store:
         row = search(store)
         store.finish(begin(store, row, 0), outcome(0.5))
-        with store.read() as session:
-            pages = session.scalar(text("PRAGMA page_count"))
-            session.execute(text(f"PRAGMA max_page_count = {pages}"))
+        with store._database.write() as connection:
+            pages = connection.scalar(text("PRAGMA page_count"))
+            connection.execute(text(f"PRAGMA max_page_count = {pages}"))
         with pytest.raises(StorageError, match="full; free some space"):
             begin(store, row, 1, architecture="x" * 100_000)
         assert [trial.number for trial in store.history(row.id)] == [0]
@@ -203,13 +188,13 @@ import os, signal
 from nas.storage.store import Store
 from nas.storage.schema import Search
 from sqlalchemy import insert
-store = Store("sqlite:///{path}")
+store = Store("sqlite:///{path}", create=True)
 with store._database.write() as connection:
     connection.exec_driver_sql("CREATE TABLE half (x)")
     os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", program], check=False)
-    with Store(f"sqlite:///{path}") as store, store.read() as session:
+    with Store(f"sqlite:///{path}", create=True) as store, store.read() as session:
         assert session.scalar(text("PRAGMA integrity_check")) == "ok"
         assert session.scalar(text("SELECT count(*) FROM sqlite_master WHERE name = 'half'")) == 0
 

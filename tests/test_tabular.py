@@ -67,7 +67,7 @@ def test_a_search_has_no_tasks_and_no_learner(table: Path) -> None:
 
 def test_test_scores_are_recorded_but_not_observed(table: Path, tmp_path: Path) -> None:
     config = configure(table, deduplicate=False)
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
         search = start(store, config)
         observed = []
         observe = search._controller.observe
@@ -87,7 +87,7 @@ def test_test_scores_are_recorded_but_not_observed(table: Path, tmp_path: Path) 
 
 def test_the_budget_ends_a_search_once_it_is_reached(table: Path, tmp_path: Path) -> None:
     """Costs of 100 s to 107 s: the fifth evaluation passes 412 s … 499 s, never the fourth."""
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
         for seed in range(5):
             assert (
                 run(store, configure(table, deduplicate=False, max_seconds=450.0, seed=seed)) == "completed"
@@ -103,7 +103,7 @@ def test_the_budget_ends_a_search_once_it_is_reached(table: Path, tmp_path: Path
 
 
 def test_reused_trials_cost_nothing(table: Path, tmp_path: Path) -> None:
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
         run(store, configure(table, trials=40, max_seconds=450.0))
         trials = store.trials(store.search("@last").id)
         states = [trial.state for trial in trials]
@@ -124,10 +124,10 @@ def test_a_resumed_search_spends_the_same(table: Path, tmp_path: Path) -> None:
     def results(store: Store) -> list[tuple[Any, ...]]:
         return [(t.number, t.architecture, t.score) for t in store.trials(store.search("@last").id)]
 
-    with Store(f"sqlite:///{tmp_path}/whole.db") as store:
+    with Store(f"sqlite:///{tmp_path}/whole.db", create=True) as store:
         run(store, config)
         whole = results(store)
-    with Store(f"sqlite:///{tmp_path}/killed.db") as store:
+    with Store(f"sqlite:///{tmp_path}/killed.db", create=True) as store:
         search = start(store, config)
         finish = search.finish
 
@@ -154,7 +154,7 @@ def test_early_stopping_follows_the_columns_of_shorter_trainings(tmp_path: Path)
     path = write(frame, tmp_path / "t.csv")
     settings = {"metric": {1: "short", 10: "valid"}, "cost": "cost"}
     config = configure(path, settings=settings, scheduler={"eta": 2}, deduplicate=False, trials=30)
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
         assert run(store, config) == "completed"
         trials = store.trials(store.search("@last").id)
         state = AshaState(Asha(eta=2), 10, (1,))
@@ -185,7 +185,7 @@ def test_a_part_of_a_space_from_the_command_line(tmp_path: Path, monkeypatch: py
     assert (code, len({trial["architecture"] for trial in infeasible})) == (0, 2)
     assert f"{len(infeasible)} of 30 trials are infeasible" in err
     assert "6 of the 8" in err
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
         assert ["6 of the 8" in remark for remark in store.search("part").environment["remarks"]] == [True]
     assert nas("run", "experiments/search.toml", "--name=given", "--set=evaluator.table=t.csv")[0] == 3
 
@@ -226,7 +226,7 @@ def test_all_of_nasbench201(nas_data: Path, tmp_path: Path) -> None:
         "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|",
     )
     assert (outcome.score.value, outcome.seconds, outcome.measurements[0].value) == (82.834, 130.18, 93.66)
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
         assert run(store, config) == "completed"
 
 

@@ -70,7 +70,7 @@ def benchmark(
     values.setdefault("executor", default_executor(values))
     values.setdefault("workers", cores() if values["executor"] == "ray" else 1)
     configs = plan(values, config.stem)
-    with Store(db) as store:
+    with Store(db, create=True) as store:
         say(f"{len(configs)} searches of at most {configs[0].trials} trials.")
         if configs[0].max_seconds is None:
             say(

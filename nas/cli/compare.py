@@ -74,7 +74,7 @@ def compare(
     from nas.comparison.groups import find
     from nas.storage.store import Store
 
-    with Store(db, create=False) as store:
+    with Store(db) as store:
         report(store, find(store, names), form, db, complete=complete)
 
 

@@ -117,7 +117,7 @@ def _database(url: str) -> Check:
     from nas.storage.store import Store
 
     try:
-        with Store(url, create=False) as store:
+        with Store(url) as store:
             return Check("database", "ok", f"{len(store.searches())} searches")
     except NotFound:
         return Check("database", "ok", "none yet: the first run creates it")

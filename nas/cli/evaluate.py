@@ -131,7 +131,7 @@ def evaluate(
         "test_episodes": test_episodes,
     }
     import_from_here()
-    with Store(db) as store:
+    with Store(db, create=True) as store:
         made = Targets(store, _changes(tasks, learner, budget, settings or []))
         chosen = made.choose(targets or [], top=top, search=search)
         baselines = [made.baseline(baseline, target) for target in chosen] if baseline else []

@@ -61,7 +61,7 @@ def export(
 
     files.check(output, force=force)
     import_from_here()
-    with Store(db, create=False) as store:
+    with Store(db) as store:
         choice, options = Choice(tasks, learner, settings, seed), hint(db) + _folder(artifacts)
         model = find(store, target, choice, folder(db, artifacts), options)
     files.save(model, output, force=force)

@@ -57,7 +57,7 @@ def plot(
         raise ConfigError("Where to? Give a file with -o, such as -o curves.png, or --text for the terminal.")
     if metric and ALPHA in metric and set(metric) != {ALPHA}:
         raise ConfigError(f"--metric {ALPHA} is a picture of its own; draw other metrics by another command.")
-    with Store(db, create=False) as store:
+    with Store(db) as store:
         groups, curves = gather(store, find(store, names), db, complete=complete)
         if metric and ALPHA in metric:
             _alpha(mixtures(store, groups), output, text)

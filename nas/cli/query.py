@@ -104,7 +104,7 @@ def ls(
     """List the searches, newest first."""
     from nas.storage.store import Store
 
-    with Store(db, create=False) as store:
+    with Store(db) as store:
         rows = [
             {
                 "search": summary.search.name,
@@ -146,7 +146,7 @@ def show(
     name, slash, number = target.partition("/")
     if slash and not number.isdecimal():
         raise ConfigError(f"'{target}': a trial is a number, such as {name}/0.")
-    with Store(db, create=False) as store:
+    with Store(db) as store:
         row = store.search(name)
         if slash:
             _show_trial(store, row, int(number), form)
@@ -186,7 +186,7 @@ def leaderboard(
     from nas.leaderboard import leaderboard as ask
     from nas.storage.store import Store
 
-    with Store(db, create=False) as store:
+    with Store(db) as store:
         query = Query(
             searches=tuple(search or ()),
             space=space,

@@ -120,7 +120,7 @@ def run(
     from nas.search import create
     from nas.storage.store import Store
 
-    with Store(db) as store:
+    with Store(db, create=True) as store:
         source = resolved.make_tasks()
         runner = make_executor(resolved, source, ray_address)
         row = create(store, resolved, source, text, say)
@@ -144,11 +144,12 @@ def resume(
     from nas.storage.store import Store
 
     import_from_here()
-    with Store(db, create=False) as store:
+    with Store(db) as store:
         row = store.search(search)
         if driven(row):
             raise refuse(row)
-        more = 0 if trials is None else _more(trials, row.trials)
+        if trials is not None:
+            row.trials = _total(trials, row.trials)
         changes = {} if workers is None else {"workers": workers}
         resolved = validate({**row.config, **changes})
         before, here = machines(row.environment), machine(environment())
@@ -159,9 +160,6 @@ def resume(
             )
         source = resolved.make_tasks()
         runner = make_executor(resolved, source, ray_address)
-        if more:
-            store.extend(row.id, more)
-            row = store.search(row.name)
         _follow(store, row, resolved, source, runner, db, artifacts)
 
 
@@ -170,7 +168,7 @@ def stop(search: SearchArgument, db: DbOption = DEFAULT_DB) -> None:
     from nas.storage.lease import driven
     from nas.storage.store import Store
 
-    with Store(db, create=False) as store:
+    with Store(db) as store:
         row = store.search(search)
         if not driven(row):
             state = "its driver died" if row.state == "running" else f"it is {row.state}"
@@ -192,7 +190,7 @@ def rm(
     from nas.records import checkpoints
     from nas.storage.store import Store
 
-    with Store(db, create=False) as store:
+    with Store(db) as store:
         row = store.search(search)
         if search not in (row.name, "@last"):
             raise ConfigError(f"Deleting '{row.name}' cannot be undone: give its whole name.")
@@ -267,16 +265,16 @@ def make_executor(config: SearchConfig, tasks: TaskSource, ray_address: str | No
     return RayExecutor(config, tasks, ray_address)
 
 
-def _more(text: str, before: int) -> int:
-    """Return how many trials `+N` or `N` adds to those before."""
+def _total(text: str, before: int) -> int:
+    """Return the number of trials that `+N` or `N` asks for."""
     try:
-        more = int(text[1:]) if text.startswith("+") else int(text) - before
+        total = before + int(text[1:]) if text.startswith("+") else int(text)
     except ValueError:
         raise ConfigError(f"--trials {text}: expected a number, or +N to add trials.") from None
-    if before + more >= 2**31:
+    if total >= 2**31:
         raise ConfigError(f"--trials {text}: at most {2**31 - 1} trials.")
-    if more < 0:
+    if total < before:
         raise ConfigError(
             f"--trials {text}: the search is set to {before} trials; give more, or +N to add N."
         )
-    return more
+    return total

@@ -1,15 +1,16 @@
-"""An open database: its transactions, one kind to read and one to write."""
+"""An open database: its transactions, one kind to read and one to write. Reading leaves no trace."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from nas.storage import migrations
-from nas.storage.engine import connect, parse, translated
+from nas.storage.engine import connect, file, parse, reader, translated
+from nas.storage.sqlite import steady
 
 
 class Database:
@@ -25,23 +26,25 @@ class Database:
 
     def __init__(self, url: str, *, create: bool) -> None:
         self._url = parse(url)
-        if not create:
-            migrations.exists(self._url)
-        engine = connect(self._url)
-        self.dialect = engine.dialect
-        # SQLite shows a reader one state of the database anyway.
-        snapshot = {"isolation_level": "REPEATABLE READ"} if self.dialect.name == "postgresql" else {}
-        self._reader = engine.execution_options(**snapshot)
-        self._writer = engine.execution_options(writes=True)
+        self._file = file(self._url)
+        there = migrations.exists(self._url)
+        if not there and not create:
+            raise migrations.missing(self._url)
+        writer = connect(self._url)
+        self.dialect = writer.dialect
+        self._writer = writer.execution_options(writes=True)
+        self._reader = reader(self._url, writer)
         try:
-            self._open(create)
+            self._open(create, there)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, create: bool) -> None:
-        with translated(self._url), self._reader.connect() as connection:
-            ready = migrations.check(connection, self._url)
+    def _open(self, create: bool, there: bool) -> None:
+        ready = False
+        if there:
+            with self.read() as session:
+                ready = migrations.check(session.connection(), self._url)
         if not ready and not create:
             raise migrations.missing(self._url)
         if not ready:
@@ -50,11 +53,16 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self._reader.dispose()
+        self._writer.dispose()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """Open a session that sees one state of the database throughout; its rows outlive it."""
-        with translated(self._url), Session(self._reader, expire_on_commit=False) as session:
+        with (
+            steady(self._file) if self._file else nullcontext(),
+            translated(self._url),
+            Session(self._reader, expire_on_commit=False) as session,
+        ):
             yield session
 
     @contextmanager

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from nas.errors import ConfigError, StorageError
+from nas.storage import sqlite
 
 BUSY_SECONDS = 10
 """How long to wait for another process's write, and for a server to answer."""
@@ -25,7 +27,10 @@ KINDS = {
 
 HINTS = (
     ("locked", f"another process has been writing for more than {BUSY_SECONDS} s; try again once it is done"),
-    ("unable to open", "check that it is a file in a directory that exists and is writable"),
+    (
+        "unable to open",
+        "check that it is a file that you may read, in a directory that exists and is writable",
+    ),
     ("not a database", "this file is something else; give another one with --db"),
     ("readonly", "check the permissions of the file and of its directory"),
     ("is full", "free some space, then `nas resume NAME`"),
@@ -78,30 +83,70 @@ def connect(url: URL, *, foreign_keys: bool = True) -> Engine:
     Raises:
         ConfigError: the database's driver is not installed.
     """
-    sqlite = KINDS[url.drivername] == "sqlite"
-    if not sqlite and "connect_timeout" not in url.query:
-        url = url.update_query_dict({"connect_timeout": str(BUSY_SECONDS)})
-    options: dict[str, Any] = (
-        {"connect_args": {"timeout": BUSY_SECONDS}} if sqlite else {"pool_pre_ping": True}
-    )
-    try:
-        engine = create_engine(url, **options)
-    except ModuleNotFoundError:
-        raise ConfigError(
-            f"db: {place(url)} needs the psycopg driver; run `pip install 'nas-service[postgres]'`."
-        ) from None
-    if sqlite:
-        event.listen(engine, "connect", _pragmas(foreign_keys))
+    engine = _engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "do_connect", _writable(url))
+        pragmas = ("journal_mode = WAL", "synchronous = NORMAL", f"foreign_keys = {int(foreign_keys)}")
+        event.listen(engine, "connect", _configure(pragmas))
         event.listen(engine, "begin", _begin)
     return engine
 
 
-def _pragmas(foreign_keys: bool) -> Any:
+def reader(url: URL, writer: Engine) -> Engine:
+    """Return an engine whose transactions see one state of the database each, and change nothing.
+
+    Args:
+        url: of the database.
+        writer: the engine that `connect` returned for it: its connections serve where there is no file.
+    """
+    if writer.dialect.name == "postgresql":
+        return writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    path = file(url)
+    if path is None:
+        return writer
+    # No connection stays: how one is opened hangs on who writes the file at that moment.
+    engine = _engine(url, poolclass=NullPool)
+
+    def open_file(dialect: object, record: object, where: object, options: dict[str, Any]) -> Any:
+        return sqlite.connect(path, **options)
+
+    event.listen(engine, "do_connect", open_file)
+    event.listen(engine, "connect", _configure(()))
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _engine(url: URL, **options: Any) -> Engine:
+    if KINDS[url.drivername] == "sqlite":
+        options["connect_args"] = {"timeout": BUSY_SECONDS}
+    else:
+        options["pool_pre_ping"] = True
+        if "connect_timeout" not in url.query:
+            url = url.update_query_dict({"connect_timeout": str(BUSY_SECONDS)})
+    try:
+        return create_engine(url, **options)
+    except ModuleNotFoundError:
+        raise ConfigError(
+            f"db: {place(url)} needs the psycopg driver; run `pip install 'nas-service[postgres]'`."
+        ) from None
+
+
+def _writable(url: URL) -> Any:
+    """Refuse to open a file that cannot be written: SQLite would make its own two around it all the same."""
+    path = file(url)
+
+    def check(*arguments: object) -> None:
+        if path is not None and path.exists() and not sqlite.writable(path):
+            raise StorageError(f"Database {place(url)}: it is read-only; check its permissions.")
+
+    return check
+
+
+def _configure(pragmas: Sequence[str]) -> Any:
     def configure(connection: Any, record: object) -> None:
         connection.isolation_level = None  # no BEGIN of the driver's own
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
 
     return configure
 

@@ -27,6 +27,9 @@ HEARTBEAT_SECONDS = 2.0
 SILENCE = timedelta(seconds=60)
 """How old the heartbeat of a driver that cannot be asked for may grow before the driver counts as dead."""
 
+COLUMNS = ("host", "pid", "driver", "heartbeat_at")
+"""Where a lease is written."""
+
 _CLOCK_SLACK = timedelta(seconds=2)
 _lock = Lock()
 

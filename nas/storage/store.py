@@ -15,7 +15,7 @@ from nas.storage.database import Database
 from nas.storage.evaluations import Evaluations
 from nas.storage.schema import Artifact, Search, SearchState, Trial, TrialState
 from nas.storage.searches import Summary
-from nas.storage.trials import Derivations, Measured
+from nas.storage.trials import Derivations, Known, Measured
 
 if TYPE_CHECKING:
     from nas.controller import Outcome
@@ -30,7 +30,7 @@ class Store:
 
     Args:
         url: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`.
-        create: whether to create the tables in an empty database (and the file of an SQLite one).
+        create: whether to create the tables where there are none (and the file of an SQLite database).
 
     Raises:
         ConfigError: the text is no database URL, or its driver is not installed.
@@ -38,7 +38,7 @@ class Store:
         StorageError: it cannot be opened, belongs to another program or is at another revision.
     """
 
-    def __init__(self, url: str, *, create: bool = True) -> None:
+    def __init__(self, url: str, *, create: bool = False) -> None:
         self._database = Database(url, create=create)
         self._architecture_ids: dict[tuple[int, str, str], int] = {}
         self.evaluations = Evaluations(self._database)
@@ -124,19 +124,6 @@ class Store:
         with self._database.read() as session:
             return list(session.scalars(select(Search.name).order_by(Search.id.desc())))
 
-    def extend(self, search_id: int, trials: int) -> int:
-        """Add `trials` to the number that the search is to run; return the new number.
-
-        Raises:
-            ConfigError: `trials` is not positive.
-        """
-        if trials < 1:
-            raise ConfigError(f"trials: {trials} more trials; allowed: at least 1.")
-        with self._database.edit() as session:
-            search = searches.locked(session, search_id)
-            search.trials += trials
-            return search.trials
-
     def annotate(self, search_id: int, note: str | None) -> None:
         """Write a note about a search, in place of the one before; None leaves it without one.
 
@@ -157,16 +144,27 @@ class Store:
 
     # The driver's lease
 
-    def acquire(self, search_id: int) -> Search:
+    def acquire(self, search_id: int, *, total: int = 0, known: Known | None = None) -> Search:
         """Make this process the search's driver; it is `running` until `release`.
 
+        Args:
+            search_id: which.
+            total: how many trials it is to run from now on, if more than before.
+            known: the trials that the driver goes on from; None: whatever there are.
+
         Raises:
-            ConfigError: another live process drives it.
+            ConfigError: another live process drives it, or one did since its trials were read.
         """
         with self._database.edit() as session:
             search = searches.locked(session, search_id)
             if lease.driven(search) and not lease.mine(search):
                 raise lease.refuse(search)
+            if known is not None and known != trials.known(session, search_id):
+                raise ConfigError(
+                    f"Search '{search.name}' went on in another process since its trials were read. Run the "
+                    "same command again."
+                )
+            search.trials = max(search.trials, total)
             search.state = SearchState.RUNNING.value
             search.host, search.pid, search.driver = lease.holder()
             search.heartbeat_at = now()
@@ -209,6 +207,14 @@ class Store:
             search = searches.locked(session, search_id)
             if lease.mine(search):
                 search.state, search.finished_at = SearchState(state).value, now()
+
+    def restore(self, before: Search) -> None:
+        """Undo `acquire` where nothing could be run; nothing happens if another process drives the search."""
+        with self._database.edit() as session:
+            search = searches.locked(session, before.id)
+            if lease.mine(search):
+                for column in ("trials", "environment", "state", "started_at", "finished_at", *lease.COLUMNS):
+                    setattr(search, column, getattr(before, column))
 
     # Trials
 

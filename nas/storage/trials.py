@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import Session
 
 from nas.storage import statements
@@ -25,6 +25,13 @@ class Measured(NamedTuple):
     value: float | None
 
 
+class Known(NamedTuple):
+    """How many trials of a search were begun, and of how many the outcome was recorded."""
+
+    begun: int
+    ended: int
+
+
 @dataclass(frozen=True, slots=True)
 class Derivations:
     """What a supernet derived, as JSON.
@@ -36,6 +43,12 @@ class Derivations:
 
     final: list[dict[str, Any]]
     epochs: list[dict[str, Any]]
+
+
+def known(session: Session, search_id: int) -> Known:
+    """Return how far a search is."""
+    counts = select(func.count(), func.count(Trial.observed)).where(Trial.search_id == search_id)
+    return Known(*session.execute(counts).one())
 
 
 def insert(

@@ -181,7 +181,7 @@ class EvaluationSuite(OpenStore):
 
     def test_only_one_of_many_claims_it(self, store: Store, url: str) -> None:
         def ask(_: int) -> int:
-            with Store(url) as mine:
+            with Store(url, create=True) as mine:
                 return claim(mine).id
 
         with ThreadPoolExecutor(4) as pool:

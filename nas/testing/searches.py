@@ -71,9 +71,10 @@ def start(store: Store, config: SearchConfig) -> Search:
     return Search(store, create(store, config, tasks), config, config.make_space(), tasks, Silent())
 
 
-def reopen(store: Store, name: str, observer: Observer | None = None) -> Search:
-    """Take up a search that is in the database."""
+def reopen(store: Store, name: str, observer: Observer | None = None, more: int = 0) -> Search:
+    """Take up a search that is in the database, with so many trials more."""
     row = store.search(name)
+    row.trials += more
     config = validate(row.config)
     return Search(store, row, config, config.make_space(), config.make_tasks(), observer or Silent())
 

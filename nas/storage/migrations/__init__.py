@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, inspect, text
 
 from nas.errors import NotFound, StorageError
 from nas.storage import schema
-from nas.storage.engine import connect, file, parse, place, translated
+from nas.storage.engine import connect, file, parse, place, reader, translated
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -32,9 +32,10 @@ def current(url: str) -> tuple[str | None, str]:
         StorageError: the database cannot be read, or is another program's.
     """
     parsed = parse(url)
-    exists(parsed)
+    if not exists(parsed):
+        raise missing(parsed)
     with translated(parsed):
-        engine = connect(parsed)
+        engine = reader(parsed, connect(parsed))
         try:
             with engine.connect() as connection:
                 return revision(connection, parsed), schema.HEAD
@@ -96,15 +97,17 @@ def check(connection: Connection, url: URL) -> bool:
     raise _newer(found, url)
 
 
-def exists(url: URL) -> None:
-    """Check that an SQLite database has its file.
+def exists(url: URL) -> bool:
+    """Return whether an SQLite database has its file; any other one is asked later.
 
     Raises:
-        NotFound: it has none.
+        StorageError: nobody may look.
     """
     path = file(url)
-    if path is not None and not path.exists():
-        raise missing(url)
+    try:
+        return path is None or path.exists()
+    except OSError as error:
+        raise StorageError(f"Database {place(url)}: {error.strerror}.") from None
 
 
 def missing(url: URL) -> NotFound:

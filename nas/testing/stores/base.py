@@ -20,11 +20,11 @@ class OpenStore(ABC):
     @pytest.fixture
     def store(self, url: str) -> Iterator[Store]:
         """Open the database."""
-        with Store(url) as store:
+        with Store(url, create=True) as store:
             yield store
 
     @pytest.fixture
     def other(self, store: Store, url: str) -> Iterator[Store]:
         """Open the same database a second time, as another process would."""
-        with Store(url) as other:
+        with Store(url, create=True) as other:
             yield other

@@ -23,7 +23,7 @@ import sys
 from nas.storage.store import Store
 from nas.testing.stores.rows import begin, outcome, search
 
-with Store(sys.argv[1]) as store:
+with Store(sys.argv[1], create=True) as store:
     mine = store.acquire(search(store, name="killed").id)
     for number in range(10_000):
         store.finish(begin(store, mine, number), outcome(0.5))
@@ -42,16 +42,16 @@ class ProcessSuite(OpenStore):
 
     def test_an_empty_database_gets_its_tables_only_where_asked(self, url: str) -> None:
         with pytest.raises(NotFound, match="nas run"):
-            Store(url, create=False)
-        with Store(url) as store:
+            Store(url)
+        with Store(url, create=True) as store:
             assert store.searches() == []
-        with Store(url, create=False) as store:
+        with Store(url) as store:
             assert store.searches() == []
 
     @pytest.mark.usefixtures("patient")
     def test_many_may_open_an_empty_database_at_once(self, url: str) -> None:
         def open_and_write(_: int) -> str:
-            with Store(url) as store:
+            with Store(url, create=True) as store:
                 return search(store).name
 
         with ThreadPoolExecutor(4) as pool:
@@ -83,7 +83,7 @@ class ProcessSuite(OpenStore):
         searches = [search(store) for _ in range(4)]
 
         def drive(row: Search) -> None:
-            with Store(url) as mine:
+            with Store(url, create=True) as mine:
                 for number in range(25):
                     mine.finish(begin(mine, row, number, key=f"key{number % 7}"), outcome(number / 25))
 
@@ -104,7 +104,7 @@ class ProcessSuite(OpenStore):
             seen += [
                 int(line) for line in process.stdout.read().splitlines(keepends=True) if line.endswith("\n")
             ]
-        with Store(url, create=False) as store:
+        with Store(url) as store:
             row = store.search("killed")
             recorded = [trial.number for trial in store.history(row.id)]
             assert recorded[: len(seen)] == seen == list(range(len(seen)))

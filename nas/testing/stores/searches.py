@@ -13,6 +13,7 @@ from nas.storage.columns import now
 from nas.storage.schema import Architecture, Artifact, Search, SearchState, Trial
 from nas.storage.schema import Measurement as MeasurementRow
 from nas.storage.store import Store
+from nas.storage.trials import Known
 from nas.testing.stores.base import OpenStore
 from nas.testing.stores.rows import begin, columns, outcome, search
 
@@ -104,14 +105,26 @@ class SearchSuite(OpenStore):
         assert (listed[second.id].trials, listed[second.id].best) == ({"running": 1}, None)
         assert (listed[empty.id].trials, listed[empty.id].best) == ({}, None)
 
-    def test_a_search_is_extended(self, store: Store) -> None:
+    def test_a_search_is_extended_by_its_driver(self, store: Store) -> None:
         row = search(store, trials=10)
-        assert store.extend(row.id, 5) == 15
-        assert store.search(row.name).trials == 15
-        with pytest.raises(ConfigError, match="trials"):
-            store.extend(row.id, 0)
+        assert store.acquire(row.id, total=15, known=Known(0, 0)).trials == 15
+        assert store.acquire(row.id, total=12).trials == 15
+        begin(store, row, 0)
+        before = columns(store.search(row.name))
+        with pytest.raises(ConfigError, match="same command again"):
+            store.acquire(row.id, total=20, known=Known(0, 0))
+        assert columns(store.search(row.name)) == before
         with pytest.raises(NotFound, match="nas ls"):
-            store.extend(row.id + 1, 1)
+            store.acquire(row.id + 1)
+
+    def test_what_was_acquired_in_vain_is_as_it_was(self, store: Store) -> None:
+        row = search(store, trials=10)
+        store.acquire(row.id)
+        store.release(row.id, "completed")
+        before = store.search(row.name)
+        store.acquire(row.id, total=15)
+        store.restore(before)
+        assert columns(store.search(row.name)) == columns(before)
 
     def test_a_deleted_search_leaves_nothing_but_what_others_share(self, store: Store) -> None:
         kept, gone = search(store), search(store)
