@@ -51,7 +51,7 @@ def test_a_table_of_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     arguments = shlex.split(command.group(1).replace("\\\n", " "))[1:]
     code, _, err = nas(*arguments, "--trials=40")
     assert code == 0, err
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
         states = {trial.state for trial in store.trials(store.search("looked-up").id)}
     assert states >= {"completed", "stopped", "infeasible"}
 

@@ -270,7 +270,7 @@ def test_early_stopping_on_real_trainings(nas_data: Path, tmp_path: Path) -> Non
     )
     assert config.rungs == lengths[:-1]
     rows = pd.read_csv(path, dtype={"hash": str}).set_index("hash")
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
         assert run(store, config) == "completed"
         trials = store.trials(store.search("@last").id)
     assert {trial.train_episodes for trial in trials} == set(lengths)

@@ -15,7 +15,7 @@ def searches(ctx: Any, incomplete: str) -> list[str]:
     from nas.storage.store import Store
 
     try:
-        with Store(ctx.params["db"], create=False) as store:
+        with Store(ctx.params["db"]) as store:
             names = store.names()
     except Exception:  # whatever is wrong, a shell that completes has no place to say it
         return []

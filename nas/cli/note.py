@@ -23,7 +23,7 @@ def note(
     """Keep a note with a search, in place of the one before; `nas ls` and `nas show` print it."""
     from nas.storage.store import Store
 
-    with Store(db, create=False) as store:
+    with Store(db) as store:
         row = store.search(search)
         store.annotate(row.id, " ".join(text.split()) or None)
     say(f"Noted with '{row.name}'." if text else f"'{row.name}' has no note now.")

@@ -60,7 +60,7 @@ def rerun(
     if not isinstance(reference, TrialReference):
         raise ConfigError(f"'{target}': give SEARCH/TRIAL; `nas show SEARCH` lists the trials.")
     import_from_here()
-    with Store(db, create=False) as store:
+    with Store(db) as store:
         row, trial, _ = tried(store, reference)
         if trial.reused is not None:
             say(f"{row.name}/{trial.number} took over the score of trial {trial.reused}, which runs again.")

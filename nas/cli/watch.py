@@ -31,7 +31,7 @@ def watch(search: SearchArgument, db: DbOption = DEFAULT_DB) -> None:
     from nas.storage.lease import driven
     from nas.storage.store import Store
 
-    with Store(db, create=False) as store:
+    with Store(db) as store:
         row = store.search(search)
         try:
             with following(row, store) as look:

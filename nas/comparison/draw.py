@@ -144,8 +144,8 @@ def _panel(axes: Axes, panel: Panel, looks: Mapping[str, dict[str, Any]]) -> Non
 
         for x, y in (right(*single) for single in line.single):
             mark = dot(len(x))
-            thin = {"linewidth": 0.7, "alpha": 0.4, "drawstyle": kind, "zorder": 1, "marker": mark}
-            axes.plot(x, y, color=look["color"], markersize=3, **thin)
+            thin: dict[str, Any] = {"linewidth": 0.7, "alpha": 0.4, "zorder": 1, "markersize": 3}
+            axes.plot(x, y, color=look["color"], drawstyle=kind, marker=mark, **thin)
         x, y = right(line.x, line.mean)
         axes.plot(x, y, linewidth=1.8, drawstyle=kind, marker=dot(len(x)), zorder=2 + above, **look)
         known = ~np.isnan(line.half)

@@ -59,7 +59,8 @@ def draw_mixtures(mixtures: Mixtures, title: str, file: Path) -> None:
         looks = styles(mixtures.choices)
         for mixture, axes in zip(mixtures.decisions, places, strict=False):
             _panel(axes, mixture, looks)
-        places[0].set_ylim(*widened(*places[0].get_ylim(), SPAN))
+        low, high = places[0].get_ylim()
+        places[0].set_ylim(*widened(low, high, SPAN))
         for axes in places[len(mixtures.decisions) :]:
             axes.set_axis_off()
         for axes in places[: len(mixtures.decisions)][-columns:]:  # nothing is below them

@@ -170,6 +170,7 @@ def _measurements(store: Store, searches: Sequence[int], metric: str) -> dict[st
     trials: dict[int, tuple[str, int | None, float | None]] = {}
     with store.read() as session:
         for kind, trial, state, architecture, score, step, value in session.execute(query):
+            assert value is not None  # by the query
             points.setdefault(trial, []).append((step, value))
             trials[trial] = kind, architecture, score if state == TrialState.COMPLETED else None
     found: dict[str, list[Measured]] = {}
