@@ -72,17 +72,37 @@ class Cost(NamedTuple):
     macs: int
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A network of a paper, for others to be compared with.
+
+    Attributes:
+        architecture: its text.
+        settings: of the space, those that make it the paper's.
+        source: what it is and where it is from, in a few words.
+        learners: those whose papers used it, by registered name.
+        side: height of the images that these papers used it on.
+    """
+
+    architecture: str
+    settings: Mapping[str, Any]
+    source: str
+    learners: tuple[str, ...]
+    side: int
+
+
 class SearchSpace(ABC):
     """An ordered list of categorical decisions, and how a choice of them becomes a network.
 
     A concrete space sets `name` (the one it is registered under) and `decisions`, and implements `build` and
     `canonical`. Its constructor takes keyword-only arguments alone: they are its settings. `encode` and
     `decode` may be replaced where the literature has a notation of its own, `named` filled with
-    architectures that have a name, and `check_shape` where some tasks fit none. All else follows from the
-    decisions.
+    architectures that have a name, `published` with networks of papers under settings of their own, and
+    `check_shape` where some tasks fit none. All else follows from the decisions.
     """
 
     name: ClassVar[str]
+    published: ClassVar[Mapping[str, Published]] = {}
     decisions: tuple[Decision, ...]
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, NamedTuple, TypeAlias, final
@@ -12,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas.errors import ConfigError
-from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.space import Architecture, Decision, Published, SearchSpace, TaskShape
 from search_spaces.isomorphism import canonical_order, form
 from search_spaces.operations import MaxPool, conv_bn_relu, image_channels
 
@@ -22,6 +23,14 @@ FIELDS = {"height": "kernels", "width": "kernels", "stride": "strides", "channel
 Downsample: TypeAlias = Annotated[
     Literal["stride", "pool"],
     Field(description="what shrinks a map: the convolution's own stride, or max-pooling after it"),
+]
+
+Readout: TypeAlias = Annotated[
+    Literal["average", "flatten"],
+    Field(
+        description="what is kept of the last maps: the average of each channel, or every pixel; they differ "
+        "where a map is larger than 1 × 1"
+    ),
 ]
 
 Numbers = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
@@ -38,6 +47,34 @@ class Layer(NamedTuple):
     sources: tuple[int, ...]
 
 
+_MAML = ("maml", "anil", "meta_sgd", "reptile", "pretrain")
+_COMPARING = ("prototypical", "matching")
+
+PUBLISHED = {
+    "conv4": Published(
+        "conv4",
+        {"downsample": "stride", "readout": "average"},
+        "strides and averaged maps, of Finn et al. (2017) on Omniglot",
+        _MAML,
+        28,
+    ),
+    "conv4_pool": Published(
+        "conv4",
+        {"downsample": "pool", "readout": "flatten"},
+        "max-pooling and flattened maps, of Vinyals et al. (2016) and Snell et al. (2017)",
+        _COMPARING,
+        28,
+    ),
+    "conv4_pool32": Published(
+        "3x3/2:32,3x3/2:32@1,3x3/2:32@2,3x3/2:32@3",
+        {"downsample": "pool", "readout": "flatten"},
+        "max-pooling, 32 channels and flattened maps, of Finn et al. (2017) on miniImageNet",
+        _MAML,
+        84,
+    ),
+}
+
+
 @final
 class Chain(SearchSpace):
     """Layers of convolution, batch norm and ReLU, each fed by any of those before it.
@@ -49,7 +86,8 @@ class Chain(SearchSpace):
     with zeros to the largest. Layers that feed no other are the ends: each is averaged over its own map, and
     the means are concatenated. The paper concatenates the maps of the ends and hands them to its classifier;
     it does not say how ends of different sizes are joined. Padded like sources, a small map's mean would
-    shrink by the ratio of the areas, 49 for a 4×4 end with a 28×28 one, and the head would hardly see it.
+    shrink by the ratio of the areas, 49 for a 4×4 end with a 28×28 one, and the head would hardly see it. With
+    `readout` "flatten" every pixel of each end is a feature.
 
     The text form writes a layer as `height x width / stride : channels @ sources`, layers counted from 1:
     `3x3/2:64,3x3/2:64@1,1x5/1:32@1+2`. The canonical key is the text of a renumbering that depends on the
@@ -58,6 +96,7 @@ class Chain(SearchSpace):
     """
 
     name: ClassVar[str] = "chain"
+    published: ClassVar[Mapping[str, Published]] = PUBLISHED
 
     def __init__(
         self,
@@ -67,6 +106,7 @@ class Chain(SearchSpace):
         strides: Annotated[Numbers, Field(description="strides")] = (1, 2),
         channels: Annotated[Numbers, Field(description="numbers of channels")] = (16, 32, 64),
         downsample: Downsample = "stride",
+        readout: Readout = "average",
     ) -> None:
         settings = {"kernels": kernels, "strides": strides, "channels": channels}
         for setting, choices in settings.items():
@@ -74,7 +114,8 @@ class Chain(SearchSpace):
                 raise ConfigError(f"space.{setting}: a choice is given twice (given: {list(choices)})")
         self._choices = {field: tuple(settings[setting]) for field, setting in FIELDS.items()}
         self._layers = layers
-        self._downsample = downsample
+        self._downsample: Downsample = downsample
+        self._flatten = readout == "flatten"
         decisions: list[Decision] = []
         last: list[int] = []
         for layer in range(1, layers + 1):
@@ -92,8 +133,8 @@ class Chain(SearchSpace):
     def named(self) -> Mapping[str, Architecture]:
         """`conv4`: four 3×3 convolutions of stride 2, 64 channels each (Finn et al. 2017, §5.2).
 
-        With `downsample` "pool" it is the network of Vinyals et al. (2016) and Snell et al. (2017): the same
-        weights, 3.7 times the multiplications on images of 28 × 28.
+        With `downsample` "pool" and `readout` "flatten" it is `conv4_pool` of `published`: the same weights,
+        3.7 times the multiplications on images of 28 × 28.
         """
         conv4 = [Layer((3, 3, 2, 64), (layer - 1,) if layer else ()) for layer in range(4)]
         try:
@@ -134,7 +175,8 @@ class Chain(SearchSpace):
         Raises:
             Infeasible: the inputs are no images.
         """
-        return Network(self._renumbered(architecture), image_channels(shape, self.name), self._downsample)
+        layers, channels = self._renumbered(architecture), image_channels(shape, self.name)
+        return Network(layers, channels, self._downsample, shape.input[1:] if self._flatten else None)
 
     def _renumbered(self, architecture: Architecture) -> list[Layer]:
         shapes, sources = zip(*self.layers_of(architecture), strict=True)
@@ -187,15 +229,31 @@ def _text(layers: Sequence[Layer]) -> str:
 
 @final
 class Network(nn.Module):
-    """Wired layers: `[B, in_channels, H, W]` to `[B, out_features]`."""
+    """Wired layers: `[B, in_channels, H, W]` to `[B, out_features]`.
 
-    def __init__(self, layers: Sequence[Layer], in_channels: int, downsample: Downsample) -> None:
+    Args:
+        layers: with their sources before them.
+        in_channels: of the images.
+        downsample: what shrinks a map.
+        image: height and width of the images, if each pixel of the last maps is a feature; None: each
+            channel's average is.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        in_channels: int,
+        downsample: Downsample,
+        image: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.sources = tuple(layer.sources for layer in layers)
         self.ends = tuple(sorted(set(range(len(layers))).difference(*self.sources)))
         """The layers that feed no other."""
         widths = [layer.shape[-1] for layer in layers]
-        self.out_features = sum(widths[end] for end in self.ends)
+        sizes = None if image is None else _sizes(layers, image, downsample)
+        self.flatten = sizes is not None
+        self.out_features = sum(widths[end] * (math.prod(sizes[end]) if sizes else 1) for end in self.ends)
         self.layers = nn.ModuleList()
         for (height, width, stride, channels), sources in layers:
             fan_in = sum(widths[source] for source in sources) if sources else in_channels
@@ -210,7 +268,21 @@ class Network(nn.Module):
         maps: list[Tensor] = []
         for layer, sources in zip(self.layers, self.sources, strict=True):
             maps.append(layer(join([maps[source] for source in sources]) if sources else x))
-        return torch.cat([maps[end].mean((2, 3)) for end in self.ends], 1)
+        ends = [maps[end] for end in self.ends]
+        return torch.cat([end.flatten(1) if self.flatten else end.mean((2, 3)) for end in ends], 1)
+
+
+def _sizes(layers: Sequence[Layer], image: Sequence[int], downsample: Downsample) -> list[tuple[int, int]]:
+    """Return the height and width of each layer's map."""
+    found: list[tuple[int, int]] = []
+    for (height, width, stride, _), sources in layers:
+        sides = []
+        for axis, kernel in enumerate((height, width)):
+            side = max((found[source][axis] for source in sources), default=image[axis])
+            padded = side + 2 * (kernel // 2) - kernel
+            sides.append(padded // stride + 1 if downsample == "stride" else max(1, (padded + 1) // stride))
+        found.append((sides[0], sides[1]))
+    return found
 
 
 def join(maps: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,5 @@
 from itertools import combinations, permutations, product
+from typing import Literal
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from search_spaces.isomorphism import canonical_order, form
 
 OMNIGLOT = TaskShape((1, 28, 28), 5)
 CONV4 = "3x3/2:64,3x3/2:64@1,3x3/2:64@2,3x3/2:64@3"
+SMALL = Chain(layers=5, kernels=(1, 3), strides=(1, 2), channels=(2, 3))
 
 quick = settings(max_examples=60, deadline=None)
 
@@ -159,6 +161,31 @@ def test_with_pooling_conv4_is_that_of_prototypical_networks() -> None:
     assert space.cost(conv4, task).parameters == Chain().cost(conv4, task).parameters
 
 
+@pytest.mark.parametrize(("side", "features"), [(28, 64), (84, 5 * 5 * 64)])
+def test_flattened_conv4_has_the_features_of_its_paper(side: int, features: int) -> None:
+    """Snell et al. (2017, section 3.1 and 3.2): 64 features on Omniglot, 1,600 on images of 84 × 84."""
+    task = TaskShape((3, side, side), 5)
+    space = Chain(downsample="pool", readout="flatten")
+    assert space.build(space.decode("conv4"), task).out_features == features
+
+
+EVEN = Chain(layers=4, kernels=(2, 3), strides=(1, 2, 3), channels=(2,))
+
+
+@quick
+@given(architecture=architectures(EVEN), downsample=st.sampled_from(["stride", "pool"]))
+def test_flattened_maps_are_all_pixels_of_the_ends(
+    architecture: Architecture, downsample: Literal["stride", "pool"]
+) -> None:
+    network = Network(EVEN.layers_of(architecture), 1, downsample, (9, 7)).eval()
+    x, maps = torch.randn(2, 1, 9, 7), {}
+    for number, layer in enumerate(network.layers):
+        layer.register_forward_hook(lambda _, __, out, number=number: maps.update({number: out}))
+    features = network(x)
+    assert features.shape == (2, network.out_features)
+    torch.testing.assert_close(features, torch.cat([maps[end].flatten(1) for end in network.ends], 1))
+
+
 def test_maps_smaller_than_a_window_are_pooled_whole() -> None:
     space = Chain(layers=3, strides=(3,), downsample="pool")
     small = TaskShape((1, 5, 4), 5)
@@ -223,7 +250,6 @@ def orders(draw: st.DrawFn, layers: list[Layer]) -> list[int]:
 
 
 WIDE = Chain(layers=12, kernels=(1, 3), strides=(1,), channels=(4,))
-SMALL = Chain(layers=5, kernels=(1, 3), strides=(1, 2), channels=(2, 3))
 
 
 @quick

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ import pytest
 
 from nas.cli.evaluate import _complain
 from nas.errors import NasError
-from nas.storage.schema import EvaluationState
+from nas.evaluation.driver import Driver
+from nas.evaluation.targets import Target
+from nas.storage.schema import Evaluation, EvaluationState
 from nas.storage.store import Store
 from nas.testing.cli import nas, process
-from nas.testing.evaluations import claim
+from nas.testing.evaluations import claim, trained
 
 SMALL = [
     "--train-episodes=60",
@@ -279,3 +282,31 @@ def test_bad_input_says_what_where_and_what_is_allowed(
     got, out, err = nas("evaluate", *arguments, "-f", "json")
     assert (got, out in ("", "[]\n")) == (code, True)
     assert words in err
+
+
+def test_a_row_for_each_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(self: Driver, targets: Sequence[Target], seeds: int, workers: int) -> list[list[Evaluation]]:
+        rows = []
+        for number, target in enumerate(targets):
+            row = claim(self._store, key=target.file_name(0))
+            self._store.evaluations.complete(row.id, trained((0.8 - 0.1 * number, 0.6 - 0.1 * number)))
+            rows.append([self._store.evaluations.get(row.id)])
+        return rows
+
+    monkeypatch.setattr(Driver, "run", run)
+    evaluate = ["evaluate", "few_shot:residual", "--tasks=glyphs", "--learner=prototypical", "--seeds=1"]
+    both = ["--baseline=conv4", "--baseline=conv4_pool"]
+    code, out, err = asked(*evaluate, *both, "-f", "json", folder=tmp_path)
+    assert code == 0, err
+    rows = [(row["name"], row["baseline"], row["difference"]) for row in json.loads(out)]
+    assert rows == [
+        (None, "conv4", pytest.approx(0.1)),
+        (None, "conv4_pool", pytest.approx(0.2)),
+        ("conv4", None, None),
+        ("conv4_pool", None, None),
+    ]
+    assert "Snell" in err
+    assert "--baseline conv4_pool" not in err
+    (tmp_path / "strides").mkdir()
+    _, _, err = asked(*evaluate, "--baseline=conv4", folder=tmp_path / "strides")
+    assert "--baseline conv4_pool" in err  # the network of the learner's paper

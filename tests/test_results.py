@@ -96,5 +96,16 @@ def test_what_never_completed_has_no_result(store: Store) -> None:
     assert summarize(store, failed) is None
     assert compare(store, done, failed) is None
     one, two = ("chain", "key", "0"), ("chain", "other", "0")
-    [(result, difference)] = compared(store, {one: failed, two: done}, {two: one})
-    assert (result.key, difference) == ("other", None)
+    [(identity, result, differences)] = compared(store, {one: failed, two: done}, {two: [one]})
+    assert (identity, result.key, differences) == (two, "other", {})
+
+
+def test_a_target_is_compared_with_each_of_its_baselines_but_itself(store: Store) -> None:
+    names = [("chain", key, "0") for key in ("key", "one", "other")]
+    scores = ([0.9, 0.5], [0.4, 0.6], [0.2, 0.4])
+    evaluated = {name: record(store, [own], key=name[1]) for name, own in zip(names, scores, strict=True)}
+    found = compared(store, evaluated, dict.fromkeys(names[:2], names[1:]))
+    assert [
+        {other: pytest.approx(difference.value) for other, difference in differences.items()}
+        for _, _, differences in found
+    ] == [{names[1]: 0.2, names[2]: 0.4}, {names[2]: 0.2}, {}]

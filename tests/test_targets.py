@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas import precision
+from nas import plugins, precision
 from nas.controller import State
 from nas.errors import ConfigError, NotFound, Unsupported
 from nas.evaluation.config import EvaluationConfig, validate
+from nas.evaluation.published import own, published
 from nas.evaluation.references import SpaceReference, TrialReference, parse
 from nas.evaluation.targets import Targets, tried
+from nas.space import TaskShape
 from nas.storage.evaluations import Origin
 from nas.storage.store import Store
 from nas.storage.trials import Derivations
@@ -40,7 +42,7 @@ def configure(**changes: Any) -> EvaluationConfig:
         ("chain:3x3/2:64,3x3/2:64@1", SpaceReference("chain", "3x3/2:64,3x3/2:64@1")),
         ("nas.testing.toys:Toy:0.1.2", SpaceReference("nas.testing.toys:Toy", "0.1.2")),
         ("mlp:16/2", SpaceReference("mlp", "16/2")),
-        ("conv4", SpaceReference("chain", "conv4")),
+        ("residual", SpaceReference("few_shot", "residual")),
         ("resnet", SpaceReference("nasbench201", "resnet")),
     ],
 )
@@ -52,6 +54,46 @@ def test_references(text: str, expected: object) -> None:
 def test_what_is_no_reference_says_what_is(text: str) -> None:
     with pytest.raises(ConfigError, match=r"SPACE:ARCHITECTURE|a trial is a number"):
         parse(text)
+
+
+def test_a_published_network_has_the_settings_of_its_paper() -> None:
+    found = {name: parse(name) for name in ("conv4", "conv4_pool", "conv4_pool32")}
+    assert all(isinstance(one, SpaceReference) and one.space == "chain" for one in found.values())
+    assert {name: (one.name, one.settings["downsample"]) for name, one in found.items()} == {
+        "conv4": ("conv4", "stride"),
+        "conv4_pool": ("conv4_pool", "pool"),
+        "conv4_pool32": ("conv4_pool32", "pool"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("learner", "side", "name", "features"),
+    [
+        ("prototypical", 28, "conv4_pool", 64),
+        ("prototypical", 84, "conv4_pool", 5 * 5 * 64),
+        ("matching", 105, "conv4_pool", 6 * 6 * 64),
+        ("maml", 28, "conv4", 64),
+        ("maml", 84, "conv4_pool32", 5 * 5 * 32),
+        ("reptile", 32, "conv4", 64),
+    ],
+)
+def test_each_learner_s_own_network_is_that_of_its_paper(
+    learner: str, side: int, name: str, features: int
+) -> None:
+    shape = TaskShape((3, side, side), 5)
+    assert own(learner, shape) == name
+    reference = parse(name)
+    assert isinstance(reference, SpaceReference)
+    space = configure(space={"name": reference.space, **(reference.settings or {})}).make_space()
+    assert space.build(space.decode(reference.architecture), shape).out_features == features
+
+
+def test_published_networks_belong_to_installed_learners_and_spaces() -> None:
+    for name, network in published().items():
+        assert set(network.learners) <= set(plugins.installed("learner"))
+        assert isinstance(parse(name), SpaceReference)
+    assert own("relation", TaskShape((1, 28, 28), 5)) is None  # it pools after its first two layers alone
+    assert own("maml", TaskShape((1,), 1)) is None
 
 
 def recorded(store: Store) -> Any:
@@ -155,6 +197,24 @@ def test_a_baseline_that_the_space_s_settings_lack_has_the_defaults(store: Store
     [target] = targets.choose(["chain:3x3/2:8"])
     assert targets.baseline("chain:1x1/1:8", target).config.space == target.config.space
     assert targets.baseline("conv4", target).config.space["layers"] == 4
+
+
+def test_a_published_baseline_keeps_its_settings_in_the_target_s_own_space(store: Store) -> None:
+    def change(given: dict[str, Any]) -> None:
+        given |= SINUSOID | {"tasks": "glyphs", "learner": "prototypical"}
+        given["space"] = {"name": "chain", "downsample": "pool"}
+
+    targets = Targets(store, change)
+    [target] = targets.choose(["chain:conv4"])
+    assert (target.name, target.config.space["downsample"]) == (None, "pool")
+    others = {name: targets.baseline(name, target) for name in ("conv4", "conv4_pool")}
+    assert {name: (other.name, other.config.space["downsample"]) for name, other in others.items()} == {
+        "conv4": ("conv4", "stride"),
+        "conv4_pool": ("conv4_pool", "pool"),
+    }
+    assert len({other.identity for other in others.values()}) == 2
+    assert {other.protocol for other in others.values()} == {target.protocol}
+    assert targets.own(target) == "conv4_pool"
 
 
 CLASSES = {0: "abc", 1: "dea", 2: "fgb", 3: "hic"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,8 +16,8 @@ from nas.cli.output import Format, FormatOption, emit, say
 from nas.errors import NasError
 
 if TYPE_CHECKING:
-    from nas.evaluation.results import Difference, Result
-    from nas.evaluation.targets import Target
+    from nas.evaluation.results import Difference, Identity, Result
+    from nas.evaluation.targets import Target, Targets
     from nas.storage.schema import Evaluation
 
 COLUMNS = (
@@ -26,9 +26,11 @@ COLUMNS = (
     "learner",
     "normalization",
     "seeds",
+    "name",
     "test_score",
     "ci95_seeds",
     "ci95_episodes",
+    "baseline",
     "difference",
     "difference_ci95_episodes",
     "difference_ci95_seeds",
@@ -65,10 +67,12 @@ def evaluate(
         ),
     ] = None,
     baseline: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="TARGET",
-            help="An architecture to compare with, under the same settings and seeds, such as conv4.",
+            help="An architecture to compare with, under the same settings and seeds; repeatable. Take that "
+            "of the learner's paper: conv4_pool (max-pooling) for prototypical and matching networks; for "
+            "MAML and its kin conv4 (strides) at 28×28 pixels, conv4_pool32 at 84×84.",
         ),
     ] = None,
     tasks: Annotated[
@@ -134,7 +138,10 @@ def evaluate(
     with Store(db, create=True) as store:
         made = Targets(store, _changes(tasks, learner, budget, settings or []))
         chosen = made.choose(targets or [], top=top, search=search)
-        baselines = [made.baseline(baseline, target) for target in chosen] if baseline else []
+        beside = {
+            target.identity: [made.baseline(text, target) for text in baseline or ()] for target in chosen
+        }
+        baselines = [other for others in beside.values() for other in others]
         everything = list({target.identity: target for target in (*chosen, *baselines)}.values())
         for remark in made.remarks:
             say(f"warning: {remark}")
@@ -152,12 +159,16 @@ def evaluate(
             say(f"\nInterrupted; all that is done is saved. Continue: {_again(db)}")
             raise typer.Exit(130) from None
         evaluated = {target.identity: some for target, some in zip(everything, rows, strict=True)}
-        pairs = {target.identity: base.identity for target, base in zip(chosen, baselines, strict=False)}
-        results = [_row(*found) for found in compared(store, evaluated, pairs)]
+        pairs = {identity: [other.identity for other in others] for identity, others in beside.items()}
+        named = {target.identity: target for target in everything}
+        results = [row for found in compared(store, evaluated, pairs) for row in _rows(named, *found)]
+        advice = _advice(made, chosen, baselines)
     if results or form is Format.JSON:
         emit(results, form, COLUMNS)
     if results:
-        _explain(results, baselines)
+        _explain(results)
+        for line in advice:
+            say(line)
         say(f"More: nas leaderboard --stage test{hint(db)}")
     _complain([row for some in rows for row in some])
 
@@ -179,21 +190,53 @@ def _changes(
     return change
 
 
-def _row(result: Result, difference: Difference | None) -> dict[str, Any]:
-    return {
-        **asdict(result),
-        "difference": difference and difference.value,
-        "difference_ci95_episodes": difference and difference.ci95_episodes,
-        "difference_ci95_seeds": difference and difference.ci95_seeds,
-        "difference_by_seed": difference and difference.by_seed,
-    }
+def _rows(
+    targets: Mapping[Identity, Target],
+    identity: Identity,
+    result: Result,
+    found: Mapping[Identity, Difference],
+) -> list[dict[str, Any]]:
+    """Return a row for each baseline that a result is compared with; one where there is none."""
+    own = {"name": targets[identity].name, **asdict(result)}
+    pairs = [(_called(targets[other]), difference) for other, difference in found.items()]
+    return [
+        {
+            **own,
+            "baseline": baseline,
+            "difference": difference and difference.value,
+            "difference_ci95_episodes": difference and difference.ci95_episodes,
+            "difference_ci95_seeds": difference and difference.ci95_seeds,
+            "difference_by_seed": difference and difference.by_seed,
+        }
+        for baseline, difference in pairs or [(None, None)]
+    ]
+
+
+def _called(target: Target) -> str:
+    return target.name or f"{target.space}:{target.architecture}"
+
+
+def _advice(made: Targets, chosen: Sequence[Target], baselines: Sequence[Target]) -> list[str]:
+    """Return what the published networks are, and which one the learner's paper used."""
+    from nas.evaluation.published import published
+
+    known = published()
+    used = dict.fromkeys(target.name for target in (*chosen, *baselines) if target.name)
+    lines = [f"{name}: {known[name].source}." for name in used]
+    for learner, own in {target.config.learner["name"]: made.own(target) for target in chosen}.items():
+        if own is not None and own not in used:
+            lines.append(
+                f"The network of the paper on '{learner}' is {own} ({known[own].source}): compare with it by "
+                f"--baseline {own}."
+            )
+    return lines
 
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _explain(results: Sequence[dict[str, Any]], baselines: Sequence[Target]) -> None:
+def _explain(results: Sequence[dict[str, Any]]) -> None:
     episodes = f"{results[0]['test_episodes']} test episodes"
     several = any(row["seeds"] > 1 for row in results)
     said = [f"test_score: mean over {f'the seeds, of {episodes} each' if several else episodes}."]
@@ -202,8 +245,7 @@ def _explain(results: Sequence[dict[str, Any]], baselines: Sequence[Target]) -> 
     said.append("ci95_episodes: half width over episodes.")
     say(" ".join(said))
     if any(row["difference"] is not None for row in results):
-        base = baselines[0]
-        say(f"difference: less {base.space}:{base.architecture}, paired by episode and seed.")
+        say("difference: test_score less the baseline's, paired by episode and seed.")
     for row in results:
         if row["test_not_finite"]:
             say(

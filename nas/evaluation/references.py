@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from nas import plugins
-from nas.errors import ConfigError, PluginError
-from nas.space import SearchSpace
+from nas.errors import ConfigError
+from nas.evaluation.published import spaces
 
 FORMS = "SEARCH/TRIAL, or SPACE:ARCHITECTURE such as chain:conv4"
 
@@ -21,14 +23,22 @@ class TrialReference:
 
 @dataclass(frozen=True, slots=True)
 class SpaceReference:
-    """`SPACE:ARCHITECTURE`: the architecture is a text of the space, or a name that it has."""
+    """`SPACE:ARCHITECTURE`: the architecture is a text of the space, or a name that it has.
+
+    Attributes:
+        space, architecture: as given.
+        name: of a published network; None: it is none.
+        settings: of the space, which such a name fixes; None: they are up to the user.
+    """
 
     space: str
     architecture: str
+    name: str | None = None
+    settings: Mapping[str, Any] | None = None
 
 
 def parse(text: str) -> TrialReference | SpaceReference:
-    """Read a target; a bare name such as `conv4` is that of an architecture in an installed space.
+    """Read a target; a bare name such as `conv4` is that of a network in an installed space.
 
     Raises:
         ConfigError: it is no target.
@@ -48,19 +58,20 @@ def parse(text: str) -> TrialReference | SpaceReference:
 
 
 def _named(name: str) -> SpaceReference:
-    known: dict[str, list[str]] = {}
-    for plugin in plugins.installed("space").values():
-        try:
-            space: SearchSpace = plugin.load()()
-        except PluginError:
-            continue
-        for architecture in space.named:
-            known.setdefault(architecture, []).append(plugin.name)
+    known: dict[str, list[SpaceReference]] = {}
+    for space, cls in spaces():
+        for own, network in cls.published.items():
+            found = SpaceReference(space, network.architecture, own, network.settings)
+            known.setdefault(own, []).append(found)
+        for architecture in cls().named:
+            if architecture not in cls.published:
+                known.setdefault(architecture, []).append(SpaceReference(space, architecture))
     if name not in known:
         raise ConfigError(
             f"'{name}' is no target: give {FORMS}, a name that a space has ({', '.join(sorted(known))}), or "
             "the best of a search with --top K --search SEARCH."
         )
     if len(known[name]) > 1:
-        raise ConfigError(f"'{name}' is an architecture of several spaces: {', '.join(known[name])}.")
-    return SpaceReference(known[name][0], name)
+        several = ", ".join(reference.space for reference in known[name])
+        raise ConfigError(f"'{name}' is an architecture of several spaces: {several}.")
+    return known[name][0]

@@ -154,19 +154,23 @@ def compare(store: Store, rows: Sequence[Evaluation], baseline: Sequence[Evaluat
 
 
 def compared(
-    store: Store, evaluated: Mapping[Identity, Sequence[Evaluation]], baselines: Mapping[Identity, Identity]
-) -> list[tuple[Result, Difference | None]]:
-    """Return the result of each target that has one, with its difference from its baseline.
+    store: Store,
+    evaluated: Mapping[Identity, Sequence[Evaluation]],
+    baselines: Mapping[Identity, Sequence[Identity]],
+) -> list[tuple[Identity, Result, dict[Identity, Difference]]]:
+    """Return the result of each target that has one, with its differences from its baselines.
 
     Args:
         store: where the scores are.
         evaluated: the rows of each target and of each baseline.
-        baselines: what a target is compared with.
+        baselines: what a target is compared with; itself is passed over.
     """
     found = []
     for identity, rows in evaluated.items():
-        result, baseline = summarize(store, rows), baselines.get(identity, identity)
+        result = summarize(store, rows)
         if result is not None:
-            difference = compare(store, rows, evaluated[baseline]) if baseline != identity else None
-            found.append((result, difference))
+            others = [other for other in baselines.get(identity, ()) if other != identity]
+            made = {other: compare(store, rows, evaluated[other]) for other in others}
+            known = {other: difference for other, difference in made.items() if difference is not None}
+            found.append((identity, result, known))
     return found

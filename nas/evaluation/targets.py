@@ -14,6 +14,7 @@ import torch
 from nas import config as search_config
 from nas.errors import ConfigError, Infeasible, NotFound
 from nas.evaluation.config import EvaluationConfig, validate
+from nas.evaluation.published import own
 from nas.evaluation.references import FORMS, SpaceReference, TrialReference, parse
 from nas.leaderboard import Query, leaderboard
 from nas.provenance import classes
@@ -39,6 +40,7 @@ class Target:
         task_label: the task in a few words.
         classes: hash of the classes of each split.
         origin: the trial that proposed the architecture, if one did.
+        name: of a published network, if it was asked for by that.
     """
 
     config: EvaluationConfig
@@ -48,6 +50,7 @@ class Target:
     task_label: str
     classes: Mapping[str, str]
     origin: Origin | None
+    name: str | None = None
 
     @property
     def settings(self) -> str:
@@ -158,12 +161,14 @@ class Targets:
             ConfigError: a setting is wrong or missing, or the space has no such architecture.
         """
         search = self._store.search(like) if like is not None else None
-        return self._target(self._config(search, reference.space), reference.architecture, None)
+        config = self._config(search, reference.space, reference.settings)
+        return self._target(config, reference.architecture, None, reference.name)
 
     def baseline(self, text: str, beside: Target) -> Target:
         """Return an architecture of a space, or one with a name, under the protocol of another target.
 
-        In the same space it has the same settings, if these know the architecture; otherwise the defaults.
+        A published network has its paper's settings. Another one in the same space has the same settings, if
+        these know the architecture; otherwise the defaults.
 
         Raises:
             ConfigError: the text is no such reference, or the space has no such architecture.
@@ -172,24 +177,34 @@ class Targets:
         if isinstance(reference, TrialReference):
             raise ConfigError(f"--baseline {text}: give SPACE:ARCHITECTURE, or a name such as conv4.")
         values = beside.config.model_dump(mode="json")
-        if reference.space == beside.config.space["name"]:
+        if reference.settings is None and reference.space == beside.config.space["name"]:
             try:
                 return self._target(beside.config, reference.architecture, None)
             except ConfigError:
                 pass
-        values["space"] = {"name": reference.space}
-        return self._target(validate(values), reference.architecture, None)
+        values["space"] = {"name": reference.space, **(reference.settings or {})}
+        return self._target(validate(values), reference.architecture, None, reference.name)
 
-    def _config(self, search: Search | None, space: str | None = None) -> EvaluationConfig:
+    def own(self, target: Target) -> str | None:
+        """Return the name of the network that the paper of a target's learner used; None if none is known."""
+        return own(target.config.learner["name"], self._tasks(target.config.tasks).shape)
+
+    def _config(
+        self, search: Search | None, space: str | None = None, settings: Mapping[str, Any] | None = None
+    ) -> EvaluationConfig:
         values = {} if search is None else inherited(search)
         if space is not None:
             search_config.choose(values, "space", space)
+        if settings is not None:
+            values["space"] = {"name": space, **settings}
         self._change(values)
         if search is not None:
             _refuse_nameless(search, values)
         return validate(values)
 
-    def _target(self, config: EvaluationConfig, text: str, origin: Origin | None) -> Target:
+    def _target(
+        self, config: EvaluationConfig, text: str, origin: Origin | None, name: str | None = None
+    ) -> Target:
         space, tasks = config.make_space(), self._tasks(config.tasks)
         precision = rehearse(space, tasks, config.make_learner, config.precision).precision
         config = config.model_copy(update={"precision": precision})
@@ -198,7 +213,7 @@ class Targets:
             space.cost(architecture, tasks.shape)
         key = space.canonical(architecture)
         hashes = classes(tasks, SPLITS)
-        return Target(config, space.name, space.encode(architecture), key, tasks.label, hashes, origin)
+        return Target(config, space.name, space.encode(architecture), key, tasks.label, hashes, origin, name)
 
     def _tasks(self, section: Values) -> TaskSource:
         for settings, source in self._sources:

@@ -109,9 +109,14 @@ def _of_space(store: Store, reference: SpaceReference) -> list[Evaluation]:
     with store.read() as session:
         of_space = select(Evaluation).where(Evaluation.space == reference.space).order_by(Evaluation.id)
         rows = list(session.scalars(of_space))
-    matching = [row for row in rows if _means(row, reference.architecture)]
+    fixed = (reference.settings or {}).items()
+    matching = [
+        row
+        for row in rows
+        if fixed <= _settings(row.config["space"]).items() and _means(row, reference.architecture)
+    ]
     if not matching:
-        _space({"name": reference.space}).decode(reference.architecture)
+        _space({"name": reference.space, **dict(fixed)}).decode(reference.architecture)
     return matching
 
 
@@ -126,9 +131,14 @@ def _means(row: Evaluation, architecture: str) -> bool:
 
 
 def _space(section: Mapping[str, Any]) -> SearchSpace:
-    settings = {key: value for key, value in section.items() if key != "name"}
     cls: type[SearchSpace] = plugins.load("space", section["name"], SearchSpace)
-    return cls(**plugins.arguments(cls, plugins.resolve(cls, settings, "space")))
+    return cls(**plugins.arguments(cls, _settings(section)))
+
+
+def _settings(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a space's settings, with the defaults of those that are newer than the section."""
+    cls = plugins.load("space", section["name"], SearchSpace)
+    return plugins.resolve(cls, {key: value for key, value in section.items() if key != "name"}, "space")
 
 
 def _choose(

@@ -1,0 +1,35 @@
+"""Networks of papers, by plain names: which there are, and which one a learner's paper used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from nas import plugins
+from nas.errors import PluginError
+from nas.space import Published, SearchSpace, TaskShape
+
+
+def spaces() -> Iterator[tuple[str, type[SearchSpace]]]:
+    """Yield the installed spaces by name; those that cannot be loaded are passed over."""
+    for plugin in plugins.installed("space").values():
+        try:
+            yield plugin.name, plugin.load()
+        except PluginError:
+            continue
+
+
+def published() -> dict[str, Published]:
+    """Return the published networks of all installed spaces by name."""
+    return {name: network for _, space in spaces() for name, network in space.published.items()}
+
+
+def own(learner: str, shape: TaskShape) -> str | None:
+    """Return the name of the network that a learner's paper used; None where none is known.
+
+    Papers take another one for small images than for large ones: the nearest size counts.
+    """
+    if len(shape.input) != 3:
+        return None
+    found = {name: network for name, network in published().items() if learner in network.learners}
+    return min(found, key=lambda name: abs(math.log(shape.input[1] / found[name].side)), default=None)
