@@ -73,10 +73,10 @@ class Darts(Controller):
 class Softmax(Strategy):
     """DARTS (Liu et al. 2019, arXiv 1806.09055, Algorithm 1): every choice computed, mixed by softmax(α).
 
-    A step first moves α by Adam down ∇_α L_val(w − ξ ∇_w L_train(w, α), α), then the weights down
-    ∇_w L_train(w, α). ξ is the weights' learning rate; with order 1 it is 0. L_train is the loss of the inner
-    batch, L_val that of the outer one. As in the paper's code, the unrolled step has the momentum and the
-    weight decay of the weights' own.
+    A step first moves α by Adam down ∇_α L_val(w′(α), α), then the weights down ∇_w L_train(w, α). With order
+    1 w′ is w; else it is where the weights' optimizer takes w next. By gradient descent that is the paper's
+    w − ξ ∇_w L_train(w, α), with momentum and weight decay as in its code; by Adam it is Adam's step. L_train
+    is the loss of the inner batch, L_val that of the outer one.
 
     By Adam α moves by about `alpha_rate` a step; the default is the paper's, for some 20,000 steps. Order 2
     takes a difference that crosses kinks of ReLU, and is rough where batches are small; `exact` takes about

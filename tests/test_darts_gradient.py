@@ -12,9 +12,10 @@ from torch.func import functional_call
 
 from controllers.darts import Softmax
 from controllers.relaxation import BETAS, Alpha
-from controllers.unrolled import exact, second_order
+from controllers.unrolled import exact, second_order, stepped
 from nas.config import maker
 from nas.controller import TrainSupernet
+from nas.errors import Unsupported
 from nas.evaluator import Budget, Context
 from nas.oneshot.assembly import assemble
 from nas.plugins import load
@@ -63,7 +64,7 @@ def problem() -> tuple[Mixed, Alpha, Batches]:
 
 
 def warm(optimizer: torch.optim.Optimizer, network: nn.Module, alpha: Alpha, steps: int = 3) -> None:
-    """Fill the momentum buffers."""
+    """Fill the momentum buffers and the moments."""
     for i in range(steps):
         optimizer.zero_grad()
         loss_of(network, 10 + i)([m.detach() for m in alpha.mixture()]).backward()
@@ -87,7 +88,15 @@ def plain(network: Mixed) -> torch.optim.Optimizer:
     return torch.optim.SGD(network.parameters(), 0.3)
 
 
-OPTIMIZERS = pytest.mark.parametrize("make", [sgd, two_rates, plain])
+def adam(network: Mixed) -> torch.optim.Optimizer:
+    return torch.optim.Adam(network.parameters(), 0.03, fused=True)
+
+
+def decayed_adam(network: Mixed) -> torch.optim.Optimizer:
+    return torch.optim.Adam(network.parameters(), 0.03, weight_decay=0.1, amsgrad=True)
+
+
+OPTIMIZERS = pytest.mark.parametrize("make", [sgd, two_rates, plain, adam, decayed_adam])
 
 
 def moved_loss(network: Mixed, alpha: Alpha, batches: Batches, make: Any, state: dict[str, Any]) -> float:
@@ -159,13 +168,57 @@ def test_weights_that_do_not_learn_are_not_unrolled() -> None:
     assert not torch.allclose(flat(exact(alpha, batches, everything)), wanted, rtol=1e-3)
 
 
-def test_a_step_of_another_optimizer_counts_as_gradient_descent_at_its_rate() -> None:
+def test_unrolling_changes_neither_weights_nor_optimizer() -> None:
     network, alpha, batches = problem()
-    adam = torch.optim.Adam(network.parameters(), 0.3)
-    warm(adam, network, alpha)
+    optimizer = adam(network)
+    warm(optimizer, network, alpha)
+    before = copy.deepcopy([network.state_dict(), optimizer.state_dict()])
+    exact(alpha, batches, optimizer)
+    second_order(alpha, batches, optimizer)
+    torch.testing.assert_close([network.state_dict(), optimizer.state_dict()], before, rtol=0, atol=0)
+    assert all(weight.grad is None for weight in network.parameters())
+
+
+def test_a_weight_without_a_gradient_stays_where_the_optimizer_leaves_it() -> None:
+    """Momentum and weight decay move what has a gradient, be it zero, and nothing else."""
+    network, alpha, batches = problem()
+    optimizer = sgd(network)
+    warm(optimizer, network, alpha)
+    name = "layers.0.weight"
+    slopes = {name: torch.zeros_like(batches.weights[name])}
+    after = stepped(optimizer, batches.weights, slopes)
+    weight, buffer = batches.weights[name], optimizer.state[batches.weights[name]]["momentum_buffer"]
+    assert list(after) == [name]
+    torch.testing.assert_close(after[name], (weight - 0.3 * (0.9 * buffer + 0.02 * weight)).detach())
+
+
+def test_adam_s_first_step_does_not_hang_on_the_size_of_a_gradient() -> None:
+    """It is the rate times the sign; between the two signs the derivative would be 1/ε."""
+    network, _, batches = problem()
+    name, optimizer = "head.weight", adam(network)
+    slope = torch.zeros_like(batches.weights[name])
+    slope[0] = torch.tensor([0.5, 1e-3, -1e-9])
+    slope.requires_grad_()
+    after = stepped(optimizer, batches.weights, {name: slope})[name]
+    [found] = torch.autograd.grad(after.sum(), slope)
+    assert (found == 0).all()
+    moved = after - batches.weights[name]
+    torch.testing.assert_close(
+        moved[0, :2].detach(), torch.tensor([-0.03, -0.03]).double(), rtol=1e-4, atol=0
+    )
+    batches.weights[name].grad = slope.detach()  # from now on the moments of the first row hold something
+    optimizer.step()
+    after = stepped(optimizer, batches.weights, {name: slope})[name]
+    [found] = torch.autograd.grad(after.sum(), slope)
+    assert (found[0] != 0).all()
+    assert (found[1:] == 0).all()
+
+
+def test_a_step_that_cannot_be_differentiated_is_refused() -> None:
+    network, alpha, batches = problem()
     for method in (exact, second_order):
-        found = flat(method(alpha, batches, adam))
-        torch.testing.assert_close(found, flat(method(alpha, batches, plain(network))))
+        with pytest.raises(Unsupported, match="LBFGS"):
+            method(alpha, batches, torch.optim.LBFGS(network.parameters()))
 
 
 def test_no_rate_is_first_order() -> None:

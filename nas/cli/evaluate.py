@@ -198,7 +198,9 @@ def _rows(
 ) -> list[dict[str, Any]]:
     """Return a row for each baseline that a result is compared with; one where there is none."""
     own = {"name": targets[identity].name, **asdict(result)}
-    pairs = [(_called(targets[other]), difference) for other, difference in found.items()]
+    pairs: list[tuple[str | None, Difference | None]] = [
+        (_called(targets[other]), difference) for other, difference in found.items()
+    ]
     return [
         {
             **own,
