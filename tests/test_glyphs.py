@@ -95,6 +95,12 @@ def test_alphabets_are_drawn_anew_from_the_generator_alone() -> None:
     assert len(SIGNS) == len(set(SIGNS)) >= CHARACTERS
 
 
+def test_a_process_draws_once_and_nothing_can_spoil_it() -> None:
+    one, other = Glyphs()._tasks.images, Glyphs(ways=3)._tasks.images
+    assert np.shares_memory(one, other)
+    assert not one.flags.writeable
+
+
 def test_the_seed_decides_the_alphabets(glyphs: Glyphs) -> None:
     assert same(draw(glyphs), draw(Glyphs()))
     other = Glyphs(seed=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from itertools import combinations
 from typing import Annotated, ClassVar, final
 
@@ -70,8 +71,6 @@ class Glyphs(TaskSource):
         train_queries: TrainQueries = None,
         seed: Annotated[int, Field(ge=0, description="which alphabets")] = 0,
     ) -> None:
-        rng = np.random.default_rng(seed)
-        alphabets = [draw_alphabet(rng) for _ in range(sum(ALPHABETS.values()))]
         splits: dict[Split, Classes] = {}
         first = 0
         for split, count in ALPHABETS.items():
@@ -85,7 +84,7 @@ class Glyphs(TaskSource):
             )
         self._tasks = ImageTasks(
             name=f"{self.name}/{seed}",
-            images=np.concatenate(alphabets)[:, None],
+            images=draw_alphabets(seed)[:, None],
             splits=splits,
             ways=ways,
             shots=shots,
@@ -116,6 +115,15 @@ class Glyphs(TaskSource):
     def members(self, split: Split) -> frozenset[str]:
         """Return the names of the split's classes."""
         return self._tasks.members(split)
+
+
+@lru_cache(maxsize=4)
+def draw_alphabets(seed: int) -> Pixels:
+    """Draw all alphabets, `[drawings, SIZE, SIZE]`, 5 MB; a process draws those of a seed once."""
+    rng = np.random.default_rng(seed)
+    drawings = np.concatenate([draw_alphabet(rng) for _ in range(sum(ALPHABETS.values()))])
+    drawings.setflags(write=False)
+    return drawings
 
 
 def draw_alphabet(rng: np.random.Generator) -> Pixels:
