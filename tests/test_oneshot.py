@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from nas.controller import Outcome
 from nas.errors import Diverged, Unsupported
 from nas.evaluator import SupernetJob
 from nas.executors.worker import Worker
+from nas.metrics import shared_metric
+from nas.oneshot import training
 from nas.oneshot.assembly import assemble
 from nas.oneshot.batches import Bilevel
 from nas.oneshot.training import train_supernet
@@ -78,6 +82,36 @@ def test_a_training_is_a_function_of_its_seed() -> None:
     assert first == again
     other = SupernetJob(0, 0, job().supernet, 8)
     assert plain(list(train_supernet(shared, other))) != first
+
+
+def test_a_sample_is_scored_with_the_shared_weights_and_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is derived has the score that it was derived by; what diverges has none."""
+    shared = context()
+    *_, alone = train_supernet(shared, job())
+    assert alone.measurements == ()
+    sample = tuple(derived.architecture for derived in alone.derived)
+    *_, scored = train_supernet(shared, replace(job(), sample=sample))
+    assert scored.derived == alone.derived
+    found = {seen.metric: seen.value for seen in scored.measurements}
+    expected = {shared_metric(shared.space.encode(own.architecture)): own.score for own in alone.derived}
+    assert found == expected
+    real, calls = training.score, []
+
+    def diverging(*arguments: Any) -> Any:
+        calls.append(0)
+        if len(calls) > len(whole):
+            raise Diverged("not finite")
+        return real(*arguments)
+
+    whole: list[int] = []
+    monkeypatch.setattr(training, "score", lambda *a: whole.append(0) or real(*a))
+    list(train_supernet(shared, job()))
+    monkeypatch.setattr(training, "score", diverging)
+    *_, lost = train_supernet(shared, replace(job(), sample=sample))
+    assert lost.derived == alone.derived
+    assert all(math.isnan(seen.value) for seen in lost.measurements)
 
 
 @pytest.mark.parametrize("learner", [{"name": "maml", "inner_lr": 0.01}, {"name": "anil", "inner_lr": 0.01}])
