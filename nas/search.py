@@ -321,6 +321,7 @@ def create(
     tasks: TaskSource,
     source: str | None = None,
     say: Callable[[str], None] = lambda words: None,
+    start: Callable[[], object] = lambda: None,
 ) -> SearchRow:
     """Write a new search to the database.
 
@@ -330,12 +331,15 @@ def create(
         tasks: the task source that the configuration names.
         source: the TOML file that it came from, verbatim.
         say: told what takes long.
+        start: called when all else is in order: if it fails, nothing is written.
 
     Raises:
         ConfigError: the name is taken.
         NasError: as `check`.
     """
     made_by = check(config, tasks, say)
+    store.check_free(config.name)
+    start()
     return store.create_search(
         name=config.name,
         source=source,

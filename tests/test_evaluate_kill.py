@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from nas.testing.cli import nas, process, start
+from nas.testing.cli import living, nas, process, start
 
 FATAL = """
 import multiprocessing, os, signal
@@ -124,17 +124,6 @@ def wait_for_curve(running: subprocess.Popen[str], db: Path) -> None:
     raise AssertionError(running.communicate()[1])
 
 
-def living(group: int) -> list[int]:
-    """Return the processes of a group that are not dead, perhaps unmourned."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, _, of = stat.read_text().rpartition(")")[2].split()[:3]
-            if int(of) == group and state != "Z":
-                found.append(int(stat.parent.name))
-    return found
-
-
 def test_killed_twice_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     """The driver alone, whose worker ends with it; then all of its processes."""
     command = ["evaluate", "mlp:maml", "mlp:80-80-0-relu", "--tasks=mine:Deadly", *LEARNER, *SMALL]
@@ -179,13 +168,16 @@ def test_a_worker_that_reports_nothing_ends_with_its_driver(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-def test_an_interrupt_keeps_all_and_prints_the_command_that_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_keeps_all_and_prints_the_command_that_goes_on(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     with endless(tmp_path, "--artifacts=files") as running:
-        os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to the workers, too
+        os.killpg(running.pid, number)  # as a terminal and a supervisor do: to the workers, too
         _, err = running.communicate()
         while living(running.pid):
             time.sleep(0.05)
-    assert running.returncode == 130
+    assert running.returncode == 128 + number
     assert "Traceback" not in err
     assert f"Continue: nas evaluate {' '.join(ENDLESS)} --artifacts=files" in err
     assert ask(tmp_path / "nas.db", "SELECT DISTINCT state FROM evaluations") == [("interrupted",)]

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from nas.testing.cli import living
+
 TRIALS = 30
 KILLS = 3
 SCRIPTED = [
@@ -98,20 +100,42 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     assert {n: row[:5] for n, row in rows.items()} == {n: row[:5] for n, row in finished(whole).items()}
 
 
-def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
     db = tmp_path / "nas.db"
     pace = "--set=evaluator.seconds=0.05"
     process = nas("run", *SCRIPTED, "--executor=inline", "--trials=200", "--name=s", pace, db=db)
     wait_for_progress(process, db, 3)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "nas resume s" in errors
     assert "Traceback" not in errors
     with sqlite3.connect(db) as connection:
         states = {state for (state,) in connection.execute("SELECT DISTINCT state FROM trials")}
         assert connection.execute("SELECT state FROM searches").fetchone() == ("interrupted",)
     assert states <= {"completed", "reused", "interrupted"}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_an_interrupt_of_all_processes_on_ray(tmp_path: Path) -> None:
+    db = tmp_path / "nas.db"
+    pace = "--set=evaluator.seconds=0.1"
+    process = nas("run", *SCRIPTED, "--workers=2", "--trials=500", "--name=s", pace, db=db, detached=True)
+    wait_for_progress(process, db, 3)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "nas resume s" in errors
+    assert "Traceback" not in errors
+    with sqlite3.connect(db) as connection:
+        assert connection.execute("SELECT state FROM searches").fetchone() == ("interrupted",)
+    deadline = time.monotonic() + 60
+    while living(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert living(process.pid) == []
 
 
 @pytest.mark.ray

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nas.cli.compare import report
+from nas.cli.interruption import continued_by
 from nas.cli.options import (
     DEFAULT_DB,
     ArtifactsOption,
     DbOption,
     RayAddressOption,
-    cores,
     import_from_here,
+    typed,
 )
 from nas.cli.output import Format, FormatOption, say
+from nas.cli.run import make_executor, ready
 from nas.errors import NotFound, TooManyFailures
+from nas.executors.capacity import cores
 
 if TYPE_CHECKING:
     from nas.config import SearchConfig
@@ -78,12 +81,8 @@ def benchmark(
                 "worker time of the shortest. max_seconds in place of trials gives all the same."
             )
         driver = _Driver(store, ray_address, len(configs), folder(db, artifacts))
-        try:
-            with _ray(configs[0], ray_address):
-                ended = run(store, configs, driver.drive, text, say)
-        except KeyboardInterrupt:
-            say("\nInterrupted; all that is done is saved. The same command goes on.")
-            raise typer.Exit(130) from None
+        with continued_by(typed(db)), ready(configs[0], ray_address):
+            ended = run(store, configs, driver.drive, text, say)
         for complaint in ended.failed:
             say(complaint)
         if ended.stopped is not None:
@@ -101,16 +100,6 @@ def benchmark(
         )
 
 
-def _ray(config: SearchConfig, address: str | None) -> AbstractContextManager[None]:
-    """Keep one Ray for all searches."""
-    if config.executor == "inline":
-        return nullcontext()
-    from nas.executors.ray import start
-
-    say("Starting Ray…")
-    return start(config.workers * config.resources.cpus, address)
-
-
 class _Driver:
     """Runs searches: those that only look scores up with a line now and then, others with their progress."""
 
@@ -123,7 +112,6 @@ class _Driver:
     def drive(self, row: SearchRow, config: SearchConfig, tasks: TaskSource) -> str:
         """Run one search to its end."""
         from nas.cli.progress import progress
-        from nas.cli.run import make_executor
         from nas.search import Search
 
         executor = make_executor(config, tasks, self._ray_address)

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import typer
 
-from nas.cli.options import DEFAULT_DB, DbOption, cores
+from nas.cli.options import DEFAULT_DB, DbOption
 from nas.cli.output import Format, FormatOption, emit
 from nas.errors import NasError
+from nas.executors.capacity import cores
 
 
 class Check(NamedTuple):
@@ -83,11 +84,6 @@ def _ray() -> Iterator[Check]:
         enough = free >= 256 * 2**20
         advice = "" if enough else "; Ray wants more (docker: --shm-size=2gb)"
         yield Check("shared memory", "ok" if enough else "warning", f"{free / 2**30:.1f} GiB free{advice}")
-    home = Path.home()
-    writable = os.access(home, os.W_OK)
-    yield Check(
-        "home", "ok" if writable else "error", f"{home}" + ("" if writable else ": Ray must write here")
-    )
     mode = os.environ.get("RAY_AUTH_MODE", "default")
     address = os.environ.get("RAY_ADDRESS")
     if address and mode != "token":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import completion
-from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, cores, hint, import_from_here
+from nas.cli.interruption import continued_by
+from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, hint, import_from_here, typed
 from nas.cli.output import Format, FormatOption, emit, say
 from nas.errors import NasError
+from nas.executors.capacity import cores
 
 if TYPE_CHECKING:
     from nas.evaluation.results import Difference, Identity, Result
@@ -150,14 +150,14 @@ def evaluate(
             f"{_counted(trainings, 'evaluation')} ({_counted(len(everything), 'architecture')} × "
             f"{_counted(seeds, 'seed')}) on {chosen[0].task_label}."
         )
-        try:
-            with watching(trainings) as observer:
-                driver = Driver(store, folder(db, artifacts), observer)
-                at_a_time = workers or default_workers(cores())
-                rows = driver.run(everything, seeds, min(at_a_time, trainings))
-        except KeyboardInterrupt:
-            say(f"\nInterrupted; all that is done is saved. Continue: {_again(db)}")
-            raise typer.Exit(130) from None
+        at_a_time = min(workers or default_workers(cores()), trainings)
+        if at_a_time > cores():
+            say(
+                f"warning: --workers {at_a_time}: each training takes a core, and there are {cores()}. "
+                "More at a time do not end sooner."
+            )
+        with continued_by(typed(db)), watching(trainings) as observer:
+            rows = Driver(store, folder(db, artifacts), observer).run(everything, seeds, at_a_time)
         evaluated = {target.identity: some for target, some in zip(everything, rows, strict=True)}
         pairs = {identity: [other.identity for other in others] for identity, others in beside.items()}
         named = {target.identity: target for target in everything}
@@ -278,11 +278,3 @@ def _complain(rows: Sequence[Evaluation]) -> None:
         if some:
             lines += [heading, *(f"  {fate}" for fate in fates(some, named=True))]
     raise NasError("\n".join(lines))
-
-
-def _again(db: str) -> str:
-    """Return the command that was typed; a password is not printed."""
-    from nas.storage.engine import parse
-
-    safe = parse(db).render_as_string(hide_password=True)
-    return shlex.join(["nas", *(argument.replace(db, safe) for argument in sys.argv[1:])])

@@ -19,11 +19,13 @@ from nas.cli import (
     evaluate,
     export,
     init,
+    interruption,
     note,
     plot,
     query,
     rerun,
     run,
+    streams,
     watch,
 )
 from nas.cli.output import say
@@ -62,13 +64,30 @@ def _root(
 
 def main() -> None:
     """Run the command line; an error of ours ends it with its exit code and one message, no traceback."""
+    streams.prepare()
+    interruption.listen()
+    code = _run()
+    if code == 130:  # whatever raised KeyboardInterrupt
+        interruption.leave_if_interrupted()
+    sys.exit(code)
+
+
+def _run() -> int | str | None:
+    """Run the command line; return its exit code."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except SystemExit as end:
+        return end.code
     except NasError as error:
         if os.environ.get("NAS_DEBUG"):
             raise
         say(f"error: {error}")
-        sys.exit(error.exit_code)
-    except OSError as error:  # stdout is closed, or its disk full
-        say(f"error: {error}")
-        sys.exit(1)
+        return error.exit_code
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        say(f"error: {error.strerror or error}{where}")
+        return 1
+    return 0

@@ -51,9 +51,12 @@ def hint(db: str) -> str:
     return f" --db {shlex.quote(parse(db).render_as_string(hide_password=True))}"
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def typed(db: str) -> str:
+    """Return the command that was typed; a password is not printed."""
+    from nas.storage.engine import parse
+
+    safe = parse(db).render_as_string(hide_password=True)
+    return shlex.join(["nas", *(argument.replace(db, safe) for argument in sys.argv[1:])])
 
 
 def import_from_here() -> None:

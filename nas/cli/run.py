@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas.cli.interruption import continued_by
 from nas.cli.options import (
     DEFAULT_DB,
     ArtifactsOption,
     DbOption,
     RayAddressOption,
     SearchArgument,
-    cores,
     hint,
     import_from_here,
 )
 from nas.cli.output import Format, emit, say
 from nas.errors import ConfigError
+from nas.executors.capacity import cores
 
 if TYPE_CHECKING:
     from nas.config import SearchConfig
@@ -123,8 +128,10 @@ def run(
     with Store(db, create=True) as store:
         source = resolved.make_tasks()
         runner = make_executor(resolved, source, ray_address)
-        row = create(store, resolved, source, text, say)
-        _follow(store, row, resolved, source, runner, db, artifacts)
+        with ExitStack() as running:
+            start = partial(running.enter_context, ready(resolved, ray_address))
+            row = create(store, resolved, source, text, say, start)
+            _follow(store, row, resolved, source, runner, db, artifacts)
 
 
 def resume(
@@ -160,7 +167,8 @@ def resume(
             )
         source = resolved.make_tasks()
         runner = make_executor(resolved, source, ray_address)
-        _follow(store, row, resolved, source, runner, db, artifacts)
+        with ready(resolved, ray_address):
+            _follow(store, row, resolved, source, runner, db, artifacts)
 
 
 def stop(search: SearchArgument, db: DbOption = DEFAULT_DB) -> None:
@@ -229,16 +237,10 @@ def _follow(
         f"Search '{row.name}': {row.controller} in {row.space} on {row.task_label}, {learner}, "
         f"{plan}, {config.workers} at a time, seed {row.seed}."
     )
-    if row.executor == "ray":
-        say("Starting Ray…")
-    try:
-        with progress(row, config.budget.train_episodes, store) as observer:
-            files = folder(db, artifacts)
-            search = Search(store, row, config, space, tasks, observer, files)
-            end = search.run(executor)
-    except KeyboardInterrupt:
-        say(f"\nInterrupted; every finished trial is saved. Continue: {again}")
-        raise typer.Exit(130) from None
+    with continued_by(again), progress(row, config.budget.train_episodes, store) as observer:
+        files = folder(db, artifacts)
+        search = Search(store, row, config, space, tasks, observer, files)
+        end = search.run(executor)
     if end == "stopped":
         say(f"Stopped on request. Continue: {again}")
     rows = leaderboard(store, Query(searches=(row.name,), limit=TOP))
@@ -252,6 +254,36 @@ def _follow(
         say(search.ending)
     else:
         say(f"Go on: nas resume {row.name} --trials +N{flag}")
+
+
+@contextmanager
+def ready(config: SearchConfig, ray_address: str | None) -> Iterator[None]:
+    """Start what the workers of a search run on, and say if it is less than they ask for.
+
+    Raises:
+        NasError: it cannot start.
+        ConfigError: no machine has what one trial is to get.
+    """
+    from nas.executors import capacity
+
+    address = (ray_address or os.environ.get("RAY_ADDRESS")) if config.executor == "ray" else None
+    if address is None:
+        _warn(capacity.check(config, [capacity.here()], cluster=False))
+    if config.executor == "inline":
+        yield
+        return
+    from nas.executors.ray import machines, start
+
+    say("Starting Ray…")
+    with start(config.workers * config.resources.cpus, address):
+        if address is not None:
+            _warn(capacity.check(config, machines(), cluster=True))
+        yield
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        say(warning)
 
 
 def make_executor(config: SearchConfig, tasks: TaskSource, ray_address: str | None) -> Executor:

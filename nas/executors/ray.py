@@ -9,11 +9,15 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 _ENVIRONMENT = {
@@ -41,12 +45,17 @@ from nas.controller import Outcome, State  # noqa: E402
 from nas.errors import ConfigError, NasError  # noqa: E402
 from nas.evaluator import AnyJob  # noqa: E402
 from nas.executors.base import Executor, Workload  # noqa: E402
+from nas.executors.capacity import Machine  # noqa: E402
 from nas.executors.worker import Worker  # noqa: E402
 from nas.tasks.base import TaskSource  # noqa: E402
 
 _OUTCOME = TypeAdapter(Outcome)
 _JOB: TypeAdapter[AnyJob] = TypeAdapter(AnyJob)
 _KEY = "outcome"
+
+
+SOCKET_ROOM = 36
+"""Bytes that are left for a folder in the path of a socket: 107, less what Ray appends."""
 
 
 class RayExecutor(Executor):
@@ -239,6 +248,64 @@ def _reach(address: str) -> None:
         ) from None
 
 
+def _temporary() -> str | None:
+    """Return a folder for Ray's files; None: Ray's own choice, by RAY_TMPDIR and TMPDIR, will do.
+
+    Raises:
+        NasError: no folder will do.
+    """
+    chosen = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    if _usable(chosen):
+        return None
+    for other in ("/tmp", "/var/tmp", "/dev/shm"):
+        if _usable(other):
+            return f"{other}/ray"
+    raise NasError(
+        f"Ray cannot put its files into {chosen}, nor into /tmp: it needs a folder that can be written and "
+        f"whose path has at most {SOCKET_ROOM} characters. Set RAY_TMPDIR to one, or use --executor inline."
+    )
+
+
+def _usable(folder: str) -> bool:
+    return len(os.fsencode(folder)) <= SOCKET_ROOM and Path(folder).is_dir() and os.access(folder, os.W_OK)
+
+
+def _own_token() -> None:
+    """Give a Ray started here its token in the environment, where it cannot be kept in the home folder."""
+    try:
+        kept = Path.home() / ".ray" / "auth_token"
+    except RuntimeError:  # this user has no home
+        kept = Path("/nonexistent")
+    named = any(name in os.environ for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    nearest = next(folder for folder in kept.parents if folder.exists())
+    if not named and not kept.exists() and not os.access(nearest, os.W_OK):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's handlers: Ray sets its own, by which SIGTERM aborts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    except SystemExit:  # by Ray's handler
+        if callable(own := before[signal.SIGTERM]):
+            own(signal.SIGTERM, None)
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def machines() -> list[Machine]:
+    """Return what the machines offer that Ray runs on."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Machine(offer.get("CPU", 0.0), offer.get("GPU", 0.0)) for offer in found]
+
+
 @contextmanager
 def start(cpus: int = 1, address: str | None = None) -> Iterator[None]:
     """Use this process's Ray if there is one, else connect to a cluster or start Ray here; end it after.
@@ -251,19 +318,22 @@ def start(cpus: int = 1, address: str | None = None) -> Iterator[None]:
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+        with _own_signals():
+            if address:
+                ray.init(address=address, **quiet)
+            else:
+                _own_token()
+                quiet |= {"include_dashboard": False, "_temp_dir": _temporary()}
+                ray.init(address="local", num_cpus=cpus, **quiet)
     except UnicodeEncodeError as error:
         raise NasError(
             "Ray takes no path that is not UTF-8, in the command or as the folder that it runs in. Give "
             "the path by a symbolic link with another name, or choose --executor inline."
         ) from error
-    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-        where = f"the Ray cluster at {address}" if address else "Ray on this machine"
+    except (OSError, ValueError, RuntimeError, RayError) as error:
+        what = f"Cannot {f'connect to the Ray cluster at {address}' if address else 'start Ray here'}"
         kind = ConfigError if address else NasError
-        raise kind(f"Cannot connect to {where}: {error}. `nas doctor` checks the set-up.") from error
+        raise kind(f"{what}: {str(error).rstrip('.')}. `nas doctor` checks the set-up.") from error
     _quiet()
     try:
         yield

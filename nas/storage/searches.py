@@ -36,14 +36,24 @@ def add(session: Session, search: Search, name: str | None) -> None:
     )
     if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer anyway
         session.execute(text("LOCK TABLE searches IN SHARE ROW EXCLUSIVE MODE"))
+    if name is not None:
+        check_free(session, name)
     taken = set(session.scalars(select(Search.name).where(Search.name.startswith(base, autoescape=True))))
-    if name in taken:
+    search.name = names.free(base, taken)
+    session.add(search)
+
+
+def check_free(session: Session, name: str) -> None:
+    """Refuse a name that a search has.
+
+    Raises:
+        ConfigError: the name is taken, or is no name.
+    """
+    if session.scalar(select(Search.id).where(Search.name == names.checked(name))) is not None:
         raise ConfigError(
             f"name: a search '{name}' already exists; resume it with `nas resume {name}`, or choose "
             "another --name."
         )
-    search.name = names.free(base, taken)
-    session.add(search)
 
 
 def find(session: Session, reference: str) -> Search:

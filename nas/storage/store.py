@@ -104,6 +104,16 @@ class Store:
             searches.add(session, search, name)
         return search
 
+    def check_free(self, name: str | None) -> None:
+        """Refuse a name that a search has, before what takes long is done for a new one.
+
+        Raises:
+            ConfigError: the name is taken, or is no name.
+        """
+        if name is not None:
+            with self._database.read() as session:
+                searches.check_free(session, name)
+
     def search(self, reference: str) -> Search:
         """Return a search by its name, by a prefix that no other name has, or the newest as `@last`.
 

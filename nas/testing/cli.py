@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -60,3 +61,14 @@ def process(*arguments: str, folder: Path) -> tuple[int, str, str]:
     running = start(*arguments, folder=folder)
     out, err = running.communicate()
     return running.returncode, out, err
+
+
+def living(group: int) -> list[int]:
+    """Return the processes of a group that are not dead, perhaps unmourned."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, of = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(of) == group and state != "Z":
+                found.append(int(stat.parent.name))
+    return found

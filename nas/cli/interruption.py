@@ -1,0 +1,75 @@
+"""What ends a command before its time, saved: Ctrl-C, SIGTERM, SIGHUP, a full disk; and the way to go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from nas.cli.output import say
+from nas.errors import StorageError
+
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+TWICE_SECONDS = 0.5
+"""Within this time a second signal is the first one once more: `timeout` and shells send theirs twice."""
+
+_first: tuple[int, float] | None = None
+
+
+def listen() -> None:
+    """Have each of the signals raise KeyboardInterrupt, and a second one end this process at once.
+
+    One that is ignored, as under `nohup`, stays so.
+    """
+    for name in SIGNALS:
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
+def leave_if_interrupted() -> None:
+    """If a signal came, end this process with 128 and its number, as shells have it; else return."""
+    if _first is not None:
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(128 + _first[0])
+
+
+@contextmanager
+def continued_by(command: str) -> Iterator[None]:
+    """Say which command goes on if the block is interrupted, or cannot write any more.
+
+    A signal ends the process here. Ray is not taken apart before: its processes end with this one, and where
+    the signal went to them, too, that would take long.
+
+    Raises:
+        StorageError: the block's, with the command in its message.
+        KeyboardInterrupt: the block's, where no signal was listened to.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"All that is done is saved. Continue: {command}")
+        leave_if_interrupted()
+        raise
+    except StorageError as error:
+        raise type(error)(f"{error} Continue: {command}") from error
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _first
+    now = time.monotonic()
+    if _first is not None:
+        if now - _first[1] > TWICE_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        return
+    _first = number, now
+    with suppress(OSError):  # not `say`: the signal may have come while that one wrote
+        os.write(2, f"\nInterrupted by {signal.Signals(number).name}.\n".encode())
+    raise KeyboardInterrupt

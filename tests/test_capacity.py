@@ -1,0 +1,95 @@
+"""What a trial is to get, against what the machines have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nas.errors import ConfigError, NasError
+from nas.executors import capacity
+from nas.executors.capacity import Machine, check
+from nas.testing.cli import SCRIPTED, nas
+from nas.testing.searches import configure
+
+SMALL, GPU = Machine(2, 0), Machine(16, 1)
+
+
+def warnings(*machines: Machine, cluster: bool = False, workers: int = 1, **resources: float) -> int:
+    config = configure(executor="ray", workers=workers, resources=resources)
+    return len(check(config, machines, cluster=cluster))
+
+
+def test_what_fits_is_not_spoken_of() -> None:
+    assert warnings(SMALL, workers=2) == 0
+    assert warnings(SMALL, cpus=2) == 0
+    assert warnings(GPU, gpus=0.5, workers=2) == 0
+    assert warnings(SMALL, SMALL, cluster=True, cpus=2, workers=2) == 0
+    assert warnings(SMALL, GPU, cluster=True, gpus=1, cpus=4) == 0
+
+
+def test_what_is_slow_is_warned_of() -> None:
+    assert warnings(SMALL, cpus=64) == 1
+    assert warnings(SMALL, workers=8) == 1
+    assert warnings(GPU, gpus=0.5, workers=4) == 1
+    assert warnings(GPU, gpus=1, workers=2) == 1
+    assert warnings(SMALL, SMALL, cluster=True, cpus=2, workers=3) == 1
+
+
+@pytest.mark.parametrize(
+    ("machines", "cluster", "resources"),
+    [
+        ([SMALL], False, {"gpus": 1}),
+        ([SMALL], False, {"gpus": 0.1}),
+        ([GPU], False, {"gpus": 2}),
+        ([GPU, GPU], True, {"gpus": 2}),
+        ([SMALL, GPU], True, {"cpus": 17}),
+    ],
+)
+def test_what_no_machine_has_is_refused(
+    machines: list[Machine], cluster: bool, resources: dict[str, float]
+) -> None:
+    with pytest.raises(ConfigError, match="resources"):
+        warnings(*machines, cluster=cluster, **resources)
+
+
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_a_gpu_that_is_not_there_starts_no_search(
+    executor: str, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capacity, "here", lambda: SMALL)
+    code, _, err = nas("run", *SCRIPTED, f"--executor={executor}", "--set=resources.gpus=1")
+    assert (code, "no GPU" in err) == (2, True)
+    assert nas("ls", "-f", "csv")[1] == ""
+
+
+@pytest.mark.ray
+def test_a_ray_that_does_not_start_leaves_no_search(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nas.executors import ray
+
+    def fail(**settings: object) -> None:
+        raise OSError("AF_UNIX path length cannot exceed 107 bytes")
+
+    monkeypatch.setattr(ray.ray, "init", fail)
+    code, _, err = nas("run", *SCRIPTED, "--executor=ray", "--workers=1")
+    assert (code, "107 bytes" in err, "nas doctor" in err) == (1, True, True)
+    assert nas("ls", "-f", "csv")[1] == ""
+
+
+@pytest.mark.ray
+def test_ray_s_files_go_where_its_sockets_have_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nas.executors import ray
+
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    assert ray._temporary() is None
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    for unusable in (long, tmp_path / "nowhere"):
+        monkeypatch.setenv("TMPDIR", str(unusable))
+        found = ray._temporary()
+        assert found is not None
+        assert len(found) <= ray.SOCKET_ROOM
+    monkeypatch.setattr(ray, "_usable", lambda folder: False)
+    with pytest.raises(NasError, match="RAY_TMPDIR"):
+        ray._temporary()

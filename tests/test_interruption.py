@@ -1,0 +1,62 @@
+"""Signals: the first one interrupts, a second one ends at once, and what is ignored stays so."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from nas.cli import interruption
+from nas.cli.interruption import continued_by, listen
+from nas.errors import ConfigError, StorageError
+
+SLOW = """
+import time
+from nas.cli.interruption import listen
+listen()
+try:
+    print("ready", flush=True)
+    time.sleep(100)
+except KeyboardInterrupt:
+    print("saving", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_a_second_signal_ends_at_once_but_not_the_same_one_twice() -> None:
+    with subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.stdout.readline() == "saving\n"
+        process.terminate()
+        time.sleep(2 * interruption.TWICE_SECONDS)
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(timeout=30) == -signal.SIGTERM
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        listen()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert callable(signal.getsignal(signal.SIGTERM))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_the_command_that_goes_on_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), continued_by("nas resume s"):
+        raise KeyboardInterrupt
+    assert "nas resume s" in capsys.readouterr().err
+    with pytest.raises(StorageError, match="nas resume s"), continued_by("nas resume s"):
+        raise StorageError("The disk is full.")
+    with pytest.raises(ConfigError) as refused, continued_by("nas resume s"):
+        raise ConfigError("No.")
+    assert str(refused.value) == "No."
