@@ -365,7 +365,7 @@ def check(
     Args:
         config: what was resolved.
         tasks: the task source that the configuration names.
-        say: told what takes long.
+        say: told what is odd about the data, and what takes long.
 
     Raises:
         ConfigError: the controller refuses its settings or the learner the tasks, or `trials` does not reach

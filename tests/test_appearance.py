@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from nas.tasks.appearance import appearance, differences, look
 from nas.tasks.glyphs import Glyphs
 from nas.tasks.image_folder import ImageFolder, fitting
 from nas.tasks.sinusoid import Sinusoid
+from nas.testing.tasks import write_omniglot
 
 
 @pytest.fixture(autouse=True)
@@ -121,3 +124,21 @@ def test_what_takes_no_square_images_fits_no_folder(shape: tuple[int, ...]) -> N
     assert fitting(TaskShape((3, 84, 84), 5)) == {"size": 84, "grayscale": False}
     with pytest.raises(ConfigError):
         fitting(TaskShape(shape, 5))
+
+
+def test_the_page_on_images_compares_as_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "images.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    write_omniglot(tmp_path)
+    monkeypatch.setenv("NAS_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for number, image in enumerate(drawings(0.9, 0.1, 30)):
+        path = tmp_path / "drawings" / f"{number // 6}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((255 * image).astype(np.uint8)).save(path)
+    exec(block, {})
+    seen, advice = capsys.readouterr().out.splitlines()
+    assert seen == str(look(np.rint(255 * drawings(0.9, 0.1)).astype(np.uint8) / np.float32(255)))
+    assert len(ast.literal_eval(advice)) == 1  # the miniature has ink up to its borders

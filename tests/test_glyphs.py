@@ -23,6 +23,7 @@ from nas.tasks.glyphs import (
     _characters,
     bezier,
     draw_alphabet,
+    draw_alphabets,
     render,
 )
 from nas.testing.tasks import draw, same
@@ -102,6 +103,7 @@ def test_a_process_draws_once_and_nothing_can_spoil_it() -> None:
 
 
 def test_the_seed_decides_the_alphabets(glyphs: Glyphs) -> None:
+    draw_alphabets.cache_clear()
     assert same(draw(glyphs), draw(Glyphs()))
     other = Glyphs(seed=1)
     assert not torch.equal(draw(glyphs).query_x, draw(other).query_x)
