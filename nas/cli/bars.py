@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from nas.cli.layout import shorten
 from nas.cli.output import say
 
 if TYPE_CHECKING:
@@ -54,10 +55,7 @@ def _short(row: Evaluation, width: int) -> str:
     """Return a name that fits `width` columns: seed and trial whole, the middle of the network left out."""
     trial = "" if row.origin_trial is None else f"trial {row.origin_trial} "
     first, network = f"seed {row.seed} {trial}", f"{row.space}:{row.architecture}"
-    room = max(width - len(first), 9)
-    if len(network) > room:
-        network = f"{network[: room // 2]}…{network[len(network) - (room - 1) // 2 :]}"
-    return first + network
+    return first + shorten(network, max(width - len(first), 9))
 
 
 class _Lines:

@@ -19,7 +19,7 @@ from nas.cli.options import (
     import_from_here,
     typed,
 )
-from nas.cli.output import Format, FormatOption, say
+from nas.cli.output import Format, FormatOption, WideOption, say
 from nas.cli.run import make_executor, ready
 from nas.errors import NotFound, TooManyFailures
 from nas.executors.capacity import cores
@@ -51,6 +51,7 @@ def benchmark(
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as tasks.ways=20; repeatable."),
     ] = None,
     form: FormatOption = Format.TABLE,
+    wide: WideOption = False,
     artifacts: ArtifactsOption = None,
     db: DbOption = DEFAULT_DB,
 ) -> None:
@@ -88,7 +89,7 @@ def benchmark(
         if ended.stopped is not None:
             say(f"Stopped on request, in search '{ended.stopped}'. The same command goes on.")
         try:
-            report(store, ended.searches, form, db)
+            report(store, ended.searches, form, db, wide=wide)
         except NotFound as error:
             if not ended.failed and ended.stopped is None:
                 raise

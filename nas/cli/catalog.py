@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from nas.cli.options import import_from_here
-from nas.cli.output import Format, FormatOption, emit, say
+from nas.cli.output import Format, FormatOption, WideOption, emit, paragraphs, say
 
 KINDS = {"spaces": "space", "controllers": "controller", "learners": "learner", "tasks": "tasks"}
 
@@ -26,16 +26,17 @@ def _lister(kind: str) -> Callable[..., None]:
     def catalog(
         name: Annotated[str | None, typer.Argument(help="One of them, or a module:Class path.")] = None,
         form: FormatOption = Format.TABLE,
+        wide: WideOption = False,
     ) -> None:
         if name is None:
-            _list(kind, form)
+            _list(kind, form, wide)
         else:
-            _describe(kind, name, form)
+            _describe(kind, name, form, wide)
 
     return catalog
 
 
-def _list(kind: str, form: Format) -> None:
+def _list(kind: str, form: Format, wide: bool) -> None:
     from nas import plugins
     from nas.errors import PluginError
 
@@ -47,10 +48,10 @@ def _list(kind: str, form: Format) -> None:
             say(f"warning: {error}")
             summary = "cannot be loaded"
         rows.append({"name": plugin.name, "summary": summary, "from": plugin.distribution})
-    emit(rows, form)
+    emit(rows, form, wide=wide)
 
 
-def _describe(kind: str, name: str, form: Format) -> None:
+def _describe(kind: str, name: str, form: Format, wide: bool) -> None:
     from nas import plugins
     from nas.config import BASES
 
@@ -62,11 +63,11 @@ def _describe(kind: str, name: str, form: Format) -> None:
         strategies = plugins.installed("strategy") if kind == "controller" else {}
         for described in [cls, *([strategies[name].load()] if name in strategies else [])]:
             whole = inspect.getdoc(described) or ""
-            typer.echo(f"{whole.partition(_OF_THE_CONSTRUCTOR)[0]}\n")
+            typer.echo(f"{paragraphs(whole.partition(_OF_THE_CONSTRUCTOR)[0])}\n")
         if not rows:
             typer.echo("It has no settings.")
             return
-    emit(rows, form)
+    emit(rows, form, wide=wide)
 
 
 def settings_of(

@@ -11,7 +11,7 @@ import typer
 
 from nas.cli import remarks
 from nas.cli.options import DEFAULT_DB, DbOption, hint
-from nas.cli.output import Format, FormatOption, emit, say
+from nas.cli.output import Format, FormatOption, WideOption, emit, say
 from nas.cli.remarks import some
 from nas.errors import NotFound
 
@@ -38,6 +38,8 @@ COLUMNS = (
     "rho_random",
     "pairs_random",
 )
+DROP = ("reused", "pairs", "pairs_random", "score_std", "test_std", "trials", "rho", "test_ci95", "p_test")
+"""What a narrow terminal can do without, the least telling first."""
 
 LEFT_OUT = 0.1
 """The share of all trials which, left out for equal cost, is worth a remedy."""
@@ -61,6 +63,7 @@ def compare(
     names: SearchesArgument,
     complete: CompleteOption = False,
     form: FormatOption = Format.TABLE,
+    wide: WideOption = False,
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """Compare searches at equal cost: means over seeds, intervals, and a rank test against random search.
@@ -75,7 +78,7 @@ def compare(
     from nas.storage.store import Store
 
     with Store(db) as store:
-        report(store, find(store, names), form, db, complete=complete)
+        report(store, find(store, names), form, db, complete=complete, wide=wide)
 
 
 def gather(
@@ -144,7 +147,13 @@ def at_equal_cost(
 
 
 def report(
-    store: Store, searches: Sequence[Search], form: Format, db: str, *, complete: bool = False
+    store: Store,
+    searches: Sequence[Search],
+    form: Format,
+    db: str,
+    *,
+    complete: bool = False,
+    wide: bool = False,
 ) -> None:
     """Print the table of a comparison, and what it means.
 
@@ -167,6 +176,8 @@ def report(
         [_printed(row, form) for row in cells],
         form,
         ["group", *(["space"] if len(spaces) > 1 else []), *shown],
+        drop=DROP,
+        wide=wide,
     )
     spread = (
         "; std: standard deviation; ci95: half of the mean's 95 % interval" if "score_std" in shown else ""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import typer
 
 from nas.cli.options import DEFAULT_DB, DbOption
-from nas.cli.output import Format, FormatOption, emit
+from nas.cli.output import Format, FormatOption, WideOption, emit
 from nas.errors import NasError
 from nas.executors.capacity import cores
 
@@ -31,11 +31,11 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def doctor(form: FormatOption = Format.TABLE, db: DbOption = DEFAULT_DB) -> None:
+def doctor(form: FormatOption = Format.TABLE, wide: WideOption = False, db: DbOption = DEFAULT_DB) -> None:
     """Check this machine: versions, plugins, shared memory, Ray, GPU, data, database."""
     findings = [check for part in (_versions, _plugins, _machine, _ray, _data) for check in part()]
     findings.append(_database(db))
-    emit([check._asdict() for check in findings], form)
+    emit([check._asdict() for check in findings], form, wide=wide)
     if any(check.status == "error" for check in findings):
         raise typer.Exit(1)
 

@@ -11,7 +11,7 @@ import typer
 from nas.cli import completion
 from nas.cli.interruption import continued_by
 from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, hint, import_from_here, typed
-from nas.cli.output import Format, FormatOption, emit, say
+from nas.cli.output import Format, FormatOption, WideOption, emit, say
 from nas.errors import NasError
 from nas.executors.capacity import cores
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from nas.storage.schema import Evaluation
 
 COLUMNS = (
+    "search",
+    "trial",
     "space",
     "task",
     "learner",
@@ -40,6 +42,20 @@ COLUMNS = (
     "seconds",
     "architecture",
 )
+
+DROP = (
+    "search",
+    "normalization",
+    "learner",
+    "seconds",
+    "macs",
+    "seeds",
+    "difference_by_seed",
+    "difference_ci95_seeds",
+    "parameters",
+    "task",
+)
+"""What a narrow terminal can do without, the least telling first."""
 
 
 def register(app: typer.Typer) -> None:
@@ -110,6 +126,7 @@ def evaluate(
     ] = None,
     artifacts: ArtifactsOption = None,
     form: FormatOption = Format.TABLE,
+    wide: WideOption = False,
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """Train architectures at a full budget over several seeds, and score them once on test tasks.
@@ -164,7 +181,7 @@ def evaluate(
         results = [row for found in compared(store, evaluated, pairs) for row in _rows(named, *found)]
         advice = _advice(made, chosen, baselines)
     if results or form is Format.JSON:
-        emit(results, form, COLUMNS)
+        emit(results, form, COLUMNS, drop=DROP, wide=wide)
     if results:
         _explain(results)
         for line in advice:

@@ -11,7 +11,7 @@ import typer
 
 from nas.cli import completion
 from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, hint, import_from_here
-from nas.cli.output import Format, FormatOption, emit, say
+from nas.cli.output import Format, FormatOption, WideOption, emit, say
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +50,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     artifacts: ArtifactsOption = None,
     form: FormatOption = Format.TABLE,
+    wide: WideOption = False,
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """Write what `nas evaluate` trained to a file: weights, and how to rebuild the network around them."""
@@ -79,7 +80,7 @@ def export(
         "parameters": description.parameters,
         "architecture": description.architecture,
     }
-    emit([row], form)
+    emit([row], form, wide=wide)
     if output.suffix == ".onnx":
         say(f'Use it: onnxruntime.InferenceSession("{output}")')
     else:

@@ -37,6 +37,7 @@ app = typer.Typer(
     epilog="Start with: nas run --space nasbench201 --controller evolution --tasks glyphs "
     "--learner prototypical",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )

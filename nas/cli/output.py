@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
+
+from nas.cli.layout import GAP, Lines, Table, fit, pad, total, wrap, wrap_phrases
 
 
 class Format(StrEnum):
@@ -23,6 +27,9 @@ class Format(StrEnum):
 
 
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print the rows.")]
+WideOption = Annotated[
+    bool, typer.Option("--wide", help="Print every column in full, however narrow the terminal.")
+]
 
 Row = Mapping[str, Any]
 
@@ -32,8 +39,25 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def emit(rows: Sequence[Row], form: Format, columns: Sequence[str] | None = None) -> None:
-    """Print rows to stdout; a table or Markdown shows only `columns`, the others every key."""
+def emit(
+    rows: Sequence[Row],
+    form: Format,
+    columns: Sequence[str] | None = None,
+    *,
+    drop: Sequence[str] = (),
+    wide: bool | None = None,
+) -> None:
+    """Print rows to stdout; a table or Markdown shows only `columns`, the others every key.
+
+    On a terminal a table takes no more columns than there are.
+
+    Args:
+        rows: with equal keys.
+        form: the format.
+        columns: keys to show.
+        drop: of these, what a narrow terminal can do without, the least telling first.
+        wide: whether to print all columns in full even on a terminal; None: nobody can ask for it.
+    """
     if form is Format.JSON:
         typer.echo(json.dumps([dict(row) for row in rows], indent=2, default=str))
     elif form is Format.NDJSON:
@@ -46,12 +70,42 @@ def emit(rows: Sequence[Row], form: Format, columns: Sequence[str] | None = None
             writer.writerows(rows)
     else:
         shown = list(columns or (rows[0] if rows else ()))
-        if form is Format.TABLE:  # a column without a single value only pushes the others out of sight
-            shown = [
-                name for name in shown if not rows or any(row.get(name) not in (None, "") for row in rows)
-            ]
+        if form is Format.MARKDOWN:
+            _markdown(shown, [[cell(name, row.get(name)) for name in shown] for row in rows])
+            return
+        # A column without a single value only pushes the others out of sight.
+        shown = [name for name in shown if not rows or any(row.get(name) not in (None, "") for row in rows)]
         cells = [[cell(name, row.get(name)) for name in shown] for row in rows]
-        (_markdown if form is Format.MARKDOWN else _table)(shown, cells)
+        _table(shown, cells, drop, wide)
+
+
+def room() -> int | None:
+    """Return how many cells a line of the terminal has that stdout is; None: it is none."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
+
+
+def paragraphs(text: str) -> str:
+    """Return a text with its paragraphs broken anew for the terminal; indented lines stay as they are."""
+    width = room()
+    if width is None:
+        return text
+    broken = [
+        part if any(line.startswith(" ") for line in part.split("\n")) else "\n".join(wrap(part, width))
+        for part in text.split("\n\n")
+    ]
+    return "\n\n".join(broken)
+
+
+def facts(pairs: Mapping[str, str]) -> None:
+    """Print names and values, a line each; on a terminal a value of several words goes on below itself."""
+    indent = max(map(cell_len, pairs)) + GAP
+    left = (room() or 0) - indent
+    for name, value in pairs.items():
+        breaks = left > 0 and cell_len(value) > left and all(cell_len(word) <= left for word in value.split())
+        lines = wrap(value, left) if breaks else [value]
+        typer.echo(pad(name, indent) + f"\n{' ' * indent}".join(lines))
 
 
 def cell(name: str, value: Any) -> str:
@@ -83,19 +137,34 @@ def _markdown(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
         typer.echo("| " + " | ".join(line) + " |")
 
 
-def _table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns: numbers to the right; as wide as they need, never cut."""
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    right = [bool(column) and all(_number(text) for text in column) for column in zip(*cells, strict=True)]
-    bold = sys.stdout is not None and sys.stdout.isatty()
-    right = right or [False] * len(columns)
-    for number, line in enumerate([columns, *cells]):
+def _table(columns: Sequence[str], cells: Lines, drop: Sequence[str], wide: bool | None) -> None:
+    """Print aligned columns, numbers to the right; off a terminal as wide as they need, never cut."""
+    width = None if wide else room()
+    right = {
+        name: all(_number(text) for text in column)
+        for name, *column in zip(columns, *cells, strict=True)
+        if column
+    }
+    table = Table(list(columns), cells)
+    if width is not None and len(cells) == 1 and total(table.widths()) > width:
+        facts(dict(zip(columns, cells[0], strict=True)))
+        return
+    if width is not None and cells:
+        table = fit(columns, cells, width, drop)
+    if table.constant:
+        said = wrap_phrases([f"{name} {text}" for name, text in table.constant], width or 0)
+        typer.echo("\n".join(typer.style(line, dim=True) for line in said))
+    widths = table.widths()
+    head = table.head()
+    for number, line in enumerate([*head, *table.cells]):
         parts = [
-            text.rjust(width) if to_right else text.ljust(width)
-            for text, width, to_right in zip(line, widths, right, strict=True)
+            pad(text, width, right=right.get(name, False))
+            for name, text, width in zip(table.columns, line, widths, strict=True)
         ]
         text = "  ".join(parts).rstrip()
-        typer.echo(typer.style(text, bold=True) if bold and number == 0 else text)
+        typer.echo(typer.style(text, bold=True) if number < len(head) and room() is not None else text)
+    if table.hidden and wide is not None:
+        say(f"Not shown, or not in full: {', '.join(table.hidden)}. --wide shows all.")
 
 
 def _number(text: str) -> bool:

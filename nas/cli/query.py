@@ -11,7 +11,7 @@ import typer
 
 from nas.cli import completion
 from nas.cli.options import DEFAULT_DB, DbOption
-from nas.cli.output import Format, FormatOption, cell, emit, say
+from nas.cli.output import Format, FormatOption, WideOption, cell, emit, facts, say
 from nas.errors import ConfigError
 from nas.metrics import ALPHA, family
 
@@ -34,6 +34,9 @@ COLUMNS = (
     "macs",
     "architecture",
 )
+DROP = ("normalization", "learner", "macs", "task", "parameters", "ci95")
+"""What a narrow terminal can do without, the least telling first; so for the other columns below."""
+
 TRIAL_COLUMNS = (
     "trial",
     "kind",
@@ -46,6 +49,7 @@ TRIAL_COLUMNS = (
     "architecture",
     "error",
 )
+TRIAL_DROP = ("kind", "macs", "seconds", "parameters", "ci95")
 
 TEST_COLUMNS = (
     "rank",
@@ -65,6 +69,17 @@ TEST_COLUMNS = (
     "seconds",
     "architecture",
 )
+TEST_DROP = (
+    "normalization",
+    "learner",
+    "seconds",
+    "macs",
+    "space",
+    "validation_score",
+    "seeds",
+    "task",
+    "parameters",
+)
 EVALUATION_COLUMNS = (
     "seed",
     "state",
@@ -77,6 +92,8 @@ EVALUATION_COLUMNS = (
     "seconds",
     "error",
 )
+EVALUATION_DROP = ("learner", "seconds", "train_episodes", "validation_score", "task")
+SEARCH_DROP = ("created_at", "learner", "space", "controller", "failed", "seed", "task")
 
 UNFINISHED = ("running", "interrupted")
 SUPERNET = ("supernet", "derived", "derived_epochs")
@@ -99,6 +116,7 @@ def register(app: typer.Typer) -> None:
 def ls(
     limit: Annotated[int, typer.Option(min=0, help="Rows to print; 0 for all.")] = 20,
     form: FormatOption = Format.TABLE,
+    wide: WideOption = False,
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """List the searches, newest first."""
@@ -123,7 +141,7 @@ def ls(
             }
             for summary in store.searches()[: limit or None]
         ]
-    emit(rows, form)
+    emit(rows, form, drop=SEARCH_DROP, wide=wide)
     if not rows:
         say("No searches yet. Start one: nas run --help")
 
@@ -138,6 +156,7 @@ def show(
         ),
     ],
     form: FormatOption = Format.TABLE,
+    wide: WideOption = False,
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """Show a search with its trials, or one trial in full."""
@@ -149,9 +168,9 @@ def show(
     with Store(db) as store:
         row = store.search(name)
         if slash:
-            _show_trial(store, row, int(number), form)
+            _show_trial(store, row, int(number), form, wide)
         else:
-            _show_search(store, row, form)
+            _show_search(store, row, form, wide)
 
 
 def leaderboard(
@@ -178,6 +197,7 @@ def leaderboard(
         Stage, typer.Option(help="validation: trials of searches; test: what `nas evaluate` found.")
     ] = Stage.VALIDATION,
     form: FormatOption = Format.TABLE,
+    wide: WideOption = False,
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """Rank trials, or full evaluations, across searches, the best first."""
@@ -204,7 +224,13 @@ def leaderboard(
             rows = [{"rank": place, **asdict(row)} for place, row in enumerate(rank(store, query), start=1)]
         else:
             rows = [asdict(row) for row in ask(store, query)]
-    emit(rows, form, TEST_COLUMNS if stage is Stage.TEST else COLUMNS)
+    emit(
+        rows,
+        form,
+        *((TEST_COLUMNS,) if stage is Stage.TEST else (COLUMNS,)),
+        drop=TEST_DROP if stage is Stage.TEST else DROP,
+        wide=wide,
+    )
     comparable = "protocol" if stage is Stage.TEST else "settings"
     if not rows:
         say(
@@ -234,7 +260,7 @@ def _state(row: SearchRow) -> str:
     return "interrupted" if row.state == "running" and not driven(row) else row.state
 
 
-def _show_search(store: Store, row: SearchRow, form: Format) -> None:
+def _show_search(store: Store, row: SearchRow, form: Format, wide: bool) -> None:
     trials = [_trial(trial) for trial in store.trials(row.id)]
     facts = {
         "search": row.name,
@@ -259,10 +285,10 @@ def _show_search(store: Store, row: SearchRow, form: Format) -> None:
         typer.echo()
     for trial in trials:
         trial["error"] = (trial["error"] or "").partition("\n")[0]
-    emit(trials, form, TRIAL_COLUMNS)
+    emit(trials, form, TRIAL_COLUMNS, drop=TRIAL_DROP, wide=wide)
 
 
-def _show_trial(store: Store, row: SearchRow, number: int, form: Format) -> None:
+def _show_trial(store: Store, row: SearchRow, number: int, form: Format, wide: bool) -> None:
     trial = store.trial(row.id, number)
     facts = {"search": row.name, **_trial(trial)}
     supernet = {name: getattr(trial, name) for name in SUPERNET if trial.kind == "supernet"}
@@ -282,17 +308,18 @@ def _show_trial(store: Store, row: SearchRow, number: int, form: Format) -> None
         if supernet:
             _facts({f"supernet.{key}": _setting(value) for key, value in supernet["supernet"].items()})
             typer.echo("\nderived, best first, scored with the shared weights")
-            emit(supernet["derived"] or [], form)
+            emit(supernet["derived"] or [], form, wide=wide)
             typer.echo("\nwhat it would have derived after each epoch")
-            emit(supernet["derived_epochs"] or [], form)
+            emit(supernet["derived_epochs"] or [], form, wide=wide)
         typer.echo()
         families = [family(m.metric) for m in measured]
-        emit([point for point, kind in zip(curve, families, strict=True) if kind == point["metric"]], form)
+        shown = [point for point, kind in zip(curve, families, strict=True) if kind == point["metric"]]
+        emit(shown, form, wide=wide)
         if ALPHA in families:
             say(f"softmax(α) after each epoch: `nas plot {row.name} --metric {ALPHA} --text`.")
         if evaluations:
             typer.echo("\nevaluations of this network (`nas evaluate`)")
-            emit(evaluations, form, EVALUATION_COLUMNS)
+            emit(evaluations, form, EVALUATION_COLUMNS, drop=EVALUATION_DROP, wide=wide)
     else:
         emit([facts], form)
 
@@ -357,7 +384,5 @@ def _counts(trials: list[dict[str, Any]]) -> str:
     return ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states))) or "none"
 
 
-def _facts(facts: dict[str, Any]) -> None:
-    width = max(map(len, facts)) + 2
-    for key, value in facts.items():
-        typer.echo(f"{key.ljust(width)}{cell(key, value)}")
+def _facts(values: dict[str, Any]) -> None:
+    facts({name: cell(name, value) for name, value in values.items()})

@@ -38,6 +38,8 @@ TOP = 10
 """Rows of the leaderboard at the end of a run."""
 
 COLUMNS = ("rank", "trial", "score", "ci95", "parameters", "macs", "seconds", "architecture")
+DROP = ("seconds", "macs", "parameters", "ci95")
+"""What a narrow terminal can do without, the least telling first."""
 
 
 def register(app: typer.Typer) -> None:
@@ -244,7 +246,7 @@ def _follow(
     if end == "stopped":
         say(f"Stopped on request. Continue: {again}")
     rows = leaderboard(store, Query(searches=(row.name,), limit=TOP))
-    emit([asdict(entry) for entry in rows], Format.TABLE, COLUMNS)
+    emit([asdict(entry) for entry in rows], Format.TABLE, COLUMNS, drop=DROP)
     ended = len(store.history(row.id))
     say(f"The best {len(rows)} of {ended} trials; a score that was reused counts once. More:")
     say(f"  nas leaderboard --search {row.name} --limit 0{flag}    nas show {row.name}{flag}")
