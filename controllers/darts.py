@@ -34,7 +34,7 @@ Order = Annotated[
 
 @final
 class Darts(Controller):
-    """Trains a supernet by DARTS, then evaluates what it derives; `Softmax` says how."""
+    """Trains a supernet by DARTS, then evaluates what it derives; `nas controllers darts` says how."""
 
     def __init__(
         self,

@@ -35,7 +35,7 @@ Samples = Annotated[
 
 @final
 class Enas(Controller):
-    """Trains a supernet by ENAS, then evaluates what it derives; `SharedChildren` says how."""
+    """Trains a supernet by ENAS, then evaluates what it derives; `nas controllers enas` says how."""
 
     def __init__(
         self,

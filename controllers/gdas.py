@@ -29,7 +29,7 @@ Cold = Annotated[
 
 @final
 class Gdas(Controller):
-    """Trains a supernet by GDAS, then evaluates what it derives; `HardGumbel` says how."""
+    """Trains a supernet by GDAS, then evaluates what it derives; `nas controllers gdas` says how."""
 
     def __init__(
         self,

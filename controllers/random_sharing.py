@@ -26,7 +26,10 @@ Samples = Annotated[int, Field(ge=1, description="architectures drawn and scored
 
 @final
 class RandomSharing(Controller):
-    """Trains a supernet along single paths, then evaluates the best of a sample; `UniformPaths` says how."""
+    """Trains a supernet along single paths, then evaluates the best of a sample.
+
+    `nas controllers random_sharing` says how.
+    """
 
     def __init__(
         self,

@@ -76,11 +76,43 @@ def _controllers(*, one_shot: bool) -> str:
     return ", ".join(found) or "another"
 
 
-def _missing(kind: str) -> ConfigError:
-    verb = kind if kind == "tasks" else f"{kind}s"
-    return ConfigError(
-        f"{kind}.name is missing: give it with --{kind} or in the file; `nas {verb}` lists what is installed."
-    )
+EXAMPLES = {
+    "space": "few_shot",
+    "controller": "evolution",
+    "tasks": "glyphs",
+    "learner": "prototypical",
+}
+"""A plugin of each kind that a search needs, for the examples in errors."""
+
+
+def _missing(*kinds: str, given: Mapping[str, Any] | None = None) -> ConfigError:
+    """Return the error for sections without a name, with an example that has them all.
+
+    Args:
+        kinds: the sections.
+        given: what there is, if a search was asked for.
+    """
+    names = " and ".join(f"{kind}.name" for kind in kinds)
+    options = " and ".join(f"--{kind}" for kind in kinds)
+    verbs = [kind if kind == "tasks" else f"{kind}s" for kind in kinds if kind in EXAMPLES]
+    listed = " and ".join(f"`nas {verb}`" for verb in verbs)
+    told = f"; {listed} {'lists' if len(verbs) == 1 else 'list'} what is installed" if verbs else ""
+    message = f"{names} {'is' if len(kinds) == 1 else 'are'} missing: give {options}, or a file{told}."
+    if given is None:
+        return ConfigError(message)
+    example = [f"--{kind} {_name(given.get(kind)) or plugin}" for kind, plugin in EXAMPLES.items()]
+    return ConfigError(f"{message} For example:\n  nas run {' '.join(example)}")
+
+
+def _name(section: Any) -> str | None:
+    """Return the name in a section before it is checked; None: it has none."""
+    name = section.get("name") if isinstance(section, Mapping) else section
+    return name if isinstance(name, str) else None
+
+
+def _nameless(section: Any) -> bool:
+    """Return whether a section names no plugin: it is absent, or has settings alone."""
+    return section is None or (isinstance(section, Mapping) and "name" not in section)
 
 
 class Model(BaseModel):
@@ -308,10 +340,12 @@ def default_executor(values: Mapping[str, Any]) -> str:
     Raises:
         UnknownName: no such evaluator.
     """
-    section = values.get("evaluator", "train")
-    name = section.get("name") if isinstance(section, Mapping) else section
-    looks_up = isinstance(name, str) and issubclass(plugins.load("evaluator", name), Lookup)
-    return "inline" if looks_up else "ray"
+    return "inline" if _looks_up(values) else "ray"
+
+
+def _looks_up(values: Mapping[str, Any]) -> bool:
+    name = _name(values.get("evaluator", "train"))
+    return name is not None and issubclass(plugins.load("evaluator", name), Lookup)
 
 
 def validate(values: Mapping[str, Any]) -> SearchConfig:
@@ -321,6 +355,11 @@ def validate(values: Mapping[str, Any]) -> SearchConfig:
         UnknownName: no such setting, or no such plugin.
         ConfigError: a value has the wrong type or is out of range.
     """
+    needed = ("space", "controller") if _looks_up(values) else tuple(EXAMPLES)
+    missing = [kind for kind in needed if _nameless(values.get(kind))]
+    if missing:
+        _check_keys(SearchConfig, values, "")
+        raise _missing(*missing, given=values)
     config = checked(SearchConfig, {"executor": default_executor(values), **values})
     if config.executor == "inline" and config.workers > 1:
         raise ConfigError(
@@ -351,13 +390,15 @@ def checked(model: type[_Config], values: Mapping[str, Any]) -> _Config:
         ConfigError: a section is missing, or a value has the wrong type or is out of range.
     """
     _check_keys(model, values, "")
-    for kind in plugins.GROUPS:
-        if kind in model.model_fields and model.model_fields[kind].is_required() and kind not in values:
-            raise _missing(kind)
+    fields = model.model_fields
+    required = (kind for kind in plugins.GROUPS if kind in fields and fields[kind].is_required())
+    missing = [kind for kind in required if kind not in values]
+    if missing:
+        raise _missing(*missing)
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(plugins.explain(error)) from None
+        raise ConfigError(plugins.explain(error, model)) from None
 
 
 def _check_keys(model: type[BaseModel], values: Mapping[str, Any], where: str) -> None:

@@ -41,7 +41,8 @@ class Score:
 
     Attributes:
         value: the mean.
-        ci95: half width of its 95 % confidence interval over episodes (normal approximation).
+        ci95: half width of its 95 % confidence interval over episodes (normal approximation);
+            NaN where there is none.
         episodes: how many episodes it was measured on.
         split: which tasks, such as `omniglot/vinyals/validation`.
         classes: hash of the split's list of classes.

@@ -191,8 +191,10 @@ class Ledger:
     def ending(self) -> str | None:
         """Why no trial can be added to a completed search by asking for more; None: it can."""
         if self.finished:
+            if "derive" in self._config.controller:
+                return "It is complete: all that its supernet derived was tried."
             name = self._config.controller["name"]
-            return f"It ended since the controller '{name}' has nothing more to propose."
+            return f"It is complete: the controller '{name}' has nothing more to propose."
         if self.exhausted:
             return (
                 f"It ended since its last {self._repeats:,} proposals were known networks: the controller "

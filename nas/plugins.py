@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from nas.errors import ConfigError, PluginError, UnknownName
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 GROUPS = {
     "space": "nas.search_spaces",
@@ -173,7 +177,7 @@ def resolve(cls: type, values: dict[str, Any], where: str) -> dict[str, Any]:
     try:
         return model.model_validate(values).model_dump(mode="json")
     except ValidationError as error:
-        raise ConfigError(explain(error, where, model.model_fields)) from None
+        raise ConfigError(explain(error, model, where)) from None
 
 
 def arguments(cls: type, resolved: dict[str, Any]) -> dict[str, Any]:
@@ -182,27 +186,104 @@ def arguments(cls: type, resolved: dict[str, Any]) -> dict[str, Any]:
     return {name: getattr(model, name) for name in settings(cls)}
 
 
-def explain(error: ValidationError, where: str = "", fields: Mapping[str, FieldInfo] | None = None) -> str:
-    """Return pydantic's findings as one line a finding: which setting, what is wrong, what was given.
+def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> str:
+    """Return pydantic's findings in our words, one line each: which setting, what is wrong, what was given.
 
     Args:
         error: the findings.
-        where: the section that they are in.
-        fields: the section's settings, to say what a missing one means.
+        model: what was validated.
+        where: the section that it is.
     """
     lines = []
     for finding in error.errors():
-        place = finding["loc"]
-        path = ".".join(str(part) for part in ((where,) if where else ()) + place)
-        field = (fields or {}).get(str(place[0])) if len(place) == 1 else None
-        match finding["type"]:
-            case "missing" if field is not None:
-                meaning = f": {field.description}" if field.description else ""
-                lines.append(f"{path} is missing{meaning}. Give it, as with --set {path}=…")
-            case "missing":
-                lines.append(f"{path}: {finding['msg']}")
-            case "extra_forbidden":
-                lines.append(f"{path}: there is no such setting (given: {finding['input']!r})")
-            case _:
-                lines.append(f"{path}: {finding['msg']} (given: {finding['input']!r})")
-    return "\n".join(lines)
+        place, kind, given = finding["loc"], finding["type"], finding["input"]
+        path = ".".join(map(str, ((where,) if where else ()) + place))
+        field = _field(model, place)
+        if kind == "missing":
+            meaning = f": {field.description}" if field is not None and field.description else ""
+            lines.append(f"{path} is missing{meaning}. Give it, as with --set {path}=…")
+        elif kind == "extra_forbidden":
+            lines.append(f"{path}: there is no such setting (given: {given!r})")
+        else:
+            lines.append(f"{path}: {_wanted(finding, path, field)} (given: {_written(given)})")
+    return "\n".join(dict.fromkeys(lines))
+
+
+_EXPECTED = {
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_parsing_size": "too large a number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "finite_number": "expected a finite number",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "string_type": "expected text",
+    "string_pattern_mismatch": "expected text of the form {pattern}",
+    "string_too_short": "too short: at least {min_length} letters",
+    "string_too_long": "too long: at most {max_length} letters",
+    "literal_error": "expected {expected}",
+    "enum": "expected {expected}",
+    "greater_than": "has to be greater than {gt}",
+    "greater_than_equal": "has to be at least {ge}",
+    "less_than": "has to be less than {lt}",
+    "less_than_equal": "has to be at most {le}",
+    "multiple_of": "has to be a multiple of {multiple_of}",
+    "too_short": "too few entries: at least {min_length}",
+    "too_long": "too many entries: at most {max_length}",
+}
+"""What pydantic's kinds of errors say, for the kinds that settings can have."""
+
+_LISTS = ("list_type", "tuple_type", "set_type", "frozen_set_type")
+_SECTIONS = ("dict_type", "mapping_type", "model_type", "model_attributes_type", "dataclass_type")
+
+
+def _wanted(finding: ErrorDetails, path: str, field: FieldInfo | None) -> str:
+    """Return what a value should have been, and how to write it."""
+    kind, given = finding["type"], finding["input"]
+    if kind in _LISTS:
+        if isinstance(given, str | int | float):
+            return f"expected a list: write {path}=[{_written(given)}], in a shell between single quotes"
+        return "expected a list"
+    if kind in _SECTIONS:
+        section = _section(field)
+        if section is None:
+            return "expected a section, settings with a value each"
+        keys = list(section.model_fields)
+        return f"expected a section with {', '.join(keys)}: write {path}.{keys[0]}=…"
+    if kind in _EXPECTED:
+        bounds = {name: _short(bound) for name, bound in finding.get("ctx", {}).items()}
+        return _EXPECTED[kind].format(**bounds)
+    return finding["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+
+
+def _short(bound: Any) -> Any:
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
+
+
+def _written(value: Any) -> str:
+    """Return a value as a file of settings or `--set` has it."""
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return repr(value)
+
+
+def _field(model: type[BaseModel], place: Sequence[int | str]) -> FieldInfo | None:
+    """Return the field that a place in a model is; None: it is a part of a value."""
+    first, *rest = place or ("",)
+    field = model.model_fields.get(str(first))
+    if not rest or field is None:
+        return field
+    section = _section(field)
+    return None if section is None else _field(section, rest)
+
+
+def _section(field: FieldInfo | None) -> type[BaseModel] | None:
+    """Return the model of a field that is a section."""
+    annotation = None if field is None else field.annotation
+    for part in (annotation, *get_args(annotation)):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            return part
+    return None

@@ -134,7 +134,7 @@ class Records:
 
     def _entry(self, derived: Derived) -> dict[str, Any]:
         score = derived.score if math.isfinite(derived.score) else None
-        return {"architecture": self._space.encode(derived.architecture), "score": score}
+        return {"architecture": self._space.text(derived.architecture), "score": score}
 
 
 def document(supernet: TrainSupernet) -> dict[str, Any]:

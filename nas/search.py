@@ -138,7 +138,7 @@ class Search:
             row = self._store.begin(
                 self._id,
                 number,
-                architecture=self._space.encode(architecture),
+                architecture=self._space.text(architecture),
                 key=key,
                 space=self._space.name,
                 seed=job.seed,
@@ -325,6 +325,8 @@ def create(
 ) -> SearchRow:
     """Write a new search to the database.
 
+    One that trains a supernet has as many trials as this and what it derives.
+
     Args:
         store: where to.
         config: what was resolved.
@@ -338,6 +340,7 @@ def create(
         NasError: as `check`.
     """
     made_by = check(config, tasks, say)
+    first = supernet(config, config.make_space(), tasks)
     store.check_free(config.name)
     start()
     return store.create_search(
@@ -351,7 +354,7 @@ def create(
         learner=config.learner["name"] if config.learner else "none",
         executor=config.executor,
         seed=config.seed,
-        trials=config.trials,
+        trials=config.trials if first is None else first.derive + 1,
         settings=config.settings,
         environment=made_by,
     )
@@ -368,8 +371,8 @@ def check(
         say: told what is odd about the data, and what takes long.
 
     Raises:
-        ConfigError: the controller refuses its settings or the learner the tasks, or `trials` does not reach
-            for all that a supernet derives.
+        ConfigError: the controller refuses its settings or the learner the tasks, or `trials` is given and
+            does not reach for all that a supernet derives.
         Unsupported: the space has no network for the tasks, or the controller trains a supernet, and the
             space has none.
         Infeasible: the supernet that it trains does not fit in the memory of this machine.
@@ -385,11 +388,11 @@ def check(
         made_by["precision"] = rehearse(space, tasks, maker("learner", config.learner), precision).precision
     first = supernet(config, space, tasks)
     if first is not None:
-        if config.trials <= first.derive:
+        everything = first.derive + 1
+        if "trials" in config.model_fields_set and config.trials < everything:
             raise ConfigError(
                 f"trials: {config.trials}; the supernet and the controller.derive = {first.derive} "
-                f"architectures that it derives are {first.derive + 1}. Set trials to that, or "
-                "derive fewer."
+                f"architectures that it derives are {everything}. Leave trials out, or derive fewer."
             )
         say("Measuring the supernet's memory…")
         memory.check(config.make_context(space, tasks), first, config.seed)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -134,25 +136,60 @@ class SearchSpace(ABC):
         """Architectures of this space that the literature knows by a name; `decode` reads those names."""
         return {}
 
+    def text(self, architecture: Architecture) -> str:
+        """Return an architecture as people know it, which `decode` reads: by its name, or its text form."""
+        names = (name for name, known in self.named.items() if known == architecture)
+        return next(names, None) or self.encode(architecture)
+
     def encode(self, architecture: Architecture) -> str:
-        """Return the text form, the inverse of `decode`: choice indices joined by dots."""
-        return ".".join(map(str, self.check(architecture).choices))
+        """Return the text form, the inverse of `decode`: each decision with its value, `layer0=16 layer1=8`.
+
+        Where these are not words, or two choices of a decision read alike, it is the indices of choices,
+        joined by dots.
+        """
+        chosen = self.check(architecture).choices
+        if not self._values_tell:
+            return ".".join(map(str, chosen))
+        return " ".join(
+            f"{decision.name}={decision.choices[i]}"
+            for decision, i in zip(self.decisions, chosen, strict=True)
+        )
 
     def decode(self, text: str) -> Architecture:
-        """Read a text form or a name from `named`.
+        """Read a text form, a name from `named`, or the indices of choices joined by dots.
 
         Raises:
             ConfigError: the text is no architecture of this space.
         """
         if text in self.named:
             return self.named[text]
-        try:
-            choices = tuple(int(part) for part in text.split("."))
-        except ValueError:
-            first = ".".join("0" for _ in self.decisions)
-            form = f"{len(self.decisions)} choice indices joined by dots, such as {first}"
-            raise self.unreadable(text, form) from None
+        choices = self._indices(text) or self._valued(text)
+        if choices is None:
+            first = Architecture(self.name, (0,) * len(self.decisions))
+            form = f"a value for each of its {len(self.decisions)} decisions, such as '{self.encode(first)}'"
+            raise self.unreadable(text, form)
         return self.check(Architecture(self.name, choices))
+
+    def _indices(self, text: str) -> tuple[int, ...] | None:
+        parts = text.split(".")
+        return tuple(map(int, parts)) if all(re.fullmatch(r"-?\d+", part) for part in parts) else None
+
+    def _valued(self, text: str) -> tuple[int, ...] | None:
+        values = [pair.partition("=") for pair in text.split()]
+        if [name for name, _, _ in values] != [decision.name for decision in self.decisions]:
+            return None
+        known = [[*map(str, decision.choices)] for decision in self.decisions]
+        read = [(texts, value) for texts, (_, _, value) in zip(known, values, strict=True)]
+        return tuple(t.index(v) for t, v in read) if all(v in t for t, v in read) else None
+
+    @cached_property
+    def _values_tell(self) -> bool:
+        """Whether names and values are words, and no two values of a decision read alike."""
+        choices = [[*map(str, decision.choices)] for decision in self.decisions]
+        words = [*(decision.name for decision in self.decisions), *chain.from_iterable(choices)]
+        return all(re.fullmatch(r"[^\s=]+", word) for word in words) and all(
+            len(set(texts)) == len(texts) for texts in choices
+        )
 
     def unreadable(self, text: str, form: str) -> ConfigError:
         """Return the error for a text that `decode` cannot read.

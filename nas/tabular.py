@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, final
@@ -104,7 +105,7 @@ class Tabular(Lookup):
             yield Outcome(
                 State.COMPLETED if whole else State.RUNNING,
                 job.architecture,
-                Score(scored.score, 0.0, 0, split, digest),
+                Score(scored.score, math.nan, 0, split, digest),
                 scored.length,
                 scored.seconds,
                 measurements=tuple(seen),

@@ -28,7 +28,7 @@ def test_a_run_prints_its_leaderboard_and_the_next_command(db: Path) -> None:
 def test_a_search_says_how_it_normalizes_if_its_learner_can_choose(db: Path) -> None:
     err = nas(*RUN, "--trials=1", "--set=learner.normalization=support")[2]
     assert (
-        "in nas.testing.toys:Toy on sinusoid 10-shot, maml, support normalization, 1 trials, 1 at a time"
+        "in nas.testing.toys:Toy on sinusoid 10-shot, maml, support normalization, 1 trial, 1 at a time"
         in err
     )
     assert "on sinusoid 10-shot, reptile, transductive normalization," in nas(*RUN, "--learner=reptile")[2]

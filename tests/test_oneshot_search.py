@@ -112,7 +112,7 @@ def test_what_ended_a_search_is_known(store: Store) -> None:
     search = start(store, config)
     assert search.run(InlineExecutor(config, config.make_tasks())) == "completed"
     assert search.ending is not None
-    assert "nothing more to propose" in search.ending
+    assert "is complete" in search.ending
 
 
 def test_trials_must_reach_for_all_that_is_derived(store: Store) -> None:

@@ -5,6 +5,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -45,18 +47,45 @@ def at(*choices: int) -> Architecture:
 # Text
 
 
-def test_an_encoding_is_its_choices_joined_by_dots() -> None:
-    assert Grid().encode(at(2, 0, 1)) == "2.0.1"
-    assert Grid().decode("2.0.1") == at(2, 0, 1)
+def test_an_encoding_has_values_and_indices_are_read_too() -> None:
+    assert Grid().encode(at(2, 0, 1)) == "kind=c fixed=1 width=8"
+    assert Grid().decode("kind=c fixed=1 width=8") == Grid().decode("2.0.1") == at(2, 0, 1)
+
+
+def test_choices_that_read_alike_are_told_by_indices() -> None:
+    class Alike(Grid):
+        decisions = (Decision("kind", ("1", 1)), Decision("rate", (0.1, 0.01)))
+
+    for first in range(2):
+        for second in range(2):
+            assert Alike().decode(Alike().encode(at(first, second))) == at(first, second)
+
+
+@given(data=st.data())
+def test_any_names_and_values_are_read_back(data: st.DataObject) -> None:
+    texts = st.text(st.sampled_from("a =.|1("), max_size=4)
+    choices = st.lists(texts | st.integers(-2, 2) | st.sampled_from([0.5, 1.0]), min_size=1, max_size=3)
+    several = data.draw(st.lists(st.tuples(texts, choices), min_size=1, max_size=3))
+
+    class Odd(Grid):
+        decisions = tuple(Decision(name, tuple(values)) for name, values in several)
+
+    chosen = at(*(data.draw(st.integers(0, len(values) - 1)) for _, values in several))
+    assert Odd().decode(Odd().encode(chosen)) == chosen
+
+
+def test_a_text_is_the_name_where_there_is_one() -> None:
+    assert Named().text(at(2, 0, 1)) == "best"
+    assert Named().text(at(0, 0, 1)) == Grid().encode(at(0, 0, 1))
 
 
 def test_names_are_read() -> None:
     assert Named().decode("best") == Named().decode("2.0.1")
     with pytest.raises(UnknownName, match=r"Unknown architecture of space 'grid' 'bst'. Did you mean 'best'"):
         Named().decode("bst")
-    with pytest.raises(UnknownName, match=r"Allowed: best\. Or give 3 choice indices .*, such as 0\.0\.0\.$"):
+    with pytest.raises(UnknownName, match=r"Allowed: best\. Or give .* 3 decisions, such as 'kind=a"):
         Named().decode("bst")
-    with pytest.raises(ConfigError, match=r", such as 0\.0\.0; or a name: best\.$"):
+    with pytest.raises(ConfigError, match=r"; or a name: best\.$"):
         Named().decode("a.b")
 
 
@@ -65,7 +94,7 @@ def test_names_are_read() -> None:
     [
         (
             "a.b",
-            "'a.b' is no architecture of space 'grid': expected 3 choice indices joined by dots, such as 0.0",
+            "'a.b' is no architecture of space 'grid': expected a value for each of its 3 decisions",
         ),
         ("best", "'best' is no architecture of space 'grid'"),
         ("1.0", "Space 'grid' has 3 decisions, the architecture makes 2 choices"),

@@ -6,12 +6,21 @@ import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas.cli.options import import_from_here
 from nas.cli.output import Format, FormatOption, WideOption, emit, paragraphs, say
+
+if TYPE_CHECKING:
+    from nas.space import SearchSpace
+
+REQUIRED = "required"
+"""The default of a setting that has none."""
+
+NAMED = 4
+"""How many names of decisions with equal choices are printed."""
 
 KINDS = {"spaces": "space", "controllers": "controller", "learners": "learner", "tasks": "tasks"}
 
@@ -64,9 +73,12 @@ def _describe(kind: str, name: str, form: Format, wide: bool) -> None:
         for described in [cls, *([strategies[name].load()] if name in strategies else [])]:
             whole = inspect.getdoc(described) or ""
             typer.echo(f"{paragraphs(whole.partition(_OF_THE_CONSTRUCTOR)[0])}\n")
+        if kind == "space" and not any(row["default"] == REQUIRED for row in rows):
+            _show_decisions(cls())
         if not rows:
             typer.echo("It has no settings.")
             return
+        rows = [row | {"default": "-"} if row["default"] == "null" else row for row in rows]
     emit(rows, form, wide=wide)
 
 
@@ -88,10 +100,24 @@ def settings_of(
         required = key in schema.get("required", ())
         yield {
             "setting": f"{where}.{key}",
-            "type": _type(form),
-            "default": "required" if required else json.dumps(defaults.get(key, form.get("default"))),
+            "type": _type(form, optional=not required),
+            "default": REQUIRED if required else json.dumps(defaults.get(key, form.get("default"))),
             "meaning": form.get("description", ""),
         }
+
+
+def _show_decisions(space: SearchSpace) -> None:
+    """Print what can be chosen, decisions with equal choices together, and an architecture's text."""
+    from nas.space import Architecture
+
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for decision in space.decisions:
+        alike.setdefault(decision.choices, []).append(decision.name)
+    for choices, names in alike.items():
+        some = names if len(names) <= NAMED else [names[0], names[1], "…", names[-1]]
+        typer.echo(paragraphs(f"{', '.join(some)}: {' | '.join(map(str, choices))}"))
+    first = Architecture(space.name, (0,) * len(space.decisions))
+    typer.echo(f"{space.size:,} encodings, the first written as {space.encode(first)}\n")
 
 
 def _summary(cls: type) -> str:
@@ -103,10 +129,14 @@ _TYPES = {"integer": "int", "number": "float", "boolean": "true or false", "stri
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
-def _type(schema: dict[str, Any]) -> str:
-    """Return a JSON schema as people read it: `int ≥ 1`, `list of text`, `"a" or "b"`."""
+def _type(schema: dict[str, Any], *, optional: bool = False) -> str:
+    """Return a JSON schema as people read it: `int ≥ 1`, `list of text`, `"a" or "b"`.
+
+    That a setting can be none is not said where it has a default: leaving it out is how to have none.
+    """
     if "anyOf" in schema:
-        return " or ".join(map(_type, schema["anyOf"]))
+        parts = [part for part in schema["anyOf"] if not (optional and part.get("type") == "null")]
+        return " or ".join(map(_type, parts))
     if "enum" in schema:
         return " or ".join(map(json.dumps, schema["enum"]))
     if schema.get("type") == "array":

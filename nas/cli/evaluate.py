@@ -11,7 +11,7 @@ import typer
 from nas.cli import completion
 from nas.cli.interruption import continued_by
 from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, hint, import_from_here, typed
-from nas.cli.output import Format, FormatOption, WideOption, emit, say
+from nas.cli.output import Format, FormatOption, WideOption, counted, emit, say
 from nas.errors import NasError
 from nas.executors.capacity import cores
 
@@ -164,8 +164,8 @@ def evaluate(
             say(f"warning: {remark}")
         trainings = seeds * len(everything)
         say(
-            f"{_counted(trainings, 'evaluation')} ({_counted(len(everything), 'architecture')} × "
-            f"{_counted(seeds, 'seed')}) on {chosen[0].task_label}."
+            f"{counted(trainings, 'evaluation')} ({counted(len(everything), 'architecture')} × "
+            f"{counted(seeds, 'seed')}) on {chosen[0].task_label}."
         )
         at_a_time = min(workers or default_workers(cores()), trainings)
         if at_a_time > cores():
@@ -251,10 +251,6 @@ def _advice(made: Targets, chosen: Sequence[Target], baselines: Sequence[Target]
     return lines
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def _explain(results: Sequence[dict[str, Any]]) -> None:
     episodes = f"{results[0]['test_episodes']} test episodes"
     several = any(row["seeds"] > 1 for row in results)
@@ -287,7 +283,7 @@ def _complain(rows: Sequence[Evaluation]) -> None:
     if not missing:
         return
     have = "has" if len(missing) == 1 else "have"
-    lines = [f"{len(missing)} of {_counted(len(rows), 'evaluation')} {have} no result."]
+    lines = [f"{len(missing)} of {counted(len(rows), 'evaluation')} {have} no result."]
     for heading, some in (
         ("The same command takes up again:", [row for row in missing if not repeats(row)]),
         ("Another try would end the same way:", [row for row in missing if repeats(row)]),

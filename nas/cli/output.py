@@ -39,6 +39,11 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, in the plural but for 1."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def emit(
     rows: Sequence[Row],
     form: Format,
@@ -112,6 +117,8 @@ def cell(name: str, value: Any) -> str:
     """Return a value as people read it: counts in k and M, scores with four digits, times short."""
     if value is None or value == "":
         return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
     if name in ("parameters", "macs"):
         return count(value)
     if isinstance(value, list | tuple):

@@ -53,7 +53,7 @@ def following(row: SearchRow, store: Store) -> Iterator[Callable[[SearchRow], No
 
         def follow(now: SearchRow) -> None:
             for line in tally.look(now, store):
-                say(f"{line} | {tally.summary()} · {tally.left} left")
+                say(f"{line} | {tally.progress()}")
 
         yield follow
         return
@@ -77,8 +77,10 @@ class _Tally:
         self.total = row.trials
         self.derived: int | None = None
         self._apart = row.config.get("max_seconds") is not None
+        self.simulated = row.config.get("tasks") is None
+        """Whether the seconds of trials are looked up, and no clock's."""
         self._ended = self._reused = self.failed = 0
-        self.best: tuple[float, float, int] | None = None
+        self.best: tuple[float, float | None, int] | None = None
         self._observed = 0
         for trial in store.history(row.id):
             self._count(trial)
@@ -93,9 +95,11 @@ class _Tally:
         for trial in store.history(row.id, after=self._observed):
             self._count(trial)
             self._pace(supernet=trial.kind == "supernet", reused=trial.state == "reused")
-            score = None if trial.score is None else (trial.score, trial.ci95 or 0.0)
-            derived = len(trial.derived or ())
-            words = _ended(trial.state, score, trial.reused, derived, trial.seconds, trial.error)
+            score = None if trial.score is None else (trial.score, trial.ci95)
+            derived, simulated = len(trial.derived or ()), self.simulated
+            words = _ended(
+                trial.state, score, trial.reused, derived, trial.seconds, trial.error, simulated=simulated
+            )
             yield f"trial {trial.number} {words}"
 
     def _count(self, trial: Trial) -> None:
@@ -122,7 +126,7 @@ class _Tally:
 
     def _improve(self, score: float | None, ci95: float | None, number: int) -> None:
         if score is not None and (self.best is None or score > self.best[0]):
-            self.best = score, ci95 or 0.0, number
+            self.best = score, ci95, number
 
     @property
     def reused(self) -> int:
@@ -151,49 +155,68 @@ class _Tally:
             self._fresh += 1
 
     @property
-    def rate(self) -> float:
-        """Trials a minute."""
-        if not self._fresh:
-            return 0.0
-        return 60 * self._fresh / max(time.monotonic() - self._start, 1e-9)
+    def pace(self) -> float | None:
+        """Trials a second, of those that ended since the first began; None: too few to tell."""
+        seconds = time.monotonic() - self._start
+        return self._fresh / seconds if self._fresh and seconds > 0 else None
 
     @property
     def left(self) -> str:
         """Estimated time left."""
-        if not self._fresh:
+        pace = self.pace
+        if pace is None:
             return "?"
-        seconds = round(60 * (self.total - self.done) / self.rate)
+        seconds = round((self.total - self.done) / pace)
         return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
     def summary(self) -> str:
-        best = ""
+        """Return how far the search is; a pace only where every trial costs time of its own."""
+        trials = f"{self.done}/{self.total} trial{'' if self.total == 1 else 's'}"
+        if self.derived is not None:
+            trials = f"{trials} (a supernet, {self.derived} derived)"
+        parts = [f"{trials} and {self.reused} reused" if self.reused else trials]
         if self.best is not None:
-            best = f" · best {self.best[0]:.4f} ± {self.best[1]:.4f} (trial {self.best[2]})"
-        failed = f" · {self.failed} failed" if self.failed else ""
-        plan = "" if self.derived is None else f" (a supernet, {self.derived} derived)"
-        reused = f" and {self.reused} reused" if self.reused else ""
-        return f"{self.done}/{self.total} trials{reused}{plan}{best} · {self.rate:.1f} trials/min{failed}"
+            parts.append(f"best {_score(self.best[0], self.best[1])} (trial {self.best[2]})")
+        if self.derived is None and not self.simulated and (pace := self.pace) is not None:
+            parts.append(f"{60 * pace:,.1f} trials/min")
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        return " · ".join(parts)
+
+    def progress(self) -> str:
+        """Return the summary with the time left, unless no clock tells it."""
+        return self.summary() if self.simulated else f"{self.summary()} · {self.left} left"
 
 
-def _result(outcome: Outcome) -> str:
+def _score(value: float, ci95: float | None) -> str:
+    """Return a score with half of its interval, where it has one."""
+    return f"{value:.4f}" if ci95 is None or math.isnan(ci95) else f"{value:.4f} ± {ci95:.4f}"
+
+
+def _result(outcome: Outcome, *, simulated: bool) -> str:
     score = (outcome.score.value, outcome.score.ci95) if outcome.score else None
     derived = len(outcome.derived)
-    return _ended(outcome.state, score, outcome.reused, derived, outcome.seconds, outcome.error)
+    return _ended(
+        outcome.state, score, outcome.reused, derived, outcome.seconds, outcome.error, simulated=simulated
+    )
 
 
 def _ended(
     state: str,
-    score: tuple[float, float] | None,
+    score: tuple[float, float | None] | None,
     reused: int | None,
     derived: int,
     seconds: float | None,
     error: str | None,
+    *,
+    simulated: bool,
 ) -> str:
     """Return how a trial ended in one line."""
-    of = f" {score[0]:.4f} ± {score[1]:.4f}" if score else ""
+    of = f" {_score(*score)}" if score else ""
     origin = f" from trial {reused}" if reused is not None else ""
     networks = f", derived {derived}" if derived else ""
-    took = f" in {seconds:.1f} s" if seconds else ""
+    clock = " of simulated time" if simulated else ""
+    took = f" in {seconds:.1f} s{clock}" if seconds else ""
     why = f": {_first(error)}" if error else ""
     return f"{state}{origin}{of}{networks}{took}{why}"
 
@@ -244,7 +267,8 @@ class _Lines:
 
     def recorded(self, number: int, outcome: Outcome) -> None:
         self._tally.add(number, outcome)
-        say(f"trial {number} {_result(outcome)} | {self._tally.summary()} · {self._tally.left} left")
+        ended = _result(outcome, simulated=self._tally.simulated)
+        say(f"trial {number} {ended} | {self._tally.progress()}")
 
     def retried(self, job: AnyJob, error: str) -> None:
         say(f"trial {job.number} failed, trying again: {_first(error)}")
@@ -273,7 +297,7 @@ class _Panel:
     def recorded(self, number: int, outcome: Outcome) -> None:
         self.running.pop(number, None)
         self._tally.add(number, outcome)
-        self.ended(f"trial {number} {_result(outcome)}")
+        self.ended(f"trial {number} {_result(outcome, simulated=self._tally.simulated)}")
 
     def retried(self, job: AnyJob, error: str) -> None:
         self.running.pop(job.number, None)
@@ -294,4 +318,5 @@ class _Panel:
             for number, (start, what) in sorted(self.running.items())
         ]
         ended = [Text(f"  {line}", style="dim", overflow="ellipsis", no_wrap=True) for line in self._last]
-        return Group(head, *ended, *lines, Text(f"  time left {tally.left}", style="dim"))
+        left = [] if tally.simulated else [Text(f"  time left {tally.left}", style="dim")]
+        return Group(head, *ended, *lines, *left)

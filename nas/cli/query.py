@@ -133,7 +133,7 @@ def ls(
                 "learner": summary.search.learner,
                 "seed": summary.search.seed,
                 "done": _done(summary),
-                "trials": summary.search.trials,
+                "trials": _planned(summary),
                 "failed": summary.trials.get("failed", 0),
                 "best": summary.best,
                 "created_at": summary.search.created_at.isoformat(),
@@ -253,6 +253,13 @@ def _done(summary: Summary) -> int:
     return sum(n for state, n in summary.trials.items() if state not in rest)
 
 
+def _planned(summary: Summary) -> int:
+    """Return how many trials a search is to have; a supernet decides itself how many it derives."""
+    search = summary.search
+    ended = search.state == "completed" and "derive" in search.config["controller"]
+    return _done(summary) if ended else search.trials
+
+
 def _state(row: SearchRow) -> str:
     """Return a search's state; one whose driver died without a word is interrupted."""
     from nas.storage.lease import driven
@@ -268,7 +275,7 @@ def _show_search(store: Store, row: SearchRow, form: Format, wide: bool) -> None
         "task": row.task_label,
         "precision": row.environment.get("precision"),
         **({"remarks": " ".join(row.environment["remarks"])} if "remarks" in row.environment else {}),
-        "trials": f"{row.trials} ({_counts(trials)})",
+        "trials": _counts(trials, row),
         "created_at": row.created_at.isoformat(),
         "finished_at": row.finished_at.isoformat() if row.finished_at else None,
         "note": row.note,
@@ -372,16 +379,19 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _setting(value: Any) -> str:
-    """Return a section as `name key=value …`, anything else as it is."""
+    """Return a section as `name key=value …`, anything else as `cell` does."""
     if not isinstance(value, dict):
-        return str(value)
+        return cell("", value)
     name = [str(value["name"])] if "name" in value else []
-    return " ".join([*name, *(f"{k}={v}" for k, v in value.items() if k != "name" and v is not None)])
+    given = ((key, inner) for key, inner in value.items() if key != "name" and inner is not None)
+    return " ".join([*name, *(f"{key}={_setting(inner)}" for key, inner in given)])
 
 
-def _counts(trials: list[dict[str, Any]]) -> str:
+def _counts(trials: list[dict[str, Any]], row: SearchRow) -> str:
     states = [trial["state"] for trial in trials]
-    return ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states))) or "none"
+    counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states))) or "none yet"
+    complete = row.state == "completed" and "derive" in row.config["controller"]
+    return f"{len(trials) if complete else row.trials} ({counts})"
 
 
 def _facts(values: dict[str, Any]) -> None:

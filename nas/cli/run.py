@@ -23,7 +23,7 @@ from nas.cli.options import (
     hint,
     import_from_here,
 )
-from nas.cli.output import Format, emit, say
+from nas.cli.output import Format, counted, emit, say
 from nas.errors import ConfigError
 from nas.executors.capacity import cores
 
@@ -158,7 +158,14 @@ def resume(
         if driven(row):
             raise refuse(row)
         if trials is not None:
-            row.trials = _total(trials, row.trials)
+            total = _total(trials, row.trials)
+            if trials.startswith("+") and total == row.trials:
+                say(
+                    f"--trials {trials} adds no trial to search '{row.name}', so nothing was started. To go "
+                    f"on with those it is set to: nas resume {row.name}{hint(db)}"
+                )
+                return
+            row.trials = total
         changes = {} if workers is None else {"workers": workers}
         resolved = validate({**row.config, **changes})
         before, here = machines(row.environment), machine(environment())
@@ -232,7 +239,9 @@ def _follow(
     again = f"nas resume {row.name}{flag}"
     space = config.make_space()
     shared = supernet(config, space, tasks)
-    plan = f"a supernet, then what it derives: {shared.derive} at most" if shared else f"{row.trials} trials"
+    plan = counted(row.trials, "trial")
+    if shared is not None:
+        plan = f"a supernet, then what it derives: {shared.derive} at most"
     normalization = (config.learner or {}).get("normalization")
     learner = f"{row.learner}, {normalization} normalization" if normalization else row.learner
     say(
@@ -247,11 +256,14 @@ def _follow(
         say(f"Stopped on request. Continue: {again}")
     rows = leaderboard(store, Query(searches=(row.name,), limit=TOP))
     emit([asdict(entry) for entry in rows], Format.TABLE, COLUMNS, drop=DROP)
-    ended = len(store.history(row.id))
-    say(f"The best {len(rows)} of {ended} trials; a score that was reused counts once. More:")
+    tried = sum(trial.architecture is not None for trial in store.history(row.id))
+    say(f"The best {len(rows)} of {counted(tried, 'trial')}; a score that was reused counts once. More:")
     say(f"  nas leaderboard --search {row.name} --limit 0{flag}    nas show {row.name}{flag}")
     if search.infeasible is not None:
         say(search.infeasible)
+    if rows and not config.looks_up:
+        say("Train the best to the end, and score it on test tasks:")
+        say(f"  nas evaluate --top 1 --search {row.name}{_baseline(config, tasks)}{flag}")
     if end == "completed" and search.ending is not None:
         say(search.ending)
     else:
@@ -286,6 +298,15 @@ def ready(config: SearchConfig, ray_address: str | None) -> Iterator[None]:
 def _warn(warnings: Sequence[str]) -> None:
     for warning in warnings:
         say(warning)
+
+
+def _baseline(config: SearchConfig, tasks: TaskSource) -> str:
+    """Return the option of `nas evaluate` that adds the baseline of the learner's paper, or another."""
+    from nas.evaluation.published import own
+
+    if config.learner is None or len(tasks.shape.input) != 3:
+        return ""
+    return f" --baseline {own(config.learner['name'], tasks.shape) or 'conv4'}"
 
 
 def make_executor(config: SearchConfig, tasks: TaskSource, ray_address: str | None) -> Executor:

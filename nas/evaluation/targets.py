@@ -213,7 +213,7 @@ class Targets:
             space.cost(architecture, tasks.shape)
         key = space.canonical(architecture)
         hashes = classes(tasks, SPLITS)
-        return Target(config, space.name, space.encode(architecture), key, tasks.label, hashes, origin, name)
+        return Target(config, space.name, space.text(architecture), key, tasks.label, hashes, origin, name)
 
     def _tasks(self, section: Values) -> TaskSource:
         for settings, source in self._sources:

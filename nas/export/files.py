@@ -32,7 +32,8 @@ def save(model: Model, path: str | Path, *, force: bool = False) -> None:
         force: whether to replace a file that is there.
 
     Raises:
-        ConfigError: another suffix, a file is there already, or the packages for ONNX are not installed.
+        ConfigError: another suffix, a file is there already, its folder is not, or the packages for ONNX are
+            not installed.
         NasError: ONNX cannot express the network, or onnxruntime computes something else.
         OSError: the file cannot be written.
     """
@@ -46,13 +47,15 @@ def check(path: Path, *, force: bool = False) -> None:
     """Refuse a path that `save` cannot write to.
 
     Raises:
-        ConfigError: its suffix is of no format, a file is there already, or the packages for ONNX are not
-            installed.
+        ConfigError: its suffix is of no format, a file is there already, its folder is not, or the packages
+            for ONNX are not installed.
     """
     if path.suffix not in WRITERS:
         raise ConfigError(f"'{path}': the suffix names the format; allowed: {', '.join(WRITERS)}.")
     if path.is_dir() or (path.exists() and not force):
         raise ConfigError(f"{path} is already there: give another name, or replace a file with --force.")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: there is no folder {path.parent}. Make it, or give another name.")
     if path.suffix == ".onnx":
         graph.require()
 
@@ -100,7 +103,9 @@ def _model(content: Any) -> Model:
     try:
         return Model(Description.model_validate(content.get("description")), weights)
     except ValidationError as error:
-        raise Unreadable(f"the file is damaged: {plugins.explain(error, 'description')}") from None
+        raise Unreadable(
+            f"the file is damaged: {plugins.explain(error, Description, 'description')}"
+        ) from None
 
 
 def _write_torch(model: Model, path: Path) -> None:
