@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
-from nas import plugins
+from nas import counts, plugins
 from nas.asha import Asha
 from nas.controller import Controller
 from nas.errors import ConfigError, NasError, NotFound, PluginError, UnknownName, Unsupported
@@ -124,11 +124,20 @@ class Model(BaseModel):
 _Config = TypeVar("_Config", bound=Model)
 
 
+def _count(value: Any) -> Any:
+    """Return a count that is a text, such as `20k`, as a number."""
+    return counts.read(value) if isinstance(value, str) else value
+
+
+Count = Annotated[int, BeforeValidator(_count), Field(ge=1, lt=2**63)]
+"""A number of weights or operations, such as 20000 or `20k`."""
+
+
 class Constraints(Model):
     """What an architecture may cost at most; what breaks a limit is rejected before a worker is spent."""
 
-    max_parameters: Annotated[int | None, Field(ge=1, lt=2**63, description="weights")] = None
-    max_macs: Annotated[int | None, Field(ge=1, lt=2**63, description="multiply-accumulates")] = None
+    max_parameters: Annotated[Count | None, Field(description="weights")] = None
+    max_macs: Annotated[Count | None, Field(description="multiply-accumulates")] = None
 
 
 class Resources(Model):

@@ -21,6 +21,12 @@ import difflib
 from collections.abc import Iterable
 
 
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return the question whether the name most like this one is meant, after a space; or nothing."""
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
 class NasError(Exception):
     """The root: catch it to catch all that nas raises on purpose."""
 
@@ -45,10 +51,10 @@ class UnknownName(ConfigError):
 
     def __init__(self, what: str, name: str, allowed: Iterable[str], otherwise: str = "") -> None:
         names = sorted(allowed)
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
         rest = f" {otherwise}" if otherwise else ""
-        super().__init__(f"Unknown {what} '{name}'.{hint} Allowed: {', '.join(names) or 'none'}.{rest}")
+        super().__init__(
+            f"Unknown {what} '{name}'.{nearest(name, names)} Allowed: {', '.join(names) or 'none'}.{rest}"
+        )
 
 
 class PluginError(ConfigError):

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, bindparam, or_, select
+from sqlalchemy import ColumnElement, bindparam, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from nas.errors import ConfigError, UnknownName
+from nas.errors import ConfigError, NotFound, UnknownName, nearest
+from nas.plugins import installed
 from nas.storage.front import FIELDS, front
 from nas.storage.schema import Architecture, Search, Trial, TrialState
 from nas.storage.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+TEST_SORTS = ("seeds", "test_score", "ci95_seeds", "ci95_episodes", "validation_score")
+"""Columns that evaluations alone have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +33,14 @@ class Query:
         space, controller, tasks, learner: a plugin's name; `tasks` may be a whole label too.
         max_parameters, max_macs: inclusive; trials whose cost is unknown are left out.
         states: of the trials.
-        sort: a field: the score from high to low, a cost from low to high. Trials without it have no rank.
+        sort: a column: scores from high to low, all else from low to high. Trials without a score or a cost
+            that is asked for have no rank.
         limit: how many rows, 0 for all.
         pareto: fields of the front: only trials remain that no other trial matches in all of them and beats
             in one.
 
     Raises:
-        UnknownName: no such field or state.
+        UnknownName: no such column, field or state.
         ConfigError: a negative limit.
     """
 
@@ -51,7 +58,7 @@ class Query:
 
     def __post_init__(self) -> None:
         for option, given, allowed in (
-            ("field in sort", (self.sort,), FIELDS),
+            ("column in sort", (self.sort,), (*SORTS, *TEST_SORTS)),
             ("field in pareto", self.pareto, FIELDS),
             ("state", self.states, [state.value for state in TrialState]),
         ):
@@ -73,7 +80,7 @@ class Row:
     space: str
     tasks: str
     task: str
-    learner: str
+    learner: str | None
     normalization: str | None
     score: float
     ci95: float | None
@@ -86,17 +93,33 @@ class Row:
     key: str
     state: str
     settings: str
-    """Hash of what scores depend on besides network and seed: equal means comparable."""
+    """Hash of what scores depend on besides network and seed, for searches of one machine's precision."""
 
 
-_COLUMNS: dict[str, InstrumentedAttribute[Any]] = {
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Trials whose scores compare.
+
+    Attributes:
+        example: one of their searches: tasks, learner, budget and precision are those of all.
+        rows: ranked from 1.
+    """
+
+    example: Search
+    rows: list[Row]
+
+
+NO_LEARNER = "none"
+"""The learner of a search that trains nothing."""
+
+_COLUMNS: dict[str, ColumnElement[Any] | InstrumentedAttribute[Any]] = {
     "search": Search.name,
     "trial": Trial.number,
     "controller": Search.controller,
     "space": Search.space,
     "tasks": Search.tasks,
     "task": Search.task_label,
-    "learner": Search.learner,
+    "learner": func.nullif(Search.learner, NO_LEARNER),
     "normalization": Trial.normalization,
     "score": Trial.score,
     "ci95": Trial.ci95,
@@ -112,23 +135,101 @@ _COLUMNS: dict[str, InstrumentedAttribute[Any]] = {
 }
 
 
+SORTS = ("rank", *_COLUMNS)
+"""Columns that trials have."""
+
+
 def leaderboard(store: Store, query: Query) -> list[Row]:
-    """Return the trials that a query asks for, ranked from 1.
+    """Return the trials that a query asks for, ranked from 1, whether their scores compare or not.
 
     Equal scores rank by parameters, equal costs by score, then the older trial first.
 
     Raises:
         NotFound: no such search.
-        ConfigError: a prefix that several searches have.
+        ConfigError: a prefix that several searches have, or a column of evaluations to sort by.
     """
+    _refuse(query)
     searches = [store.search(reference).id for reference in query.searches]
-    where = _where(query, searches)
     with store.read() as session:
-        if query.pareto:
-            ids = front(session, query.pareto, where)
-            # Written into the statement, whose number of parameters is limited.
-            where = [Trial.id.in_(bindparam("ids", ids, expanding=True, literal_execute=True))]
-        return _ranked(session, query, where)
+        return _board(session, query, _where(query, searches))
+
+
+def sections(store: Store, query: Query) -> list[Section]:
+    """Return the trials that a query asks for, ranked among those whose scores compare, the newest first.
+
+    A query's limit and front are those of each section.
+
+    Raises:
+        NotFound: no such search, or a name in the query that is none.
+        ConfigError: a prefix that several searches have, or a column of evaluations to sort by.
+    """
+    _refuse(query)
+    searches = [store.search(reference).id for reference in query.searches]
+    with store.read() as session:
+        for what, given, column in (
+            ("space", query.space, Search.space),
+            ("controller", query.controller, Search.controller),
+            ("learner", query.learner, Search.learner),
+        ):
+            check_name(what, given, session.scalars(select(column).distinct()))
+        labels = session.execute(select(Search.tasks, Search.task_label).distinct())
+        check_name("tasks", query.tasks, (name for both in labels for name in both))
+        where = _where(query, searches)
+        tried = select(Trial.search_id).where(*where)
+        comparable: dict[str, list[Search]] = {}
+        for search in session.scalars(select(Search).where(Search.id.in_(tried)).order_by(Search.id.desc())):
+            comparable.setdefault(_protocol(search), []).append(search)
+        return [
+            Section(some[0], _board(session, query, _of(where, [search.id for search in some])))
+            for some in comparable.values()
+        ]
+
+
+def check_name(what: str, given: str | None, known: Iterable[str]) -> None:
+    """Refuse a filter that nothing matches and no plugin is called.
+
+    Args:
+        what: the kind of plugin.
+        given: the filter; None: there is none.
+        known: names that rows have.
+
+    Raises:
+        NotFound: there is no such name.
+    """
+    if given is None or given in installed(what):
+        return
+    names = {*known} - {NO_LEARNER}
+    if given not in (*names, NO_LEARNER):
+        listed = ", ".join(sorted(names)) or "none yet"
+        raise NotFound(
+            f"No {what} '{given}'.{nearest(given, {*names, *installed(what)})} There are: {listed}."
+        )
+
+
+def _refuse(query: Query) -> None:
+    if query.sort not in SORTS:
+        raise ConfigError(f"sort: '{query.sort}' is a column of evaluations: add --stage test.")
+
+
+def _protocol(search: Search) -> str:
+    """Return what scores depend on besides network and seed, with what `auto` was where the search began."""
+    known = search.environment
+    return json.dumps([search.settings, known.get("precision"), known.get("classes")], sort_keys=True)
+
+
+def _board(session: Session, query: Query, where: Sequence[ColumnElement[bool]]) -> list[Row]:
+    if query.pareto:
+        where = _of(where, front(session, query.pareto, where), Trial.id)
+    return _ranked(session, query, where)
+
+
+def _of(
+    where: Sequence[ColumnElement[bool]],
+    ids: Sequence[int],
+    column: InstrumentedAttribute[int] = Trial.search_id,
+) -> list[ColumnElement[bool]]:
+    # Written into the statement, whose number of parameters is limited.
+    return [*where, column.in_(bindparam("ids", ids, expanding=True, literal_execute=True, unique=True))]
 
 
 def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
@@ -142,8 +243,9 @@ def _where(query: Query, searches: Sequence[int]) -> list[ColumnElement[bool]]:
     where: list[ColumnElement[bool]] = [
         Trial.state.in_(query.states),
         Trial.score.is_not(None),
-        FIELDS[query.sort].is_not(None),
     ]
+    if query.sort in FIELDS:
+        where.append(FIELDS[query.sort].is_not(None))
     if query.max_parameters is not None:
         where.append(Trial.parameters <= query.max_parameters)
     if query.max_macs is not None:
@@ -168,13 +270,20 @@ def _where(query: Query, searches: Sequence[int]) -> list[ColumnElement[bool]]:
 
 def _order(field: str) -> list[ColumnElement[Any]]:
     by_score, by_size = Trial.score.desc(), Trial.parameters.asc().nulls_last()
-    first = [by_score, by_size] if field == "score" else [FIELDS[field].asc(), by_score]
-    return [*first, Trial.id]
+    first: list[ColumnElement[Any]] = [by_score, by_size]
+    if field not in ("score", "rank"):
+        column = _COLUMNS[field].asc()
+        first = [column if field in FIELDS else column.nulls_last(), by_score]
+    return [*first, Trial.id.asc()]
 
 
 def _ranked(session: Session, query: Query, where: Sequence[ColumnElement[bool]]) -> list[Row]:
     # The inner query finds the rows in an index; the outer one reads no more of the tables than it shows.
-    best = select(Trial.id).where(*where).order_by(*_order(query.sort)).limit(query.limit or None).subquery()
+    found = select(Trial.id).where(*where)
+    if query.sort not in (*FIELDS, "rank"):
+        found = found.join(Search, Search.id == Trial.search_id)
+        found = found.join(Architecture, Architecture.id == Trial.architecture_id)
+    best = found.order_by(*_order(query.sort)).limit(query.limit or None).subquery()
     rows = session.execute(
         select(*(column.label(name) for name, column in _COLUMNS.items()))
         .select_from(best)

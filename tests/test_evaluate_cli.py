@@ -255,7 +255,7 @@ def test_a_single_seed_is_told_as_one(copied: Path) -> None:
         (["s/one"], 2, "a trial is a number"),
         (["s/0"], 3, "No search 's'"),
         (["mlp:maml", "--search=s"], 3, "No search 's'"),
-        (["mlp:maml"], 2, "tasks.name is missing"),
+        (["mlp:maml"], 2, "tasks.name and learner.name are missing"),
         (["mlp:maml", "--tasks=sinusoid"], 2, "learner.name is missing"),
         (["mlp:maml", *SINUSOID, "--test-episodes=999"], 2, "budget.test_episodes"),
         (["mlp:maml", *SINUSOID, "--train-episodes=0"], 2, "budget.train_episodes"),

@@ -17,7 +17,7 @@ from sqlalchemy import event
 
 from nas.controller import State
 from nas.errors import ConfigError, NotFound, UnknownName
-from nas.leaderboard import Query, Row, leaderboard, to_frame
+from nas.leaderboard import SORTS, Query, Row, leaderboard, sections, to_frame
 from nas.storage import front
 from nas.storage.front import FIELDS, nondominated
 from nas.storage.schema import TrialState
@@ -231,7 +231,7 @@ def test_searches_go_by_prefix_and_as_the_newest(store: Store, recorded: list[di
     [
         (
             {"sort": "scores"},
-            r"field in sort 'scores'\. Did you mean 'score'\? Allowed: macs, parameters, score",
+            r"column in sort 'scores'\. Did you mean 'score'\?",
         ),
         ({"pareto": ("score", "flops")}, "field in pareto 'flops'"),
         ({"states": ("done",)}, "state 'done'.*completed"),
@@ -240,6 +240,60 @@ def test_searches_go_by_prefix_and_as_the_newest(store: Store, recorded: list[di
 def test_what_no_row_has_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(UnknownName, match=message):
         Query(**wrong)
+
+
+@pytest.mark.parametrize("column", SORTS)
+def test_every_column_sorts(store: Store, recorded: list[dict[str, Any]], column: str) -> None:
+    rows = [asdict(row) for row in leaderboard(store, Query(sort=column, limit=0))]
+    values = [row[column] for row in rows]
+    present = [value for value in values if value is not None]
+    assert values == sorted(present, reverse=column == "score") + [None] * (len(values) - len(present))
+    costly = ("parameters", "macs", "seconds")
+    ranked = [row for row in recorded if row["state"] == "completed" and row["score"] is not None]
+    assert len(rows) == sum(column not in costly or row[column] is not None for row in ranked)
+
+
+def test_scores_are_ranked_among_those_that_compare(tmp_path: Path) -> None:
+    """By settings, and by what `auto` and the data were where a search began."""
+    asked = (("a", "1", "float32"), ("b", "2", "float32"), ("c", "1", "float32"), ("d", "1", "bfloat16"))
+    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+        for name, settings_, precision in asked:
+            row = search(store, name=name, settings=settings_, environment={"precision": precision})
+            for number in range(3):
+                cost = {"parameters": 10 - number}
+                store.finish(begin(store, row, number, key=f"{number}"), outcome(number / 10, **cost))
+        found = sections(store, Query(limit=4))
+        smallest = sections(store, Query(pareto=("parameters",), searches=("a", "b")))
+    assert [(s.example.name, len(s.rows), {row.search for row in s.rows}) for s in found] == [
+        ("d", 3, {"d"}),
+        ("c", 4, {"a", "c"}),
+        ("b", 3, {"b"}),
+    ]
+    assert all([row.rank for row in s.rows] == list(range(1, len(s.rows) + 1)) for s in found)
+    assert [[(row.search, row.trial) for row in s.rows] for s in smallest] == [[("b", 2)], [("a", 2)]]
+
+
+@pytest.mark.parametrize(
+    ("filters", "near"),
+    [
+        ({"tasks": "omniglott"}, "omniglot"),
+        ({"tasks": "omniglot 20-way 1-shots"}, "omniglot 20-way 1-shot"),
+        ({"space": "chian"}, "chain"),
+        ({"controller": "evolutoin"}, "evolution"),
+        ({"learner": "mamll"}, "maml"),
+    ],
+)
+def test_a_name_that_is_none_is_told_from_one_without_trials(
+    store: Store, recorded: list[dict[str, Any]], filters: dict[str, str], near: str
+) -> None:
+    with pytest.raises(NotFound, match=f"Did you mean '{near}'"):
+        sections(store, Query(**filters))
+    assert sections(store, Query(space="darts")) == []  # installed, and never searched
+
+
+def test_a_column_of_evaluations_is_none_of_trials(store: Store, recorded: list[dict[str, Any]]) -> None:
+    with pytest.raises(ConfigError, match="--stage test"):
+        leaderboard(store, Query(sort="test_score"))
 
 
 def test_a_limit_is_not_negative() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nas.errors import ConfigError, NotFound
-from nas.evaluation.ranking import rank
+from nas.evaluation.ranking import SORTS, rank, sections
 from nas.leaderboard import Query
 from nas.storage.evaluations import Origin
 from nas.storage.schema import EvaluationState
@@ -114,6 +115,32 @@ def test_the_test_leaderboard_is_what_brute_force_finds(store: Store, query: Que
     assert [r.test_score for r in found] == pytest.approx(
         [row["score"] for row in rows[: query.limit or None]]
     )
+
+
+@pytest.mark.parametrize("column", SORTS)
+def test_every_column_sorts(store: Store, column: str) -> None:
+    board(store)
+    values = [
+        asdict(row).get("test_score" if column == "score" else column)
+        for row in rank(store, Query(sort=column))
+    ]
+    present = [value for value in values if value is not None]
+    assert values == sorted(present, reverse="score" in column) + [None] * (len(values) - len(present))
+
+
+def test_results_are_ranked_within_their_protocol(store: Store) -> None:
+    board(store)
+    for number, protocol in enumerate(("p", "q")):
+        row = claim(
+            store, key=f"key{number}", config=CONFIG | {"x": protocol}, protocol=protocol, settings=protocol
+        )
+        store.evaluations.complete(row.id, trained((0.5, 1.0)))
+    found = sections(store, Query(limit=5))
+    assert [example.protocol for example, _ in found][:2] == ["q", "p"]
+    assert [len(rows) for _, rows in found][:2] == [1, 1]
+    assert all(len({row.protocol for row in rows}) == 1 for _, rows in found)
+    with pytest.raises(NotFound, match="Did you mean 'glyphs'"):
+        sections(store, Query(tasks="glyps"))
 
 
 def test_questions_about_trials_alone_are_refused(store: Store) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.cells import cell_len
 
+from nas import counts
 from nas.cli.layout import GAP, Lines, Table, fit, pad, total, wrap, wrap_phrases
 
 
@@ -103,6 +104,13 @@ def paragraphs(text: str) -> str:
     return "\n\n".join(broken)
 
 
+def headings(phrases: Sequence[str]) -> list[str]:
+    """Return phrases as the lines of a heading."""
+    return [
+        typer.style(line, bold=room() is not None) for line in wrap_phrases(phrases, room() or sys.maxsize)
+    ]
+
+
 def facts(pairs: Mapping[str, str]) -> None:
     """Print names and values, a line each; on a terminal a value of several words goes on below itself."""
     indent = max(map(cell_len, pairs)) + GAP
@@ -120,21 +128,13 @@ def cell(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if name in ("parameters", "macs"):
-        return count(value)
+        return counts.write(value)
     if isinstance(value, list | tuple):
         return " ".join(cell(name, part) for part in value)
     if isinstance(value, float):
         return f"{value:.1f}" if name in ("seconds",) else f"{value:.4f}"
     if name.endswith("_at"):
         return str(value)[:19].replace("T", " ")
-    return str(value)
-
-
-def count(value: int) -> str:
-    """Return a count in k or M."""
-    for limit, unit in ((1_000_000, "M"), (1_000, "k")):
-        if value >= 0.99995 * limit:
-            return f"{value / limit:.1f}{unit}"
     return str(value)
 
 

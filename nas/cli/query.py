@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas import counts
 from nas.cli import completion
 from nas.cli.options import DEFAULT_DB, DbOption
-from nas.cli.output import Format, FormatOption, WideOption, cell, emit, facts, say
+from nas.cli.output import Format, FormatOption, WideOption, cell, emit, facts, headings, say
 from nas.errors import ConfigError
 from nas.metrics import ALPHA, family
 
 if TYPE_CHECKING:
+    from nas.leaderboard import Query
     from nas.storage.schema import Evaluation
     from nas.storage.schema import Search as SearchRow
     from nas.storage.searches import Summary
@@ -100,6 +103,14 @@ SUPERNET = ("supernet", "derived", "derived_epochs")
 """What the trial of a supernet has beside the rest."""
 
 
+def _count(text: str) -> int:
+    """Read an option that is a count."""
+    try:
+        return counts.read(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 class Stage(StrEnum):
     """Which scores to rank."""
 
@@ -182,13 +193,20 @@ def leaderboard(
     controller: Annotated[str | None, typer.Option(help="Only this controller.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Only these tasks.")] = None,
     learner: Annotated[str | None, typer.Option(help="Only this learner.")] = None,
-    max_parameters: Annotated[int | None, typer.Option(min=0, help="At most so many weights.")] = None,
-    max_macs: Annotated[int | None, typer.Option(min=0, help="At most so many multiply-accumulates.")] = None,
+    max_parameters: Annotated[
+        int | None, typer.Option(parser=_count, metavar="N", help="At most so many weights, such as 20k.")
+    ] = None,
+    max_macs: Annotated[
+        int | None,
+        typer.Option(parser=_count, metavar="N", help="At most so many multiply-accumulates, such as 1.5M."),
+    ] = None,
     state: Annotated[
         list[str] | None, typer.Option(help="Trials in this state. (default: completed)")
     ] = None,
-    sort: Annotated[str, typer.Option(help="What to rank by: score, parameters, macs or seconds.")] = "score",
-    limit: Annotated[int, typer.Option(min=0, help="Rows to print; 0 for all.")] = 20,
+    sort: Annotated[
+        str, typer.Option(help="The column to rank by, such as score, parameters or macs.")
+    ] = "score",
+    limit: Annotated[int, typer.Option(min=0, help="Rows of each list; 0 for all.")] = 20,
     pareto: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="Only rows that no other beats, such as score,parameters."),
@@ -200,50 +218,133 @@ def leaderboard(
     wide: WideOption = False,
     db: DbOption = DEFAULT_DB,
 ) -> None:
-    """Rank trials, or full evaluations, across searches, the best first."""
-    from nas.evaluation.ranking import rank
+    """Rank trials, or full evaluations, across searches, the best first.
+
+    Scores of different tasks, learners or settings do not compare: each has a list of its own.
+    """
     from nas.leaderboard import Query
-    from nas.leaderboard import leaderboard as ask
     from nas.storage.store import Store
 
-    with Store(db) as store:
-        query = Query(
-            searches=tuple(search or ()),
-            space=space,
-            controller=controller,
-            tasks=tasks,
-            learner=learner,
-            max_parameters=max_parameters,
-            max_macs=max_macs,
-            states=tuple(state or ("completed",)),
-            sort=sort,
-            limit=limit,
-            pareto=tuple(part.strip() for part in pareto.split(",")) if pareto else (),
-        )
-        if stage is Stage.TEST:
-            rows = [{"rank": place, **asdict(row)} for place, row in enumerate(rank(store, query), start=1)]
-        else:
-            rows = [asdict(row) for row in ask(store, query)]
-    emit(
-        rows,
-        form,
-        *((TEST_COLUMNS,) if stage is Stage.TEST else (COLUMNS,)),
-        drop=TEST_DROP if stage is Stage.TEST else DROP,
-        wide=wide,
+    query = Query(
+        searches=tuple(search or ()),
+        space=space,
+        controller=controller,
+        tasks=tasks,
+        learner=learner,
+        max_parameters=max_parameters,
+        max_macs=max_macs,
+        states=tuple(state or ("completed",)),
+        sort=sort,
+        limit=limit,
+        pareto=tuple(part.strip() for part in pareto.split(",")) if pareto else (),
     )
-    comparable = "protocol" if stage is Stage.TEST else "settings"
-    if not rows:
+    with Store(db) as store:
+        boards = _tests(store, query) if stage is Stage.TEST else _trials(store, query)
+    columns, drop = (TEST_COLUMNS, TEST_DROP) if stage is Stage.TEST else (COLUMNS, DROP)
+    if form in (Format.TABLE, Format.MARKDOWN) and boards:
+        headed = len(boards) > 1 or any(board.simulated for board in boards)
+        for number, board in enumerate(boards):
+            if headed:
+                typer.echo(("\n" if number else "") + "\n".join(headings(board.common)))
+            shown = [name for name in columns if not (headed and name in board.said)]
+            emit(board.rows, form, shown, drop=drop, wide=wide)
+    else:
+        emit([row for board in boards for row in board.rows], form, columns, drop=drop, wide=wide)
+    if not boards:
         say(
             "No evaluation matches. `nas evaluate --help` says how to make one."
             if stage is Stage.TEST
             else "No trial matches. `nas ls` lists the searches."
         )
-    elif len({row[comparable] for row in rows}) > 1:
+    elif len(boards) > 1:
         say(
-            "These rows mix tasks, learners or settings of theirs (such as normalization), budgets or "
-            "precisions, so their scores do not compare: choose "
-            f"with --search, --tasks or --learner (`-f json` shows which rows share `{comparable}`)."
+            f"{len(boards)} lists, since scores of different tasks, learners, settings, data or precisions "
+            "do not compare: choose with --tasks, --learner or --search."
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A list of rows that compare.
+
+    Attributes:
+        common: what they have in common, in phrases.
+        said: the columns that these phrases make needless.
+        simulated: whether seconds are looked up, as scores are.
+        rows: to print.
+    """
+
+    common: list[str]
+    said: tuple[str, ...]
+    simulated: bool
+    rows: list[dict[str, Any]]
+
+
+def _trials(store: Store, query: Query) -> list[Board]:
+    from nas.leaderboard import sections
+
+    found = sections(store, query)
+    differing = _differing([section.example for section in found])
+    boards = []
+    for section, settings in zip(found, differing, strict=True):
+        search, rows = section.example, [asdict(row) for row in section.rows]
+        if search.config["tasks"] is None:  # searches from before had an interval of 0
+            rows = [row | {"ci95": None} for row in rows]
+        boards.append(_board(search, rows, settings))
+    return boards
+
+
+def _tests(store: Store, query: Query) -> list[Board]:
+    from nas.evaluation.ranking import sections
+
+    found = sections(store, query)
+    differing = _differing([example for example, _ in found])
+    return [
+        _board(
+            example,
+            [{"rank": place, **asdict(row)} for place, row in enumerate(results, start=1)],
+            settings,
+        )
+        for (example, results), settings in zip(found, differing, strict=True)
+    ]
+
+
+def _board(example: SearchRow | Evaluation, rows: list[dict[str, Any]], settings: list[str]) -> Board:
+    """Return a list under what its rows have in common."""
+    if example.config["tasks"] is None:
+        metric = example.config["evaluator"].get("metric", example.config["evaluator"]["name"])
+        unit = f"scores in the unit of {metric}, seconds simulated"
+        return Board([example.task_label, unit, *settings], ("task",), True, rows)
+    modes = {row["normalization"] for row in rows}
+    mode = [f"{modes.pop()} normalization"] if len(modes) == 1 and modes != {None} else []
+    said = ("task", "learner", *(["normalization"] if mode else []))
+    return Board([example.task_label, example.learner, *mode, *settings], said, False, rows)
+
+
+def _differing(examples: Sequence[SearchRow | Evaluation]) -> list[list[str]]:
+    """Return the settings in which the examples of one task and learner differ, of each example."""
+    from nas.comparison.groups import PROTOCOL, flat
+
+    alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    protocols = []
+    for example in examples:
+        settings = {path: value for path, value in flat(example.config).items() if path.startswith(PROTOCOL)}
+        known = example.environment
+        settings |= {"precision": known.get("precision", example.config.get("precision"))}
+        settings |= {f"data of {split}": value for split, value in known.get("classes", {}).items()}
+        alike.setdefault((example.task_label, example.learner), []).append(settings)
+        protocols.append(settings)
+    return [
+        [
+            f"{path}={_setting(settings.get(path))}"
+            for path in dict.fromkeys(path for other in others for path in other)
+            if any(other.get(path) != settings.get(path) for other in others)
+        ]
+        for settings, others in (
+            (settings, alike[example.task_label, example.learner])
+            for settings, example in zip(protocols, examples, strict=True)
+        )
+    ]
 
 
 def _done(summary: Summary) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
+from typing import Any
 
 from sqlalchemy import ColumnElement, or_, select
 
 from nas.errors import ConfigError
 from nas.evaluation.results import Result, summarize
-from nas.leaderboard import Query
+from nas.leaderboard import TEST_SORTS, Query, check_name
 from nas.storage import names
 from nas.storage.front import nondominated
 from nas.storage.schema import Evaluation, EvaluationState, TrialState
@@ -24,12 +25,19 @@ COSTS: dict[str, Callable[[Group], float]] = {
     "macs": lambda group: group[0].macs or 0,
     "seconds": lambda group: fmean(row.seconds or 0.0 for row in group),
 }
-"""What is ranked by, such that less is better."""
+"""What fronts are drawn by, such that less is better."""
+
+SORTS = ("space", "tasks", "task", "learner", "normalization", "search", "trial", *TEST_SORTS, *COSTS)
+"""Columns to rank by."""
+
+HIGH = ("test_score", "validation_score")
+"""Those of which more is better."""
 
 
 def rank(store: Store, query: Query) -> list[Result]:
     """Return what a query asks for, the best first: one result an architecture and settings.
 
+    Scores that do not compare are ranked in one list all the same; `sections` tells them apart.
     Searches are those that proposed the architectures; a deleted one keeps its name. Scores rank by their
     mean over training seeds. Equal scores rank by parameters, equal costs by score, then the older first.
 
@@ -37,15 +45,59 @@ def rank(store: Store, query: Query) -> list[Result]:
         NotFound: no such search.
         ConfigError: a prefix that several searches have, or a question that only trials can answer.
     """
+    _refuse(query)
+    return _ranked(store, query, _groups(store, _where(store, query)))
+
+
+def sections(store: Store, query: Query) -> list[tuple[Evaluation, list[Result]]]:
+    """Return what a query asks for, ranked among results of one protocol, the newest protocol first.
+
+    Each has one of its evaluations as an example. A query's limit and front are those of each protocol.
+
+    Raises:
+        NotFound: no such search, or a name in the query that is none.
+        ConfigError: a prefix that several searches have, or a question that only trials can answer.
+    """
+    _refuse(query)
+    with store.read() as session:
+        for what, given, column in (
+            ("space", query.space, Evaluation.space),
+            ("learner", query.learner, Evaluation.learner),
+        ):
+            check_name(what, given, session.scalars(select(column).distinct()))
+        labels = session.execute(select(Evaluation.tasks, Evaluation.task_label).distinct())
+        check_name("tasks", query.tasks, (name for both in labels for name in both))
+    by_protocol: dict[str, list[Group]] = {}
+    for group in _groups(store, _where(store, query)):
+        by_protocol.setdefault(group[0].protocol, []).append(group)
+    newest = sorted(by_protocol.values(), key=lambda groups: -max(row.id for row in groups[-1]))
+    return [(groups[0][0], _ranked(store, query, groups)) for groups in newest]
+
+
+def _refuse(query: Query) -> None:
     if query.controller is not None or query.states != (TrialState.COMPLETED.value,):
         raise ConfigError("--controller and --state choose among trials: not with --stage test.")
-    groups = _groups(store, _where(store, query))
+    if query.sort not in (*SORTS, "rank"):
+        raise ConfigError(f"sort: '{query.sort}' is a column of trials: not with --stage test.")
+
+
+def _ranked(store: Store, query: Query, groups: Sequence[Group]) -> list[Result]:
     if query.pareto:
         groups = _front(groups, query.pareto)
-    second = "parameters" if query.sort == "score" else "score"
-    groups.sort(key=lambda group: (COSTS[query.sort](group), COSTS[second](group), group[0].id))
-    results = (summarize(store, group) for group in groups[: query.limit or None])
-    return [result for result in results if result is not None]
+    sort = "score" if query.sort in ("rank", "test_score") else query.sort
+    second = "parameters" if sort == "score" else "score"
+    if sort in COSTS:
+        ordered = sorted(groups, key=lambda group: (COSTS[sort](group), COSTS[second](group), group[0].id))
+        found = (summarize(store, group) for group in ordered[: query.limit or None])
+        return [result for result in found if result is not None]
+    results = [result for result in (summarize(store, group) for group in groups) if result is not None]
+    results.sort(key=lambda result: (*_place(getattr(result, sort), high=sort in HIGH), -result.test_score))
+    return results[: query.limit or None]
+
+
+def _place(value: Any, *, high: bool) -> tuple[bool, Any]:
+    """Return what sorts a value, those that are missing last."""
+    return value is None, 0 if value is None else -value if high else value
 
 
 def _where(store: Store, query: Query) -> list[ColumnElement[bool]]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection
 from itertools import chain, count
 
-from nas.errors import ConfigError, NotFound
+from nas.errors import ConfigError, NotFound, nearest
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -48,9 +47,7 @@ def resolve(reference: str, names: Collection[str]) -> str:
         return reference
     matches = sorted(name for name in names if reference and name.startswith(reference))
     if not matches:
-        near = difflib.get_close_matches(reference, names, n=1, cutoff=0.5)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise NotFound(f"No search '{reference}'.{hint} List them with `nas ls`.")
+        raise NotFound(f"No search '{reference}'.{nearest(reference, names)} List them with `nas ls`.")
     if len(matches) > 1:
         raise ConfigError(f"'{reference}' begins the names of several searches: {', '.join(matches)}.")
     return matches[0]

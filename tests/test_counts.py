@@ -1,0 +1,37 @@
+"""Counts as people write them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas import counts
+from nas.config import Constraints
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("0", 0),
+        ("20000", 20_000),
+        ("20k", 20_000),
+        ("20.6K", 20_600),
+        ("1.5M", 1_500_000),
+        ("20_000", 20_000),
+    ],
+)
+def test_what_tables_print_is_read(text: str, count: int) -> None:
+    assert counts.read(text) == count
+    assert count == 0 or Constraints(max_parameters=text).max_parameters == count
+
+
+@given(st.integers(0, 10**12))
+def test_a_printed_count_is_read_as_nearly_itself(count: int) -> None:
+    assert counts.read(counts.write(count)) == pytest.approx(count, rel=0.05)
+
+
+@pytest.mark.parametrize("text", ["", "k", "-1", "1.5x", "1e5k", "nan", "99999999999999999999"])
+def test_what_is_no_count_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="count"):
+        counts.read(text)
