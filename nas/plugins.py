@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args, get_type_hints
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -194,19 +195,22 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> 
         model: what was validated.
         where: the section that it is.
     """
-    lines = []
+    wanted: dict[str, list[str]] = {}
+    values: dict[str, str] = {}
     for finding in error.errors():
-        place, kind, given = finding["loc"], finding["type"], finding["input"]
+        place, kind = _place(model, finding["loc"]), finding["type"]
         path = ".".join(map(str, ((where,) if where else ()) + place))
         field = _field(model, place)
         if kind == "missing":
             meaning = f": {field.description}" if field is not None and field.description else ""
-            lines.append(f"{path} is missing{meaning}. Give it, as with --set {path}=…")
-        elif kind == "extra_forbidden":
-            lines.append(f"{path}: there is no such setting (given: {given!r})")
+            wanted[f"{path} is missing{meaning}. Give it, as with --set {path}=…"] = []
         else:
-            lines.append(f"{path}: {_wanted(finding, path, field)} (given: {_written(given)})")
-    return "\n".join(dict.fromkeys(lines))
+            wanted.setdefault(path, []).append(_wanted(finding, path, field))
+            values[path] = _written(finding["input"])
+    return "\n".join(
+        f"{path}: {', or '.join(dict.fromkeys(all_))} (given: {values[path]})" if all_ else path
+        for path, all_ in wanted.items()
+    )
 
 
 _EXPECTED = {
@@ -242,6 +246,8 @@ _SECTIONS = ("dict_type", "mapping_type", "model_type", "model_attributes_type",
 def _wanted(finding: ErrorDetails, path: str, field: FieldInfo | None) -> str:
     """Return what a value should have been, and how to write it."""
     kind, given = finding["type"], finding["input"]
+    if kind == "extra_forbidden":
+        return "there is no such setting"
     if kind in _LISTS:
         if isinstance(given, str | int | float):
             return f"expected a list: write {path}=[{_written(given)}], in a shell between single quotes"
@@ -268,6 +274,14 @@ def _written(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
         return repr(value)
+
+
+def _place(model: type[BaseModel], place: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Return a place without the kind of value that pydantic adds where a setting may be of several kinds."""
+    field = model.model_fields.get(str(place[0])) if len(place) > 1 else None
+    kinds = [] if field is None else [kind for kind in get_args(field.annotation) if kind is not type(None)]
+    several = get_origin(getattr(field, "annotation", None)) in (Union, UnionType) and len(kinds) > 1
+    return (place[0], *place[2:]) if several else place
 
 
 def _field(model: type[BaseModel], place: Sequence[int | str]) -> FieldInfo | None:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 import typer
 
+from nas import counts
 from nas.cli.document import document
-from nas.cli.output import count, say
+from nas.cli.output import counted, say
 from nas.config import SearchConfig, maker
 from nas.controller import Evaluate, TrainSupernet
 from nas.errors import Infeasible
@@ -88,7 +89,7 @@ def _trials(
     some = {0, len(costs) // 2, len(costs) - 1} if _measurable(config) else {len(costs) // 2}
     taken = []
     for place, (cost, architecture) in enumerate(costs):
-        words = f"{count(cost.parameters)} parameters, {count(cost.macs)} MACs"
+        words = f"{counts.write(cost.parameters)} parameters, {counts.write(cost.macs)} MACs"
         if place in some:
             seconds, whole = _seconds(config, space, tasks, architecture)
             taken.append(seconds)
@@ -161,9 +162,9 @@ def _looked_up(config: SearchConfig, tasks: TaskSource, architectures: Sequence[
     for outcome, architecture in zip(outcomes, architectures, strict=True):
         say(f"{outcome.seconds:.1f} s of simulated time: {space.encode(architecture)}")
     mean = fmean(outcome.seconds for outcome in outcomes)
-    trials = f"{_counted(config.trials)}: about {_clock(config.trials * mean)} of simulated time"
+    trials = f"{counted(config.trials, 'trial')}: about {_clock(config.trials * mean)} of simulated time"
     if config.max_seconds is not None and config.max_seconds < config.trials * mean:
-        ends = _counted(max(round(config.max_seconds / mean), 1))
+        ends = counted(max(round(config.max_seconds / mean), 1), "trial")
         trials += f", but it ends at {config.max_seconds:g} s, after about {ends}"
     say(f"{trials}. Its evaluator trains nothing, so it takes milliseconds a trial.")
 
@@ -185,15 +186,11 @@ def _whole(config: SearchConfig, seconds: float | None, trials: int, before: flo
         if so
     ]
     less = f"; {' and '.join(shorter)} make it less" if shorter else ""
-    what = f"{'the supernet and ' if before else ''}{_counted(trials)}"
+    what = f"{'the supernet and ' if before else ''}{counted(trials, 'trial')}"
     say(
         f"The whole: about {_clock(total)} for {what}, "
         f"{config.workers} at a time, each as fast as measured here{less}. Nothing was written."
     )
-
-
-def _counted(trials: int) -> str:
-    return "1 trial" if trials == 1 else f"{trials} trials"
 
 
 def _clock(seconds: float) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from nas.cli import completion
 from nas.cli.options import DEFAULT_DB, DbOption, import_from_here
-from nas.cli.output import Format, FormatOption, emit, say
+from nas.cli.output import Format, FormatOption, WideOption, emit, say
 from nas.errors import ConfigError, NasError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def rerun(
         float | None, typer.Option(min=0, help="How far the scores may differ, if not as said above.")
     ] = None,
     form: FormatOption = Format.TABLE,
+    wide: WideOption = False,
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """Run one trial again by itself, with its settings and seed, and compare the scores; nothing is recorded.
@@ -80,7 +81,7 @@ def rerun(
         )
     say(f"Running {name} again; it took {trial.seconds or 0:.1f} s.")
     result = _compared(row, trial, _outcome(row, trial, config, tasks), tolerance)
-    emit([{"trial": name, **result.row}], form)
+    emit([{"trial": name, **result.row}], form, wide=wide)
     for line in result.words:
         say(line)
     if not result.agrees:
