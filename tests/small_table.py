@@ -9,9 +9,11 @@ import pandas as pd
 
 from nas.config import SearchConfig, validate
 from nas.evaluator import Job
+from nas.testing.toys import Toy
 
 SPACE = {"name": "nas.testing.toys:Toy", "layers": 1}
-TEXTS = [f"0.{width}.{activation}.0" for width in range(4) for activation in range(2)]
+TOY = Toy(layers=1)
+TEXTS = [TOY.encode(TOY.decode(f"0.{width}.{activation}.0")) for width in range(4) for activation in range(2)]
 
 
 def eight_rows() -> pd.DataFrame:

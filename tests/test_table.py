@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from small_table import configure, eight_rows, look_up, write
+from small_table import TEXTS, configure, eight_rows, look_up, write
 from torch import nn
 
 from nas.controller import Measurement, State
@@ -148,7 +148,7 @@ def test_unparsable_architectures_are_counted_and_named(frame: pd.DataFrame, tmp
 
 
 def test_repeated_architectures_are_counted_and_named(frame: pd.DataFrame, tmp_path: Path) -> None:
-    assert "1 of 9 rows repeat an architecture: row 10: '0.3.1.0'." in problem(
+    assert f"1 of 9 rows repeat an architecture: row 10: '{TEXTS[7]}'." in problem(
         pd.concat([frame, frame[:1]]), tmp_path
     )
 
@@ -158,7 +158,7 @@ def test_rows_keep_their_number_in_the_file(frame: pd.DataFrame, tmp_path: Path)
     foreign = frame.assign(space="mlp", arch="3.1.4")
     whole = pd.concat([foreign, frame.assign(space="toy"), frame[:1].assign(space="toy")])
     whole.to_parquet(tmp_path / "t.parquet")
-    with pytest.raises(ConfigError, match=r"1 of 9 rows repeat an architecture: row 18: '0\.3\.1\.0'\."):
+    with pytest.raises(ConfigError, match=f"1 of 9 rows repeat an architecture: row 18: '{TEXTS[7]}'"):
         configure(tmp_path / "t.parquet").make_tasks()
 
 
@@ -181,11 +181,11 @@ def test_rows_without_a_number_are_counted_and_named(
 
 
 def test_missing_rows_are_counted_and_named(frame: pd.DataFrame, tmp_path: Path) -> None:
-    every = ["0.1.0.0", "0.2.1.0", "0.3.0.0", "0.3.1.0"]
+    every = [TEXTS[place] for place in (2, 5, 6, 7)]
     for gone, more in ((every[:3], ""), (every, ", …")):
         said = problem(frame[~frame["arch"].isin(gone)], tmp_path)
         lacks = f"lacks {len(gone)} of the 8 architectures of space 'toy'"
-        assert f"{lacks}: 0.1.0.0, 0.2.1.0, 0.3.0.0{more}." in said
+        assert f"{lacks}: {', '.join(every[:3])}{more}." in said
 
 
 def test_a_file_that_is_no_table(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_table_is_read_once_and_again_when_it_changes(
 
 
 def test_a_part_of_a_space_is_searched_where_the_user_says_so(frame: pd.DataFrame, tmp_path: Path) -> None:
-    path = write(frame[~frame["arch"].isin(["0.1.0.0", "0.2.1.0"])], tmp_path / "t.csv")
+    path = write(frame[~frame["arch"].isin([TEXTS[2], TEXTS[5]])], tmp_path / "t.csv")
     config = configure(path, settings={"partial": True, "test_metric": "test"})
     tasks = config.make_tasks()
     assert ["6 of the 8" in remark for remark in tasks.remarks] == [True]
