@@ -123,11 +123,81 @@ def test_a_config_file_with_overrides(db: Path, tmp_path: Path) -> None:
     assert shown["config"]["controller"] == {"name": "evolution", "population": 4, "sample": 2}
 
 
-def test_rows_that_do_not_compare_are_pointed_out(db: Path) -> None:
-    nas(*RUN)
+def test_what_does_not_compare_is_ranked_apart(db: Path) -> None:
+    nas(*RUN, "--name=one")
     assert "do not compare" not in nas("leaderboard")[2]
-    nas(*RUN, "--set=budget.train_episodes=30")
-    assert "do not compare" in nas("leaderboard")[2]
+    nas(*RUN, "--set=budget.train_episodes=30", "--name=other")
+    _, out, err = nas("leaderboard", "--limit=2")
+    assert "do not compare" in err
+    head, _, *rows, gap, second, _, third, fourth = out.splitlines()
+    assert (gap, "budget.train_episodes=30" in head, "budget.train_episodes=300" in second) == (
+        "",
+        True,
+        True,
+    )
+    assert [row.split()[:2] for row in (*rows, third, fourth)] == [
+        [place, name] for name in ("other", "one") for place in ("1", "2")
+    ]
+    assert [row["rank"] for row in json.loads(nas("leaderboard", "--limit=2", "-f", "json")[1])] == [
+        1,
+        2,
+        1,
+        2,
+    ]
+    assert "do not compare" not in nas("leaderboard", "--search=one")[2]
+
+
+def test_a_filter_that_is_no_name_is_not_found(db: Path) -> None:
+    nas(*RUN, "--name=s")
+    for filters, near in (("--tasks=sinusiod", "sinusoid"), ("--controller=evolutoin", "evolution")):
+        code, out, err = nas("leaderboard", filters)
+        assert (code, out, near in err) == (3, "", True)
+    assert nas("leaderboard", "--tasks=glyphs")[0] == 0
+
+
+def test_counts_are_read_as_they_are_printed(db: Path) -> None:
+    nas(*RUN, "--name=s", "--set=constraints.max_parameters=1.5M")
+    assert nas("leaderboard", "--max-macs=1.5M", "--max-parameters=20k")[0] == 0
+    assert (
+        json.loads(nas("show", "s", "-f", "json")[1])["config"]["constraints"]["max_parameters"] == 1_500_000
+    )
+    assert nas("leaderboard", "--max-parameters=many")[0] == 2
+
+
+def test_a_run_prints_its_next_step(db: Path) -> None:
+    _, _, err = nas(*RUN, "--name=s", "--trials=2")
+    [step] = [line.split() for line in err.splitlines() if line.startswith("  nas evaluate")]
+    assert step == ["nas", "evaluate", "--top", "1", "--search", "s"]
+    assert "1 trials" not in nas(*RUN, "--name=one", "--trials=1")[2]
+
+
+def test_nothing_to_add_starts_nothing(db: Path) -> None:
+    nas(*RUN, "--name=s")
+    before = nas("show", "s", "-f", "json")
+    code, out, err = nas("resume", "s", "--trials=+0")
+    assert (code, out, "nas resume s" in err) == (0, "", True)
+    assert nas("show", "s", "-f", "json") == before
+
+
+def test_all_that_is_missing_is_named_at_once_with_a_whole_example(db: Path) -> None:
+    code, _, err = nas("run", "--learner=maml")
+    assert code == 2
+    assert all(f"{kind}.name" in err for kind in ("space", "controller", "tasks"))
+    example = err.splitlines()[-1].split()
+    assert example[:2] == ["nas", "run"]
+    assert example[example.index("--learner") + 1] == "maml"
+    code, _, _ = nas(
+        "run", *example[2:-2], "--learner=prototypical", "--name=a b"
+    )  # refused for its name alone
+    assert code == 2
+    assert not db.exists() or json.loads(nas("ls", "-f", "json")[1]) == []
+
+
+def test_show_prints_no_python(db: Path) -> None:
+    nas(*RUN, "--name=s")
+    settings = nas("show", "s")[1].partition("\n\n")[0]
+    assert not {"None", "True", "False", "null"} & set(settings.replace("=", " ").split())
+    assert "null" not in nas("tasks", "glyphs")[1]
 
 
 def test_a_failed_search_goes_on_when_its_cause_is_mended(db: Path, tmp_path: Path) -> None:

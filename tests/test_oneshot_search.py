@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nas.checkpoint import Checkpoint
-from nas.config import SearchConfig
+from nas.config import SearchConfig, validate
 from nas.controller import Finish, Reuse
 from nas.errors import ConfigError, Infeasible, TooManyFailures
 from nas.executors.inline import InlineExecutor
@@ -123,6 +123,15 @@ def test_trials_must_reach_for_all_that_is_derived(store: Store) -> None:
     assert store.searches() == []
     row = run(store, configure(controller=controller, trials=4))
     assert len(store.trials(row.id)) == 4
+
+
+def test_what_a_supernet_derives_decides_how_many_trials_there_are(store: Store) -> None:
+    """However many `trials` there are by default: nobody set them."""
+    given = configure().model_dump(mode="json", exclude={"trials", "controller"})
+    config = validate({**given, "controller": {"name": "nas.testing.oneshot:OneShot", "derive": 40}})
+    assert config.trials < 40
+    row = create(store, config, config.make_tasks())
+    assert row.trials == 41
 
 
 def test_the_checkpoint_of_other_data_is_another(tmp_path: Path) -> None:

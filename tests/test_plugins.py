@@ -5,7 +5,7 @@ from typing import Annotated
 import pytest
 from pydantic import AfterValidator, Field
 
-from nas.config import read
+from nas.config import read, validate
 from nas.errors import ConfigError, PluginError, UnknownName
 from nas.plugins import GROUPS, FilePath, absolute, find, installed, load, resolve, settings
 
@@ -207,3 +207,45 @@ def test_settings_that_are_paths_say_so(kind: str) -> None:
         fields = settings(load(kind, name))
         paths = {setting for setting in fields if setting in ("path", "table", "file", "folder")}
         assert all(AfterValidator(absolute) in fields[setting].metadata for setting in paths), name
+
+
+BAD = ("x", "3x", "", 3, -5, 2.5, True, None, [], [1], ["x"], [[1]], {}, {"a": 1}, float("inf"), 10**30)
+THEIRS = (
+    "Input should",
+    "a valid",
+    "after validation",
+    "instance of",
+    "parse",
+    "Tuple",
+    "boolean",
+    "dictionary",
+)
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_no_value_is_refused_in_words_of_pydantic(kind: str) -> None:
+    """Whatever a plugin's setting is given, the error is ours, and names the setting."""
+    for name in installed(kind):
+        plugin = load(kind, name)
+        for setting in settings(plugin):
+            for value in BAD:
+                try:
+                    resolve(plugin, {setting: value}, kind)
+                except ConfigError as error:
+                    for line in str(error).splitlines():
+                        assert line.startswith(f"{kind}."), line
+                        assert not any(word in line for word in THEIRS), line
+
+
+def test_sections_and_lists_are_told_with_what_to_write() -> None:
+    base = {"space": "mlp", "controller": "random", "tasks": "sinusoid", "learner": "maml"}
+    for changes, said in (
+        ({"budget": 3}, r"budget: .* write budget\.train_episodes=…"),
+        ({"resources": "x"}, r"resources: .* write resources\.cpus=…"),
+        (
+            {"controller": {"name": "fixed", "architectures": "conv4"}},
+            r'write controller\.architectures=\["conv4"\]',
+        ),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            validate(base | changes)
