@@ -106,7 +106,8 @@ def table(results: dict[str, dict[str, list[dict[str, Any]]]], command: str) -> 
         "# The space `few_shot`: layouts, operations, and a search beside `nasbench201`\n",
         f"`{command}`\n",
         "Accuracy in % on validation tasks, mean ± standard deviation over the seeds; seconds a network or a",
-        "search, on one core. Compared on the very tasks reported, which flatters the best row a little.",
+        "search, on one core. Compared on the very tasks reported, which flatters the best row a little; the",
+        "best of a search also had the luckiest training seed, which flatters more.",
     ]
     titles = {
         "28×28": "Layouts with the cell of `residual`, Omniglot 20-way 1-shot, 300 training episodes",
