@@ -14,10 +14,13 @@ from nas.errors import ConfigError, Diverged, Infeasible, PluginError, Unsupport
 from nas.learners.base import Learner, remedy
 from nas.precision import Arithmetic, Precision, choose
 from nas.space import Architecture, SearchSpace, TaskShape
-from nas.tasks.base import TaskSource
+from nas.tasks.base import Episode, Split, TaskSource
 
 BUILT = 3
 """How many architectures a rehearsal builds."""
+
+LEARNED_FROM: tuple[Split, ...] = ("train", "validation")
+"""The splits that a search draws tasks from."""
 
 TRIED = 10
 """How many may raise an error before it gives up."""
@@ -150,7 +153,8 @@ def rehearse(
 
     Raises:
         Unsupported: no architecture of the space has a network for these tasks.
-        PluginError: what the space builds is no backbone, or it can build none of the architectures tried.
+        PluginError: what the space builds is no backbone, or it can build none of the architectures tried;
+            or tasks have other inputs than their shape says.
         ConfigError: the learner cannot learn these tasks, or not with its settings, or not in this precision.
     """
     try:
@@ -158,10 +162,12 @@ def rehearse(
     except Infeasible as error:
         raise Unsupported(str(error)) from None
     _build_some(space, tasks.shape)
-    shape, training = tasks.shape, next(tasks.episodes("train", 1))
+    shape, training, validation = tasks.shape, *(next(tasks.episodes(s, 1)) for s in LEARNED_FROM)
+    for episode in (training, validation):
+        _check_inputs(episode, tasks)
     with torch.random.fork_rng(devices=[]):
         made = learner(_Linear(shape), shape)
-        made.check(next(tasks.episodes("validation", 1)), training)
+        made.check(validation, training)
         made.train().meta_backward(training)
     if made.sensitive and precision == "bfloat16":
         raise ConfigError(
@@ -195,6 +201,21 @@ def _build_some(space: SearchSpace, shape: TaskShape) -> None:
             f"Space '{space.name}' can build none of {TRIED} architectures for inputs of shape "
             f"{shape.input}: {type(first).__name__}: {first}"
         ) from first
+
+
+def _check_inputs(episode: Episode, tasks: TaskSource) -> None:
+    """Refuse tasks whose inputs are not what their source's shape says.
+
+    Raises:
+        PluginError: they are of another shape or type.
+    """
+    for part in ("support_x", "query_x"):
+        x: Tensor = getattr(episode, part)
+        if x.shape[2:] != tasks.shape.input or x.dtype != torch.float32:
+            raise PluginError(
+                f"The tasks '{tasks.name}' gave {part} of shape {list(x.shape)}, {x.dtype}; expected [tasks, "
+                f"examples, {', '.join(map(str, tasks.shape.input))}], torch.float32, as its `shape` says."
+            )
 
 
 def _arithmetic(learner: Learner, tasks: TaskSource, precision: Precision) -> Arithmetic:

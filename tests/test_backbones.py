@@ -1,4 +1,4 @@
-"""What a space builds is checked before a search or an evaluation begins."""
+"""What a space builds, and what tasks hold, is checked before a search or an evaluation begins."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nas.errors import PluginError
 from nas.space import Architecture, Decision, SearchSpace, TaskShape
 from nas.supernet import Supernet
+from nas.tasks.glyphs import Glyphs
 from nas.testing.cli import nas
 from nas.testing.toy_supernet import Curves
 
@@ -67,6 +68,14 @@ class Misjudged(Curves):
         return super().supernet(shape).extract(architecture)
 
 
+class Flat(Glyphs):
+    """Says that its images are vectors."""
+
+    @property
+    def shape(self) -> TaskShape:
+        return TaskShape((28 * 28,), 5)
+
+
 CURVES = ["--tasks=sinusoid", "--learner=maml", "--executor=inline", "--set=budget.train_episodes=4"]
 COMMON = ["--controller=random", "--trials=2", *CURVES, "--set=budget.validation_episodes=4"]
 
@@ -109,6 +118,12 @@ def test_a_failure_of_some_architectures_costs_their_trials_alone() -> None:
     assert code == 0
     states = {json.loads(nas("show", f"some/{number}", "-f", "json")[1])["state"] for number in range(6)}
     assert states == {"completed", "failed"}
+
+
+def test_tasks_whose_inputs_are_of_another_shape_are_refused() -> None:
+    flat = ["--tasks=test_backbones:Flat", "--learner=prototypical", "--space=mlp", "--controller=random"]
+    code, _, err = nas("run", *flat, "--executor=inline")
+    assert (code, "support_x" in err, "784]" in err) == (PluginError.exit_code, True, True)
 
 
 def test_a_supernet_is_checked_before_its_search() -> None:

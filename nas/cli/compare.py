@@ -136,7 +136,7 @@ def at_equal_cost(
     time = clock(kept[0].searches[0])
     late, whole = beyond(theirs, least.cost)
     say(f"Each search counts up to {least.cost:,.0f} s of {time}, as long as '{least.search.name}' took.")
-    if late:
+    if late > sum(map(len, theirs)):  # the last trial of each may well end beyond
         say(f"{late} of all {whole} trials came later, and do not count.")
     if late > LEFT_OUT * whole and least.search.state == "completed":
         say(remarks.remedy(least))
