@@ -45,6 +45,19 @@ def test_another_score_is_told_by_the_exit_code(trained: Path) -> None:
     assert nas("rerun", "s/1", "--tolerance=0.01")[0] == 0
 
 
+def test_a_search_that_was_resumed_elsewhere_is_compared_by_the_interval(trained: Path) -> None:
+    given = "UPDATE searches SET environment = json_set(environment, '$.{}', json('[\"x\"]'))"
+    change(trained, given.format("remarks"))
+    [row] = json.loads(nas("rerun", "s/1", "-f", "json")[1])
+    assert row["tolerance"] == 1e-6
+    change(
+        trained, "UPDATE searches SET environment = json_set(environment, '$.resumed_on', json('[\"x\"]'))"
+    )
+    change(trained, "UPDATE trials SET ci95 = 0.01")
+    [row] = json.loads(nas("rerun", "s/1", "-f", "json")[1])
+    assert row["tolerance"] == 0.01
+
+
 def test_elsewhere_the_interval_is_the_tolerance(trained: Path) -> None:
     change(trained, "UPDATE searches SET environment = json_set(environment, '$.torch', '1.0')")
     change(trained, "UPDATE trials SET score = score + 0.001, ci95 = 0.01")

@@ -15,7 +15,7 @@ from nas.cli.output import say
 
 if TYPE_CHECKING:
     from nas.evaluation.driver import Observer
-    from nas.evaluation.work import Curve, Report
+    from nas.evaluation.work import Begin, Curve, Report
     from nas.storage.schema import Evaluation
 
 
@@ -69,13 +69,15 @@ class _Lines:
         pass
 
     def reported(self, row: Evaluation, report: Report) -> None:
-        from nas.evaluation.work import Curve, Failure, Lost
+        from nas.evaluation.work import Begin, Curve, Failure, Lost
         from nas.storage.evaluations import Trained
 
         if isinstance(report, Curve):
             done, score = _last(report)
             total = row.config["budget"]["train_episodes"]
             self._say(f"{_name(row)}: {done}/{total} training episodes, validation {score:.4f}")
+        elif isinstance(report, Begin):
+            self._say(f"{_name(row)}: {_begins(report)}")
         elif isinstance(report, Lost):
             self._say(f"{_name(row)}: warning: {report.message}")
         elif isinstance(report, Trained):
@@ -113,7 +115,7 @@ class _Bars:
         self._tasks[row.id] = self._add(row, total, f"0/{total}")
 
     def reported(self, row: Evaluation, report: Report) -> None:
-        from nas.evaluation.work import Curve, Lost, Scoring
+        from nas.evaluation.work import Begin, Curve, Lost, Scoring
         from nas.evaluation.work import Progress as Done
 
         if isinstance(report, Done):
@@ -125,7 +127,7 @@ class _Bars:
         elif isinstance(report, Scoring):
             self._progress.remove_task(self._tasks[row.id])
             self._tasks[row.id] = self._add(row, None, f"testing on {report.episodes} episodes")
-        elif isinstance(report, Lost):
+        elif isinstance(report, Begin | Lost):
             self._lines.reported(row, report)
         else:
             self._progress.remove_task(self._tasks.pop(row.id))
@@ -152,6 +154,13 @@ class _Bars:
     def _end(self) -> None:
         every = self._progress.tasks[0]
         self._progress.update(every.id, advance=1, status=f"{every.completed + 1}/{every.total}")
+
+
+def _begins(begin: Begin) -> str:
+    """Return where a training begins that a shorter one was before."""
+    if begin.done:
+        return f"goes on after the {begin.done} training episodes of a shorter training"
+    return f"begins anew, not from a training of {begin.earlier} episodes: {begin.reason}"
 
 
 def _last(curve: Curve) -> tuple[int, float]:

@@ -21,7 +21,7 @@ from nas.evaluator import Job, SupernetJob, Train
 from nas.executors.worker import Worker
 from nas.oneshot.training import train_supernet
 from nas.plugins import load
-from nas.provenance import training_seed
+from nas.provenance import proposal_rng, training_seed
 from nas.scoring import episode_scores
 from nas.search import check, supernet
 from nas.space import Architecture, SearchSpace
@@ -63,7 +63,7 @@ def _firsts(config: SearchConfig, space: SearchSpace, tasks: TaskSource) -> list
     """Return the architectures of the first trials, as far as they hang on no result."""
     controller, found = config.make_controller(space, tasks), list[Architecture]()
     for number in range(min(SAMPLES, config.trials)):
-        proposal = controller.propose(number, found, np.random.default_rng([config.seed, number]))
+        proposal = controller.propose(number, found, proposal_rng(config.seed, number))
         if not isinstance(proposal, Evaluate):
             break
         found.append(proposal.architecture)

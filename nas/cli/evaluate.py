@@ -103,7 +103,11 @@ def evaluate(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each architecture.")] = 3,
     train_episodes: Annotated[
-        int | None, typer.Option(help="Training tasks at most. (default: 20000)")
+        int | None,
+        typer.Option(
+            help="Training tasks at most. More than before goes on from there, unless the learning rate "
+            "falls over the length. (default: 20000)"
+        ),
     ] = None,
     validate_every: Annotated[
         int | None, typer.Option(help="Training tasks between validations. (default: 1000)")

@@ -25,6 +25,7 @@ from nas.cli import (
     query,
     rerun,
     run,
+    score,
     streams,
     watch,
 )
@@ -42,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for module in (
-    *(init, run, watch, rerun, note, benchmark, compare, plot, evaluate, export),
+    *(init, run, watch, rerun, note, benchmark, compare, plot, evaluate, score, export),
     *(query, catalog, data, database, doctor),
 ):
     module.register(app)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 EXACT = 1e-6
 """How far scores may differ that come from the same arithmetic: they are recorded to more digits."""
 
-IRRELEVANT = ("classes", "precision", "ray", "sqlalchemy", "cores")
-"""What of a search's environment no score hangs on, or what is looked at by itself."""
+IRRELEVANT = ("ray", "sqlalchemy", "cores")
+"""What of a machine and of its versions no score hangs on."""
 
 
 def register(app: typer.Typer) -> None:
@@ -128,20 +128,22 @@ class _Result:
 def _compared(row: SearchRow, trial: Trial, outcome: Outcome, tolerance: float | None) -> _Result:
     import torch
 
-    from nas.provenance import environment
+    from nas.provenance import LATER, MACHINE, environment
 
     assert trial.score is not None
     assert outcome.score is not None
     now = environment()
     differing = {
         key: (row.environment.get(key), now.get(key))
-        for key in sorted(now.keys() | row.environment.keys())
+        for key in sorted({*now, *MACHINE})
         if key not in IRRELEVANT and row.environment.get(key) != now.get(key)
     }
     words = [
         f"{key}: {before or 'not recorded'} then, {after or 'gone'} now"
         for key, (before, after) in differing.items()
     ]
+    if LATER in row.environment:
+        words.append(f"The search was resumed on other machines: {'; '.join(row.environment[LATER])}.")
     if torch.cuda.is_available():
         words.append("A GPU adds up in an order that changes from run to run.")
     if tolerance is None:

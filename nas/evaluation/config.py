@@ -76,8 +76,16 @@ class EvaluationConfig(Model):
             classes: hash of the classes of each split.
             without: a section to leave out; without `space`, equal hashes mean comparable scores.
         """
-        parts = self.model_dump(mode="json", exclude={str(without)}) | {"classes": dict(classes)}
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return _hash(self.model_dump(mode="json", exclude={str(without)}) | {"classes": dict(classes)})
+
+    def lineage(self, classes: Mapping[str, str]) -> str:
+        """Return a hash of all that a training's course depends on but its length and its seed."""
+        length = {"budget": {"train_episodes", "test_episodes"}}
+        return _hash(self.model_dump(mode="json", exclude=length) | {"classes": dict(classes)})
+
+
+def _hash(parts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def validate(values: Mapping[str, Any]) -> EvaluationConfig:

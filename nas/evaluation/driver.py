@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from nas.checkpoint import Checkpoint
-from nas.errors import NasError
+from nas.errors import ConfigError, NasError
 from nas.evaluation import processes
 from nas.evaluation.code import code
+from nas.evaluation.config import validate
 from nas.evaluation.targets import Target
 from nas.evaluation.work import Curve, Failure, Job, Lost, Report
 from nas.provenance import environment
@@ -94,8 +96,29 @@ class Driver:
                 else:
                     self._running[row.id] = row
                     self._observer.started(row)
-                    name = target.file_name(seed)
-                    yield Job(row.id, name, target.config, target.architecture, seed, self._folder)
+                    yield Job(
+                        row.id,
+                        target.file_name(seed),
+                        target.config,
+                        target.architecture,
+                        seed,
+                        self._folder,
+                        target.lineage(seed),
+                        self._earlier(target, seed),
+                    )
+
+    def _earlier(self, target: Target, seed: int) -> int:
+        """Return the length of the longest complete training that differs in being shorter; 0 if none is."""
+        length, lineage = target.config.budget.train_episodes, target.config.lineage(target.classes)
+        shorter = [0]
+        for row in self._store.evaluations.of_network(target.space, target.key):
+            episodes = row.config["budget"]["train_episodes"]
+            if row.seed != seed or row.state != EvaluationState.COMPLETED or episodes >= length:
+                continue
+            with suppress(ConfigError):  # of plugins that are no longer what they were
+                if validate(row.config).lineage(row.environment.get("classes", {})) == lineage:
+                    shorter.append(episodes)
+        return max(shorter)
 
     def _claim(self, target: Target, seed: int) -> Evaluation:
         return self._store.evaluations.claim(

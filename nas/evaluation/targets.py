@@ -69,8 +69,15 @@ class Target:
 
     def file_name(self, seed: int) -> str:
         """Return the stem of its files: the same wherever the same is evaluated."""
-        network = hashlib.sha256(f"{self.space}:{self.key}".encode()).hexdigest()[:12]
-        return f"{self.settings}-{network}-seed{seed}"
+        return f"{self.settings}-{self._network}-seed{seed}"
+
+    def lineage(self, seed: int) -> str:
+        """Return the stem of the file from which a longer training goes on, the same whatever the length."""
+        return f"lineage-{self.config.lineage(self.classes)}-{self._network}-seed{seed}"
+
+    @property
+    def _network(self) -> str:
+        return hashlib.sha256(f"{self.space}:{self.key}".encode()).hexdigest()[:12]
 
 
 class Targets:

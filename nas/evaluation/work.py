@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.checkpoint import Checkpoint
+from nas.checkpoint import VERSIONS, Checkpoint
 from nas.controller import Measurement
 from nas.errors import Diverged, Infeasible, NasError
 from nas.evaluation.artifacts import store_weights
+from nas.evaluation.code import code
 from nas.evaluation.config import EvaluationConfig
 from nas.evaluation.results import NOT_FINITE
 from nas.evaluation.selection import Selection
 from nas.learners.base import remedy
+from nas.learners.schedule import constant
 from nas.scoring import lenient_scores, not_finite, score, summary
 from nas.storage.evaluations import Trained
 from nas.storage.schema import EvaluationState
@@ -39,6 +41,8 @@ class Job:
         architecture: text of the space.
         seed: of the weights and of the training episodes.
         folder: of checkpoints and weights.
+        lineage: name of the checkpoint that trainings of another length pass through, too; None to have none.
+        earlier: training episodes of a shorter training that is complete; 0 if there is none.
     """
 
     id: int
@@ -47,6 +51,23 @@ class Job:
     architecture: str
     seed: int
     folder: Path
+    lineage: str | None = None
+    earlier: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Where a training begins that a shorter one was before.
+
+    Attributes:
+        done: its training episodes already, those of the shorter one; 0 if it begins anew.
+        earlier: training episodes of the shorter one at most.
+        reason: why it begins anew.
+    """
+
+    done: int
+    earlier: int
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +107,7 @@ class Failure:
     error: str
 
 
-Report = Progress | Curve | Scoring | Lost | Trained | Failure
+Report = Begin | Progress | Curve | Scoring | Lost | Trained | Failure
 """A job's reports end with `Trained` or `Failure`."""
 
 
@@ -113,12 +134,36 @@ class _Run:
         self._cost = self._space.cost(self._architecture, tasks.shape)
         self._checkpoint = Checkpoint(job.folder, job.name)
         self._fresh()
-        saved = self._checkpoint.load()
+        self._lineage = Checkpoint(job.folder, job.lineage) if job.lineage and self._lasts else None
+        self._made_by = {**VERSIONS, "code": code(job.config)}
+        self._begin: Begin | None = None
+        saved = self._checkpoint.load() or self._of_shorter()
         if saved is not None:
             try:
                 self._restore(saved)
             except (KeyError, TypeError, ValueError, RuntimeError):  # of a plugin that has changed since
                 self._fresh()
+
+    @property
+    def _lasts(self) -> bool:
+        """Whether a step is the same however long the training is to be."""
+        return constant(self._training.learner.decay)
+
+    def _of_shorter(self) -> dict[str, Any] | None:
+        """Return what a shorter training of the same kind left, if this one passes through it."""
+        budget, earlier = self._job.config.budget.train_episodes, self._job.earlier
+        saved = self._lineage.load(self._made_by) if self._lineage else None
+        if saved is not None and saved["training"]["done"] <= budget:
+            self._begin = Begin(saved["training"]["done"], earlier)
+            return saved
+        if earlier:
+            reason = (
+                "what it passed through is gone, or was made by other code or other versions"
+                if self._lasts
+                else "its learning rate falls over the whole length, so no step is the same"
+            )
+            self._begin = Begin(0, earlier, reason)
+        return None
 
     def _fresh(self) -> None:
         config = self._job.config
@@ -137,6 +182,8 @@ class _Run:
 
     def reports(self) -> Iterator[Report]:
         """Train to the budget or until validation stands still, then score the best weights on test tasks."""
+        if self._begin is not None:
+            yield self._begin
         if self._selection.curve:
             yield Curve(self._selection.curve)
         try:
@@ -167,6 +214,8 @@ class _Run:
             curve = selection.observe(training.done, self._losses, measured, weights)
             self._losses = []
             self._save()  # before the driver hears of it: it may end this process then
+            if self._lineage and mark % budget.validate_every == 0 and self._whole_steps:
+                self._lineage.save(self._state(), self._made_by)
             yield Curve(curve)
 
     def _test(self) -> Iterator[Report]:
@@ -206,15 +255,22 @@ class _Run:
     def _seconds(self) -> float:
         return self._before + time.monotonic() - self._began
 
+    @property
+    def _whole_steps(self) -> bool:
+        """Whether no step was cut short by the budget."""
+        return self._training.done % self._training.learner.meta_batch == 0
+
     def _save(self) -> None:
-        state = {
+        self._checkpoint.save(self._state())
+        self._saved = time.monotonic()
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "training": self._training.state(),
             "selection": self._selection.state(),
             "losses": list(self._losses),
             "seconds": self._seconds,
         }
-        self._checkpoint.save(state)
-        self._saved = time.monotonic()
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
         self._training.restore(saved["training"])

@@ -10,6 +10,7 @@ from nas.config import Model, section
 from nas.learners.base import Normalization
 from nas.precision import Precision
 from nas.space import TaskShape
+from nas.tasks.appearance import Appearance
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -50,6 +51,7 @@ class Description(Model):
         parameters, macs: of the backbone; multiply-accumulates for one example.
         validation, test: scores on the two splits.
         split, classes: the test split's full name, and a hash of its classes.
+        appearance: how the training images look; None where inputs are no images, and in older files.
         versions: of the packages that trained it.
     """
 
@@ -72,6 +74,7 @@ class Description(Model):
     test: Scored
     split: str
     classes: str
+    appearance: Appearance | None = None
     versions: dict[str, str]
 
     @property

@@ -23,6 +23,7 @@ from nas.export.model import Model
 from nas.space import SearchSpace
 from nas.storage.schema import Evaluation, EvaluationState
 from nas.storage.store import Store
+from nas.tasks.appearance import appearance
 
 VERSIONS = ("nas", "torch", "python")
 
@@ -75,7 +76,8 @@ def describe(row: Evaluation) -> Description:
         DataMissing: the tasks' data is not on this machine.
     """
     config = validate(row.config)
-    space, shape = config.make_space(), config.make_tasks().shape
+    space, tasks = config.make_space(), config.make_tasks()
+    shape = tasks.shape
     validation = row.validation_score, row.validation_ci95, config.budget.validation_episodes
     names = Scored.model_fields
     return Description.model_validate(
@@ -99,6 +101,7 @@ def describe(row: Evaluation) -> Description:
             "test": dict(zip(names, (row.test_score, row.test_ci95, row.test_episodes), strict=True)),
             "split": row.split,
             "classes": row.classes,
+            "appearance": appearance(tasks, "train"),
             "versions": {name: row.environment[name] for name in VERSIONS if name in row.environment},
         }
     )

@@ -29,6 +29,11 @@ def _cosine(progress: float) -> float:
 _FACTORS: dict[str, Callable[[float], float]] = {"constant": _constant, "linear": _linear, "cosine": _cosine}
 
 
+def constant(factor: Callable[[float], float]) -> bool:
+    """Return whether a rate stays as it is, so that no step depends on how long a training is to last."""
+    return all(factor(share / 100) == factor(0.0) for share in range(100))
+
+
 def decay(schedule: Schedule) -> Callable[[float], float]:
     """Return the function from the share of the training done, in [0, 1), to a factor on the rate."""
     return _FACTORS[schedule]
