@@ -13,19 +13,34 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from nas import fingerprints
 from nas.checkpoint import CHECKPOINTS, Checkpoint
-from nas.config import SearchConfig
+from nas.config import SearchConfig, validate
 from nas.controller import Derived, Outcome, Reuse, Score, State, TrainSupernet
 from nas.evaluator import AnyJob, Job, SupernetJob
 from nas.provenance import proposal_rng, training_seed
 from nas.space import Architecture, SearchSpace
-from nas.storage.schema import Trial
+from nas.storage.schema import Search, Trial
 from nas.storage.trials import Derivations
 
 SAMPLE = 16
 """Architectures that a supernet scores besides those it derives."""
 
 _SUPERNET = TypeAdapter(TrainSupernet)
+
+
+def configuration(row: Search, **changes: Any) -> SearchConfig:
+    """Return the configuration of a recorded search, with some settings changed.
+
+    Raises:
+        PluginError: a plug-in has changed since the search began.
+        ConfigError: a change is wrong.
+    """
+    what = f"search '{row.name}'"
+    with fingerprints.explained(row.plugins, what):
+        config = validate({**row.config, **changes})
+    fingerprints.check(row.plugins, config.make_space(), what)
+    return config
 
 
 class Records:

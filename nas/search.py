@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nas import fingerprints
 from nas.asha import AshaState
 from nas.config import SearchConfig, maker
 from nas.controller import (
@@ -357,6 +358,7 @@ def create(
         trials=config.trials if first is None else first.derive + 1,
         settings=config.settings,
         environment=made_by,
+        plugins=fingerprints.take(config.model_dump(mode="json"), config.make_space()),
     )
 
 

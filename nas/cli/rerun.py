@@ -51,10 +51,10 @@ def rerun(
     Elsewhere sums round in another way, which a training amplifies as it does another seed: there they may
     differ by ci95, half the width of the recorded interval. The exit code is 0 if they agree, 1 if not.
     """
-    from nas.config import validate
     from nas.evaluation.references import TrialReference, parse
     from nas.evaluation.targets import tried
     from nas.provenance import classes
+    from nas.records import configuration
     from nas.storage.store import Store
 
     reference = parse(target)
@@ -71,7 +71,7 @@ def rerun(
         raise ConfigError(
             f"{name} is {trial.state}, so there is no score to compare with; see `nas show {name}`."
         )
-    config = validate({**row.config, "executor": "inline", "workers": 1, "resources": _resources(row)})
+    config = configuration(row, executor="inline", workers=1, resources=_resources(row))
     tasks = config.make_tasks()
     recorded = row.environment.get("classes")
     if recorded not in (None, classes(tasks)):

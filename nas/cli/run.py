@@ -147,8 +147,8 @@ def resume(
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """Continue a search from the database: nothing recorded is run again, nothing lost."""
-    from nas.config import validate
     from nas.provenance import environment, machine, machines
+    from nas.records import configuration
     from nas.storage.lease import driven, refuse
     from nas.storage.store import Store
 
@@ -167,7 +167,7 @@ def resume(
                 return
             row.trials = total
         changes = {} if workers is None else {"workers": workers}
-        resolved = validate({**row.config, **changes})
+        resolved = configuration(row, **changes)
         before, here = machines(row.environment), machine(environment())
         if before and before[-1] != here and not resolved.looks_up:
             say(

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from nas.comparison.groups import BASELINE, differences, flat
 from nas.config import SearchConfig, validate
 from nas.errors import ConfigError, Infeasible, TooManyFailures
+from nas.records import configuration
 from nas.search import create
 from nas.storage.lease import driven, refuse
 from nas.storage.names import checked
@@ -130,7 +131,7 @@ def _same(row: Search, config: SearchConfig) -> None:
     """
     if driven(row):
         raise refuse(row)
-    recorded = validate(row.config).model_dump(mode="json")
+    recorded = configuration(row).model_dump(mode="json")
     differ = [
         f"{path}: {before} there and {now} here"
         for path, before, now in differences(flat(recorded), flat(config.model_dump(mode="json")))

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from nas import fingerprints
 from nas.checkpoint import Checkpoint
 from nas.errors import ConfigError, NasError
 from nas.evaluation import processes
@@ -121,6 +122,7 @@ class Driver:
         return max(shorter)
 
     def _claim(self, target: Target, seed: int) -> Evaluation:
+        config = target.config.model_dump(mode="json")
         return self._store.evaluations.claim(
             architecture=target.architecture,
             key=target.key,
@@ -128,13 +130,14 @@ class Driver:
             settings=target.settings,
             protocol=target.protocol,
             seed=seed,
-            config=target.config.model_dump(mode="json"),
+            config=config,
             task_label=target.task_label,
             environment={
                 **self._environment,
                 "code": code(target.config),
                 "classes": dict(target.classes),
             },
+            plugins=fingerprints.take(config, target.config.make_space()),
             origin=target.origin,
         )
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from nas import config as search_config
+from nas import fingerprints
 from nas.errors import ConfigError, Infeasible, NotFound
 from nas.evaluation.config import EvaluationConfig, validate
 from nas.evaluation.published import own
@@ -137,6 +138,8 @@ class Targets:
         """
         search, trial, architecture = tried(self._store, reference)
         config = self._config(search)
+        if config.space == search.config["space"]:
+            fingerprints.check(search.plugins, config.make_space(), f"search '{search.name}'")
         self._refuse_seen(search, config)
         target = self._target(config, architecture, Origin(search.id, search.name, trial.number))
         if trial.state == TrialState.INFEASIBLE:
@@ -205,9 +208,11 @@ class Targets:
         if settings is not None:
             values["space"] = {"name": space, **settings}
         self._change(values)
-        if search is not None:
-            _refuse_nameless(search, values)
-        return validate(values)
+        if search is None:
+            return validate(values)
+        _refuse_nameless(search, values)
+        with fingerprints.explained(search.plugins, f"search '{search.name}'"):
+            return validate(values)
 
     def _target(
         self, config: EvaluationConfig, text: str, origin: Origin | None, name: str | None = None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nas.config import validate
 from nas.errors import Infeasible, NotFound
 from nas.evaluation.missing import fates, repeats, seeds
 from nas.export.choice import Choice, grouped, listed
 from nas.export.command import Command
+from nas.records import configuration
 from nas.storage.schema import Evaluation, EvaluationState, Search, Trial, TrialState
 
 
@@ -98,7 +98,7 @@ def refuse(search: Search, trial: Trial, choice: Choice) -> None:
         return
     reason = trial.error or ""
     if any(search.config["constraints"].values()):
-        config = validate(search.config)
+        config = configuration(search)
         space = config.make_space()
         try:
             space.cost(space.decode(trial.architecture), config.make_tasks().shape)

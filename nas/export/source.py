@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from sqlalchemy import select
 
-from nas import plugins
+from nas import fingerprints, plugins
 from nas.errors import ConfigError, NotFound, Unreadable
 from nas.evaluation.artifacts import WEIGHTS, locate
 from nas.evaluation.config import validate
@@ -75,8 +75,11 @@ def describe(row: Evaluation) -> Description:
         ConfigError: a plugin is not installed, or has changed.
         DataMissing: the tasks' data is not on this machine.
     """
-    config = validate(row.config)
+    what = f"the evaluation of '{row.architecture}'"
+    with fingerprints.explained(row.plugins, what):
+        config = validate(row.config)
     space, tasks = config.make_space(), config.make_tasks()
+    fingerprints.check(row.plugins, space, what)
     shape = tasks.shape
     validation = row.validation_score, row.validation_ci95, config.budget.validation_episodes
     names = Scored.model_fields
@@ -125,7 +128,8 @@ def _of_space(store: Store, reference: SpaceReference) -> list[Evaluation]:
 
 def _means(row: Evaluation, architecture: str) -> bool:
     """Return whether a text means an evaluation's network, in its space under its settings."""
-    space = _space(row.config["space"])
+    with fingerprints.explained(row.plugins, f"the evaluation of '{row.architecture}'"):
+        space = _space(row.config["space"])
     try:
         key = space.canonical(space.decode(architecture))
     except ConfigError:

@@ -95,6 +95,7 @@ class Evaluations:
         config: dict[str, Any],
         task_label: str,
         environment: dict[str, Any],
+        plugins: dict[str, Any] | None = None,
         origin: Origin | None = None,
     ) -> Evaluation:
         """Find or record an evaluation, and make this process its driver unless it is done or being run.
@@ -112,6 +113,7 @@ class Evaluations:
             config: what the hashes are made of, resolved; its sections name space, tasks and learner.
             task_label: the task in a few words.
             environment: versions of what runs it, and the classes of each split.
+            plugins: what the plug-ins of the configuration are now.
             origin: the trial that proposed the architecture; kept where none was known before.
         """
         time = now()
@@ -157,7 +159,7 @@ class Evaluations:
                 found.host, found.pid, found.driver = lease.holder()
                 found.started_at = found.heartbeat_at = time
                 found.finished_at = found.error = None
-                found.environment = environment
+                found.environment, found.plugins = environment, plugins
         return found
 
     def heartbeat(self, ids: Collection[int]) -> None:

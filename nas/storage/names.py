@@ -8,6 +8,12 @@ from itertools import chain, count
 
 from nas.errors import ConfigError, NotFound, nearest
 
+LONGEST = 128
+"""Characters of a name. A file's name has 255 bytes at most; that of a checkpoint being written adds 70."""
+
+_ROOM = 12
+"""What `free` may add."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -17,6 +23,11 @@ def checked(name: str) -> str:
     Raises:
         ConfigError: it cannot.
     """
+    if len(name) > LONGEST:
+        raise ConfigError(
+            f"name: '{name[:16]}…' has {len(name)} characters; allowed: at most {LONGEST}, since files are "
+            "named after it."
+        )
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"name: '{name}' is no name of a search; allowed: letters, digits, '.', '_' and '-', the first a "
@@ -26,8 +37,9 @@ def checked(name: str) -> str:
 
 
 def default(*parts: str) -> str:
-    """Join plugin names into the name of a search; what a name cannot hold becomes a dash."""
-    return re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(parts)).lstrip("-._") or "search"
+    """Join plugin names into the name of a search; what a name cannot hold becomes a dash, or is cut off."""
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(parts)).lstrip("-._")
+    return name[: LONGEST - _ROOM] or "search"
 
 
 def free(base: str, taken: Collection[str]) -> str:

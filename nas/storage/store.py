@@ -75,6 +75,7 @@ class Store:
         trials: int,
         settings: str,
         environment: dict[str, Any],
+        plugins: dict[str, Any] | None = None,
     ) -> Search:
         """Record a search that no one drives yet.
 
@@ -97,6 +98,7 @@ class Store:
             trials=trials,
             settings=settings,
             environment=environment,
+            plugins=plugins,
             created_at=now(),
             stop_requested=False,
         )

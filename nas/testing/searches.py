@@ -12,6 +12,7 @@ from nas.evaluator import AnyJob, Job
 from nas.executors.base import Executor, Workload
 from nas.executors.inline import InlineExecutor
 from nas.observer import Observer
+from nas.records import configuration
 from nas.search import Search, create
 from nas.storage.store import Store
 
@@ -75,7 +76,7 @@ def reopen(store: Store, name: str, observer: Observer | None = None, more: int 
     """Take up a search that is in the database, with so many trials more."""
     row = store.search(name)
     row.trials += more
-    config = validate(row.config)
+    config = configuration(row)
     return Search(store, row, config, config.make_space(), config.make_tasks(), observer or Silent())
 
 

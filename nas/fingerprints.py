@@ -1,0 +1,115 @@
+"""What plug-ins were when a search or an evaluation began, and what to say where they are no longer that.
+
+A search stores architectures as choices of its space's decisions, and settings as its plug-ins declared them.
+Both mean something else, or nothing, once the code of a plug-in has changed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from nas import plugins
+from nas.errors import ConfigError, PluginError
+from nas.space import SearchSpace
+
+Fingerprints = dict[str, Any]
+"""By kind of plug-in: `name`, `source` (the file of its class), `settings` (their names), and of a space
+`decisions` (`[name, [choices]]`); plain JSON."""
+
+
+def take(config: Mapping[str, Any], space: SearchSpace) -> Fingerprints:
+    """Return what the plug-ins of a configuration are now.
+
+    Args:
+        config: its sections by kind; others are passed over.
+        space: the search space that it names.
+    """
+    found = {
+        kind: _of(kind, section["name"])
+        for kind, section in config.items()
+        if kind in plugins.GROUPS and section is not None
+    }
+    found["space"]["decisions"] = _decisions(space)
+    return found
+
+
+def check(recorded: Mapping[str, Any] | None, space: SearchSpace, what: str) -> None:
+    """Refuse a space under which recorded architectures would be others.
+
+    Args:
+        recorded: what `take` returned; None: nothing is known.
+        space: as it is now.
+        what: the search or evaluation, as a message names it.
+
+    Raises:
+        PluginError: its decisions are not those of then.
+    """
+    then = (recorded or {}).get("space")
+    if then is None or then["decisions"] == _decisions(space):
+        return
+    reason = _differing(then["decisions"], _decisions(space))
+    raise _changed("space", then, what, reason, _of("space", then["name"]))
+
+
+@contextmanager
+def explained(recorded: Mapping[str, Any] | None, what: str) -> Iterator[None]:
+    """Say of a recorded configuration that is refused which plug-in has changed since.
+
+    Raises:
+        PluginError: in place of the ConfigError of one that is gone, or has other settings.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        for kind, then in (recorded or {}).items():
+            try:
+                now = _of(kind, then["name"])
+            except ConfigError as gone:
+                reason = f"it cannot be loaded ({gone.__cause__ or str(gone).rstrip('.')})"
+                raise _changed(kind, then, what, reason) from error
+            if now["settings"] != then["settings"]:
+                before, after = (", ".join(each["settings"]) or "none" for each in (then, now))
+                reason = f"its settings were {before}, and are {after}"
+                raise _changed(kind, then, what, reason, now) from error
+        raise
+
+
+def _of(kind: str, name: str) -> dict[str, Any]:
+    cls = plugins.load(kind, name)
+    try:
+        source = inspect.getsourcefile(cls)
+    except TypeError:  # made in an interpreter
+        source = None
+    return {"name": name, "source": source, "settings": sorted(plugins.settings(cls))}
+
+
+def _decisions(space: SearchSpace) -> list[Any]:
+    return [[decision.name, list(decision.choices)] for decision in space.decisions]
+
+
+def _differing(then: list[Any], now: list[Any]) -> str:
+    """Return the first difference between two lists of decisions."""
+    before, after = dict(then), dict(now)
+    for name, choices in before.items():
+        if name not in after:
+            return f"its decision '{name}' is gone"
+        if choices != after[name]:
+            had, has = (", ".join(map(str, each)) for each in (choices, after[name]))
+            return f"its decision '{name}' had the choices {had}, and has {has}"
+    added = [name for name in after if name not in before]
+    return f"its decision '{added[0]}' is new" if added else "its decisions are in another order"
+
+
+def _changed(
+    kind: str, then: Mapping[str, Any], what: str, reason: str, now: Mapping[str, Any] | None = None
+) -> PluginError:
+    source = then["source"] or "an interpreter"
+    moved = f"; now it is loaded from {now['source']}" if now and now["source"] != then["source"] else ""
+    return PluginError(
+        f"The {kind} '{then['name']}' has changed since {what} began: {reason}. It was loaded from "
+        f"{source} then{moved}. Bring it back as it was, in this folder or in one on PYTHONPATH, or start "
+        "a new search."
+    )
