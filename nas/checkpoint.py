@@ -21,8 +21,8 @@ VERSIONS = {"nas": nas.__version__, "torch": str(torch.__version__)}
 class Checkpoint:
     """A file from which a training continues; written whole or not at all."""
 
-    def __init__(self, target: Path, name: str) -> None:
-        self.path = target / CHECKPOINTS / f"{name}.pt"
+    def __init__(self, target: Path, name: str, folder: str = CHECKPOINTS) -> None:
+        self.path = target / folder / f"{name}.pt"
 
     def load(self, made_by: Mapping[str, str] = VERSIONS) -> dict[str, Any] | None:
         """Return what was saved; None where there is nothing, or nothing that these versions can go on from.

@@ -159,7 +159,7 @@ class _Bars:
 def _begins(begin: Begin) -> str:
     """Return where a training begins that a shorter one was before."""
     if begin.done:
-        return f"goes on after the {begin.done} training episodes of a shorter training"
+        return f"goes on after the {begin.done} training episodes of an earlier training"
     return f"begins anew, not from a training of {begin.earlier} episodes: {begin.reason}"
 
 

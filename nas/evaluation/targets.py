@@ -74,7 +74,7 @@ class Target:
 
     def lineage(self, seed: int) -> str:
         """Return the stem of the file from which a longer training goes on, the same whatever the length."""
-        return f"lineage-{self.config.lineage(self.classes)}-{self._network}-seed{seed}"
+        return f"{self.config.lineage(self.classes)}-{self._network}-seed{seed}"
 
     @property
     def _network(self) -> str:

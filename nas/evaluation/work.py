@@ -26,6 +26,9 @@ from nas.storage.schema import EvaluationState
 from nas.tasks.base import TaskSource
 from nas.training import start
 
+LINEAGES = "lineages"
+"""The folder of what trainings of any length pass through; it is kept, for longer ones to go on from."""
+
 REPORT_SECONDS = 1.0
 CHECKPOINT_SECONDS = 10.0
 
@@ -41,7 +44,7 @@ class Job:
         architecture: text of the space.
         seed: of the weights and of the training episodes.
         folder: of checkpoints and weights.
-        lineage: name of the checkpoint that trainings of another length pass through, too; None to have none.
+        lineage: name of the file that trainings of another length pass through, too; None to have none.
         earlier: training episodes of a shorter training that is complete; 0 if there is none.
     """
 
@@ -134,7 +137,8 @@ class _Run:
         self._cost = self._space.cost(self._architecture, tasks.shape)
         self._checkpoint = Checkpoint(job.folder, job.name)
         self._fresh()
-        self._lineage = Checkpoint(job.folder, job.lineage) if job.lineage and self._lasts else None
+        shared = job.lineage is not None and self._lasts
+        self._lineage = Checkpoint(job.folder, str(job.lineage), LINEAGES) if shared else None
         self._made_by = {**VERSIONS, "code": code(job.config)}
         self._begin: Begin | None = None
         saved = self._checkpoint.load() or self._of_shorter()
