@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 import nas
-from nas.tasks.files import replacing
+from nas.tasks.files import replacing, writing
 
 CHECKPOINTS = "checkpoints"
 """The folder of these files, among other files of a database."""
@@ -43,12 +44,19 @@ class Checkpoint:
         """Write the content in place of what was there.
 
         Raises:
-            OSError: the folder cannot be created or written.
+            Unwritable: the disk is full, or the folder cannot be created or written.
         """
-        with replacing(self.path) as temporary:
-            torch.save({"made_by": dict(made_by), "content": content}, temporary)
+        buffer = io.BytesIO()  # to a file, torch hides why it failed
+        torch.save({"made_by": dict(made_by), "content": content}, buffer)
+        with writing(self.path), replacing(self.path) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
 
     def remove(self) -> None:
-        """Delete the file, and what a process left that was killed while writing it."""
-        for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*.part")):
-            path.unlink(missing_ok=True)
+        """Delete the file, and what a process left that was killed while writing it.
+
+        Raises:
+            Unwritable: the folder cannot be written.
+        """
+        with writing(self.path):
+            for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*.part")):
+                path.unlink(missing_ok=True)

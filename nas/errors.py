@@ -8,6 +8,7 @@
     ├── NotFound             3   no such search, trial or file
     │   └── DataMissing      3   a dataset is not on this machine
     ├── StorageError         4   the database is unreachable, locked or at another revision
+    │   └── Unwritable       4   a checkpoint or weights cannot be written: no trial is to blame
     ├── TooManyFailures      5   a search ended with more failed trials than allowed
     ├── Unreadable           1   a model file is damaged, of another version, or does not fit
     ├── Infeasible           1   an architecture cannot be built for the task's shape, or none of a search
@@ -79,6 +80,10 @@ class StorageError(NasError):
     """The database is unreachable, locked, unwritable or at another revision."""
 
     exit_code = 4
+
+
+class Unwritable(StorageError):
+    """A checkpoint or weights cannot be written: the disk is full, or the folder is read-only or gone."""
 
 
 class TooManyFailures(NasError):

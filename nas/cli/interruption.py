@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from nas.cli.output import say
-from nas.errors import StorageError
+from nas.errors import StorageError, Unwritable
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -48,7 +48,7 @@ def continued_by(command: str) -> Iterator[None]:
     the signal went to them, too, that would take long.
 
     Raises:
-        StorageError: the block's, with the command in its message.
+        StorageError: the block's, or for its error of a full disk, with the command in its message.
         KeyboardInterrupt: the block's, where no signal was listened to.
     """
     try:
@@ -58,7 +58,14 @@ def continued_by(command: str) -> Iterator[None]:
         leave_if_interrupted()
         raise
     except StorageError as error:
-        raise type(error)(f"{error} Continue: {command}") from error
+        raise type(error)(f"{error} Then continue: {command}") from error
+    except OSError as error:
+        from nas.tasks.files import FULL, unwritable
+
+        if error.errno not in FULL:
+            raise
+        full = unwritable(error, error.filename or "its files")
+        raise Unwritable(f"{full} Then continue: {command}") from error
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

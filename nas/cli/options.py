@@ -51,6 +51,13 @@ def hint(db: str) -> str:
     return f" --db {shlex.quote(parse(db).render_as_string(hide_password=True))}"
 
 
+def files_hint(artifacts: Path | None) -> str:
+    """Return what to add to a command so that it uses the same folder of weights and checkpoints."""
+    if artifacts is None or str(artifacts) == os.environ.get("NAS_ARTIFACTS"):
+        return ""
+    return f" --artifacts {shlex.quote(str(artifacts))}"
+
+
 def typed(db: str) -> str:
     """Return the command that was typed; a password is not printed."""
     from nas.storage.engine import parse

@@ -20,6 +20,7 @@ from nas.cli.options import (
     DbOption,
     RayAddressOption,
     SearchArgument,
+    files_hint,
     hint,
     import_from_here,
 )
@@ -236,7 +237,7 @@ def _follow(
     from nas.search import Search, supernet
 
     flag = hint(db)
-    again = f"nas resume {row.name}{flag}"
+    again = f"nas resume {row.name}{flag}{files_hint(artifacts)}"
     space = config.make_space()
     shared = supernet(config, space, tasks)
     plan = counted(row.trials, "trial")

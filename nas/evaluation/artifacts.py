@@ -13,7 +13,7 @@ from nas.errors import NotFound
 from nas.storage.engine import file, parse
 from nas.storage.evaluations import File
 from nas.storage.schema import Artifact
-from nas.tasks.files import replacing
+from nas.tasks.files import replacing, writing
 
 WEIGHTS = "weights"
 """The kind of artifact that holds a learner's `state_dict`, and the folder of those."""
@@ -37,17 +37,18 @@ def store_weights(target: Path, name: str, weights: Mapping[str, torch.Tensor]) 
     """Write weights to the folder `target`; the name of the file ends with a part of its hash.
 
     Raises:
-        OSError: the folder cannot be created or written.
+        Unwritable: the disk is full, or the folder cannot be created or written.
     """
     buffer = io.BytesIO()
     torch.save(dict(weights), buffer)
     content = buffer.getvalue()
     sha256 = hashlib.sha256(content).hexdigest()
     path = target / WEIGHTS / f"{name}-{sha256[:8]}.pt"
-    for part in path.parent.glob(f".{name}-*.part"):  # of a process that was killed while writing it
-        part.unlink(missing_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    with writing(path):
+        for part in path.parent.glob(f".{name}-*.part"):  # of a process that was killed while writing it
+            part.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
     return File(WEIGHTS, str(path), sha256, len(content))
 
 

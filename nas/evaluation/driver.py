@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from nas import fingerprints
 from nas.checkpoint import Checkpoint
-from nas.errors import ConfigError, NasError
+from nas.errors import ConfigError
 from nas.evaluation import processes
 from nas.evaluation.code import code
 from nas.evaluation.config import validate
@@ -21,6 +21,7 @@ from nas.storage import lease
 from nas.storage.evaluations import Trained
 from nas.storage.schema import Evaluation, EvaluationState
 from nas.storage.store import Store
+from nas.tasks.files import writing
 
 
 class Observer(Protocol):
@@ -62,15 +63,11 @@ class Driver:
         failed or was interrupted is. A failure costs its own evaluation alone.
 
         Raises:
-            NasError: the folder cannot be written.
+            Unwritable: the folder cannot be written; what runs can be run again.
             KeyboardInterrupt: after what runs was marked as interrupted; the same call goes on.
         """
-        try:
+        with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise NasError(
-                f"Cannot write to {self._folder}: {error.strerror}. Give another folder with --artifacts."
-            ) from None
         distinct = list({target.identity: target for target in targets}.values())
         try:
             for message in processes.run(self._jobs(distinct, seeds), workers):

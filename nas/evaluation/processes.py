@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 
+from nas.errors import Unwritable
 from nas.evaluation.work import Failure, Job, Report, reports
 from nas.storage.evaluations import Trained
 from nas.storage.schema import EvaluationState
@@ -32,6 +33,9 @@ def run(jobs: Iterator[Job], workers: int) -> Iterator[tuple[Job, Report] | None
     Args:
         jobs: asked for the next one when a process is free.
         workers: how many run at a time.
+
+    Raises:
+        Unwritable: a process cannot write the files of its job.
     """
     pool: list[_Worker] = []
     places = itertools.count()
@@ -84,11 +88,13 @@ class _Worker:
         job = self.job
         assert job is not None, "a worker without a job reports nothing"
         try:
-            report: Report = self.connection.recv()
+            report: Report | Unwritable = self.connection.recv()
         except (EOFError, OSError):
             report = Failure(EvaluationState.FAILED, f"The worker process died: {self._death()}.")
             self.lives = False
             self.connection.close()
+        if isinstance(report, Unwritable):
+            raise report
         if isinstance(report, Trained | Failure):
             self.job = None
         return job, report
@@ -156,5 +162,8 @@ def _serve(connection: Connection, place: int) -> None:
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             job: Job = connection.recv()
-            for report in reports(job, tasks):
-                connection.send(report)
+            try:
+                for report in reports(job, tasks):
+                    connection.send(report)
+            except Unwritable as error:
+                connection.send(error)

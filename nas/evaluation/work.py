@@ -12,7 +12,7 @@ from typing import Any
 
 from nas.checkpoint import VERSIONS, Checkpoint
 from nas.controller import Measurement
-from nas.errors import Diverged, Infeasible, NasError
+from nas.errors import Diverged, Infeasible, NasError, Unwritable
 from nas.evaluation.artifacts import store_weights
 from nas.evaluation.code import code
 from nas.evaluation.config import EvaluationConfig
@@ -115,11 +115,17 @@ Report = Begin | Progress | Curve | Scoring | Lost | Trained | Failure
 
 
 def reports(job: Job, make_tasks: Callable[[Job], TaskSource]) -> Iterator[Report]:
-    """Run a job, from its checkpoint if it has one; whatever goes wrong is the last report, a `Failure`."""
+    """Run a job, from its checkpoint if it has one; whatever goes wrong is the last report, a `Failure`.
+
+    Raises:
+        Unwritable: the job cannot write its files, and can be run again.
+    """
     try:
         yield from _Run(job, make_tasks(job)).reports()
     except Infeasible as error:
         yield Failure(EvaluationState.INFEASIBLE, str(error))
+    except Unwritable:
+        raise
     except NasError as error:
         yield Failure(EvaluationState.FAILED, f"{type(error).__name__}: {error}")
     except Exception as error:  # whatever plugin code raises must cost this evaluation alone

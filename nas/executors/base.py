@@ -41,4 +41,7 @@ class Executor(ABC):
 
         A job ends with exactly one call of `finish` or `lost`. An interrupt (KeyboardInterrupt) stops the
         workers and is raised again.
+
+        Raises:
+            Unwritable: a worker cannot write its files.
         """

@@ -42,7 +42,7 @@ from ray.tune.search import Searcher  # noqa: E402
 
 from nas.config import SearchConfig  # noqa: E402
 from nas.controller import Outcome, State  # noqa: E402
-from nas.errors import ConfigError, NasError  # noqa: E402
+from nas.errors import ConfigError, NasError, Unwritable  # noqa: E402
 from nas.evaluator import AnyJob  # noqa: E402
 from nas.executors.base import Executor, Workload  # noqa: E402
 from nas.executors.capacity import Machine  # noqa: E402
@@ -52,6 +52,7 @@ from nas.tasks.base import TaskSource  # noqa: E402
 _OUTCOME = TypeAdapter(Outcome)
 _JOB: TypeAdapter[AnyJob] = TypeAdapter(AnyJob)
 _KEY = "outcome"
+_UNWRITABLE = "unwritable"
 
 
 SOCKET_ROOM = 36
@@ -129,12 +130,14 @@ class _Bridge:
 
     @contextmanager
     def workload(self) -> Iterator[Workload]:
-        """Give the workload, and keep what it raises: it ends the run, but Tune would hide it."""
+        """Give the workload, and keep what it raises: it ends the run, but Tune would hide it, or go on."""
         assert self._workload is not None, "a copy that was unpickled has no workload"
+        if self.error is not None:
+            raise self.error
         try:
             yield self._workload
         except Exception as error:
-            self.error = self.error or error
+            self.error = error
             raise
 
     def suggest(self, trial: str) -> dict[str, Any] | str | None:
@@ -161,6 +164,8 @@ class _Bridge:
             if error or not result:
                 workload.lost(job, f"The worker died: {self._deaths.pop(trial, '') or 'no reason given'}")
                 return
+            if _UNWRITABLE in result:
+                raise Unwritable(result[_UNWRITABLE])
             outcome = _OUTCOME.validate_json(result[_KEY])
             if not outcome.state.final:
                 outcome = replace(outcome, state=State.STOPPED, measurements=())
@@ -225,13 +230,17 @@ class _Actor(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        outcome = next(self._outcomes)
+        try:
+            outcome = next(self._outcomes)
+        except Unwritable as error:
+            return {_UNWRITABLE: str(error), "done": True}
         return {_KEY: _OUTCOME.dump_json(outcome).decode(), "done": outcome.state.final}
 
 
 def _quiet() -> None:
-    for name in ("ray", "ray.tune", "ray.train", "ray.data", "ray.air"):
+    for name in ("ray", "ray.train", "ray.data", "ray.air"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its errors are kept, and raised where it ends
 
 
 def _reach(address: str) -> None:

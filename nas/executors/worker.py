@@ -10,14 +10,17 @@ import torch
 
 from nas.config import SearchConfig
 from nas.controller import Outcome, State
-from nas.errors import Infeasible, NasError
+from nas.errors import Infeasible, NasError, Unwritable
 from nas.evaluator import AnyJob, Context, Evaluator, Job, SupernetJob
 from nas.oneshot.training import train_supernet
 from nas.tasks.base import TaskSource
 
 
 class Worker:
-    """Runs jobs one after the other with the evaluator of one search; nothing that a job raises gets out."""
+    """Runs jobs one after the other with the evaluator of one search.
+
+    Nothing that a job raises gets out, but for what no job is to blame for: a disk that cannot be written.
+    """
 
     def __init__(self, config: SearchConfig, tasks: TaskSource) -> None:
         torch.set_num_threads(config.resources.cpus)
@@ -26,7 +29,11 @@ class Worker:
         self._evaluator: Evaluator | None = None
 
     def run(self, job: AnyJob) -> Iterator[Outcome]:
-        """Yield the job's outcomes, the last one final."""
+        """Yield the job's outcomes, the last one final.
+
+        Raises:
+            Unwritable: the job cannot write its files; it has no outcome, and can be run again.
+        """
         start, before = time.perf_counter(), 0.0
 
         def end(state: State, error: str) -> Outcome:
@@ -44,6 +51,8 @@ class Worker:
             yield end(State.FAILED, f"The {who} gave no final outcome.")
         except Infeasible as error:
             yield end(State.INFEASIBLE, str(error))
+        except Unwritable:
+            raise
         except NasError as error:
             yield end(State.FAILED, f"{type(error).__name__}: {error}")
         except Exception as error:  # whatever plugin code raises must cost one trial, not the search

@@ -37,6 +37,7 @@ def train_supernet(context: Context, job: SupernetJob) -> Iterator[Outcome]:
     and first yields again what it had yielded before.
 
     Raises:
+        Unwritable: its checkpoint cannot be written.
         Infeasible: it does not fit in memory, or the space has no network for the tasks.
         Unsupported: the space has no supernet, or the learner's update is no gradient.
         Diverged: a loss or a prediction is not finite.
@@ -77,6 +78,8 @@ class _Run:
     def outcomes(self) -> Iterator[Outcome]:
         """Yield the epochs that were, train the others, derive."""
         yield from self._epochs
+        if not self._epochs:
+            self._save()  # a folder that cannot be written shows before an epoch is lost
         budget = self._job.supernet.budget
         while len(self._epochs) < budget.epochs and self._stop is None:
             try:
@@ -85,12 +88,15 @@ class _Run:
                 if self._checkpoint is not None:
                     self._checkpoint.remove()  # from there it would diverge again
                 raise
-            if self._checkpoint is not None:
-                self._checkpoint.save(self._state())
+            self._save()
             yield self._epochs[-1]
         derived = self._assembly.strategy.derive(self._job.supernet.derive, self._score)
         ended = self._outcome(State.COMPLETED, tuple(derived))
         yield replace(ended, measurements=tuple(self._sampled()))  # which is no part of the search's time
+
+    def _save(self) -> None:
+        if self._checkpoint is not None:
+            self._checkpoint.save(self._state())
 
     def _epoch(self) -> Outcome:
         strategy, batches, budget = self._assembly.strategy, self._batches, self._job.supernet.budget

@@ -33,7 +33,9 @@ HINTS = (
     ),
     ("not a database", "this file is something else; give another one with --db"),
     ("readonly", "check the permissions of the file and of its directory"),
-    ("is full", "free some space, then `nas resume NAME`"),
+    ("is full", "free some space there"),
+    ("No space left", "free some space on the server"),
+    ("disk I/O error", "its disk may be full, or you may have no more of it: free some space there"),
     ("connection", "check --db (or NAS_DB) and that the server runs"),
 )
 """What to do, by a word of the database's own message."""

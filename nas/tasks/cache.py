@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import zipfile
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
-from nas.tasks.files import replacing
+from nas.tasks.files import FULL, replacing, unwritable
+
+_LOG = logging.getLogger(__name__)
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -25,7 +27,8 @@ LONGEST = 40
 def cached(name: str, recipe: str, sources: Iterable[Path], build: Callable[[], Arrays]) -> Arrays:
     """Return `build()`, or what it returned when the sources last had these sizes and modification times.
 
-    A cache that is damaged, or cannot be read or written, is passed over in silence.
+    A cache that is damaged, or cannot be read or written, costs nothing but time: it is passed over in
+    silence, or, where its disk is full, with a warning.
 
     Args:
         name: names the cache file, for people; its beginning will do.
@@ -39,8 +42,12 @@ def cached(name: str, recipe: str, sources: Iterable[Path], build: Callable[[], 
             return {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         arrays = build()
-    with suppress(OSError), replacing(path) as temporary, temporary.open("wb") as output:
-        np.savez(output, allow_pickle=False, **arrays)
+    try:
+        with replacing(path) as temporary, temporary.open("wb") as output:
+            np.savez(output, allow_pickle=False, **arrays)
+    except OSError as error:
+        if error.errno in FULL:
+            _LOG.warning("warning: %s Until then images are decoded at each start.", unwritable(error, path))
     return arrays
 
 

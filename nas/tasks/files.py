@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import unicodedata
 import zipfile
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from uuid import uuid4
+
+from nas.errors import Unwritable
 
 SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir"})
 """What archives of macOS and the disk stations of Synology put beside people's files."""
@@ -85,6 +88,33 @@ def contents(path: Path) -> Iterator[tuple[str, bytes]]:
         with zipfile.ZipFile(path) as archive:
             for name in names(path):
                 yield name, archive.read(name)
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk without space, or of a user who has no more of it."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what keeps files from being written into one line: which, why, and what to do.
+
+    Raises:
+        Unwritable: the block raised an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(error, path) from error
+
+
+def unwritable(error: OSError, path: Path | str) -> Unwritable:
+    """Return what to raise for an error of the system while a file was written."""
+    remedy = (
+        "Free some space there"
+        if error.errno in FULL
+        else "Check that the folder is there and can be written"
+    )
+    return Unwritable(f"Cannot write {path}: {error.strerror or error}. {remedy}.")
 
 
 @contextmanager
