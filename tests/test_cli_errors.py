@@ -160,6 +160,13 @@ def test_an_unknown_search(db: Path, verb: str) -> None:
     assert (code, "first-search" in err) == (3, True)
 
 
+@pytest.mark.parametrize("verb", [["plot", "--text"], ["compare"], ["resume"], ["stop"]])
+def test_a_trial_where_a_search_is_meant(db: Path, verb: list[str]) -> None:
+    nas(*RUN, "--name=s", "--trials=1")
+    code, out, err = nas(verb[0], "s/0", *verb[1:])
+    assert (code, out, "nas show s/0" in err) == (3, "", True)
+
+
 @pytest.mark.parametrize("verb", [["ls"], ["leaderboard"], ["show", "x"], ["resume", "x"]])
 def test_no_database_yet(db: Path, verb: list[str]) -> None:
     code, _, err = nas(*verb)

@@ -12,7 +12,7 @@ import torch
 
 import nas
 from nas.errors import ConfigError, NotFound, PluginError, Unreadable
-from nas.export import save
+from nas.export import check, save
 from nas.testing.models import (
     CONV,
     described,
@@ -29,6 +29,12 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     assert path.read_text() == "precious"
     save(model, path, force=True)
     assert nas.load(path).description == model.description
+
+
+def test_no_folder_is_made_unasked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no folder .*nowhere"):
+        check(tmp_path / "nowhere" / "m.pt")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,12 @@ def resolve(reference: str, names: Collection[str]) -> str:
     if reference in names:
         return reference
     matches = sorted(name for name in names if reference and name.startswith(reference))
+    search, slash, _ = reference.partition("/")
+    if slash and not matches:
+        raise NotFound(
+            f"'{reference}' is a trial, and this takes a whole search: '{search}'. `nas show {reference}` "
+            "shows the trial."
+        )
     if not matches:
         raise NotFound(f"No search '{reference}'.{nearest(reference, names)} List them with `nas ls`.")
     if len(matches) > 1:
