@@ -190,9 +190,9 @@ class Ledger:
     @property
     def ending(self) -> str | None:
         """Why no trial can be added to a completed search by asking for more; None: it can."""
+        if "derive" in self._config.controller:
+            return "It is complete: all that its supernet derived was tried."
         if self.finished:
-            if "derive" in self._config.controller:
-                return "It is complete: all that its supernet derived was tried."
             name = self._config.controller["name"]
             return f"It is complete: the controller '{name}' has nothing more to propose."
         if self.exhausted:

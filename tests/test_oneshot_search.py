@@ -16,6 +16,7 @@ from nas.controller import Finish, Reuse
 from nas.errors import ConfigError, Infeasible, TooManyFailures
 from nas.executors.inline import InlineExecutor
 from nas.leaderboard import Query, leaderboard
+from nas.ledger import Ledger
 from nas.records import Records
 from nas.search import Search, create
 from nas.storage.store import Store
@@ -132,6 +133,7 @@ def test_what_a_supernet_derives_decides_how_many_trials_there_are(store: Store)
     assert config.trials < 40
     row = create(store, config, config.make_tasks())
     assert row.trials == 41
+    assert Ledger(config, row.trials).ending is not None  # none can be added, though the trials ran out
 
 
 def test_the_checkpoint_of_other_data_is_another(tmp_path: Path) -> None:

@@ -480,12 +480,21 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _setting(value: Any) -> str:
-    """Return a section as `name key=value …`, anything else as `cell` does."""
+    """Return a section as `name key=value …`, those within it by their path; anything else as it was set."""
+    if isinstance(value, float):
+        return f"{value:g}"
     if not isinstance(value, dict):
         return cell("", value)
+    from nas.comparison.groups import flat
+
     name = [str(value["name"])] if "name" in value else []
-    given = ((key, inner) for key, inner in value.items() if key != "name" and inner is not None)
-    return " ".join([*name, *(f"{key}={_setting(inner)}" for key, inner in given)])
+    given = flat({key: inner for key, inner in value.items() if key != "name"})
+    return (
+        " ".join(
+            [*name, *(f"{path}={_setting(inner)}" for path, inner in given.items() if inner is not None)]
+        )
+        or "-"
+    )
 
 
 def _counts(trials: list[dict[str, Any]], row: SearchRow) -> str:
