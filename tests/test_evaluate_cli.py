@@ -243,7 +243,7 @@ def test_a_single_seed_is_told_as_one(copied: Path) -> None:
     said = asked("evaluate", "--top=2", "--search=s", *both, *SMALL, folder=copied)[2]
     assert said.startswith("6 evaluations (3 architectures × 2 seeds) on sinusoid")
     assert "ci95_seeds: half width over seeds (Student's t);" in said
-    assert "difference: less mlp:" in said
+    assert "difference: test_score less" in said
 
 
 @pytest.mark.parametrize(
