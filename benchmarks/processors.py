@@ -32,6 +32,7 @@ from nas.precision import Precision
 from nas.provenance import environment
 from nas.scoring import score
 from nas.space import Architecture
+from nas.statistics import half_width_over_seeds
 from nas.tasks.glyphs import Glyphs
 from nas.training import start
 from search_spaces.few_shot import FewShot
@@ -114,10 +115,9 @@ def compared(rows: list[dict[str, Any]], reference: list[dict[str, Any]]) -> dic
 def spread(moved: list[float]) -> dict[str, float]:
     """Return the mean of differences with its 95 % interval, their mean size and the largest."""
     sizes = [abs(value) for value in moved]
-    half = 1.96 * statistics.stdev(moved) / len(moved) ** 0.5
     return {
         "mean": statistics.fmean(moved),
-        "ci95": half,
+        "ci95": half_width_over_seeds(moved) or 0.0,
         "size": statistics.fmean(sizes),
         "largest": max(sizes),
     }

@@ -51,8 +51,8 @@ def ran(groups: Sequence[Group]) -> None:
         return
     where = "; ".join(f"{kind} ({some([repr(name) for name in names])})" for kind, names in kinds.items())
     say(
-        f"Ran on {len(kinds)} kinds of machines, in {how}: {where}. Under one seed the same network scores "
-        "otherwise on another kind, as if under another training seed: compare means over seeds alone."
+        f"Ran on {len(kinds)} kinds of machines, in {how}: {where}. Rounding differs, so that under "
+        "one seed the same network scores otherwise on another kind: compare means over seeds alone."
     )
 
 

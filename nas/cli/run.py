@@ -172,8 +172,8 @@ def resume(
         before, here = machines(row.environment), machine(environment())
         if before and before[-1] != here and not resolved.looks_up:
             say(
-                f"The trials so far ran on another kind of machine: {before[-1]}; here it is {here}. Under "
-                "one seed the same network scores otherwise here, by as much as under another."
+                f"The trials so far ran on another kind of machine: {before[-1]}; here it is {here}. "
+                "Rounding differs, so that under one seed the same network scores otherwise here."
             )
         source = resolved.make_tasks()
         runner = make_executor(resolved, source, ray_address)
