@@ -121,7 +121,20 @@ def test_names_are_completed_newest_first(store: Store, db: Path, monkeypatch: p
     for name in ("alpha", "beta", "alps"):
         search(store, name=name)
     url = f"sqlite:///{db}"
-    for verb in ("show", "resume", "stop", "rm", "watch", "note", "rerun", "export", "evaluate"):
+    for verb in (
+        "show",
+        "resume",
+        "stop",
+        "rm",
+        "watch",
+        "note",
+        "rerun",
+        "export",
+        "evaluate",
+        "score",
+        "compare",
+        "plot",
+    ):
         assert complete(f"nas {verb} al", url, monkeypatch) == ["alps", "alpha"], verb
     assert complete("nas leaderboard --search be", url, monkeypatch) == ["beta"]
     assert complete("nas show @", url, monkeypatch) == ["@last"]

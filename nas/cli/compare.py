@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli import remarks
+from nas.cli import completion, remarks
 from nas.cli.options import DEFAULT_DB, DbOption, hint
 from nas.cli.output import Format, FormatOption, WideOption, emit, say
 from nas.cli.remarks import some
@@ -49,6 +49,7 @@ SearchesArgument = Annotated[
     typer.Argument(
         metavar="NAME…",
         help="Searches: names, beginnings of names (all that begin so), patterns such as 'a-*-1', or @last.",
+        autocompletion=completion.searches,
     ),
 ]
 CompleteOption = Annotated[bool, typer.Option("--complete", help="Leave out searches that are not complete.")]
