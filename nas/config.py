@@ -148,6 +148,14 @@ class Resources(Model):
         float | None, Field(ge=0, description="share of a GPU; by default the GPUs split evenly over workers")
     ] = None
     precision: Precision = "auto"
+    seconds: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            description="time after which a trial ends: stopped with its last score at a rung, or failed "
+            "without one, and not tried again; a supernet ends with its epoch, and derives",
+        ),
+    ] = None
 
 
 class SearchConfig(Model):
@@ -263,7 +271,9 @@ class SearchConfig(Model):
     def make_context(self, space: SearchSpace, tasks: TaskSource) -> Context:
         """Return what every job of the search shares."""
         learner = maker("learner", self.learner) if self.learner else _no_learner
-        return Context(space, tasks, learner, self.budget, self.rungs, self.resources.precision)
+        return Context(
+            space, tasks, learner, self.budget, self.rungs, self.resources.precision, self.resources.seconds
+        )
 
     def make_evaluator(self, context: Context) -> Evaluator:
         """Return a new evaluator: what a worker holds."""

@@ -20,7 +20,7 @@ class State(StrEnum):
     RUNNING = "running"
     COMPLETED = "completed"
     STOPPED = "stopped"
-    """A scheduler stopped it early: the score belongs to a smaller budget."""
+    """A scheduler, or a limit of time, stopped it early: the score belongs to a smaller budget."""
     REUSED = "reused"
     """An isomorphic architecture had been scored before; no worker was spent."""
     INFEASIBLE = "infeasible"

@@ -85,6 +85,7 @@ class Context:
         budget: of one evaluation.
         rungs: training episodes at which a scheduler wants a score, ascending, below the budget.
         precision: of the arithmetic in forward and backward passes.
+        seconds: after which the training of a supernet ends with its epoch; None: no limit.
     """
 
     space: SearchSpace
@@ -93,6 +94,7 @@ class Context:
     budget: Budget
     rungs: Sequence[int] = ()
     precision: Precision = "auto"
+    seconds: float | None = None
 
 
 class Evaluator(ABC):

@@ -177,7 +177,10 @@ class Search:
         """Record a final outcome, or queue a failed job again, with new weights: a failure is in the seed."""
         running = self._running[job.number]
         seconds = running.spent + outcome.seconds
-        if outcome.state is State.FAILED and self._retry(job, outcome.error or "", seconds, new_seed=True):
+        limit = self._config.resources.seconds if isinstance(job, Job) else None
+        late = limit is not None and outcome.seconds >= limit  # another attempt would take as long
+        failed = outcome.state is State.FAILED and not late
+        if failed and self._retry(job, outcome.error or "", seconds, new_seed=True):
             return
         seen = (*running.measurements, *outcome.measurements)
         self._record(job.number, replace(outcome, seconds=seconds, measurements=seen))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -12,6 +13,7 @@ from nas.config import SearchConfig
 from nas.controller import Outcome, State
 from nas.errors import Infeasible, NasError, Unwritable
 from nas.evaluator import AnyJob, Context, Evaluator, Job, SupernetJob
+from nas.executors.limit import Overtime, limited
 from nas.oneshot.training import train_supernet
 from nas.tasks.base import TaskSource
 
@@ -40,15 +42,31 @@ class Worker:
             architecture = job.architecture if isinstance(job, Job) else None
             return Outcome(state, architecture, seconds=before + time.perf_counter() - start, error=error)
 
+        limit = self._config.resources.seconds if isinstance(job, Job) else None
+        scored: Outcome | None = None
         try:
-            for outcome in self._outcomes(job):
+            outcomes = self._outcomes(job)
+            while True:
+                with limited(limit and limit + start - time.perf_counter()):
+                    outcome = next(outcomes, None)
+                if outcome is None:
+                    break
                 if isinstance(job, SupernetJob):  # it may go on from a checkpoint, and counts on from there
                     start, before = time.perf_counter(), outcome.seconds
                 yield outcome
                 if outcome.state.final:
                     return
+                scored = outcome if outcome.score is not None else scored
             who = f"evaluator '{self._config.evaluator['name']}'" if isinstance(job, Job) else "supernet"
             yield end(State.FAILED, f"The {who} gave no final outcome.")
+        except Overtime:
+            words = f"It took longer than resources.seconds = {limit:g} s."
+            failed = end(State.FAILED, words)
+            if scored is None:
+                yield failed
+            else:
+                stopped = replace(scored, state=State.STOPPED, measurements=())
+                yield replace(stopped, seconds=failed.seconds, error=words)
         except Infeasible as error:
             yield end(State.INFEASIBLE, str(error))
         except Unwritable:

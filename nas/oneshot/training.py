@@ -111,13 +111,19 @@ class _Run:
                     f"{remedy(self._assembly.learner)}"
                 )
         seen = strategy.end_epoch(batches.next())
-        self._stop = seen.stop
+        self._stop = seen.stop or self._late()
         metrics = {"train_loss": float(np.mean(losses)), "supernet_score": self._mixed(strategy.mixture())}
         derived: tuple[Derived, ...] = ()
         if seen.architecture is not None:
             derived = (Derived(seen.architecture, self._score(seen.architecture)),)
             metrics["derived_score"] = derived[0].score
         return self._outcome(State.RUNNING, derived, {**metrics, **seen.measurements})
+
+    def _late(self) -> str | None:
+        limit = self._context.seconds
+        if limit is None or self._seconds < limit:
+            return None
+        return f"It took resources.seconds = {limit:g} s after {len(self._epochs) + 1} epochs."
 
     def _decay(self, progress: float) -> None:
         decay = self._assembly.learner.decay(progress)
