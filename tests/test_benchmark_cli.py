@@ -146,7 +146,7 @@ def test_what_is_complete_is_not_run_again(db: Path, monkeypatch: pytest.MonkeyP
 
 def test_where_it_runs_may_change(db: Path) -> None:
     nas("benchmark", "b.toml", "--seeds=1")
-    code, out, err = nas("benchmark", "b.toml", "--seeds=2", "--set=resources.gpus=0.5", "-f", "json")
+    code, out, err = nas("benchmark", "b.toml", "--seeds=2", "--set=resources.gpus=0", "-f", "json")
     assert code == 0, err
     assert [(row["group"], row["searches"]) for row in json.loads(out)] == [("random", 2), ("evolution", 2)]
 
