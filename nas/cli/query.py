@@ -131,6 +131,7 @@ def ls(
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """List the searches, newest first."""
+    from nas.leaderboard import NO_LEARNER
     from nas.storage.store import Store
 
     with Store(db) as store:
@@ -141,7 +142,7 @@ def ls(
                 "controller": summary.search.controller,
                 "space": summary.search.space,
                 "task": summary.search.task_label,
-                "learner": summary.search.learner,
+                "learner": None if summary.search.learner == NO_LEARNER else summary.search.learner,
                 "seed": summary.search.seed,
                 "done": _done(summary),
                 "trials": _planned(summary),
@@ -245,7 +246,8 @@ def leaderboard(
         headed = len(boards) > 1 or any(board.simulated for board in boards)
         for number, board in enumerate(boards):
             if headed:
-                typer.echo(("\n" if number else "") + "\n".join(headings(board.common)))
+                gap = "\n" if form is Format.MARKDOWN else ""
+                typer.echo(("\n" if number else "") + "\n".join(headings(board.common)) + gap)
             shown = [name for name in columns if not (headed and name in board.said)]
             emit(board.rows, form, shown, drop=drop, wide=wide)
     else:

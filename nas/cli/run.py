@@ -244,9 +244,11 @@ def _follow(
     if shared is not None:
         plan = f"a supernet, then what it derives: {shared.derive} at most"
     normalization = (config.learner or {}).get("normalization")
-    learner = f"{row.learner}, {normalization} normalization" if normalization else row.learner
+    learner = "" if config.learner is None else f"{row.learner}, "
+    if normalization:
+        learner += f"{normalization} normalization, "
     say(
-        f"Search '{row.name}': {row.controller} in {row.space} on {row.task_label}, {learner}, "
+        f"Search '{row.name}': {row.controller} in {row.space} on {row.task_label}, {learner}"
         f"{plan}, {config.workers} at a time, seed {row.seed}."
     )
     with continued_by(again), progress(row, config.budget.train_episodes, store) as observer:
