@@ -77,7 +77,7 @@ class _Tally:
         self.total = row.trials
         self.derived: int | None = None
         self._apart = row.config.get("max_seconds") is not None
-        self.simulated = row.config.get("tasks") is None
+        self.simulated = row.config.get("tasks", "") is None
         """Whether the seconds of trials are looked up, and no clock's."""
         self._ended = self._reused = self.failed = 0
         self.best: tuple[float, float | None, int] | None = None
