@@ -157,6 +157,10 @@ def page(report: dict[str, Any], picture: str) -> str:
             f"| {percent(row['validation_score'])} | {interval_of(row, 'test_score', '')} "
             f"| {' | '.join(less)} | `{architecture}` |"
         )
+    for added in report.get("added", ()):
+        names = ", ".join(dict.fromkeys(row["name"] for row in added["rows"]))
+        seeds = " It has one seed, so that no interval over seeds is known (?)."
+        lines += ["", f"{names}: by `{added['command']}`.{seeds if added['rows'][0]['seeds'] == 1 else ''}"]
     return "\n".join([*lines, ""])
 
 
