@@ -104,7 +104,7 @@ def test_no_search_is_written_that_can_only_fail(kind: str) -> None:
     assert json.loads(nas("ls", "-f", "json")[1]) == []
 
 
-@pytest.mark.parametrize("kind", WRONG.keys() - {"broken"})
+@pytest.mark.parametrize("kind", [kind for kind in WRONG if kind != "broken"])
 def test_no_evaluation_begins_that_can_only_fail(kind: str) -> None:
     kinds = f"--set=space.kinds={json.dumps(['sound', kind])}"
     code, _, err = nas("evaluate", "test_backbones:Built:1", *CURVES[:2], kinds, "--seeds=1")
