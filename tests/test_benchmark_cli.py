@@ -14,6 +14,7 @@ from nas.config import SearchConfig
 from nas.errors import ConfigError, UnknownName
 from nas.search import Search
 from nas.storage.store import Store
+from nas.tasks.sinusoid import Sinusoid
 from nas.testing.cli import nas
 
 TOML = """
@@ -293,3 +294,11 @@ def test_bad_files(db: Path) -> None:
     assert nas("benchmark", "none.toml")[0] == 3
     (db / "b.toml").write_text("controllers = [")
     assert nas("benchmark", "b.toml")[0] == 2
+
+
+def test_what_is_odd_about_the_data_is_said_once(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sinusoid, "remarks", ("3 of 9 images are blank.",))
+    code, _, err = nas("benchmark", "b.toml")
+    assert code == 0
+    assert len(searches()) == 4
+    assert err.count("warning: 3 of 9 images are blank.") == 1

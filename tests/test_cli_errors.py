@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nas.cli.options import DEFAULT_DB
 from nas.testing.cli import SCRIPTED, nas
 
 RUN = ("run", *SCRIPTED, "--trials=8")
@@ -46,6 +47,15 @@ def test_stop_of_a_search_that_does_not_run(db: Path) -> None:
     nas(*RUN, "--name=s")
     code, _, err = nas("stop", "s")
     assert (code, "not running" in err) == (2, True)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///other.db", DEFAULT_DB])
+def test_a_command_in_a_message_asks_the_same_database(db: Path, url: str) -> None:
+    """NAS_DB names another one, and a command without --db would ask that."""
+    end = nas(*RUN, "--name=s", f"--db={url}")[2]
+    for words in (end.splitlines()[-1], nas("stop", "s", f"--db={url}")[2]):
+        assert words.endswith(f" --db {url}")
+    assert "--db" not in nas(*RUN, "--name=s")[2]
 
 
 def test_rm_asks_first(db: Path) -> None:

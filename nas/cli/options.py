@@ -44,7 +44,7 @@ ArtifactsOption = Annotated[
 
 def hint(db: str) -> str:
     """Return what to add to a command so that it asks the same database; a password is not printed."""
-    if db in (DEFAULT_DB, os.environ.get("NAS_DB")):
+    if db == (os.environ.get("NAS_DB") or DEFAULT_DB):
         return ""
     from nas.storage.engine import parse
 

@@ -188,13 +188,12 @@ def stop(search: SearchArgument, db: DbOption = DEFAULT_DB) -> None:
 
     with Store(db) as store:
         row = store.search(search)
+        again = f"nas resume {row.name}{hint(db)}"
         if not driven(row):
             state = "its driver died" if row.state == "running" else f"it is {row.state}"
-            raise ConfigError(
-                f"Search '{row.name}' is not running: {state}. Continue it: nas resume {row.name}"
-            )
+            raise ConfigError(f"Search '{row.name}' is not running: {state}. Continue it: {again}")
         store.request_stop(row.id)
-    say(f"Search '{row.name}' will stop when its running trials end. Continue it: nas resume {row.name}")
+    say(f"Search '{row.name}' will stop when its running trials end. Continue it: {again}")
 
 
 def rm(

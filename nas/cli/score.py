@@ -74,7 +74,7 @@ def score(
     loaded = _loaded(target, seed, evaluation, artifacts, db)
     source = sources(loaded.description, name, given)
     for remark in source.remarks:
-        say(remark)
+        say(f"warning: {remark}")
     found = transfer(loaded, source, episodes)
     description = loaded.description
     row = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import select
@@ -85,7 +86,7 @@ def run(
         configs: of a `plan`.
         drive: runs one search.
         source: the TOML file that the plan came from, verbatim.
-        say: told what takes long.
+        say: told what is odd about the data, once for all searches, and what takes long.
 
     Raises:
         Unsupported: as of `nas.search.create`, whatever the seed.
@@ -96,6 +97,7 @@ def run(
         if config.name in known:
             _same(known[config.name], config)
     sources: dict[str, TaskSource] = {}
+    once = cache(say)
     failed: list[str] = []
     stopped = None
     for config in configs:
@@ -105,7 +107,7 @@ def run(
             key = json.dumps([config.space, config.tasks, config.evaluator])
             if key not in sources:
                 sources[key] = config.make_tasks()
-            row = row or create(store, config, sources[key], source, say)
+            row = row or create(store, config, sources[key], source, once)
             try:
                 end = drive(row, config, sources[key])
             except (TooManyFailures, Infeasible) as error:
