@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 StopSkips = Annotated[
     int | None,
-    Field(ge=1, description="end at so many skip_connect in the derived architecture; null: never"),
+    Field(ge=1, description="end at so many skip_connect in the derived architecture; by default never"),
 ]
 StopEigenvalue = Annotated[
     int | None,
     Field(
         ge=1,
         description="end when the α-Hessian's largest eigenvalue grew by a third within so many epochs, "
-        "averaged over as many (the paper: 5); null: do not compute it",
+        "averaged over as many (the paper: 5); by default not computed",
     ),
 ]
 

@@ -205,7 +205,8 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> 
             meaning = f": {field.description}" if field is not None and field.description else ""
             wanted[f"{path} is missing{meaning}. Give it, as with --set {path}=…"] = []
         else:
-            wanted.setdefault(path, []).append(_wanted(finding, path, field))
+            inside = _section(_field(model, place[:-1]))
+            wanted.setdefault(path, []).append(_wanted(finding, path, field, inside))
             values[path] = _written(finding["input"])
     return "\n".join(
         f"{path}: {', or '.join(dict.fromkeys(all_))} (given: {values[path]})" if all_ else path
@@ -243,20 +244,30 @@ _LISTS = ("list_type", "tuple_type", "set_type", "frozen_set_type")
 _SECTIONS = ("dict_type", "mapping_type", "model_type", "model_attributes_type", "dataclass_type")
 
 
-def _wanted(finding: ErrorDetails, path: str, field: FieldInfo | None) -> str:
-    """Return what a value should have been, and how to write it."""
+def _wanted(
+    finding: ErrorDetails, path: str, field: FieldInfo | None, section: type[BaseModel] | None
+) -> str:
+    """Return what a value should have been, and how to write it.
+
+    Args:
+        finding: what is wrong.
+        path: the setting.
+        field: of the setting; None: it is a part of a value, or there is no such setting.
+        section: that the setting is in; None: it is no section of a section.
+    """
     kind, given = finding["type"], finding["input"]
     if kind == "extra_forbidden":
-        return "there is no such setting"
+        known = "" if section is None else f"; allowed: {', '.join(section.model_fields)}"
+        return f"there is no such setting{known}"
     if kind in _LISTS:
         if isinstance(given, str | int | float):
             return f"expected a list: write {path}=[{_written(given)}], in a shell between single quotes"
         return "expected a list"
     if kind in _SECTIONS:
-        section = _section(field)
-        if section is None:
+        own = _section(field)
+        if own is None:
             return "expected a section, settings with a value each"
-        keys = list(section.model_fields)
+        keys = list(own.model_fields)
         return f"expected a section with {', '.join(keys)}: write {path}.{keys[0]}=…"
     if kind in _EXPECTED:
         bounds = {name: _short(bound) for name, bound in finding.get("ctx", {}).items()}

@@ -234,4 +234,5 @@ def test_the_files_of_searches_and_benchmarks_are_told_apart(db: Path, tmp_path:
 
 def test_a_misspelt_setting_of_a_section_within_a_section(db: Path) -> None:
     code, _, err = nas(*RUN, "--controller=darts", "--set=controller.budget.epoch=2")
-    assert (code, "controller.budget.epoch: there is no such setting (given: 2)" in err) == (2, True)
+    assert (code, "controller.budget.epoch: there is no such setting" in err) == (2, True)
+    assert all(name in err for name in ("epochs", "steps", "batch", "validation_episodes"))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
 import pytest
-from small_table import eight_rows, write
+from small_table import TEXTS, eight_rows, write
 
 from nas.cli import dry_run
 from nas.config import validate
@@ -69,6 +70,23 @@ def test_a_table_tells_simulated_time(tmp_path: Path) -> None:
     assert "tasks" not in tomllib.loads(out)
     assert "s of simulated time" in err
     assert "1 trials" not in err
+
+
+@pytest.mark.parametrize(("rows", "infeasible"), [(2, 1), (1, 2)])
+def test_what_a_table_lacks_takes_no_time(tmp_path: Path, rows: int, infeasible: int) -> None:
+    """Of two networks the table has one, or none."""
+    kept = eight_rows().sort_values("cost")[-rows:]
+    table = write(kept, tmp_path / "table.csv")
+    given = [TEXTS[0], TEXTS[-2]]
+    search = [
+        *("--space=nas.testing.toys:Toy", "--set=space.layers=1", "--controller=fixed"),
+        *(f"--set=controller.architectures={json.dumps(given)}", "--evaluator=tabular", "--trials=2"),
+        *(f"--set=evaluator.table={table}", "--set=evaluator.metric=valid", "--set=evaluator.cost=cost"),
+    ]
+    code, _, err = nas("run", *search, "--set=evaluator.partial=true", "--dry-run")
+    assert code == 0, err
+    assert err.count(": infeasible: ") == infeasible
+    assert ("2 trials: about 0:01:46" in err) == (infeasible < 2)
 
 
 def test_a_supernet_is_measured_by_a_few_steps() -> None:

@@ -40,6 +40,7 @@ def test_the_file_of_every_plugin_reads_back_as_the_same_search(kind: str, name:
     config = validate({**BASE, kind: {"name": name, **REQUIRED.get(name, {})}, "executor": "inline"})
     text = document(config)
     assert validate(tomllib.loads(text)) == config
+    assert "null" not in text
     for setting in plugins.settings(plugins.load(kind, name)):
         assert f"{setting} =" in text or f"{setting}." in text, setting
 

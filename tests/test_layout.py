@@ -75,6 +75,12 @@ def test_a_pipe_gets_everything(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("width", [80], indirect=True)
+def test_titles_without_rows_are_not_printed(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    emit([], Format.TABLE, list(ROWS[0]), wide=False)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("width", [80], indirect=True)
 def test_a_single_row_is_printed_whole_a_line_each(width: int, capsys: pytest.CaptureFixture[str]) -> None:
     emit(ROWS[:1], Format.TABLE, wide=False)
     lines = capsys.readouterr().out.splitlines()

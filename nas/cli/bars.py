@@ -91,7 +91,7 @@ class _Lines:
         self._end(row, f"test {row.test_score:.4f} ± {row.test_ci95:.4f}, {when}")
 
     def elsewhere(self, row: Evaluation) -> None:
-        self._end(row, f"left out: pid {row.pid} on host {row.host} is at it")
+        self._end(row, f"left out: pid {row.pid} on host {row.host} is running it")
 
     def _end(self, row: Evaluation, what: str) -> None:
         self._ended += 1

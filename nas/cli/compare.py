@@ -71,7 +71,7 @@ def compare(
 
     Searches that differ in the seed alone are one row. All are compared at the worker time that the shortest
     of them took, by the best score so far and, where it is known, the test score of the same architecture. A
-    search that ended early for want of new networks keeps its best from there on, and shortens no other.
+    search that ended early for lack of new networks keeps its best from there on, and shortens no other.
     Of one-shot searches it also tells how far scores with shared weights foretell those from scratch, and
     which supernets ended early.
     """
@@ -143,7 +143,7 @@ def at_equal_cost(
         say(remarks.remedy(least))
     early = [f"'{taken.search.name}' ({taken.cost:,.0f} s)" for taken in exhausted(kept, theirs)]
     if early:
-        say(f"Ended early, for want of new networks: {some(early)}; their best stays.")
+        say(f"Ended early, for lack of new networks: {some(early)}; their best stays.")
     return kept, theirs, least.cost
 
 

@@ -115,7 +115,7 @@ def _words(row: Mapping[str, str], value: Any) -> str:
     """Return a setting's type, what it means, and its default where the value is another."""
     words = f"{row['type']}: {row['meaning']}" if row["meaning"] else row["type"]
     default = row["default"]
-    if default == "required" or value is None or json.loads(default) == value:
+    if default in ("required", "null") or value is None or json.loads(default) == value:
         return words
     return f"{words} (default: {default})"
 

@@ -15,7 +15,7 @@ from nas import counts
 from nas.cli.document import document
 from nas.cli.output import counted, say
 from nas.config import SearchConfig, maker
-from nas.controller import Evaluate, TrainSupernet
+from nas.controller import Evaluate, State, TrainSupernet
 from nas.errors import Infeasible
 from nas.evaluator import Job, SupernetJob, Train
 from nas.executors.worker import Worker
@@ -60,7 +60,7 @@ def dry_run(config: SearchConfig, tasks: TaskSource) -> None:
 
 
 def _firsts(config: SearchConfig, space: SearchSpace, tasks: TaskSource) -> list[Architecture]:
-    """Return the architectures of the first trials, as far as they hang on no result."""
+    """Return the architectures of the first trials, as far as they depend on no result."""
     controller, found = config.make_controller(space, tasks), list[Architecture]()
     for number in range(min(SAMPLES, config.trials)):
         proposal = controller.propose(number, found, proposal_rng(config.seed, number))
@@ -160,7 +160,13 @@ def _looked_up(config: SearchConfig, tasks: TaskSource, architectures: Sequence[
     worker, space = Worker(config, tasks), config.make_space()
     outcomes = [list(worker.run(Job(0, 0, architecture, 0)))[-1] for architecture in architectures]
     for outcome, architecture in zip(outcomes, architectures, strict=True):
-        say(f"{outcome.seconds:.1f} s of simulated time: {space.encode(architecture)}")
+        if outcome.state is State.INFEASIBLE:
+            say(f"{space.encode(architecture)}: infeasible: {outcome.error}")
+        else:
+            say(f"{outcome.seconds:.1f} s of simulated time: {space.encode(architecture)}")
+    if all(outcome.state is State.INFEASIBLE for outcome in outcomes):
+        say("None of these networks is in the table, so how long trials take is not known.")
+        return
     mean = fmean(outcome.seconds for outcome in outcomes)
     trials = f"{counted(config.trials, 'trial')}: about {_clock(config.trials * mean)} of simulated time"
     if config.max_seconds is not None and config.max_seconds < config.trials * mean:

@@ -147,6 +147,8 @@ def _markdown(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
 def _table(columns: Sequence[str], cells: Lines, drop: Sequence[str], wide: bool | None) -> None:
     """Print aligned columns, numbers to the right; off a terminal as wide as they need, never cut."""
     width = None if wide else room()
+    if not cells and room() is not None:
+        return  # titles alone tell nobody anything
     right = {
         name: all(_number(text) for text in column)
         for name, *column in zip(columns, *cells, strict=True)

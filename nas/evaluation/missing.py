@@ -32,7 +32,7 @@ def fates(rows: Sequence[Evaluation], *, named: bool) -> list[str]:
 def _fate(row: Evaluation) -> str:
     reason = (row.error or "").strip().partition("\n")[0]
     if row.state == EvaluationState.RUNNING:
-        reason = f"pid {row.pid} on host {row.host} is at it"
+        reason = f"pid {row.pid} on host {row.host} is running it"
     return f"{row.state}: {reason}" if reason else row.state
 
 

@@ -104,7 +104,7 @@ class _Worker:
         code = self._process.exitcode or 0
         if code >= 0:
             return f"exit code {code}"
-        memory = ", perhaps for want of memory; try fewer --workers" if code == -signal.SIGKILL else ""
+        memory = ", perhaps for lack of memory; try fewer --workers" if code == -signal.SIGKILL else ""
         return f"killed by {signal.Signals(-code).name}{memory}"
 
     def kill(self) -> None:
