@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +61,29 @@ def test_the_command_that_goes_on_is_said(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(ConfigError) as refused, continued_by("nas resume s"):
         raise ConfigError("No.")
     assert str(refused.value) == "No."
+
+
+PARENT = """
+import subprocess, time
+from nas.cli.interruption import leave_if_interrupted, listen
+listen()
+subprocess.Popen(["sh", "-c", "setsid sleep 100 & echo $!; wait"])
+try:
+    time.sleep(100)
+except KeyboardInterrupt:
+    leave_if_interrupted()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_what_a_process_started_ends_with_it() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        grandchild = Path("/proc") / process.stdout.readline().strip() / "stat"
+        assert grandchild.exists()
+        process.terminate()
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+        deadline = time.monotonic() + 10
+        while grandchild.exists() and " Z " not in grandchild.read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not grandchild.exists() or " Z " in grandchild.read_text()
