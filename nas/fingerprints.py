@@ -50,7 +50,7 @@ def check(recorded: Mapping[str, Any] | None, space: SearchSpace, what: str) -> 
     then = (recorded or {}).get("space")
     if then is None or then["decisions"] == _decisions(space):
         return
-    reason = _differing(then["decisions"], _decisions(space))
+    reason = difference(then["decisions"], _decisions(space))
     raise _changed("space", then, what, reason, _of("space", then["name"]))
 
 
@@ -90,7 +90,7 @@ def _decisions(space: SearchSpace) -> list[Any]:
     return [[decision.name, list(decision.choices)] for decision in space.decisions]
 
 
-def _differing(then: list[Any], now: list[Any]) -> str:
+def difference(then: list[Any], now: list[Any]) -> str:
     """Return the first difference between two lists of decisions."""
     before, after = dict(then), dict(now)
     for name, choices in before.items():

@@ -50,6 +50,19 @@ def test_where_a_search_ran_makes_no_group(store: Store, changes: dict[str, Any]
     assert repeated == ["s-there-too"]
 
 
+def test_a_space_that_was_edited_is_not_the_same(store: Store) -> None:
+    """Without that, the later search would be left out as one with the same settings and seed."""
+    before, after, older = (record(store, MIXED, name=name) for name in ("before", "after", "older"))
+    for search, choices in ((before, [1, 2]), (after, [1, 2, 3])):
+        space = {"name": "nas.testing.toys:Toy", "settings": [], "decisions": [["layers", choices]]}
+        search.plugins = {"space": {**space, "source": "toys.py"}}
+    with pytest.raises(ConfigError, match="'layers'"):
+        grouped([before, after])
+    assert grouped([before, older])[1] == ["older"]
+    after.config = {**after.config, "space": {"name": "nas.testing.toys:Toy", "layers": 2}}
+    assert len(grouped([before, after])[0]) == 2
+
+
 def test_a_setting_that_was_not_there_yet_is_a_null(store: Store) -> None:
     before, now = record(store, MIXED, name="before"), record(store, MIXED, name="now", seed=1)
     assert now.config["max_seconds"] is None

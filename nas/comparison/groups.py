@@ -110,11 +110,13 @@ def grouped(searches: Iterable[Search]) -> tuple[list[Group], list[str]]:
 
 
 def check(searches: Sequence[Search]) -> None:
-    """Refuse searches whose scores do not compare.
+    """Refuse searches whose scores do not compare, and those in a space that was edited in between.
 
     Raises:
-        ConfigError: they differ in tasks, learner, evaluator, budget, precision, threads or in the data.
+        ConfigError: they differ in tasks, learner, evaluator, budget, precision, threads or in the data; or
+            one space, under one name and the same settings, had other decisions.
     """
+    _check_spaces(searches)
     for search in searches[1:]:
         first = searches[0]
         differ = sorted(differences(_protocol(first), _protocol(search)), key=_telling)
@@ -124,6 +126,25 @@ def check(searches: Sequence[Search]) -> None:
             raise ConfigError(
                 f"The scores of '{first.name}' and '{search.name}' do not compare. They differ in "
                 f"{named}{more}. Name searches of one protocol only; `nas ls` lists them."
+            )
+
+
+def _check_spaces(searches: Sequence[Search]) -> None:
+    """Refuse a space whose decisions changed: its searches would count as the same but for the seed."""
+    seen: dict[str, tuple[Search, Any]] = {}
+    for search in searches:
+        space = (search.plugins or {}).get("space")
+        if space is None:  # of an older nas
+            continue
+        section = json.dumps(search.config["space"], sort_keys=True)
+        first, decisions = seen.setdefault(section, (search, space["decisions"]))
+        if space["decisions"] != decisions:
+            from nas.fingerprints import difference
+
+            raise ConfigError(
+                f"The space '{space['name']}' was edited between '{first.name}' and '{search.name}': "
+                f"{difference(decisions, space['decisions'])}. Name searches of one version of it only; "
+                "`nas ls` lists them."
             )
 
 
