@@ -1,4 +1,4 @@
-"""What a result may hang on besides its configuration: seeds, data, versions, machine."""
+"""What a result may depend on besides its configuration: seeds, data, versions, machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LATER = "resumed_on"
 def training_seed(seed: int, key: str, attempt: int) -> int:
     """Return the seed of one training run, below 2⁶³.
 
-    It hangs on the network, not on the trial's number: under one search seed and on one kind of machine a
+    It depends on the network, not on the trial's number: under one search seed and on one kind of machine a
     network gets one score, whichever controller proposes it and whenever.
     """
     digest = hashlib.sha256(f"{seed}:{key}:{attempt}".encode()).digest()
@@ -45,7 +45,7 @@ def classes(tasks: TaskSource, splits: Sequence[Split] = ("train", "validation")
 
 
 def environment() -> dict[str, str]:
-    """Return the versions and the machine that a result may hang on; `gpu` only where there is one."""
+    """Return the versions and the machine that a result may depend on; `gpu` only where there is one."""
     return dict(_environment())
 
 

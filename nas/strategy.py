@@ -83,8 +83,8 @@ class Strategy(nn.Module, ABC):
     def step(self, batches: Batches, optimizer: torch.optim.Optimizer, progress: float) -> float:
         """Take one step of the weights, or of what else is learned, or of both; return the loss.
 
-        The weights are stepped by `optimizer` alone, so that clipping may hang on its step as a pre-hook. On
-        return no parameter's `.grad` matters.
+        The weights are stepped by `optimizer` alone, so that clipping may depend on its step as a pre-hook.
+        On return no parameter's `.grad` matters.
 
         Args:
             batches: to learn from; what is not called costs nothing.

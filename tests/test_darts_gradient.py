@@ -28,7 +28,7 @@ DECISIONS = (Decision("first", ("tanh", "linear", "skip_connect")), Decision("se
 
 
 class Mixed(nn.Module):
-    """Two mixed layers in a row and a linear classifier: every weight's gradient hangs on every α."""
+    """Two mixed layers in a row and a linear classifier: every weight's gradient depends on every α."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a result may hang on besides its configuration, as it is recorded."""
+"""What a result may depend on besides its configuration, as it is recorded."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ EXACT = 1e-6
 """How far scores may differ that come from the same arithmetic: they are recorded to more digits."""
 
 IRRELEVANT = ("ray", "sqlalchemy", "cores")
-"""What of a machine and of its versions no score hangs on."""
+"""What of a machine and of its versions no score depends on."""
 
 
 def register(app: typer.Typer) -> None:

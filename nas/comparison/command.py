@@ -47,7 +47,7 @@ def like(search: Search, controller: str, cost: float | None = None) -> str:
         default = field.get_default(call_default_factory=True)
         usual = flat({key: default.model_dump(mode="json") if isinstance(default, BaseModel) else default})
         own = flat({key: config.get(key)})
-        # What `nas run` takes for these by default hangs on the machine and on the evaluator.
+        # What `nas run` takes for these by default depends on the machine and on the evaluator.
         settings |= {k: v for k, v in own.items() if k in ("executor", "workers") or usual.get(k) != v}
     words += [f"--set={path}={text(value)}" for path, value in sorted(settings.items())]
     return shlex.join(words)

@@ -40,9 +40,9 @@ def backward(
     """Return the sum of `step(module, item)` over items, and add the gradients that they leave.
 
     Thread i takes every item whose index is i modulo `threads`, with a copy of the module and a core of its
-    own; what they leave is added up in their order, so that the result hangs on nothing but their number.
+    own; what they leave is added up in their order, so that the result depends on nothing but their number.
 
-    Threads share torch's generator, so that what they draw from it would hang on their haste. A module that
+    Threads share torch's generator, so that what they draw from it would depend on their haste. A module that
     draws, such as one with dropout, is found out by that: its items are done again, one after the other in
     this thread and from the same state of the generator, and from then on at once so.
     """

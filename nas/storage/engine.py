@@ -106,7 +106,7 @@ def reader(url: URL, writer: Engine) -> Engine:
     path = file(url)
     if path is None:
         return writer
-    # No connection stays: how one is opened hangs on who writes the file at that moment.
+    # No connection stays: how one is opened depends on who writes the file at that moment.
     engine = _engine(url, poolclass=NullPool)
 
     def open_file(dialect: object, record: object, where: object, options: dict[str, Any]) -> Any:

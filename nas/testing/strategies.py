@@ -201,7 +201,7 @@ class StrategySuite(ABC):
         assert len(set(derived)) == len(derived)
 
     def test_a_network_without_a_path_is_no_error(self, make: Make) -> None:
-        """A loss that hangs on nothing, as of an architecture of zeros, moves no weight."""
+        """A loss that depends on nothing, as of an architecture of zeros, moves no weight."""
         run = begin(make)
         before = _weights(run)
         flat = run.problem.batches()._replace(
