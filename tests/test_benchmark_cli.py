@@ -135,7 +135,7 @@ def test_what_is_complete_is_not_run_again(db: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Search, "run", counted)
     code, _, err = nas("benchmark", "b.toml")
-    assert (code, "The same command goes on" in err) == (130, True)
+    assert (code, "Continue: " in err) == (130, True)
     assert driven == ["b-random-0", "b-evolution-0", "b-random-1"]
     driven[:] = ["b-random-1"]
     assert nas("benchmark", "b.toml")[0] == 0
