@@ -172,6 +172,10 @@ def test_an_interrupt_ends_decoding_soon(tmp_path: Path, monkeypatch: pytest.Mon
         raise ValueError
 
     monkeypatch.setattr("nas.tasks.decoding.decode_file", slow)
-    with pytest.raises(KeyboardInterrupt):
-        decode([tmp_path / str(number) for number in range(5000)], Decoding(8))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            decode([tmp_path / str(number) for number in range(5000)], Decoding(8))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(begun) < 500
