@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from nas.cli import evaluate
 from nas.cli.layout import LEAST, fit, pad, shorten, total, wrap
 from nas.cli.output import Format, emit
 from nas.testing.cli import SCRIPTED, nas
@@ -72,6 +73,21 @@ def test_a_pipe_gets_everything(capsys: pytest.CaptureFixture[str]) -> None:
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split() == list(ROWS[0])
     assert all(line.endswith(row["architecture"]) for line, row in zip(lines, ROWS, strict=True))
+
+
+@pytest.mark.parametrize("width", [80], indirect=True)
+def test_a_narrow_table_keeps_what_a_baseline_is_for(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = {"space", "task", "learner", "normalization", "search", "name", "baseline"}
+    rows = [
+        {name: f"{name}{i}" if name in texts else 0.1 + i for name in evaluate.COLUMNS}
+        | {"architecture": CELL.format(i), "trial": i, "search": "small", "baseline": f"conv4{i}"}
+        for i in range(2)
+    ]
+    emit(rows, Format.TABLE, evaluate.COLUMNS, drop=evaluate.DROP, wide=False)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    # Titles break at their underscores, into lines above each other.
+    assert {"trial", "test_", "baseline", "difference"} <= set(out.split())
 
 
 @pytest.mark.parametrize("width", [80], indirect=True)

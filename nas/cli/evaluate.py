@@ -44,7 +44,6 @@ COLUMNS = (
 )
 
 DROP = (
-    "search",
     "normalization",
     "learner",
     "seconds",
@@ -53,7 +52,10 @@ DROP = (
     "difference_by_seed",
     "difference_ci95_seeds",
     "parameters",
+    "space",
     "task",
+    "architecture",
+    "ci95_episodes",
 )
 """What a narrow terminal can do without, the least telling first."""
 
