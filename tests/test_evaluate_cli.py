@@ -266,7 +266,7 @@ def test_a_single_seed_is_told_as_one(copied: Path) -> None:
         (["mlp:mamml", *SINUSOID], 2, "Did you mean 'maml'?"),
         (["mpl:maml", *SINUSOID], 2, "Did you mean 'mlp'?"),
         (["mlp:maml", *SINUSOID, "--baseline=s/1"], 2, "--baseline s/1"),
-        (["mlp:maml", *SINUSOID, "--artifacts=/proc/nowhere"], 1, "--artifacts"),
+        (["mlp:maml", *SINUSOID, "--artifacts=/proc/nowhere"], 4, "--artifacts"),
         (["mlp:maml", *SINUSOID, "--db=mysql://x"], 2, "sqlite:///"),
         (["mlp:maml", *SINUSOID, "--set=learner.inner_lr=1e30", *SMALL, "--seeds=1"], 1, "Diverged"),
         (["mlp:maml", "--tasks=omniglot", "--learner=prototypical"], 3, "nas data fetch omniglot"),

@@ -96,7 +96,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what keeps files from being written into one line: which, why, and what to do.
+    """Turn what keeps files of trainings from being written into one line: which, why, and what to do.
 
     Raises:
         Unwritable: the block raised an OSError.
@@ -104,17 +104,23 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise unwritable(error, path) from error
+        raise unwritable(error, path, ", or give another folder with --artifacts") from error
 
 
-def unwritable(error: OSError, path: Path | str) -> Unwritable:
-    """Return what to raise for an error of the system while a file was written."""
+def unwritable(error: OSError, path: Path | str, otherwise: str = "") -> Unwritable:
+    """Return what to raise for an error of the system while a file was written.
+
+    Args:
+        error: the system's.
+        path: of the file.
+        otherwise: what else to do, as the end of a sentence.
+    """
     remedy = (
         "Free some space there"
         if error.errno in FULL
-        else "Check that the folder is there and can be written"
+        else "Make sure that the folder is there and can be written"
     )
-    return Unwritable(f"Cannot write {path}: {error.strerror or error}. {remedy}.")
+    return Unwritable(f"Cannot write {path}: {error.strerror or error}. {remedy}{otherwise}.")
 
 
 @contextmanager
