@@ -141,7 +141,7 @@ class _Run:
                 value = self._score(architecture)
             except Diverged:
                 value = math.nan
-            text = self._context.space.encode(architecture)
+            text = self._context.space.text(architecture)
             yield Measurement(self._batches.drawn, shared_metric(text), value)
 
     def _mixed(self, mixture: Mixture) -> float:
