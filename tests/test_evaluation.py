@@ -191,10 +191,6 @@ import torch
 from nas.checkpoint import Checkpoint
 from nas.evaluation.artifacts import store_weights
 
-def die(content, file):
-    Path(file).write_bytes(b"half") if isinstance(file, Path) else None
-    os._exit(9)
-
 def die_writing(self, content):
     with open(self, "wb") as file:
         file.write(content[: len(content) // 2])
@@ -203,9 +199,9 @@ def die_writing(self, content):
 folder, what = Path(sys.argv[1]), sys.argv[2]
 if what == "checkpoint":
     Checkpoint(folder, "one").save({"number": 1})
-    torch.save = die
-    Checkpoint(folder, "one").save({"number": 2})
 Path.write_bytes = die_writing
+if what == "checkpoint":
+    Checkpoint(folder, "one").save({"number": 2})
 store_weights(folder, "one", {"w": torch.ones(3)})
 """
 

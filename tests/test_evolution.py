@@ -162,7 +162,7 @@ def test_settings() -> None:
     assert resolve(Evolution, {}, "controller") == {"population": 16, "sample": 4}
     with pytest.raises(ConfigError, match=r"controller\.sample: 9 is more than controller\.population \(8\)"):
         Evolution(Toy(), 0, population=8, sample=9)
-    with pytest.raises(ConfigError, match=r"controller\.sample: .*greater than or equal to 1"):
+    with pytest.raises(ConfigError, match=r"controller\.sample: .*at least 1"):
         resolve(Evolution, {"sample": 0}, "controller")
 
 
