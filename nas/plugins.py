@@ -187,13 +187,14 @@ def arguments(cls: type, resolved: dict[str, Any]) -> dict[str, Any]:
     return {name: getattr(model, name) for name in settings(cls)}
 
 
-def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> str:
+def explain(error: ValidationError, model: type[BaseModel], where: str = "", *, settable: bool = True) -> str:
     """Return pydantic's findings in our words, one line each: which setting, what is wrong, what was given.
 
     Args:
         error: the findings.
         model: what was validated.
         where: the section that it is.
+        settable: whether what is missing can be given with `--set`.
     """
     wanted: dict[str, list[str]] = {}
     values: dict[str, str] = {}
@@ -203,7 +204,8 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> 
         field = _field(model, place)
         if kind == "missing":
             meaning = f": {field.description}" if field is not None and field.description else ""
-            wanted[f"{path} is missing{meaning}. Give it, as with --set {path}=…"] = []
+            remedy = f". Give it, as with --set {path}=…" if settable else ""
+            wanted[f"{path} is missing{meaning}{remedy}"] = []
         else:
             inside = _section(_field(model, place[:-1]))
             wanted.setdefault(path, []).append(_wanted(finding, path, field, inside))

@@ -111,7 +111,7 @@ def test_no_code_is_run(tmp_path: Path) -> None:
         ({"weights": None}, "holds no weights"),
         ({"weights": {}}, "do not fit"),
         ({"description": None}, "description"),
-        ({"description": {}}, "description.space: Field required"),
+        ({"description": {}}, "description.space is missing\n"),
     ],
 )
 def test_damaged_content(tmp_path: Path, suffix: str, changes: dict[str, Any], message: str) -> None:

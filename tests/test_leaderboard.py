@@ -256,7 +256,7 @@ def test_every_column_sorts(store: Store, recorded: list[dict[str, Any]], column
 def test_scores_are_ranked_among_those_that_compare(tmp_path: Path) -> None:
     """By settings, and by what `auto` and the data were where a search began."""
     asked = (("a", "1", "float32"), ("b", "2", "float32"), ("c", "1", "float32"), ("d", "1", "bfloat16"))
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
         for name, settings_, precision in asked:
             row = search(store, name=name, settings=settings_, environment={"precision": precision})
             for number in range(3):

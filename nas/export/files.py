@@ -104,7 +104,7 @@ def _model(content: Any) -> Model:
         return Model(Description.model_validate(content.get("description")), weights)
     except ValidationError as error:
         raise Unreadable(
-            f"the file is damaged: {plugins.explain(error, Description, 'description')}"
+            f"the file is damaged: {plugins.explain(error, Description, 'description', settable=False)}"
         ) from None
 
 
