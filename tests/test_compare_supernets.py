@@ -78,6 +78,7 @@ def test_the_sample_is_what_random_search_begins_with(store: Store) -> None:
     assert one_shot.rho_random is not None
 
 
+@pytest.mark.slow
 def test_a_search_that_ran(store: Store) -> None:
     """What is read is what a search writes: a supernet that stops after two epochs, four derived."""
     controller = {"name": "nas.testing.oneshot:OneShot", "derive": 4, "stop": 2}

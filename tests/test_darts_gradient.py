@@ -268,6 +268,7 @@ def test_a_step_moves_alpha_by_adam_and_then_the_weights(order: Any) -> None:
         torch.testing.assert_close(new.detach(), leaves[name].detach() - 0.1 * gradient)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learner", ["prototypical", "maml"])
 def test_exact_through_real_kernels_and_an_inner_loop(learner: str) -> None:
     """A whole learner on few-shot tasks: with an inner loop this is a third derivative."""

@@ -65,6 +65,7 @@ def copied(evaluated: tuple[Path, str, str], tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
+@pytest.mark.slow
 def test_results_stand_beside_the_baseline(evaluated: tuple[Path, str, str]) -> None:
     cwd, out, err = evaluated
     *mine, baseline = json.loads(out)
@@ -84,6 +85,7 @@ def test_results_stand_beside_the_baseline(evaluated: tuple[Path, str, str]) -> 
     assert "nas leaderboard --stage test" in err
 
 
+@pytest.mark.slow
 def test_what_it_leaves_behind(evaluated: tuple[Path, str, str]) -> None:
     db = evaluated[0] / "nas.db"
     assert ask(db, "SELECT DISTINCT state FROM evaluations") == [("completed",)]
@@ -103,6 +105,7 @@ def test_what_it_leaves_behind(evaluated: tuple[Path, str, str]) -> None:
     assert list((folder / "checkpoints").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(copied: Path) -> None:
     before = ask(copied / "nas.db", "SELECT id, test_score, finished_at FROM evaluations ORDER BY id")
     with sqlite3.connect(copied / "nas.db") as connection:
@@ -118,6 +121,7 @@ def test_what_is_done_is_not_done_again(copied: Path) -> None:
     assert ask(copied / "nas.db", "SELECT id, test_score, finished_at FROM evaluations ORDER BY id") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["table", "json", "ndjson", "csv", "markdown"])
 def test_the_test_leaderboard(evaluated: tuple[Path, str, str], form: str) -> None:
     cwd, out, _ = evaluated
@@ -132,6 +136,7 @@ def test_the_test_leaderboard(evaluated: tuple[Path, str, str], form: str) -> No
         assert [row["rank"] for row in rows] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_the_test_leaderboard_is_filtered(evaluated: tuple[Path, str, str]) -> None:
     cwd = evaluated[0]
     for arguments, count in (
@@ -147,6 +152,7 @@ def test_the_test_leaderboard_is_filtered(evaluated: tuple[Path, str, str]) -> N
     assert (code, "--stage test" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_validation_is_what_a_leaderboard_ranks_by_default(evaluated: tuple[Path, str, str]) -> None:
     cwd = evaluated[0]
     _, out, _ = asked("leaderboard", "-f", "json", folder=cwd)
@@ -155,6 +161,7 @@ def test_validation_is_what_a_leaderboard_ranks_by_default(evaluated: tuple[Path
     assert all({"score", "normalization"} <= row.keys() for row in rows)
 
 
+@pytest.mark.slow
 def test_a_trial_lists_its_evaluations(evaluated: tuple[Path, str, str]) -> None:
     cwd, out, _ = evaluated
     first = json.loads(out)[0]
@@ -167,12 +174,14 @@ def test_a_trial_lists_its_evaluations(evaluated: tuple[Path, str, str]) -> None
     assert "evaluations of this network" in table
 
 
+@pytest.mark.slow
 def test_evaluations_outlive_their_search(copied: Path) -> None:
     assert asked("rm", "s", "--yes", folder=copied)[0] == 0
     _, out, _ = asked("leaderboard", "--stage=test", "--search=s", "-f", "json", folder=copied)
     assert len(json.loads(out)) == 2
 
 
+@pytest.mark.slow
 def test_questions_load_nothing_heavy(evaluated: tuple[Path, str, str]) -> None:
     code = (
         "import sys\nfrom nas.cli.main import main\n"
@@ -195,6 +204,7 @@ NOTHING = "nasbench201:|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
 DIVERGES = ["mlp:maml", *SINUSOID, "--set=learner.inner_lr=1e30"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "seeds", "printed", "told"),
     [
@@ -234,6 +244,7 @@ def test_what_a_second_try_may_mend_is_told_apart(store: Store) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_single_seed_is_told_as_one(copied: Path) -> None:
     said = asked("evaluate", "--top=1", "--search=s", *SMALL, "--seeds=1", folder=copied)[2]
     assert said.startswith("1 evaluation (1 architecture × 1 seed) on sinusoid")

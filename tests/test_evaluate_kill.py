@@ -22,6 +22,8 @@ import multiprocessing, os, signal
 from pathlib import Path
 from search_spaces.mlp import Mlp
 
+pytestmark = pytest.mark.slow
+
 class Fatal(Mlp):
     '''Kills the process that builds it, but not the driver.'''
 

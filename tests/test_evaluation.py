@@ -108,6 +108,7 @@ def test_before_the_test_tasks_it_says_so(tmp_path: Path) -> None:
     assert isinstance(last, Trained)
 
 
+@pytest.mark.slow
 def test_the_scores_are_those_of_the_best_weights(tmp_path: Path) -> None:
     """Trained again step by step, the weights at the best validation give the same scores."""
     config = configure(budget=BUDGET | {"train_episodes": 40, "validate_every": 4})
@@ -141,6 +142,7 @@ def test_the_scores_are_those_of_the_best_weights(tmp_path: Path) -> None:
     assert all(torch.equal(saved[name], mine[name]) for name in mine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [1, 4])
 @pytest.mark.parametrize("patience", [0, 1])
 def test_a_training_killed_anywhere_ends_as_if_it_had_not_been(
@@ -172,6 +174,7 @@ def test_a_training_killed_anywhere_ends_as_if_it_had_not_been(
     assert Path(one.weights.uri).name == Path(two.weights.uri).name
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_is_passed_over(tmp_path: Path) -> None:
     asked = job(tmp_path)
     expected = ended(list(reports(job(tmp_path / "whole"), sources)))

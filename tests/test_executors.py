@@ -25,6 +25,7 @@ def _cluster() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("_cluster")
 @pytest.mark.xdist_group("ray")

@@ -16,6 +16,8 @@ from nas.scoring import episode_scores
 from nas.storage.store import Store
 from nas.testing.cli import nas as run
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--workers=1", "--validate-every=20", "--validation-episodes=20"]
 SINUSOID = ["evaluate", "mlp:20-0-0-tanh", "--tasks=sinusoid", "--learner=maml", *SMALL]
 TEXT = "3x3/2:4"

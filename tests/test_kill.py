@@ -16,6 +16,8 @@ import pytest
 
 from nas.testing.cli import living
 
+pytestmark = pytest.mark.slow
+
 TRIALS = 30
 KILLS = 3
 SCRIPTED = [

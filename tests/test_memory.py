@@ -76,6 +76,7 @@ def test_what_autograd_keeps_counts() -> None:
     assert 4 * MIB <= peak.most <= 6 * MIB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learner", ["prototypical", {"name": "maml", "inner_steps": 2}], ids=str)
 def test_a_few_examples_foretell_the_whole_batch(learner: Any) -> None:
     """Against the tensors of whole steps: within a tenth."""
@@ -137,6 +138,7 @@ print(estimate, max(seen) - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_the_estimate_is_what_a_process_takes() -> None:
     """Against the resident memory that a process gains in a step: within a factor of 1.6 either way."""
@@ -170,6 +172,7 @@ def test_what_does_not_fit_is_refused_before_it_starts(
     assert "`learner.meta_batch`" in (outcome.error or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("share", "words", "probes", "expected"),
     [(0.01, "more than", 1, 0), (0.5, "about", 3, 3 * memory.STEPS)],

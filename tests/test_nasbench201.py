@@ -130,6 +130,7 @@ def output(edges: list) -> Tensor:
         return Cell(edges, [modules[edge.operation] for edge in edges])(x)
 
 
+@pytest.mark.slow
 def test_equal_keys_compute_the_same_function() -> None:
     for group in groups().values():
         expected = output(representative(operations_of(group[0])))

@@ -84,6 +84,7 @@ def test_a_training_is_a_function_of_its_seed() -> None:
     assert plain(list(train_supernet(shared, other))) != first
 
 
+@pytest.mark.slow
 def test_a_sample_is_scored_with_the_shared_weights_and_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -136,6 +137,7 @@ def test_it_goes_on_from_a_checkpoint_to_the_same_bits(
     assert seconds == sorted(seconds)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_is_passed_over(tmp_path: Path) -> None:
     shared = context()
     whole = plain(list(train_supernet(shared, job())))

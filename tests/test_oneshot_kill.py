@@ -12,6 +12,8 @@ import torch
 
 from nas.testing.cli import nas, process
 
+pytestmark = pytest.mark.slow
+
 
 def asked(kill: Path, executor: str) -> list[str]:
     return [
