@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 
 import torch
@@ -51,11 +51,17 @@ def episode_scores(
 
 
 def lenient_scores(
-    learner: Learner, tasks: TaskSource, split: Split, episodes: int, arithmetic: Arithmetic
+    learner: Learner,
+    tasks: TaskSource,
+    split: Split,
+    episodes: int,
+    arithmetic: Arithmetic,
+    scored: Callable[[], None] = lambda: None,
 ) -> tuple[list[float], list[int]]:
     """Return the scores as `episode_scores`, and which episodes have a prediction that is not finite.
 
     Of classes, such a query counts as answered wrongly; in regression the episode's score is NaN.
+    `scored` is called after each episode.
     """
     values, lost = [], []
     learner.eval()
@@ -66,6 +72,7 @@ def lenient_scores(
             if not predictions.isfinite().all():
                 lost.append(number)
             values.append(float(query_scores(predictions, task)))
+            scored()
     learner.train()
     return values, lost
 

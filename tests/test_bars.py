@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from nas.cli.bars import _Bars, _progress, _short
+from nas.cli.bars import _Bars, _progress, _short, counting
 from nas.controller import Measurement
 from nas.evaluation.work import Curve, Failure, Progress, Scoring
 from nas.storage.schema import Evaluation, EvaluationState
@@ -51,6 +51,20 @@ def test_what_tells_trainings_apart_is_not_cut(width: int) -> None:
 def test_a_name_that_fits_is_whole() -> None:
     assert _short(row(1), 200) == f"seed 1 nasbench201:{row(1).architecture}"
     assert [len(_short(row(1), width)) for width in (30, 31, 60)] == [30, 31, 60]
+
+
+def test_episodes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    with counting(3) as scored:
+        scored()
+        scored()
+    assert "2/3" in terminal.getvalue()
+    monkeypatch.setattr("sys.stderr", pipe := io.StringIO())
+    with counting(3) as scored:
+        scored()
+    assert pipe.getvalue() == ""
 
 
 def test_testing_is_shown() -> None:

@@ -6,11 +6,15 @@ import json
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from nas.cli.options import DEFAULT_DB
+from nas.storage.store import Store
 from nas.testing.cli import SCRIPTED, nas
 
 RUN = ("run", *SCRIPTED, "--trials=8")
@@ -64,6 +68,43 @@ def test_rm_asks_first(db: Path) -> None:
     assert (code, "--yes" in err) == (2, True)
     assert nas("rm", "s", "--yes")[0] == 0
     assert json.loads(nas("ls", "-f", "json")[1]) == []
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("n", 2, 1), ("s", 2, 1), ("y", 0, 0), ("Yes", 0, 0)])
+def test_rm_deletes_if_the_answer_is_yes(
+    db: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, left: int
+) -> None:
+    nas(*RUN, "--name=s")
+    monkeypatch.setattr("nas.cli.run.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr("typer.prompt", lambda *_, **__: answer)
+    ended, _, err = nas("rm", "s")
+    assert (ended, "error: " in err) == (code, code == 2)
+    assert len(json.loads(nas("ls", "-f", "json")[1])) == left
+
+
+def test_rm_refuses_a_running_search_before_it_asks(db: Path) -> None:
+    nas(*RUN, "--name=s")
+    with Store(DEFAULT_DB) as store:
+        store.acquire(store.search("s").id)
+        code, _, err = nas("rm", "s")
+    assert (code, "nas watch s" in err, "--yes" in err) == (2, True, False)
+
+
+def test_an_interrupt_before_trials_are_added_names_them(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def interrupted(*_: object) -> Iterator[None]:
+        raise KeyboardInterrupt
+        yield
+
+    nas(*RUN, "--name=s")
+    before = json.loads(nas("ls", "-f", "json")[1])
+    monkeypatch.setattr("nas.cli.run.ready", interrupted)
+    command = ["resume", "s", "--trials", "+2"]
+    monkeypatch.setattr(sys, "argv", ["nas", *command])
+    code, _, err = nas(*command)
+    assert code == 130
+    assert err.splitlines()[-1].endswith("nas resume s --trials +2")
+    assert json.loads(nas("ls", "-f", "json")[1]) == before
 
 
 @pytest.mark.parametrize("reference", ["", "@first", "s"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,32 @@ def test_ones_own_images_are_scored_by_a_file(tmp_path: Path, images: Path) -> N
     assert run(*asked)[1] == out  # the same list of episodes
     assert "warning: Ink is darker" in err  # glyphs are bright strokes on black
     assert not (tmp_path / "nas.db").exists()
+
+
+def test_it_says_what_it_does_while_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+
+    @contextmanager
+    def counting(episodes: int) -> Iterator[Callable[[], None]]:
+        yield lambda: done.append(episodes)
+
+    file = str(export(tmp_path, "prototypical"))
+    first = run("score", file, "--episodes=3")[2].splitlines()[0]
+    for words in (file, "prototypical", "glyphs 5-way 1-shot", "3 episodes", "--episodes"):
+        assert words in first
+    monkeypatch.setattr("nas.cli.score.counting", counting)
+    assert run("score", file, "--episodes=3")[0] == 0
+    assert done == [3, 3, 3]
+
+
+def test_an_interrupt_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nas.export.transfer.transfer", interrupted)
+    code, out, err = run("score", str(export(tmp_path, "prototypical")), "--episodes=3")
+    assert (code, out) == (130, "")
+    assert "--episodes" in err.splitlines()[-1]
 
 
 def test_ways_may_differ_where_the_learner_compares(tmp_path: Path, images: Path) -> None:

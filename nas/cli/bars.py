@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -34,6 +35,23 @@ def watching(trainings: int) -> Iterator[Observer]:
         return
     with _progress(Console(stderr=True)) as progress:
         yield _Bars(trainings, progress)
+
+
+@contextmanager
+def counting(episodes: int) -> Iterator[Callable[[], None]]:
+    """Show on a terminal how many of so many episodes are done; gives what to call after each."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    with _progress(Console(stderr=True)) as progress:
+        progress.add_task("episodes", total=episodes, status=f"0/{episodes}", score="")
+        yield partial(_count, progress)
+
+
+def _count(progress: Progress) -> None:
+    """Take note that one more is done of what the first bar counts."""
+    every = progress.tasks[0]
+    progress.update(every.id, advance=1, status=f"{every.completed + 1}/{every.total}")
 
 
 def _progress(console: Console) -> Progress:
@@ -131,15 +149,15 @@ class _Bars:
             self._lines.reported(row, report)
         else:
             self._progress.remove_task(self._tasks.pop(row.id))
-            self._end()
+            _count(self._progress)
             self._lines.reported(row, report)
 
     def reused(self, row: Evaluation, *, by_other_code: bool) -> None:
-        self._end()
+        _count(self._progress)
         self._lines.reused(row, by_other_code=by_other_code)
 
     def elsewhere(self, row: Evaluation) -> None:
-        self._end()
+        _count(self._progress)
         self._lines.elsewhere(row)
 
     def _add(self, row: Evaluation, total: int | None, status: str) -> TaskID:
@@ -150,10 +168,6 @@ class _Bars:
     def _advance(self, row: Evaluation, done: int) -> None:
         status = f"{done}/{row.config['budget']['train_episodes']}"
         self._progress.update(self._tasks[row.id], completed=done, status=status)
-
-    def _end(self) -> None:
-        every = self._progress.tasks[0]
-        self._progress.update(every.id, advance=1, status=f"{every.completed + 1}/{every.total}")
 
 
 def _begins(begin: Begin) -> str:

@@ -48,6 +48,21 @@ def leave_if_interrupted() -> None:
 
 
 @contextmanager
+def interrupted_with(words: str) -> Iterator[None]:
+    """Say these words if the block is interrupted; a signal ends the process here.
+
+    Raises:
+        KeyboardInterrupt: the block's, where no signal was listened to.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(words)
+        leave_if_interrupted()
+        raise
+
+
+@contextmanager
 def continued_by(command: str) -> Iterator[None]:
     """Say which command goes on if the block is interrupted, or cannot write any more.
 
@@ -59,11 +74,8 @@ def continued_by(command: str) -> Iterator[None]:
         KeyboardInterrupt: the block's, where no signal was listened to.
     """
     try:
-        yield
-    except KeyboardInterrupt:
-        say(f"All that is done is saved. Continue: {command}")
-        leave_if_interrupted()
-        raise
+        with interrupted_with(f"All that is done is saved. Continue: {command}"):
+            yield
     except StorageError as error:
         raise type(error)(f"{error} Then continue: {command}") from error
     except OSError as error:

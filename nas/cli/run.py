@@ -23,6 +23,7 @@ from nas.cli.options import (
     files_hint,
     hint,
     import_from_here,
+    typed,
 )
 from nas.cli.output import Format, counted, emit, say
 from nas.errors import ConfigError
@@ -177,7 +178,9 @@ def resume(
             )
         source = resolved.make_tasks()
         runner = make_executor(resolved, source, ray_address)
-        with ready(resolved, ray_address):
+        with ExitStack() as running:
+            with continued_by(typed(db)):  # trials that are asked for are not recorded yet
+                running.enter_context(ready(resolved, ray_address))
             _follow(store, row, resolved, source, runner, db, artifacts)
 
 
@@ -205,16 +208,22 @@ def rm(
     """Delete a search, all its trials, and the checkpoints of supernets that were not done."""
     from nas.evaluation.artifacts import folder
     from nas.records import checkpoints
+    from nas.storage.lease import driven, refuse
     from nas.storage.store import Store
 
     with Store(db) as store:
         row = store.search(search)
         if search not in (row.name, "@last"):
             raise ConfigError(f"Deleting '{row.name}' cannot be undone: give its whole name.")
+        if driven(row):
+            raise refuse(row)
         if not yes:
             if not sys.stdin.isatty():
                 raise ConfigError(f"Deleting '{row.name}' cannot be undone: confirm with --yes.")
-            typer.confirm(f"Delete search '{row.name}' and all its trials?", abort=True, err=True)
+            question = f"Delete search '{row.name}' and all its trials? [y/N]"
+            answer = typer.prompt(question, default="n", show_default=False, err=True)
+            if answer.strip().lower() not in ("y", "yes"):
+                raise ConfigError(f"Nothing was deleted: the answer was '{answer}', not 'y' or 'yes'.")
         store.delete(row.id)
         for checkpoint in checkpoints(folder(db, artifacts), row.name):
             checkpoint.remove()

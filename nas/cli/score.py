@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import completion
+from nas.cli.bars import counting
+from nas.cli.interruption import interrupted_with
 from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, hint, import_from_here
-from nas.cli.output import Format, FormatOption, emit, say
+from nas.cli.output import Format, FormatOption, counted, emit, say
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,8 +77,14 @@ def score(
     source = sources(loaded.description, name, given)
     for remark in source.remarks:
         say(f"warning: {remark}")
-    found = transfer(loaded, source, episodes)
     description = loaded.description
+    say(
+        f"Scoring {target} ({description.learner['name']}) on {source.label}: {counted(episodes, 'episode')} "
+        "of split test (--episodes N for another number)."
+    )
+    fewer = "Nothing was recorded. The same command begins anew; fewer episodes take less time: --episodes N"
+    with interrupted_with(fewer), counting(episodes) as scored:
+        found = transfer(loaded, source, episodes, scored)
     row = {
         "model": target,
         "task": source.label,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,8 +73,10 @@ def sources(description: Description, name: str | None, given: Mapping[str, Any]
     return tasks
 
 
-def transfer(loaded: Loaded, tasks: TaskSource, episodes: int) -> Transfer:
-    """Score a learner on the fixed list of test episodes of other tasks.
+def transfer(
+    loaded: Loaded, tasks: TaskSource, episodes: int, scored: Callable[[], None] = lambda: None
+) -> Transfer:
+    """Score a learner on the fixed list of test episodes of other tasks; `scored` is called after each.
 
     Raises:
         ConfigError: the learner cannot do such tasks: of other ways, or of another kind.
@@ -84,7 +86,7 @@ def transfer(loaded: Loaded, tasks: TaskSource, episodes: int) -> Transfer:
     images = len(tasks.shape.input) == 3
     arithmetic = choose(loaded.description.precision, images=images, sensitive=learner.sensitive)
     learner = arithmetic.prepare(learner)
-    scores, lost = lenient_scores(learner, tasks, "test", episodes, arithmetic)
+    scores, lost = lenient_scores(learner, tasks, "test", episodes, arithmetic, scored)
     if not all(map(math.isfinite, scores)):
         raise Diverged(f"{not_finite('test', lost, episodes)} {remedy(learner)}")
     score = summary(learner, tasks, "test", scores)

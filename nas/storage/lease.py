@@ -75,7 +75,7 @@ def refuse(search: Search) -> ConfigError:
     )
     return ConfigError(
         f"Search '{search.name}' is being run by pid {search.pid} on host {search.host}; follow it with "
-        f"`nas show {search.name}`, or stop it with `nas stop {search.name}`.{believed}"
+        f"`nas watch {search.name}`, or stop it with `nas stop {search.name}`.{believed}"
     )
 
 
