@@ -98,8 +98,7 @@ def page(report: dict[str, Any], picture: str) -> str:
         )
     lines += [
         "",
-        f"![Best validation accuracy over worker time]({picture})",
-        "",
+        *([f"![Best validation accuracy over worker time]({picture})", ""] if "curves" in report else []),
         "## Supernets",
         "",
         "Skips: skip connections, of 6 edges, in what it would have derived when its training ended; with 4",

@@ -172,7 +172,7 @@ class SearchSpace(ABC):
 
     def _indices(self, text: str) -> tuple[int, ...] | None:
         parts = text.split(".")
-        return tuple(map(int, parts)) if all(re.fullmatch(r"-?\d+", part) for part in parts) else None
+        return tuple(map(int, parts)) if all(re.fullmatch("-?[0-9]{1,9}", part) for part in parts) else None
 
     def _valued(self, text: str) -> tuple[int, ...] | None:
         values = [pair.partition("=") for pair in text.split()]

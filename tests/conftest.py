@@ -8,10 +8,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test processes sh
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from nas.storage.store import Store
 
 pytest.register_assert_rewrite("nas.testing")
+
+# A loaded machine is slow, and no fault of a test.
+settings.register_profile("nas", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("nas")
 
 
 @pytest.fixture

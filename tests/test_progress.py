@@ -47,6 +47,19 @@ def test_a_supernet_says_how_many_trials_are_to_come(store: Store, monkeypatch: 
     assert tally.left == "0:00:30"
 
 
+def test_what_needs_no_worker_sets_no_pace(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One trial in 30 s: the two that are left take a minute, however many were infeasible."""
+    seconds = 0.0
+    monkeypatch.setattr("nas.cli.progress.time.monotonic", lambda: seconds)
+    tally = _Tally(search(store, trials=4), store)
+    tally.start(Job(1, 0, ONE, 0))
+    seconds = 30.0
+    tally.add(0, Outcome(State.INFEASIBLE, ONE, error="zero"))
+    assert tally.left == "?"
+    tally.add(1, evaluated(0.5))
+    assert tally.left == "0:01:00"
+
+
 def test_a_resumed_search_knows_what_its_supernet_derived(store: Store) -> None:
     text = ".".join("0" * 11)
     trained = Trained([(text, 0.5), (text.replace("0.", "1.", 1), 0.4)])

@@ -74,6 +74,7 @@ def test_constraints_are_kept(store: Store) -> None:
     assert any(space.cost(space.decode(text), shape).parameters > 4000 for text in free)
 
 
+@pytest.mark.slow
 def test_a_search_without_a_feasible_architecture_fails(store: Store) -> None:
     config = configure(
         controller="random", tasks="glyphs", learner="prototypical", constraints={"max_parameters": 60}

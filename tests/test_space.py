@@ -16,6 +16,19 @@ from nas.space import Architecture, Cost, Decision, SearchSpace, TaskShape
 SHAPE = TaskShape((3, 8, 8), 5)
 
 
+class Flattened(nn.Module):
+    """Any network as a backbone."""
+
+    def __init__(self, network: nn.Module, shape: TaskShape) -> None:
+        super().__init__()
+        self.network = network
+        with torch.no_grad():
+            self.out_features = self(torch.empty(2, *shape.input, device="meta")).shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x).flatten(1)
+
+
 class Grid(SearchSpace):
     name: ClassVar[str] = "grid"
     decisions = (
@@ -28,7 +41,7 @@ class Grid(SearchSpace):
         self.make = make
 
     def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
-        return self.make()
+        return Flattened(self.make(), shape)
 
     def canonical(self, architecture: Architecture) -> str:
         return self.encode(architecture)

@@ -187,6 +187,7 @@ def test_a_classifier_learns(file: Path) -> None:
     assert outcome.score.normalization == "running"
 
 
+@pytest.mark.slow
 def test_a_supernet_learns_ordinary_data(file: Path) -> None:
     config = configure(file, space={"name": "nasbench201", "channels": 2})
     context = config.make_context(config.make_space(), config.make_tasks())

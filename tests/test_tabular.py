@@ -201,7 +201,7 @@ def test_the_command_line(table: Path, tmp_path: Path, monkeypatch: pytest.Monke
     trial = json.loads(nas("show", "t/0", "-f", "json")[1])
     assert [m["metric"] for m in trial["measurements"]] == ["test_score"]
     [row] = json.loads(nas("ls", "-f", "json")[1])
-    assert (row["task"], row["learner"], row["done"]) == ("small valid", "none", 5)
+    assert (row["task"], row["learner"], row["done"]) == ("small valid", None, 5)
     assert json.loads(nas("show", "t", "-f", "json")[1])["config"]["evaluator"]["table"] == str(table)
     monkeypatch.chdir("/")
     assert nas("resume", "t", "--trials=+3", f"--db=sqlite:///{tmp_path}/nas.db")[0] == 0

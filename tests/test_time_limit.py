@@ -86,6 +86,7 @@ def test_elsewhere_than_in_the_main_thread_nothing_is_interrupted() -> None:
     assert ended == [True]
 
 
+@pytest.mark.slow
 def test_a_supernet_ends_with_its_epoch_and_derives(db: Path) -> None:
     nas(
         *("run", "--space=nas.testing.toy_supernet:Curves", "--controller=nas.testing.oneshot:OneShot"),

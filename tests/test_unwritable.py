@@ -54,6 +54,7 @@ def shown(trial: int) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_supernet_that_cannot_be_saved_is_interrupted(db: Path, refusing: pytest.MonkeyPatch) -> None:
     code, _, err = nas(*SUPERNET, "--executor=inline")
     assert code == 4
@@ -79,6 +80,7 @@ def test_a_worker_on_ray_tells_its_driver(db: Path) -> None:
     assert [shown(n)["state"] for n in range(3)] == ["completed"] * 3
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_cannot_be_saved_is_interrupted(db: Path) -> None:
     checkpoints = db.parent / "files" / "checkpoints"
     checkpoints.parent.mkdir()

@@ -94,7 +94,7 @@ class _Tally:
             self.total = row.trials
         for trial in store.history(row.id, after=self._observed):
             self._count(trial)
-            self._pace(supernet=trial.kind == "supernet", reused=trial.state == "reused")
+            self._pace(trial.state, supernet=trial.kind == "supernet")
             score = None if trial.score is None else (trial.score, trial.ci95)
             derived, simulated = len(trial.derived or ()), self.simulated
             words = _ended(
@@ -143,15 +143,15 @@ class _Tally:
         self._reused += outcome.state == "reused"
         if outcome.architecture is None:
             self._expect(number, len(outcome.derived))
-        self._pace(supernet=outcome.architecture is None, reused=outcome.state == "reused")
+        self._pace(outcome.state, supernet=outcome.architecture is None)
         self.failed += outcome.state == "failed"
         if outcome.score is not None and outcome.state != "stopped":
             self._improve(outcome.score.value, outcome.score.ci95, number)
 
-    def _pace(self, *, supernet: bool, reused: bool) -> None:
+    def _pace(self, state: str, *, supernet: bool) -> None:
         if supernet:  # how long it takes says nothing of what it derived: the pace begins anew
             self._start, self._fresh = math.inf, 0
-        elif not reused or not self.reused:
+        elif state != "infeasible" and not (state == "reused" and self.reused):
             self._fresh += 1
 
     @property
