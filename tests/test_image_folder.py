@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from nas.errors import ConfigError
 from nas.plugins import resolve
 from nas.tasks.base import SPLITS
-from nas.tasks.image_folder import ImageFolder
+from nas.tasks.image_folder import DEFAULTS_NEED, ImageFolder, _ends
 from nas.testing.tasks import draw, same, write_image_folder
 
 
@@ -85,6 +86,35 @@ def test_what_is_no_class_is_passed_over(folder: Path) -> None:
     (folder / "class00" / "lost.png").symlink_to(folder / "nowhere")
     (folder / "class00" / "nest.png").mkdir()
     assert same(draw(ImageFolder(path=str(folder), ways=4, size=8)), draw(before))
+
+
+def test_shares_that_fit_are_told_where_there_are_any(tmp_path: Path) -> None:
+    def refused(folder: Path, **settings: int) -> str:
+        with pytest.raises(ConfigError) as raised:
+            ImageFolder(path=str(folder), size=8, **settings)  # type: ignore[arg-type]
+        return str(raised.value)
+
+    few, enough = (write_image_folder(tmp_path / str(n), classes=n) for n in (12, 16))
+    message = refused(few)
+    assert "Lower tasks.ways to 2, or add classes" in message
+    assert {int(number) for number in re.findall(r"(?<!\S)\d+", message.split("add classes")[1])} == {
+        12,
+        15,
+        DEFAULTS_NEED,
+    }
+    ImageFolder(path=str(few), size=8, ways=2)
+    shares = dict(re.findall(r"tasks\.(train|validation)=(0\.\d+)", refused(enough)))
+    source = ImageFolder(path=str(enough), size=8, **{key: float(share) for key, share in shares.items()})  # type: ignore[arg-type]
+    assert [len(source.members(split)) for split in SPLITS] == [6, 5, 5]
+
+
+def test_the_defaults_need_so_many_classes() -> None:
+    def fits(classes: int) -> bool:
+        first, second = _ends(classes, 0.64, 0.16)
+        return min(first, second - first, classes - second) >= 5
+
+    assert not fits(DEFAULTS_NEED - 1)
+    assert all(fits(classes) for classes in range(DEFAULTS_NEED, 1000))
 
 
 def test_settings_that_do_not_fit_the_folder_are_named(folder: Path, tmp_path: Path) -> None:

@@ -117,6 +117,24 @@ def test_too_many_ways_are_refused() -> None:
         pool([9, 9, 9], ways=4, shots=1, queries=1)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "ways", "ending"),
+    [
+        ((3, 2), 4, "4 is more than the 2 classes of split 'test' of pool. Lower tasks.ways to 2, or buy."),
+        ((3, 1), 4, "4 is more than the 1 class of split 'test' of pool. Buy."),
+    ],
+)
+def test_the_ways_that_fit_every_split_are_told(sizes: tuple[int, int], ways: int, ending: str) -> None:
+    classes = {
+        split: Classes(tuple(map(str, range(n))), 4 * np.arange(n), np.full(n, 4))
+        for split, n in zip(("train", "test"), sizes, strict=True)
+    }
+    images = np.zeros((12, 1, 1, 1), dtype=np.uint8)
+    with pytest.raises(ConfigError) as raised:
+        ImageTasks("pool", images, classes, ways, 1, 1, more_classes="buy")  # type: ignore[arg-type]
+    assert str(raised.value) == f"tasks.ways: {ending}"
+
+
 def test_too_many_images_are_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"tasks\.shots \+ tasks\.queries: 2 \+ 4 .* 5 images of class 'class1'"
@@ -146,7 +164,8 @@ def test_what_would_fit_is_told(few: int, sizes: dict[str, int], advice: str) ->
     with pytest.raises(ConfigError) as raised:
         ImageTasks("pool", images, classes, ways=2, **sizes)  # type: ignore[arg-type]
     split = "train" if "train_shots" in sizes else "test"
-    assert str(raised.value).endswith(f"images of class 'b' in split '{split}' of pool. {advice}")
+    images_of = "image of" if few == 1 else "images of"
+    assert str(raised.value).endswith(f"{images_of} class 'b' in split '{split}' of pool. {advice}")
 
 
 @pytest.mark.parametrize(

@@ -145,8 +145,8 @@ def test_more_images_than_a_class_has_are_refused_by_name(make: Make, name: str)
 @pytest.mark.parametrize(("name", "classes"), [("omniglot", 32), ("image_folder", 16), ("glyphs", 200)])
 def test_more_ways_than_a_split_has_classes_are_refused_by_name(make: Make, name: str, classes: int) -> None:
     assert draw(make(name, train_ways=classes)).ways == classes
-    ending = f"is more than the {classes} classes of split 'train' of {name}/"
-    for setting in ("ways", "train_ways"):
+    for setting, split in (("ways", "(validation|test)"), ("train_ways", "train")):
+        ending = rf"is more than the \d+ classes of split '{split}' of {name}/"
         with pytest.raises(ConfigError, match=rf"^tasks\.{setting}: {classes + 1} {ending}"):
             make(name, **{setting: classes + 1})
 

@@ -15,6 +15,7 @@ from nas.space import Architecture
 from nas.storage.store import Store
 from nas.testing.cli import nas
 from nas.testing.stores import begin, search
+from nas.testing.stores.rows import columns
 
 
 def finish(store: Store, trial: int, score: float) -> None:
@@ -101,6 +102,29 @@ def test_a_note_is_kept_shown_and_removed(store: Store, db: Path) -> None:
     assert json.loads(nas("ls", "-f", "json")[1])[0]["note"] is None
     assert "note" not in nas("ls")[1]
     assert nas("note", "other", "x")[0] == 3
+
+
+def test_a_note_is_words_and_one_that_is_replaced_is_told(store: Store, db: Path) -> None:
+    search(store, name="small")
+    code, _, err = nas("note", "small", "first", "try")
+    assert (code, "first try" in err) == (0, False)
+    assert store.search("small").note == "first try"
+    code, _, err = nas("note", "@last", "second")
+    assert (code, "first try" in err) == (0, True)
+    code, _, err = nas("note", "small", "")
+    assert (code, "second" in err) == (0, True)
+    assert store.search("small").note is None
+
+
+@pytest.mark.parametrize(
+    "words", [("note", "smal", "x"), ("stop", "smal"), ("resume", "smal"), ("rm", "smal")]
+)
+def test_a_search_is_changed_by_its_whole_name_alone(store: Store, db: Path, words: tuple[str, ...]) -> None:
+    search(store, name="small")
+    before = columns(store.search("small"))
+    code, _, err = nas(*words)
+    assert (code, "'small'" in err) == (2, True)
+    assert columns(store.search("small")) == before
 
 
 def complete(words: str, db: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import DEFAULT_DB, DbOption, SearchArgument
+from nas.cli.options import DEFAULT_DB, DbOption, WholeSearchArgument, named
 from nas.cli.output import say
 
 
@@ -16,14 +16,18 @@ def register(app: typer.Typer) -> None:
 
 
 def note(
-    search: SearchArgument,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="The note, of one line; '' removes it.")],
+    search: WholeSearchArgument,
+    text: Annotated[
+        list[str], typer.Argument(metavar="TEXT...", help="The note, of one line; '' removes it.")
+    ],
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """Keep a note with a search, in place of the one before; `nas ls` and `nas show` print it."""
     from nas.storage.store import Store
 
     with Store(db) as store:
-        row = store.search(search)
-        store.annotate(row.id, " ".join(text.split()) or None)
-    say(f"Noted with '{row.name}'." if text else f"'{row.name}' has no note now.")
+        row = named(store, search)
+        line = " ".join(" ".join(text).split())
+        store.annotate(row.id, line or None)
+    before = f" The note before: {row.note}" if row.note not in (None, line) else ""
+    say(f"Noted with '{row.name}'.{before}" if line else f"'{row.name}' has no note now.{before}")

@@ -6,11 +6,16 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nas.cli import completion
+from nas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nas.storage.schema import Search
+    from nas.storage.store import Store
 
 DEFAULT_DB = "sqlite:///nas.db"
 
@@ -23,6 +28,12 @@ SearchArgument = Annotated[
         metavar="SEARCH",
         help="A search's name, a unique prefix of it, or @last.",
         autocompletion=completion.searches,
+    ),
+]
+WholeSearchArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SEARCH", help="A search's whole name, or @last.", autocompletion=completion.searches
     ),
 ]
 RayAddressOption = Annotated[
@@ -40,6 +51,21 @@ ArtifactsOption = Annotated[
         help="Folder of weights and checkpoints; by default NAME-artifacts beside the database NAME.db.",
     ),
 ]
+
+
+def named(store: Store, reference: str) -> Search:
+    """Return the search to change: a prefix may mean another one than was thought of.
+
+    Raises:
+        NotFound: no such search.
+        ConfigError: it is not the whole name.
+    """
+    row = store.search(reference)
+    if reference not in (row.name, "@last"):
+        raise ConfigError(
+            f"'{reference}' only begins '{row.name}', and this changes it: give its whole name."
+        )
+    return row
 
 
 def hint(db: str) -> str:

@@ -19,10 +19,11 @@ from nas.cli.options import (
     ArtifactsOption,
     DbOption,
     RayAddressOption,
-    SearchArgument,
+    WholeSearchArgument,
     files_hint,
     hint,
     import_from_here,
+    named,
     typed,
 )
 from nas.cli.output import Format, counted, emit, say
@@ -139,7 +140,7 @@ def run(
 
 
 def resume(
-    search: SearchArgument,
+    search: WholeSearchArgument,
     trials: Annotated[
         str | None, typer.Option(metavar="[+]N", help="New number of trials; +N adds to it.")
     ] = None,
@@ -156,7 +157,7 @@ def resume(
 
     import_from_here()
     with Store(db) as store:
-        row = store.search(search)
+        row = named(store, search)
         if driven(row):
             raise refuse(row)
         if trials is not None:
@@ -184,13 +185,13 @@ def resume(
             _follow(store, row, resolved, source, runner, db, artifacts)
 
 
-def stop(search: SearchArgument, db: DbOption = DEFAULT_DB) -> None:
+def stop(search: WholeSearchArgument, db: DbOption = DEFAULT_DB) -> None:
     """Ask a running search to finish its running trials and stop."""
     from nas.storage.lease import driven
     from nas.storage.store import Store
 
     with Store(db) as store:
-        row = store.search(search)
+        row = named(store, search)
         again = f"nas resume {row.name}{hint(db)}"
         if not driven(row):
             state = "its driver died" if row.state == "running" else f"it is {row.state}"
@@ -200,7 +201,7 @@ def stop(search: SearchArgument, db: DbOption = DEFAULT_DB) -> None:
 
 
 def rm(
-    search: SearchArgument,
+    search: WholeSearchArgument,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     artifacts: ArtifactsOption = None,
     db: DbOption = DEFAULT_DB,
@@ -212,9 +213,7 @@ def rm(
     from nas.storage.store import Store
 
     with Store(db) as store:
-        row = store.search(search)
-        if search not in (row.name, "@last"):
-            raise ConfigError(f"Deleting '{row.name}' cannot be undone: give its whole name.")
+        row = named(store, search)
         if driven(row):
             raise refuse(row)
         if not yes:

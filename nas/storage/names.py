@@ -65,7 +65,9 @@ def resolve(reference: str, names: Collection[str]) -> str:
             "shows the trial."
         )
     if not matches:
-        raise NotFound(f"No search '{reference}'.{nearest(reference, names)} List them with `nas ls`.")
+        raise NotFound(
+            f"No search '{reference}'.{nearest(reference, ['@last', *names])} List them with `nas ls`."
+        )
     if len(matches) > 1:
         raise ConfigError(f"'{reference}' begins the names of several searches: {', '.join(matches)}.")
     return matches[0]

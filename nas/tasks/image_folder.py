@@ -37,6 +37,9 @@ from nas.tasks.images import (
 )
 from nas.tasks.listing import Division
 
+DEFAULTS_NEED = 30
+"""Classes, from which on the default shares give each split as many as the default `ways`."""
+
 
 @final
 class ImageFolder(TaskSource):
@@ -104,6 +107,7 @@ class ImageFolder(TaskSource):
             train_shots=train_shots,
             train_queries=train_queries,
             selects=True,
+            more_classes=_more_classes(len(found.classes), splits, ways, train_ways or ways),
         )
 
     @property
@@ -172,8 +176,34 @@ def _divide(
             f"tasks.train + tasks.validation: {train} + {validation} leaves no class for test; "
             "the sum must be below 1."
         )
-    ends = [round(train * len(classes)), round((train + validation) * len(classes))]
-    return dict(zip(SPLITS, np.split(shuffled, ends), strict=True))
+    return dict(zip(SPLITS, np.split(shuffled, _ends(len(classes), train, validation)), strict=True))
+
+
+def _ends(classes: int, train: float, validation: float) -> tuple[int, int]:
+    """Return how many classes are for training, and how many for training or validation."""
+    return round(train * classes), round((train + validation) * classes)
+
+
+def _more_classes(classes: int, splits: Division, ways: int, train_ways: int) -> str:
+    """Return what gives each split enough classes for a task."""
+    if splits == "test":
+        return "add classes"
+    if splits == "folders":
+        return (
+            "add classes to its folder; without a folder for validation, tasks.validation is its share of "
+            "the training classes"
+        )
+    train, validation = round(1 - 2 * ways / classes, 3), round(ways / classes, 3)
+    first, second = _ends(classes, train, validation)
+    if first >= train_ways and min(second - first, classes - second) >= ways:
+        return (
+            f"set tasks.train={train} and tasks.validation={validation}, which divide the {classes} classes "
+            f"into {first} / {second - first} / {classes - second}"
+        )
+    return (
+        f"add classes: the folder has {classes}, such tasks need {train_ways + 2 * ways} in all, and "
+        f"{DEFAULTS_NEED} are enough for the default settings"
+    )
 
 
 def _by_folder(classes: Sequence[ImageClass], shuffled: Indices, validation: float) -> dict[Split, Indices]:

@@ -57,6 +57,7 @@ class ImageTasks:
         train_ways, train_shots, train_queries: of the tasks of split `train`, where they are other. Papers
             train so: prototypical networks on 60 ways for 20, Reptile on 10 shots for 1.
         selects: whether the source can leave out small classes, by `tasks.min_images`.
+        more_classes: what else than fewer ways gives each split enough classes, such as `add classes`.
 
     Raises:
         ConfigError: a split has fewer classes, or a class fewer images, than one task of the split takes.
@@ -72,16 +73,21 @@ class ImageTasks:
     train_shots: int | None = None
     train_queries: int | None = None
     selects: bool = False
+    more_classes: str = ""
 
     def __post_init__(self) -> None:
-        for split, classes in self.splits.items():
+        # The smallest split, then the smallest class, first: what fits it fits all with the same settings.
+        for split, classes in sorted(self.splits.items(), key=lambda item: len(item[1].names)):
             of_ways, ways = self._sizes(split)[0]
-            if len(classes.names) < ways:
+            found = len(classes.names)
+            if found < ways:
+                remedies = [f"lower tasks.{of_ways} to {found}"] if found >= 2 else []
+                remedies += [self.more_classes] if self.more_classes else []
+                told = ", or ".join(remedies) or "a task has at least 2 classes"
                 raise ConfigError(
-                    f"tasks.{of_ways}: {ways} is more than the {len(classes.names)} classes of split "
-                    f"'{split}' of {self.name}."
+                    f"tasks.{of_ways}: {ways} is more than the {found} {_noun(found, 'class', 'classes')} of "
+                    f"split '{split}' of {self.name}. {told[0].upper() + told[1:]}."
                 )
-        # The smallest class first: what fits it fits every split with the same settings.
         for split, classes in sorted(self.splits.items(), key=lambda item: int(item[1].counts.min())):
             _, (of_shots, shots), (of_queries, queries) = self._sizes(split)
             smallest = int(classes.counts.argmin())
@@ -99,7 +105,8 @@ class ImageTasks:
                     advice += f" Or set tasks.min_images={shots + queries} to leave out smaller classes."
                 raise ConfigError(
                     f"tasks.{of_shots} + tasks.{of_queries}: {shots} + {queries} is more than the {images} "
-                    f"images of class '{classes.names[smallest]}' in split '{split}' of {self.name}. {advice}"
+                    f"{_noun(images, 'image', 'images')} of class '{classes.names[smallest]}' in split "
+                    f"'{split}' of {self.name}. {advice}"
                 )
 
     @property
@@ -189,3 +196,7 @@ def draw_distinct(limits: Indices, count: int, rng: np.random.Generator) -> Indi
     smallest = np.argpartition(keys, count - 1, axis=-1)[..., :count]
     order = np.take_along_axis(keys, smallest, axis=-1).argsort(axis=-1)
     return np.take_along_axis(smallest, order, axis=-1)
+
+
+def _noun(number: int, one: str, several: str) -> str:
+    return one if number == 1 else several

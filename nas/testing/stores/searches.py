@@ -81,6 +81,8 @@ class SearchSuite(OpenStore):
             store.search("rac")
         with pytest.raises(NotFound, match=r"No search 'rum'. Did you mean 'run'\? .*`nas ls`"):
             store.search("rum")
+        with pytest.raises(NotFound, match=r"No search '@lst'. Did you mean '@last'\?"):
+            store.search("@lst")
         with pytest.raises(NotFound, match="No search 'RUN-2'"):
             store.search("RUN-2")
 
