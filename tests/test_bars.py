@@ -22,7 +22,7 @@ def row(number: int, **changes: Any) -> Evaluation:
         "space": "nasbench201",
         "architecture": CELL.format("skip_connect"),
         "seed": number,
-        "config": {"budget": {"train_episodes": 20_000}},
+        "config": {"space": {"name": "nasbench201"}, "budget": {"train_episodes": 20_000}},
     }
     return Evaluation(**(asked | changes))
 
@@ -51,6 +51,20 @@ def test_what_tells_trainings_apart_is_not_cut(width: int) -> None:
 def test_a_name_that_fits_is_whole() -> None:
     assert _short(row(1), 200) == f"seed 1 nasbench201:{row(1).architecture}"
     assert [len(_short(row(1), width)) for width in (30, 31, 60)] == [30, 31, 60]
+
+
+def test_published_networks_have_their_names() -> None:
+    def named(**settings: str) -> str:
+        changes = {
+            "space": "chain",
+            "architecture": "conv4",
+            "config": {"space": {"name": "chain", **settings}},
+        }
+        return _short(row(1, **changes), 200)
+
+    assert named(downsample="stride", readout="average") == "seed 1 conv4"
+    assert named(downsample="pool", readout="flatten") == "seed 1 conv4_pool"
+    assert named(downsample="pool", readout="average") == "seed 1 chain:conv4"
 
 
 def test_episodes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

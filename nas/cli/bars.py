@@ -65,14 +65,20 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True)
 
 
+def _network(row: Evaluation) -> str:
+    from nas.evaluation.published import name_of
+
+    return name_of(row.config["space"], row.architecture) or f"{row.space}:{row.architecture}"
+
+
 def _name(row: Evaluation) -> str:
-    return f"{row.space}:{row.architecture} seed {row.seed}"
+    return f"{_network(row)} seed {row.seed}"
 
 
 def _short(row: Evaluation, width: int) -> str:
     """Return a name that fits `width` columns: seed and trial whole, the middle of the network left out."""
     trial = "" if row.origin_trial is None else f"trial {row.origin_trial} "
-    first, network = f"seed {row.seed} {trial}", f"{row.space}:{row.architecture}"
+    first, network = f"seed {row.seed} {trial}", _network(row)
     return first + shorten(network, max(width - len(first), 9))
 
 

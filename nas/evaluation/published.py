@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from nas import plugins
 from nas.errors import PluginError
@@ -22,6 +23,20 @@ def spaces() -> Iterator[tuple[str, type[SearchSpace]]]:
 def published() -> dict[str, Published]:
     """Return the published networks of all installed spaces by name."""
     return {name: network for _, space in spaces() for name, network in space.published.items()}
+
+
+def name_of(space: Mapping[str, Any], architecture: str) -> str | None:
+    """Return the name of a published network; None: it is none.
+
+    Args:
+        space: the section of its space, every setting filled in.
+        architecture: its text.
+    """
+    known = dict(spaces()).get(space["name"])
+    for name, network in known.published.items() if known else ():
+        if network.architecture == architecture and network.settings.items() <= space.items():
+            return name
+    return None
 
 
 def own(learner: str, shape: TaskShape) -> str | None:
