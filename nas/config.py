@@ -92,12 +92,12 @@ def _missing(*kinds: str, given: Mapping[str, Any] | None = None) -> ConfigError
         kinds: the sections.
         given: what there is, if a search was asked for.
     """
-    names = " and ".join(f"{kind}.name" for kind in kinds)
-    options = " and ".join(f"--{kind}" for kind in kinds)
+    names = ", ".join(f"{kind}.name" for kind in kinds)
+    options = ", ".join(f"--{kind}" for kind in kinds)
     verbs = [kind if kind == "tasks" else f"{kind}s" for kind in kinds if kind in EXAMPLES]
-    listed = " and ".join(f"`nas {verb}`" for verb in verbs)
-    told = f"; {listed} {'lists' if len(verbs) == 1 else 'list'} what is installed" if verbs else ""
-    message = f"{names} {'is' if len(kinds) == 1 else 'are'} missing: give {options}, or a file{told}."
+    listed = ", ".join(f"`nas {verb}`" for verb in verbs)
+    told = f" What is installed: {listed}." if verbs else ""
+    message = f"missing: {options} (in a file: {names}).{told}"
     if given is None:
         return ConfigError(message)
     example = [f"--{kind} {_name(given.get(kind)) or plugin}" for kind, plugin in EXAMPLES.items()]
@@ -423,8 +423,8 @@ def checked(model: type[_Config], values: Mapping[str, Any]) -> _Config:
 def _check_keys(model: type[BaseModel], values: Mapping[str, Any], where: str) -> None:
     for key, value in values.items():
         if key not in model.model_fields:
-            raise UnknownName(f"setting{where}", key, model.model_fields)
+            raise UnknownName("setting", key, model.model_fields, of=where)
         annotation = model.model_fields[key].annotation
         for nested in (annotation, *get_args(annotation)):
             if isinstance(nested, type) and issubclass(nested, BaseModel) and isinstance(value, Mapping):
-                _check_keys(nested, value, f" of {key}")
+                _check_keys(nested, value, f"the {key}")

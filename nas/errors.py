@@ -48,13 +48,18 @@ class UnknownName(ConfigError):
         name: as given.
         allowed: every name there is.
         otherwise: a sentence on what may be given in place of a name.
+        of: what would have the name, such as `the space`; nothing: the kind alone says it.
     """
 
-    def __init__(self, what: str, name: str, allowed: Iterable[str], otherwise: str = "") -> None:
+    def __init__(
+        self, what: str, name: str, allowed: Iterable[str], otherwise: str = "", *, of: str = ""
+    ) -> None:
         names = sorted(allowed)
         rest = f" {otherwise}" if otherwise else ""
+        owner = f" of {of}" if of else ""
         super().__init__(
-            f"Unknown {what} '{name}'.{nearest(name, names)} Allowed: {', '.join(names) or 'none'}.{rest}"
+            f"Unknown {what} '{name}'{owner}.{nearest(name, names)} "
+            f"Allowed: {', '.join(names) or 'none'}.{rest}"
         )
 
 

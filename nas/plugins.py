@@ -174,7 +174,7 @@ def resolve(cls: type, values: dict[str, Any], where: str) -> dict[str, Any]:
     model = settings_model(cls)
     for key in values:
         if key not in model.model_fields:
-            raise UnknownName(f"setting of {where}", key, model.model_fields)
+            raise UnknownName("setting", key, model.model_fields, of=f"the {where}")
     try:
         return model.model_validate(values).model_dump(mode="json")
     except ValidationError as error:
@@ -214,6 +214,13 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "", *, 
         f"{path}: {', or '.join(dict.fromkeys(all_))} (given: {values[path]})" if all_ else path
         for path, all_ in wanted.items()
     )
+
+
+def expected(error: ValidationError) -> str:
+    """Return pydantic's first finding on a lone value in our words, as `explain` does for a section."""
+    finding = error.errors()[0]
+    wanted = _wanted(finding, "", None, None)
+    return f"{wanted} (given: {_written(finding['input'])})" if finding["type"] in _EXPECTED else wanted
 
 
 _EXPECTED = {

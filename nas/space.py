@@ -199,7 +199,9 @@ class SearchSpace(ABC):
             form: describes the texts that it can read, with an example.
         """
         if self.named and text.isidentifier():
-            return UnknownName(f"architecture of space '{self.name}'", text, self.named, f"Or give {form}.")
+            return UnknownName(
+                "architecture", text, self.named, f"Or give {form}.", of=f"the space '{self.name}'"
+            )
         names = f"; or a name: {', '.join(sorted(self.named))}" if self.named else ""
         return ConfigError(f"'{text}' is no architecture of space '{self.name}': expected {form}{names}.")
 

@@ -35,6 +35,8 @@ BASE: dict[str, Any] = {
     "controllers": ["random", "evolution"],
 }
 
+ORDER = ("random-0", "evolution-0", "random-1", "evolution-1")
+
 
 @pytest.fixture
 def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -78,7 +80,7 @@ def test_random_search_is_always_there() -> None:
         ({"controllers": []}, "expected a list"),
         ({"controllers": [3]}, "expected a name, or a section with a name"),
         ({"controllers": [{"population": 3}]}, "expected a name, or a section with a name"),
-        ({"controllers": [{"label": "x"}]}, r"controller\.name is missing"),
+        ({"controllers": [{"label": "x"}]}, "missing: --controller "),
         (
             {"controllers": [{"name": "evolution", "label": "random"}]},
             "'random' is the name of the baseline, and cannot label another controller",
@@ -109,6 +111,9 @@ def test_a_benchmark_runs_and_compares(db: Path) -> None:
     assert found.keys() == {"b-random-0", "b-random-1", "b-evolution-0", "b-evolution-1"}
     assert {row["state"] for row in found.values()} == {"completed"}
     assert "Not complete" not in err
+    assert all(f"b-{name}: search {place} of 4" in err for place, name in enumerate(ORDER, 1))
+    assert err.splitlines()[-1].count("b-") == 2
+    assert nas("compare", "b-")[0] == 0
 
 
 def test_its_searches_are_those_of_run(db: Path) -> None:

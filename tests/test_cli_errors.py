@@ -263,6 +263,20 @@ def test_errors_leave_with_their_code_and_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--trials=two"], 'expected a whole number (given: "two")'),
+        (["evaluate", "--seeds=0"], 'has to be at least 1 (given: "0")'),
+        (["ls", "--format=yaml"], "'yaml' is not one of"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_the_words_of_a_setting(arguments: list[str], words: str) -> None:
+    code, _, err = nas(*arguments)
+    assert (code, words in " ".join(err.replace("│", " ").split())) == (2, True)
+    assert not any(word in err for word in ("Input should", "Value error"))
+
+
 def test_the_files_of_searches_and_benchmarks_are_told_apart(db: Path, tmp_path: Path) -> None:
     several, single = tmp_path / "several.toml", tmp_path / "single.toml"
     several.write_text('controllers = ["random"]')

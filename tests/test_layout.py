@@ -75,6 +75,39 @@ def test_a_pipe_gets_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(line.endswith(row["architecture"]) for line, row in zip(lines, ROWS, strict=True))
 
 
+@pytest.mark.parametrize("width", [64, 80], indirect=True)
+@pytest.mark.parametrize("plugin", [("learners", "maml"), ("tasks", "image_folder"), ("controllers", "enas")])
+def test_what_a_setting_means_is_never_left_out(width: int, plugin: tuple[str, str]) -> None:
+    code, out, _ = nas(*plugin)
+    table = out[out.rindex("\n\n") :].strip().splitlines()
+    assert code == 0
+    assert table[0].split()[-1] == "meaning"
+    assert max(map(cell_len, table)) <= width
+    if width == 80:
+        assert table[0].split() == ["setting", "type", "default", "meaning"]
+
+
+@pytest.mark.parametrize("width", [80], indirect=True)
+def test_a_difference_keeps_an_interval(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = [
+        column
+        for column in evaluate.COLUMNS
+        if column.startswith(("test_score", "ci95", "difference_ci95")) or column == "difference"
+    ]
+    rows = [
+        dict.fromkeys(evaluate.COLUMNS)
+        | dict.fromkeys(numbers, 0.1 + place / 100)
+        | {"search": f"demo-{place}", "trial": place, "space": f"nasbench20{place}", "seeds": place}
+        | {"name": f"conv{place}", "baseline": f"resnet{place}", "architecture": CELL.format(place)}
+        for place in range(3)
+    ]
+    emit(rows, Format.TABLE, evaluate.COLUMNS, drop=evaluate.DROP, wide=False)
+    printed = capsys.readouterr()
+    left_out = printed.err.partition(": ")[2].partition(".")[0].split(", ")
+    assert "architecture" in left_out
+    assert not {"test_score", "ci95_episodes", "difference", "difference_ci95_episodes"} & {*left_out}
+
+
 @pytest.mark.parametrize("width", [80], indirect=True)
 def test_a_narrow_table_keeps_what_a_baseline_is_for(width: int, capsys: pytest.CaptureFixture[str]) -> None:
     texts = {"space", "task", "learner", "normalization", "search", "name", "baseline"}

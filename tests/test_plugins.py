@@ -5,6 +5,7 @@ from typing import Annotated
 import pytest
 from pydantic import AfterValidator, Field
 
+from nas.cli.catalog import settings_of
 from nas.config import read, validate
 from nas.errors import ConfigError, PluginError, UnknownName
 from nas.plugins import GROUPS, FilePath, absolute, find, installed, load, resolve, settings
@@ -164,9 +165,26 @@ def test_a_wrong_value_is_named_with_its_section(given: dict[str, object], messa
         resolve(Example, given, "tasks")
 
 
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ({"minimum": 1}, "int ≥ 1"),
+        ({"minimum": 1, "maximum": 10000}, "int, 1 to 10000"),
+        ({"exclusiveMinimum": 0, "maximum": 1}, "int > 0 and ≤ 1"),
+        ({"minimum": 0, "maximum": 2**63}, "int ≥ 0"),
+        ({}, "int"),
+    ],
+)
+def test_a_type_is_read_with_its_bounds(bounds: dict[str, int], words: str) -> None:
+    [row] = settings_of("tasks", {"properties": {"ways": {"type": "integer", **bounds}}}, {})
+    assert row["type"] == words
+
+
 @pytest.mark.parametrize("wrong", ["way", "space", "WAYS"])
 def test_an_unknown_setting_is_met_with_the_nearest_one(wrong: str) -> None:
-    with pytest.raises(UnknownName, match=rf"Unknown setting of tasks '{wrong}'.*Allowed: rate, sizes, ways"):
+    with pytest.raises(
+        UnknownName, match=rf"Unknown setting '{wrong}' of the tasks.*Allowed: rate, sizes, ways"
+    ):
         resolve(Example, {"rate": 1, wrong: 3}, "tasks")
 
 

@@ -94,7 +94,9 @@ def test_a_text_is_the_name_where_there_is_one() -> None:
 
 def test_names_are_read() -> None:
     assert Named().decode("best") == Named().decode("2.0.1")
-    with pytest.raises(UnknownName, match=r"Unknown architecture of space 'grid' 'bst'. Did you mean 'best'"):
+    with pytest.raises(
+        UnknownName, match=r"Unknown architecture 'bst' of the space 'grid'. Did you mean 'best'"
+    ):
         Named().decode("bst")
     with pytest.raises(UnknownName, match=r"Allowed: best\. Or give .* 3 decisions, such as 'kind=a"):
         Named().decode("bst")

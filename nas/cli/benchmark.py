@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +18,7 @@ from nas.cli.options import (
     ArtifactsOption,
     DbOption,
     RayAddressOption,
+    hint,
     import_from_here,
     typed,
 )
@@ -81,7 +84,7 @@ def benchmark(
                 "Trials take unequal time, and a reused one takes none: all searches will be compared at the "
                 "worker time of the shortest. max_seconds in place of trials gives all the same."
             )
-        driver = _Driver(store, ray_address, len(configs), folder(db, artifacts))
+        driver = _Driver(store, ray_address, configs, folder(db, artifacts))
         with continued_by(typed(db)), ready(configs[0], ray_address):
             ended = run(store, configs, driver.drive, text, say)
         for complaint in ended.failed:
@@ -94,6 +97,10 @@ def benchmark(
             if not ended.failed and ended.stopped is None:
                 raise
             say(str(error))
+        else:
+            ours = shlex.quote(f"{values.get('name', config.stem)}-")
+            flag = hint(db)
+            say(f"Next: nas plot {ours} --text{flag}, and this table again: nas compare {ours}{flag}")
     if ended.failed:
         raise TooManyFailures(
             f"{len(ended.failed)} of {len(configs)} searches failed, for the reasons above. "
@@ -104,11 +111,12 @@ def benchmark(
 class _Driver:
     """Runs searches: those that only look scores up with a line now and then, others with their progress."""
 
-    def __init__(self, store: Store, ray_address: str | None, searches: int, folder: Path) -> None:
+    def __init__(
+        self, store: Store, ray_address: str | None, configs: Sequence[SearchConfig], folder: Path
+    ) -> None:
         self._store, self._ray_address, self._folder = store, ray_address, folder
-        self._searches = searches
-        self._done = 0
-        self._said = 0.0
+        self._names = [config.name for config in configs]
+        self._said = time.monotonic()
 
     def drive(self, row: SearchRow, config: SearchConfig, tasks: TaskSource) -> str:
         """Run one search to its end."""
@@ -122,14 +130,12 @@ class _Driver:
         with quiet if config.looks_up else loud as observer:
             space = config.make_space()
             search = Search(self._store, row, config, space, tasks, observer, self._folder)
-            end = search.run(executor)
-        self._done += 1
-        return end
+            return search.run(executor)
 
     def _say(self, row: SearchRow, *, now: bool) -> None:
         if now or time.monotonic() - self._said >= EVERY:
             self._said = time.monotonic()
-            say(f"{row.name}: {self._done} searches run, {self._searches} planned")
+            say(f"{row.name}: search {self._names.index(row.name) + 1} of {len(self._names)}")
 
 
 class _Silent:

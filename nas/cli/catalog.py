@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 REQUIRED = "required"
 """The default of a setting that has none."""
 
+DROP = ("type", "default")
+"""What a narrow terminal can do without: what a setting means stays."""
+
 NAMED = 4
 """How many names of decisions with equal choices are printed."""
 
@@ -79,7 +82,7 @@ def _describe(kind: str, name: str, form: Format, wide: bool) -> None:
             typer.echo("It has no settings.")
             return
         rows = [row | {"default": "-"} if row["default"] == "null" else row for row in rows]
-    emit(rows, form, wide=wide)
+    emit(rows, form, drop=DROP, wide=wide)
 
 
 def settings_of(
@@ -130,7 +133,7 @@ _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusi
 
 
 def _type(schema: dict[str, Any], *, optional: bool = False) -> str:
-    """Return a JSON schema as people read it: `int ≥ 1`, `list of text`, `"a" or "b"`.
+    """Return a JSON schema as people read it: `int ≥ 1`, `int, 1 to 9`, `list of text`, `"a" or "b"`.
 
     That a setting can be none is not said where it has a default: leaving it out is how to have none.
     """
@@ -142,8 +145,11 @@ def _type(schema: dict[str, Any], *, optional: bool = False) -> str:
     if schema.get("type") == "array":
         return f"list of {_type(schema.get('items', {}))}"
     name = _TYPES.get(schema.get("type", ""), schema.get("type", "any"))
-    bounds = [f"{sign} {schema[bound]}" for bound, sign in _BOUNDS.items() if _tells(schema.get(bound))]
-    return " ".join([name, *bounds])
+    bounds = {bound: schema[bound] for bound in _BOUNDS if _tells(schema.get(bound))}
+    if bounds.keys() == {"minimum", "maximum"}:
+        return f"{name}, {bounds['minimum']} to {bounds['maximum']}"
+    told = " and ".join(f"{_BOUNDS[bound]} {value}" for bound, value in bounds.items())
+    return f"{name} {told}".rstrip()
 
 
 def _tells(bound: float | None) -> bool:

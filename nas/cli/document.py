@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.catalog import settings_of
+from nas.cli.catalog import REQUIRED, settings_of
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -115,9 +115,9 @@ def _words(row: Mapping[str, str], value: Any) -> str:
     """Return a setting's type, what it means, and its default where the value is another."""
     words = f"{row['type']}: {row['meaning']}" if row["meaning"] else row["type"]
     default = row["default"]
-    if default in ("required", "null") or value is None or json.loads(default) == value:
+    if default == REQUIRED or value is None or json.loads(default) == value:
         return words
-    return f"{words} (default: {default})"
+    return f"{words} (default: {'none' if default == 'null' else default})"
 
 
 def _at(values: Mapping[str, Any], path: str) -> Any:

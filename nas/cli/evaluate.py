@@ -50,14 +50,17 @@ DROP = (
     "macs",
     "seeds",
     "difference_by_seed",
-    "difference_ci95_seeds",
     "parameters",
     "space",
     "task",
     "architecture",
-    "ci95_episodes",
+    "ci95_seeds",
+    "difference_ci95_seeds",
+    "name",
+    "trial",
+    "baseline",
 )
-"""What a narrow terminal can do without, the least telling first."""
+"""What a narrow terminal can do without, the least telling first: each number keeps an interval."""
 
 
 def register(app: typer.Typer) -> None:

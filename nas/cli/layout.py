@@ -18,7 +18,10 @@ WRAPPED = frozenset({"meaning", "summary", "finding", "error", "type", "default"
 """Columns whose texts go on in the next line."""
 
 LEAST = 24
-"""Cells that a shortened or wrapped column keeps, whatever else has to go."""
+"""Cells that a shortened column keeps, whatever else has to go."""
+
+LEAST_WRAPPED = 16
+"""Cells that a wrapped column keeps: its text is whole, however narrow."""
 
 Lines = list[list[str]]
 
@@ -165,9 +168,9 @@ def wrap_phrases(phrases: Sequence[str], width: int) -> list[str]:
 
 def _least(table: Table) -> list[int]:
     """Return the fewest cells that each column can do with."""
+    least = dict.fromkeys(SHORTENED, LEAST) | dict.fromkeys(WRAPPED, LEAST_WRAPPED)
     return [
-        min(width, LEAST) if name in SHORTENED | WRAPPED else width
-        for name, width in zip(table.columns, table.widths(), strict=True)
+        min(width, least.get(name, width)) for name, width in zip(table.columns, table.widths(), strict=True)
     ]
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import nas
 from nas.cli import (
@@ -32,8 +33,26 @@ from nas.cli import (
 from nas.cli.output import say
 from nas.errors import NasError
 
+
+class _Verbs(TyperGroup):
+    """The verbs; what is wrong with an option's value is said as of a setting's."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            from pydantic import ValidationError
+
+            from nas.plugins import expected
+
+            if isinstance(error.__cause__, ValidationError):
+                error.message = expected(error.__cause__)
+            raise
+
+
 app = typer.Typer(
     name="nas",
+    cls=_Verbs,
     help="Neural architecture search for few-shot learning.",
     epilog="Start with: nas run --space nasbench201 --controller evolution --tasks glyphs "
     "--learner prototypical",
