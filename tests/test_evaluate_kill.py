@@ -17,12 +17,12 @@ import pytest
 
 from nas.testing.cli import living, nas, process, start
 
+pytestmark = pytest.mark.slow
+
 FATAL = """
 import multiprocessing, os, signal
 from pathlib import Path
 from search_spaces.mlp import Mlp
-
-pytestmark = pytest.mark.slow
 
 class Fatal(Mlp):
     '''Kills the process that builds it, but not the driver.'''
