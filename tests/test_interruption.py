@@ -67,8 +67,8 @@ PARENT = """
 import subprocess, time
 from nas.cli.interruption import leave_if_interrupted, listen
 listen()
-subprocess.Popen(["sh", "-c", "setsid sleep 100 & echo $!; wait"])
 try:
+    subprocess.Popen(["sh", "-c", "setsid sleep 100 & echo $!; wait"])
     time.sleep(100)
 except KeyboardInterrupt:
     leave_if_interrupted()
