@@ -39,7 +39,12 @@ class TestInstalledControllers(ControllerSuite):
     def space(self, request: pytest.FixtureRequest) -> SearchSpace:
         return space_named(request.param)
 
-    @pytest.fixture(params=installed("controller"))
+    @pytest.fixture(
+        params=[
+            pytest.param(name, marks=pytest.mark.slow) if name == "rnn" else name  # test_rnn is quick
+            for name in installed("controller")
+        ]
+    )
     def make(self, request: pytest.FixtureRequest, space: SearchSpace) -> Make:
         cls = load("controller", request.param)
         given = SETTINGS.get(request.param, lambda _: {})(space)

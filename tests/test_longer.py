@@ -101,6 +101,7 @@ def test_which_schedules_fall() -> None:
     assert not constant(decay("linear"))
 
 
+@pytest.mark.slow
 def test_the_driver_finds_the_shorter_one(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ def test_a_few_examples_foretell_the_whole_batch(learner: Any) -> None:
     assert memory.estimate(shared, asked, 0) == pytest.approx(peak.most, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_heaviest_of_a_few_steps_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A strategy whose third step takes 100 MiB more than the others."""
     shared, asked, steps = context(), proposal(1), []

@@ -204,6 +204,7 @@ def test_the_finn_split_divides_all_characters() -> None:
     assert splits["train"][:3] == [f"alphabet/character{i:04}" for i in (713, 1081, 1577)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rotations", [True, False])
 def test_the_vinyals_classes_are_the_published_lists(real: Path, rotations: bool) -> None:
     source = Omniglot(rotations=rotations)

@@ -115,6 +115,7 @@ def test_a_sample_is_scored_with_the_shared_weights_and_changes_nothing(
     assert all(math.isnan(seen.value) for seen in lost.measurements)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learner", [{"name": "maml", "inner_lr": 0.01}, {"name": "anil", "inner_lr": 0.01}])
 @pytest.mark.parametrize("epochs", [1, 3, 4])
 def test_it_goes_on_from_a_checkpoint_to_the_same_bits(

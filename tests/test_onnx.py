@@ -50,6 +50,7 @@ def test_onnx_computes_what_torch_does(tmp_path: Path, normalization: str, learn
                 assert_close(torch.from_numpy(got), wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "text", "shape"),
     [
