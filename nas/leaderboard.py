@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -94,6 +95,12 @@ class Row:
     state: str
     settings: str
     """Hash of what scores depend on besides network and seed, for searches of one machine's precision."""
+    protocol: str
+    """The same for every machine, with the precision in force and the data: equal means comparable."""
+    unit: str | None
+    """What a table calls a score that was looked up, in simulated seconds; None: it was trained for."""
+    space_settings: dict[str, Any]
+    """Of the search space: the same architecture is another network under other ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +127,7 @@ _COLUMNS: dict[str, ColumnElement[Any] | InstrumentedAttribute[Any]] = {
     "tasks": Search.tasks,
     "task": Search.task_label,
     "learner": func.nullif(Search.learner, NO_LEARNER),
-    "normalization": Trial.normalization,
+    "normalization": func.nullif(Trial.normalization, ""),
     "score": Trial.score,
     "ci95": Trial.ci95,
     "parameters": Trial.parameters,
@@ -141,6 +148,8 @@ SORTS = ("rank", *_COLUMNS)
 
 def leaderboard(store: Store, query: Query) -> list[Row]:
     """Return the trials that a query asks for, ranked from 1, whether their scores compare or not.
+
+    Those of equal `protocol` compare; `sections` ranks them apart.
 
     Equal scores rank by parameters, equal costs by score, then the older trial first.
 
@@ -214,7 +223,16 @@ def _refuse(query: Query) -> None:
 def _protocol(search: Search) -> str:
     """Return what scores depend on besides network and seed, with what `auto` was where the search began."""
     known = search.environment
-    return json.dumps([search.settings, known.get("precision"), known.get("classes")], sort_keys=True)
+    parts = [search.settings, known.get("precision"), known.get("classes")]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def unit(search: Search) -> str | None:
+    """Return what a table calls the scores that a search looks up; None: it trains."""
+    if search.config["tasks"] is not None:
+        return None
+    evaluator = search.config["evaluator"]
+    return str(evaluator.get("metric", evaluator["name"]))
 
 
 def _board(session: Session, query: Query, where: Sequence[ColumnElement[bool]]) -> list[Row]:
@@ -285,11 +303,25 @@ def _ranked(session: Session, query: Query, where: Sequence[ColumnElement[bool]]
         found = found.join(Architecture, Architecture.id == Trial.architecture_id)
     best = found.order_by(*_order(query.sort)).limit(query.limit or None).subquery()
     rows = session.execute(
-        select(*(column.label(name) for name, column in _COLUMNS.items()))
+        select(Trial.search_id, *(column.label(name) for name, column in _COLUMNS.items()))
         .select_from(best)
         .join(Trial, Trial.id == best.c.id)
         .join(Search, Search.id == Trial.search_id)
         .join(Architecture, Architecture.id == Trial.architecture_id)
         .order_by(*_order(query.sort))
-    )
-    return [Row(rank, **row) for rank, row in enumerate(rows.mappings(), start=1)]
+    ).all()
+    ids = {row.search_id for row in rows}
+    searches = session.scalars(select(Search).where(*_of((), list(ids), Search.id)))
+    of_search: dict[int, dict[str, Any]] = {
+        search.id: {
+            "protocol": _protocol(search),
+            "unit": unit(search),
+            "space_settings": {key: value for key, value in search.config["space"].items() if key != "name"},
+        }
+        for search in searches
+    }
+    ranked = []
+    for rank, row in enumerate(rows, start=1):
+        values = dict(row._mapping)
+        ranked.append(Row(rank, **of_search[values.pop("search_id")], **values))
+    return ranked

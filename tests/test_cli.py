@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from nas.storage.schema import HEAD
+from nas.storage.store import Store
 from nas.testing.cli import SCRIPTED, nas
+from nas.testing.evaluations import CONFIG, claim, trained
 
 RUN = ("run", *SCRIPTED, "--trials=8")
 
@@ -138,13 +140,36 @@ def test_what_does_not_compare_is_ranked_apart(db: Path) -> None:
     assert [row.split()[:2] for row in (*rows, third, fourth)] == [
         [place, name] for name in ("other", "one") for place in ("1", "2")
     ]
-    assert [row["rank"] for row in json.loads(nas("leaderboard", "--limit=2", "-f", "json")[1])] == [
-        1,
-        2,
-        1,
-        2,
-    ]
+    for form, read in (("json", json.loads), ("csv", lambda text: list(csv.DictReader(io.StringIO(text))))):
+        rows = read(nas("leaderboard", "--limit=2", "-f", form)[1])
+        assert [(int(row["rank"]), int(row["budget.train_episodes"])) for row in rows] == [
+            (rank, episodes) for episodes in (30, 300) for rank in (1, 2)
+        ]
+        assert len({(row["protocol"], row["budget.train_episodes"]) for row in rows}) == 2
     assert "do not compare" not in nas("leaderboard", "--search=one")[2]
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "json", "csv"])
+def test_one_architecture_under_two_settings_of_its_space_is_told_apart(db: Path, form: str) -> None:
+    spaces = [{"layers": 4, "readout": {"kind": kind}} for kind in ("pool", "flatten")]
+    with Store(f"sqlite:///{db}", create=True) as store:
+        for settings, score in zip(spaces, (1.0, 0.5), strict=True):
+            config = CONFIG | {"space": {"name": "chain", **settings}}
+            row = claim(store, settings=str(score), config=config)
+            store.evaluations.complete(row.id, trained((score, score)))
+        row = claim(store, key="other", architecture="2.0", config=CONFIG)
+        store.evaluations.complete(row.id, trained((0.0, 0.0)))
+    code, out, _ = nas("leaderboard", "--stage=test", "-f", form)
+    assert code == 0
+    if form in ("table", "markdown"):
+        first, second, third = out.splitlines()[-3:]
+        assert ("readout.kind=pool" in first, "readout.kind=flatten" in second) == (True, True)
+        assert "layers" not in out
+        assert "readout" not in third
+        return
+    rows = json.loads(out) if form == "json" else list(csv.DictReader(io.StringIO(out)))
+    found = [row["space_settings"] for row in rows][:2]
+    assert [json.loads(text) for text in found] == spaces if form == "csv" else found == spaces
 
 
 def test_a_filter_that_is_no_name_is_not_found(db: Path) -> None:

@@ -24,7 +24,7 @@ from nas.storage.schema import TrialState
 from nas.storage.store import Store
 from nas.testing.stores import begin, outcome, search, temporary_schema
 
-SEARCHES = [
+SEARCHES: list[dict[str, Any]] = [
     {
         "name": f"s{n}",
         "space": ("chain", "mlp")[n % 2],
@@ -32,6 +32,7 @@ SEARCHES = [
         "tasks": ("glyphs", "omniglot")[n // 3],
         "task_label": ("glyphs 5-way 1-shot", "omniglot 5-way 1-shot", "omniglot 20-way 1-shot")[n // 2],
         "learner": ("maml", "prototypical")[n % 2],
+        "config": {"space": {"name": ("chain", "mlp")[n % 2], "layers": n}, "tasks": {"name": "glyphs"}},
     }
     for n in range(6)
 ]
@@ -80,6 +81,8 @@ def fill(store: Store) -> list[dict[str, Any]]:
                     "key": key,
                     "state": state.value,
                     "settings": "0" * 64,
+                    "unit": None,
+                    "space_settings": {"layers": asked["config"]["space"]["layers"]},
                 }
             )
         begin(store, row, 40)
@@ -173,8 +176,9 @@ def test_a_leaderboard_is_what_brute_force_finds(
         patch.setattr(front, "FIRST_ROUND", first)
         patch.setattr(front, "PIVOTS", pivots)
         found = leaderboard(store, query)
-    assert [asdict(row) for row in found] == [
-        {"rank": rank, **row} for rank, row in enumerate(expected(recorded, query), start=1)
+    assert len({row.protocol for row in found}) <= 1
+    assert [{**asdict(row), "protocol": None} for row in found] == [
+        {"rank": rank, **row, "protocol": None} for rank, row in enumerate(expected(recorded, query), start=1)
     ]
 
 
@@ -264,11 +268,16 @@ def test_scores_are_ranked_among_those_that_compare(tmp_path: Path) -> None:
                 store.finish(begin(store, row, number, key=f"{number}"), outcome(number / 10, **cost))
         found = sections(store, Query(limit=4))
         smallest = sections(store, Query(pareto=("parameters",), searches=("a", "b")))
+        every = leaderboard(store, Query(limit=0))
     assert [(s.example.name, len(s.rows), {row.search for row in s.rows}) for s in found] == [
         ("d", 3, {"d"}),
         ("c", 4, {"a", "c"}),
         ("b", 3, {"b"}),
     ]
+    named = [{row.protocol for row in every if row.search in names} for names in ("d", "ac", "b")]
+    assert [{row.protocol for row in s.rows} for s in found] == named
+    assert sorted(map(len, named)) == [1, 1, 1]
+    assert len(set.union(*named)) == 3
     assert all([row.rank for row in s.rows] == list(range(1, len(s.rows) + 1)) for s in found)
     assert [[(row.search, row.trial) for row in s.rows] for s in smallest] == [[("b", 2)], [("a", 2)]]
 

@@ -14,7 +14,7 @@ GAP = 2
 SHORTENED = frozenset({"architecture"})
 """Columns whose texts lose their middle."""
 
-WRAPPED = frozenset({"meaning", "summary", "finding", "error", "type", "default"})
+WRAPPED = frozenset({"meaning", "summary", "finding", "error", "type", "default", "space_settings"})
 """Columns whose texts go on in the next line."""
 
 LEAST = 24

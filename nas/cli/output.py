@@ -73,7 +73,7 @@ def emit(
         if rows:
             writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({name: _flat(value) for name, value in row.items()} for row in rows)
     else:
         shown = list(columns or (rows[0] if rows else ()))
         if form is Format.MARKDOWN:
@@ -83,6 +83,11 @@ def emit(
         shown = [name for name in shown if not rows or any(row.get(name) not in (None, "") for row in rows)]
         cells = [[cell(name, row.get(name)) for name in shown] for row in rows]
         _table(shown, cells, drop, wide)
+
+
+def _flat(value: Any) -> Any:
+    """Return a value for a field of CSV: what has parts as JSON."""
+    return json.dumps(value) if isinstance(value, dict | list | tuple) else value
 
 
 def room() -> int | None:

@@ -36,6 +36,7 @@ COLUMNS = (
     "parameters",
     "macs",
     "architecture",
+    "space_settings",
 )
 DROP = ("normalization", "learner", "macs", "task", "parameters", "ci95")
 """What a narrow terminal can do without, the least telling first; so for the other columns below."""
@@ -71,6 +72,7 @@ TEST_COLUMNS = (
     "macs",
     "seconds",
     "architecture",
+    "space_settings",
 )
 TEST_DROP = (
     "normalization",
@@ -248,10 +250,17 @@ def leaderboard(
             if headed:
                 gap = "\n" if form is Format.MARKDOWN else ""
                 typer.echo(("\n" if number else "") + "\n".join(headings(board.common)) + gap)
-            shown = [name for name in columns if not (headed and name in board.said)]
-            emit(board.rows, form, shown, drop=drop, wide=wide)
+            rows = _told_apart(board.rows)
+            needless = {*(board.said if headed else ())}
+            if not any(row["space_settings"] for row in rows):
+                needless.add("space_settings")
+            emit(rows, form, [name for name in columns if name not in needless], drop=drop, wide=wide)
     else:
-        emit([row for board in boards for row in board.rows], form, columns, drop=drop, wide=wide)
+        paths = dict.fromkeys(path for board in boards for path in board.differing)
+        rows = [
+            row | {path: board.settings.get(path) for path in paths} for board in boards for row in board.rows
+        ]
+        emit(rows, form, columns, drop=drop, wide=wide)
     if not boards:
         say(
             "No evaluation matches. `nas evaluate --help` says how to make one."
@@ -273,79 +282,105 @@ class Board:
         common: what they have in common, in phrases.
         said: the columns that these phrases make needless.
         simulated: whether seconds are looked up, as scores are.
+        settings: what their scores depend on besides network and seed, by path.
+        differing: paths of those that are other in other lists of the task and learner.
         rows: to print.
     """
 
     common: list[str]
     said: tuple[str, ...]
     simulated: bool
+    settings: dict[str, Any]
+    differing: list[str]
     rows: list[dict[str, Any]]
 
 
 def _trials(store: Store, query: Query) -> list[Board]:
     from nas.leaderboard import sections
 
-    found = sections(store, query)
-    differing = _differing([section.example for section in found])
-    boards = []
-    for section, settings in zip(found, differing, strict=True):
-        search, rows = section.example, [asdict(row) for row in section.rows]
+    boards = [(section.example, [asdict(row) for row in section.rows]) for section in sections(store, query)]
+    for search, rows in boards:
         if search.config["tasks"] is None:  # searches from before had an interval of 0
-            rows = [row | {"ci95": None} for row in rows]
-        boards.append(_board(search, rows, settings))
-    return boards
+            rows[:] = [row | {"ci95": None} for row in rows]
+    return _boards(boards)
 
 
 def _tests(store: Store, query: Query) -> list[Board]:
     from nas.evaluation.ranking import sections
 
-    found = sections(store, query)
-    differing = _differing([example for example, _ in found])
+    return _boards(
+        [
+            (example, [{"rank": place, **asdict(row)} for place, row in enumerate(results, start=1)])
+            for example, results in sections(store, query)
+        ]
+    )
+
+
+def _boards(found: Sequence[tuple[SearchRow | Evaluation, list[dict[str, Any]]]]) -> list[Board]:
+    """Return the lists, each of an example and its rows, under what their rows have in common."""
+    alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    every = [_protocol(example) for example, _ in found]
+    for (example, _), settings in zip(found, every, strict=True):
+        alike.setdefault((example.task_label, example.learner), []).append(settings)
     return [
-        _board(
-            example,
-            [{"rank": place, **asdict(row)} for place, row in enumerate(results, start=1)],
-            settings,
-        )
-        for (example, results), settings in zip(found, differing, strict=True)
+        _board(example, rows, settings, _differing(settings, alike[example.task_label, example.learner]))
+        for (example, rows), settings in zip(found, every, strict=True)
     ]
 
 
-def _board(example: SearchRow | Evaluation, rows: list[dict[str, Any]], settings: list[str]) -> Board:
-    """Return a list under what its rows have in common."""
+def _board(
+    example: SearchRow | Evaluation,
+    rows: list[dict[str, Any]],
+    settings: dict[str, Any],
+    differing: list[str],
+) -> Board:
+    named = [f"{path}={_setting(settings.get(path))}" for path in differing]
     if example.config["tasks"] is None:
-        metric = example.config["evaluator"].get("metric", example.config["evaluator"]["name"])
-        unit = f"scores in the unit of {metric}, seconds simulated"
-        return Board([example.task_label, unit, *settings], ("task",), True, rows)
+        unit = f"scores in the unit of {rows[0]['unit']}, seconds simulated"
+        return Board([example.task_label, unit, *named], ("task",), True, settings, differing, rows)
     modes = {row["normalization"] for row in rows}
     mode = [f"{modes.pop()} normalization"] if len(modes) == 1 and modes != {None} else []
     said = ("task", "learner", *(["normalization"] if mode else []))
-    return Board([example.task_label, example.learner, *mode, *settings], said, False, rows)
+    common = [example.task_label, example.learner, *mode, *named]
+    return Board(common, said, False, settings, differing, rows)
 
 
-def _differing(examples: Sequence[SearchRow | Evaluation]) -> list[list[str]]:
-    """Return the settings in which the examples of one task and learner differ, of each example."""
+def _protocol(example: SearchRow | Evaluation) -> dict[str, Any]:
+    """Return what scores depend on besides network and seed, by path."""
     from nas.comparison.groups import PROTOCOL, flat
 
-    alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    protocols = []
-    for example in examples:
-        settings = {path: value for path, value in flat(example.config).items() if path.startswith(PROTOCOL)}
-        known = example.environment
-        settings |= {"precision": known.get("precision", example.config.get("precision"))}
-        settings |= {f"data of {split}": value for split, value in known.get("classes", {}).items()}
-        alike.setdefault((example.task_label, example.learner), []).append(settings)
-        protocols.append(settings)
+    settings = {path: value for path, value in flat(example.config).items() if path.startswith(PROTOCOL)}
+    known = example.environment
+    settings |= {"precision": known.get("precision", example.config.get("precision"))}
+    return settings | {f"data of {split}": value for split, value in known.get("classes", {}).items()}
+
+
+def _differing(settings: dict[str, Any], others: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the paths of the settings that are not the same in all others."""
     return [
-        [
-            f"{path}={_setting(settings.get(path))}"
-            for path in dict.fromkeys(path for other in others for path in other)
-            if any(other.get(path) != settings.get(path) for other in others)
-        ]
-        for settings, others in (
-            (settings, alike[example.task_label, example.learner])
-            for settings, example in zip(protocols, examples, strict=True)
-        )
+        path
+        for path in dict.fromkeys(path for other in others for path in other)
+        if any(other.get(path) != settings.get(path) for other in others)
+    ]
+
+
+def _told_apart(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows in which those of one architecture show the settings of the space in which they differ."""
+    from nas.comparison.groups import flat
+
+    alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    every = [flat(row["space_settings"]) for row in rows]
+    for row, settings in zip(rows, every, strict=True):
+        alike.setdefault((row["space"], row["architecture"]), []).append(settings)
+    return [
+        row
+        | {
+            "space_settings": " ".join(
+                f"{path}={_setting(settings.get(path))}"
+                for path in _differing(settings, alike[row["space"], row["architecture"]])
+            )
+        }
+        for row, settings in zip(rows, every, strict=True)
     ]
 
 
@@ -452,7 +487,7 @@ def _trial(trial: Any) -> dict[str, Any]:
         "reused": trial.reused,
         "split": trial.split,
         "classes": trial.classes,
-        "normalization": trial.normalization,
+        "normalization": trial.normalization or None,
         "started_at": trial.started_at.isoformat() if trial.started_at else None,
         "finished_at": trial.finished_at.isoformat() if trial.finished_at else None,
         "error": trial.error,

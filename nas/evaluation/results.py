@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from nas.statistics import by_episode, half_width_over_episodes, half_width_over_seeds
 from nas.storage.schema import Architecture, Evaluation, EvaluationState
@@ -38,6 +39,7 @@ class Result:
         architecture, key: text and canonical key.
         protocol: hash of what scores depend on besides network and seed: equal means comparable.
         settings: the same with the settings of the space.
+        space_settings: these settings: the same architecture is another network under other ones.
     """
 
     space: str
@@ -63,6 +65,7 @@ class Result:
     key: str
     protocol: str
     settings: str
+    space_settings: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,7 @@ def summarize(store: Store, rows: Sequence[Evaluation]) -> Result | None:
         key=key,
         protocol=first.protocol,
         settings=first.settings,
+        space_settings={key: value for key, value in first.config["space"].items() if key != "name"},
     )
 
 

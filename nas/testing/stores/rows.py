@@ -38,7 +38,7 @@ def search(store: Store, **changes: Any) -> Search:
     asked: dict[str, Any] = {
         "name": None,
         "source": None,
-        "config": {},
+        "config": {"space": {"name": "chain"}, "tasks": {"name": "glyphs"}},
         "space": "chain",
         "controller": "random",
         "tasks": "glyphs",
