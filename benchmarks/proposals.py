@@ -1,0 +1,210 @@
+"""What controllers propose where outcomes are scripted, and what spaces say of architectures.
+
+Nothing is trained. `python benchmarks/proposals.py -o tests/golden/proposals.json` renews the record that the
+tests compare with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas.config import SearchConfig, validate
+from nas.controller import (
+    Derived,
+    Evaluate,
+    Outcome,
+    Proposal,
+    Reject,
+    Reuse,
+    Score,
+    State,
+    TrainSupernet,
+)
+from nas.errors import Infeasible
+from nas.provenance import training_seed
+from nas.space import Architecture, SearchSpace
+from nas.testing.controllers import simulate
+
+TRIALS = 50
+SEED = 7
+
+SPACES: dict[str, dict[str, Any]] = {
+    "few_shot": {"tasks": "glyphs", "learner": "prototypical"},
+    "chain": {"tasks": "glyphs", "learner": "prototypical"},
+    "darts": {"tasks": "glyphs", "learner": "prototypical"},
+    "nasbench201": {"tasks": "glyphs", "learner": "prototypical"},
+    "mlp": {"tasks": "sinusoid", "learner": "maml"},
+}
+"""By space: the rest of a search in it."""
+
+ONE_SHOT = {"derive": TRIALS - 1}
+CONTROLLERS: dict[str, dict[str, Any]] = {
+    "random": {"name": "random"},
+    "evolution": {"name": "evolution"},
+    "fixed": {"name": "fixed"},
+    "darts": {"name": "darts", **ONE_SHOT},
+    "enas": {"name": "enas", **ONE_SHOT},
+    "gdas": {"name": "gdas", **ONE_SHOT},
+    "random_sharing": {"name": "random_sharing", **ONE_SHOT},
+    "rnn": {"name": "rnn"},
+    "rnn, ppo": {"name": "rnn", "algorithm": "ppo"},
+}
+ROUNDED = ("rnn", "rnn, ppo")
+"""The controllers whose proposals depend on how a machine rounds."""
+
+STATES = {0: State.FAILED, 1: State.INFEASIBLE, 2: State.STOPPED}
+"""By a digit of a network's hash: how its trial ends; completed by any other."""
+
+Rows = list[str]
+
+
+@functools.cache
+def config(space: str, controller: str = "random", limit: int | None = None) -> SearchConfig:
+    section = dict(CONTROLLERS[controller])
+    if controller == "fixed":
+        made = config(space).make_space()
+        section["architectures"] = [made.text(architecture) for architecture in sampled(space)[:7]]
+    settings = {"space": space, "controller": section, "seed": SEED, "constraints": {"max_parameters": limit}}
+    return validate({**settings, **SPACES[space]})
+
+
+@functools.cache
+def sampled(space: str) -> list[Architecture]:
+    made, rng = config(space).make_space(), np.random.default_rng(SEED)
+    return [made.sample(rng) for _ in range(TRIALS)]
+
+
+@functools.cache
+def costs(space: str) -> list[tuple[int, int] | None]:
+    """Return parameters and MACs of what was sampled; None: infeasible."""
+    made, shape = config(space).make_space(), config(space).make_tasks().shape
+
+    def cost(architecture: Architecture) -> tuple[int, int] | None:
+        try:
+            return tuple(made.cost(architecture, shape))
+        except Infeasible:
+            return None
+
+    return [cost(architecture) for architecture in sampled(space)]
+
+
+def digits(space: SearchSpace, architecture: Architecture) -> bytes:
+    return hashlib.sha256(space.canonical(architecture).encode()).digest()
+
+
+def score(space: SearchSpace, architecture: Architecture) -> float:
+    """Return a score in [0, 1), a function of the network alone."""
+    return int.from_bytes(digits(space, architecture)[:4], "big") / 2**32
+
+
+def proposals(space: str, controller: str, limit: int | None = None) -> Rows:
+    """Return the proposals of a search by three workers, one a row."""
+    settings = config(space, controller, limit)
+    made = settings.make_space()
+
+    def evaluate(number: int, architecture: Architecture) -> Outcome:
+        """End the trial by the network's hash: its state, score and costs."""
+        digest = digits(made, architecture)
+        state = STATES.get(digest[4] % 16, State.COMPLETED)
+        scored = state in (State.COMPLETED, State.STOPPED)
+        measured = Score(score(made, architecture), ci95=0.0, episodes=1) if scored else None
+        return Outcome(state, architecture, measured, 1, 1.0, digest[5], digest[6])
+
+    def share(number: int, supernet: TrainSupernet) -> Outcome:
+        """Derive what was sampled, each network once, the best first."""
+        networks = {made.canonical(architecture): architecture for architecture in sampled(space)}
+        derived = [Derived(architecture, score(made, architecture)) for architecture in networks.values()]
+        best = sorted(derived, key=lambda one: -one.score)[: supernet.derive]
+        return Outcome(State.COMPLETED, None, derived=tuple(best))
+
+    run = simulate(
+        settings.make_controller(made, settings.make_tasks()),
+        evaluate,
+        trials=TRIALS,
+        seed=SEED,
+        workers=3,
+        share=share,
+    )
+    return [row(proposal) for proposal in run.proposals] + ["finish"] * run.finished
+
+
+def row(proposal: Proposal) -> str:
+    match proposal:
+        case Evaluate(architecture):
+            return f"evaluate {indices(architecture)}"
+        case Reuse(architecture, trial):
+            return f"reuse {indices(architecture)} of {trial}"
+        case Reject(architecture):
+            return f"reject {indices(architecture)}"
+        case TrainSupernet(strategy, settings, derive, budget):
+            told = json.dumps([settings, budget.model_dump()], sort_keys=True)
+            return f"supernet {strategy} {told} derive {derive}"
+    raise AssertionError(proposal)
+
+
+def indices(architecture: Architecture) -> str:
+    return ".".join(map(str, architecture.choices))
+
+
+def within_limits(space: str) -> Rows:
+    """Return what random search proposes where half of the architectures are too large."""
+    found = sorted(cost[0] for cost in costs(space) if cost is not None)
+    return proposals(space, "random", found[len(found) // 2])
+
+
+def architectures(space: str) -> Rows:
+    """Return choices, text, canonical key and seed of training of what was sampled."""
+    made = config(space).make_space()
+
+    def told(architecture: Architecture) -> str:
+        key = made.canonical(architecture)
+        return " ; ".join(
+            [indices(architecture), made.text(architecture), key, str(training_seed(SEED, key, 0))]
+        )
+
+    return [told(architecture) for architecture in sampled(space)]
+
+
+def entries() -> dict[str, Callable[[], Rows]]:
+    """Return what makes each entry of the record, by name."""
+    made: dict[str, Callable[[], Rows]] = {}
+    for space in SPACES:
+        made[f"architectures {space}"] = functools.partial(architectures, space)
+        made[f"costs {space}"] = lambda space=space: [str(cost) for cost in costs(space)]
+        made[f"proposals {space}, within limits"] = functools.partial(within_limits, space)
+        for controller in CONTROLLERS:
+            made[f"proposals {space}, {controller}"] = functools.partial(proposals, space, controller)
+    return made
+
+
+def exact() -> dict[str, Callable[[], Rows]]:
+    """Return the entries that are the same on every machine."""
+    rounded = {f"proposals {space}, {controller}" for space in SPACES for controller in ROUNDED}
+    return {name: make for name, make in entries().items() if name not in rounded}
+
+
+def digest(rows: Rows) -> str:
+    """Return a hash of eight digits for each row, in a line."""
+    return " ".join(hashlib.sha256(row.encode()).hexdigest()[:8] for row in rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.json")
+    output = parser.parse_args().output
+    record = {name: digest(make()) for name, make in exact().items()}
+    output.write_text(json.dumps(record, indent=0) + "\n")
+
+
+if __name__ == "__main__":
+    main()
