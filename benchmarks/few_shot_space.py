@@ -22,7 +22,7 @@ from typing import Any
 from arguments import data
 from shell import nas
 
-from nas.provenance import environment
+from nas.training.provenance import environment
 
 DEMO = Path(__file__).parent.parent / "examples" / "demo.toml"
 LAYOUTS = ((2, 24), (3, 16), (4, 8), (4, 16))

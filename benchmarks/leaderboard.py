@@ -24,7 +24,7 @@ from arguments import at_least
 from sqlalchemy import insert
 
 from nas.controller import Measurement, Outcome, Score, State
-from nas.leaderboard import Query, leaderboard
+from nas.queries.leaderboard import Query, leaderboard
 from nas.space import Architecture as Choices
 from nas.storage.columns import now
 from nas.storage.database import Database

@@ -32,9 +32,9 @@ from turns import serve, take_turns
 
 from nas.learners.maml import Maml
 from nas.precision import choose
-from nas.provenance import environment
 from nas.space import TaskShape
 from nas.tasks.base import Episode
+from nas.training.provenance import environment
 from search_spaces.chain import Chain
 
 SHAPES = {

@@ -25,13 +25,14 @@ from curves import drawn, recorded
 from shell import nas
 
 from nas.comparison.benchmark import plan, run
-from nas.config import SearchConfig, read
+from nas.driver.search import Search
 from nas.executors.inline import InlineExecutor
 from nas.plugins import installed
-from nas.provenance import environment
-from nas.search import Search
+from nas.settings.search import SearchConfig
+from nas.settings.sections import read
 from nas.storage.store import Store
 from nas.tasks.base import TaskSource
+from nas.training.provenance import environment
 
 CONFIG = Path(__file__).parent.parent / "examples" / "nasbench201.toml"
 

@@ -29,8 +29,8 @@ from curves import drawn, recorded
 from shell import nas
 
 from nas.evaluation.published import published
-from nas.provenance import environment
-from nas.statistics import student_t
+from nas.intervals import student_t
+from nas.training.provenance import environment
 from search_spaces.few_shot import FewShot
 
 CONFIG = Path(__file__).parents[1] / "examples" / "omniglot.toml"

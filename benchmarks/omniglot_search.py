@@ -24,7 +24,7 @@ from arguments import at_least
 from shell import nas
 
 from nas.evaluation.published import published
-from nas.provenance import environment
+from nas.training.provenance import environment
 
 TASK = [
     "--tasks=omniglot",

@@ -19,12 +19,12 @@ from typing import Any
 
 from arguments import at_least
 
-from nas.config import SearchConfig, validate
 from nas.controller import Outcome
+from nas.driver.search import Search, create
 from nas.evaluator import Job
 from nas.executors.inline import InlineExecutor
 from nas.executors.ray import RayExecutor, start
-from nas.search import Search, create
+from nas.settings.search import SearchConfig, validate
 from nas.storage.store import Store
 
 WORKERS = 2

@@ -27,14 +27,14 @@ import torch
 from arguments import at_least
 
 from nas.errors import Infeasible
+from nas.intervals import half_width_over_seeds
 from nas.learners.prototypical import Prototypical
 from nas.precision import Precision
-from nas.provenance import environment
-from nas.scoring import score
 from nas.space import Architecture
-from nas.statistics import half_width_over_seeds
 from nas.tasks.glyphs import Glyphs
-from nas.training import start
+from nas.training.loop import start
+from nas.training.provenance import environment
+from nas.training.scoring import score
 from search_spaces.few_shot import FewShot
 
 

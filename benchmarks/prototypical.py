@@ -27,11 +27,11 @@ from torch.func import replace_all_batch_norm_modules_
 
 from nas.learners.prototypical import Prototypical
 from nas.precision import Arithmetic, choose
-from nas.provenance import environment
 from nas.space import Architecture, TaskShape
 from nas.tasks.base import Episode
 from nas.tasks.images import Classes, ImageTasks
-from nas.training import start
+from nas.training.loop import start
+from nas.training.provenance import environment
 from search_spaces.chain import Chain
 
 CLASSES, DRAWINGS = 4112, 20

@@ -23,8 +23,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from nas.provenance import environment
 from nas.storage.store import Store
+from nas.training.provenance import environment
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,13 @@ from controllers.darts import Softmax
 from controllers.relaxation import paced
 from controllers.unrolled import exact, second_order
 from nas import plugins
-from nas.config import maker
 from nas.controller import SupernetBudget, TrainSupernet
 from nas.evaluator import Budget, Context
-from nas.oneshot.assembly import assemble
-from nas.oneshot.batches import Bilevel
-from nas.provenance import environment
+from nas.settings.sections import maker
 from nas.strategy import Batches
+from nas.training.oneshot.assembly import assemble
+from nas.training.oneshot.batches import Bilevel
+from nas.training.provenance import environment
 
 STAGES = (0, 20, 80)
 """Steps of training before the gradients are compared."""

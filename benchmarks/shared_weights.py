@@ -26,16 +26,16 @@ from arguments import at_least
 
 from nas import plugins
 from nas.comparison.ranks import spearman
-from nas.config import maker
 from nas.controller import TrainSupernet
 from nas.errors import Infeasible
 from nas.evaluator import Budget, Context
-from nas.oneshot.assembly import assemble
-from nas.oneshot.batches import Bilevel
-from nas.provenance import environment, training_seed
-from nas.scoring import episode_scores, score
+from nas.settings.sections import maker
 from nas.space import Architecture, SearchSpace
-from nas.training import start
+from nas.training.loop import start
+from nas.training.oneshot.assembly import assemble
+from nas.training.oneshot.batches import Bilevel
+from nas.training.provenance import environment, training_seed
+from nas.training.scoring import episode_scores, score
 
 STAGES = (0, 150, 1200)
 """Steps of the supernet at which its weights are judged."""

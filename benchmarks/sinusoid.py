@@ -25,12 +25,12 @@ import torch
 from arguments import at_least
 
 from nas.comparison.draw import COLOURS
-from nas.evaluation.config import EvaluationConfig, validate
+from nas.intervals import half_width_over_episodes, half_width_over_seeds
 from nas.learners.base import query_scores
-from nas.provenance import environment
-from nas.statistics import half_width_over_episodes, half_width_over_seeds
+from nas.settings.evaluation import EvaluationConfig, validate
 from nas.tasks.base import Episode
-from nas.training import Training, start
+from nas.training.loop import Training, start
+from nas.training.provenance import environment
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -27,8 +27,8 @@ from arguments import at_least
 from torch import Tensor, nn
 from turns import serve, take_turns
 
-from nas.provenance import environment
 from nas.space import TaskShape
+from nas.training.provenance import environment
 from search_spaces.darts import Darts
 
 SHAPES = {"8 channels, 4 cells, batch 32": (8, 4, 32), "16 channels, 8 cells, batch 16": (16, 8, 16)}

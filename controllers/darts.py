@@ -13,8 +13,7 @@ from torch import Tensor
 from controllers.collapse import StopEigenvalue, StopSkips, Watch
 from controllers.curvature import largest_eigenvalue
 from controllers.derivation import likeliest
-from controllers.descent import descend
-from controllers.one_shot import BUDGET, Derive, SupernetTrial
+from controllers.one_shot import BUDGET, Derive, SupernetTrial, descend
 from controllers.relaxation import Alpha, AlphaDecay, AlphaRate, PacedRate, paced, skips
 from controllers.unrolled import exact, second_order
 from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget

@@ -12,8 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from controllers.derivation import best_sampled
-from controllers.descent import descend
-from controllers.one_shot import BUDGET, Derive, SupernetTrial
+from controllers.one_shot import BUDGET, Derive, SupernetTrial, descend
 from controllers.policy import Policy, reinforce
 from controllers.relaxation import skips
 from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget

@@ -12,8 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from controllers.derivation import likeliest
-from controllers.descent import descend
-from controllers.one_shot import BUDGET, Derive, SupernetTrial
+from controllers.one_shot import BUDGET, Derive, SupernetTrial, descend
 from controllers.relaxation import Alpha, AlphaDecay, AlphaRate, PacedRate, gradient, paced, skips
 from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
 from nas.metrics import SKIPS

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, final
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from nas.controller import Evaluate, Finish, Outcome, SupernetBudget, TrainSupernet
 from nas.space import Architecture
@@ -37,3 +39,15 @@ class SupernetTrial:
         """Take over what the supernet derived."""
         if number == 0:
             self._derived = tuple(derived.architecture for derived in outcome.derived)
+
+
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> float:
+    """Step the shared weights down a loss's gradient, and return the loss.
+
+    A network without a path from its input, whose loss no weight changes, is no step.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    if loss.requires_grad:
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return float(loss.detach())

@@ -12,8 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from controllers.derivation import best_sampled
-from controllers.descent import descend
-from controllers.one_shot import BUDGET, Derive, SupernetTrial
+from controllers.one_shot import BUDGET, Derive, SupernetTrial, descend
 from controllers.relaxation import skips
 from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
 from nas.metrics import SKIPS

@@ -14,12 +14,12 @@ from nas.supernet import Mixture, Supernet
 from search_spaces.darts import Darts, Place, Stack
 from search_spaces.darts_cells import Applied, Cell, Graph, Sum
 from search_spaces.genotype import INPUTS, NODES, Edges, Genotype
-from search_spaces.mixing import nonzero, of_the_batch, one_hot
+from search_spaces.mixed.mixing import nonzero, of_the_batch, one_hot
+from search_spaces.mixed.pointwise import Convolved
+from search_spaces.mixed.source import Source
+from search_spaces.mixed.weighted_sum import Plain, weighted_sum
 from search_spaces.operations import Backbone
-from search_spaces.pointwise import Convolved
 from search_spaces.separable import OPERATIONS, WEIGHTLESS, operation
-from search_spaces.source import Source
-from search_spaces.weighted_sum import Plain, weighted_sum
 
 PAIRS = tuple((state, node) for node in range(NODES) for state in range(INPUTS + node))
 """Each possible edge's state and node, in the order of the decisions of a cell."""

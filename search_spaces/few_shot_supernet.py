@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from nas.space import Architecture
 from nas.supernet import Mixture, Supernet
 from search_spaces.few_shot import DOWN, OPERATIONS, PAIRS, WEIGHTLESS, Cell, FewShot, down, operation, routes
-from search_spaces.mixing import nonzero, of_the_batch, one_hot, strongest
+from search_spaces.mixed.mixing import nonzero, of_the_batch, one_hot, strongest
+from search_spaces.mixed.pointwise import Convolved
+from search_spaces.mixed.source import Source
+from search_spaces.mixed.weighted_sum import Plain, weighted_sum
 from search_spaces.operations import Backbone
-from search_spaces.pointwise import Convolved
-from search_spaces.source import Source
-from search_spaces.weighted_sum import Plain, weighted_sum
 
 
 @final

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from nas.config import SearchConfig, validate
 from nas.evaluator import Job
+from nas.settings.search import SearchConfig, validate
 from nas.testing.toys import Toy
 
 SPACE = {"name": "nas.testing.toys:Toy", "layers": 1}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_networks import draw_network, draw_tasks
 from torch import nn
 from torch.testing import assert_close
 
@@ -10,7 +11,6 @@ from nas.learners.base import task_loss
 from nas.learners.maml import Maml
 from nas.space import TaskShape
 from nas.testing.learners import Backbone, cast, image_classes, planes
-from nas.testing.networks import draw_network, draw_tasks
 
 
 def begin(seed=0, tasks=3, **settings):

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from command_line import nas
 from torch import Tensor, nn
 
 from nas.errors import PluginError
 from nas.space import Architecture, Decision, SearchSpace, TaskShape
 from nas.supernet import Supernet
 from nas.tasks.glyphs import Glyphs
-from nas.testing.cli import nas
 from nas.testing.toy_supernet import Curves
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import nas
 
 from nas.comparison.benchmark import plan
-from nas.config import SearchConfig
+from nas.driver.search import Search
 from nas.errors import ConfigError, UnknownName
-from nas.search import Search
+from nas.settings.search import SearchConfig
 from nas.storage.store import Store
 from nas.tasks.sinusoid import Sinusoid
-from nas.testing.cli import nas
 
 TOML = """
 controllers = ["evolution"]
@@ -235,7 +235,7 @@ def test_a_stop_ends_the_benchmark(db: Path, monkeypatch: pytest.MonkeyPatch) ->
         return real(self)
 
     monkeypatch.setattr(Search, "next", asked)
-    monkeypatch.setattr("nas.search.HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr("nas.driver.search.HEARTBEAT_SECONDS", 0.0)
     code, out, err = nas("benchmark", "b.toml")
     assert (code, "Stopped on request, in search 'b-evolution-0'." in err) == (0, True)
     assert "evolution" in out

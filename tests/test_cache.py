@@ -7,8 +7,8 @@ import numpy as np
 import platformdirs
 import pytest
 
+from nas.files import replacing
 from nas.tasks.cache import Arrays, cached
-from nas.tasks.files import replacing
 
 
 class Kitchen:

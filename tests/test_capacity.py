@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from command_line import SCRIPTED, nas
+from scripted_searches import configure
 
 from nas.errors import ConfigError, NasError
 from nas.executors import capacity
 from nas.executors.capacity import Machine, check
-from nas.testing.cli import SCRIPTED, nas
-from nas.testing.searches import configure
 
 SMALL, GPU = Machine(2, 0), Machine(16, 1)
 

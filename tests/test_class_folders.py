@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 import pytest
+from command_line import SCRIPTED, nas
 from PIL import Image
 
 from nas.errors import ConfigError
@@ -19,7 +20,6 @@ from nas.tasks.base import SPLITS
 from nas.tasks.image_folder import ImageFolder
 from nas.tasks.listing import list_classes
 from nas.tasks.supervised import Supervised
-from nas.testing.cli import SCRIPTED, nas
 from nas.testing.tasks import draw, same
 
 SMALL = {"ways": 2, "queries": 1, "size": 8}

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import SCRIPTED, nas
 
 from nas.storage.schema import HEAD
 from nas.storage.store import Store
-from nas.testing.cli import SCRIPTED, nas
 from nas.testing.evaluations import CONFIG, claim, trained
 
 RUN = ("run", *SCRIPTED, "--trials=8")

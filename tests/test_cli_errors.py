@@ -12,10 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from command_line import SCRIPTED, nas
 
 from nas.cli.options import DEFAULT_DB
 from nas.storage.store import Store
-from nas.testing.cli import SCRIPTED, nas
 
 RUN = ("run", *SCRIPTED, "--trials=8")
 

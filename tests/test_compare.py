@@ -8,21 +8,12 @@ import json
 from pathlib import Path
 
 import pytest
+from command_line import nas
+from recorded import LOOKED_UP, MIXED, Trained, Trial, close, record, record_one_shot, record_scratch
 
 from nas.cli.options import hint
 from nas.comparison import baselines
 from nas.storage.store import Store
-from nas.testing.cli import nas
-from nas.testing.recorded import (
-    LOOKED_UP,
-    MIXED,
-    Trained,
-    Trial,
-    close,
-    record,
-    record_one_shot,
-    record_scratch,
-)
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from pydantic import Field
 from typer.testing import CliRunner
 
 from nas.cli.main import app
-from nas.comparison.command import MANY, like
-from nas.config import assign, validate
 from nas.errors import NotFound
 from nas.evaluator import Context
+from nas.settings.command import MANY, like
+from nas.settings.search import validate
+from nas.settings.sections import assign
 from nas.storage.schema import Search
 from nas.testing.evaluators import Scripted
 
@@ -57,7 +58,7 @@ def again(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, 
         raise NotFound("seen enough")
 
     with monkeypatch.context() as patch:
-        patch.setattr("nas.config.validate", caught)
+        patch.setattr("nas.settings.search.validate", caught)
         result = CliRunner().invoke(app, ["run", *arguments])
     assert isinstance(result.exception, NotFound), result.output
     return seen[0]

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from recorded import MIXED, Trial, close, record
 
 from nas.comparison.baselines import baselines
 from nas.comparison.curves import Curve, curves
@@ -13,7 +14,6 @@ from nas.comparison.groups import find, grouped
 from nas.comparison.summary import beyond, exhausted, scored, shortest, spread, summarize
 from nas.errors import NotFound
 from nas.storage.store import Store
-from nas.testing.recorded import MIXED, Trial, close, record
 
 
 def test_a_curve_by_hand(store: Store) -> None:

@@ -6,14 +6,15 @@ import re
 from typing import Any
 
 import pytest
+from recorded import LOOKED_UP, MIXED, SCRIPTED, record
 
 from nas.comparison.baselines import baseline
-from nas.comparison.groups import EXECUTION, PROTOCOL, find, flat, grouped
+from nas.comparison.groups import EXECUTION, PROTOCOL, find, grouped
 from nas.comparison.machines import machines
-from nas.config import validate
 from nas.errors import ConfigError, NotFound
+from nas.settings.search import validate
+from nas.settings.sections import flat
 from nas.storage.store import Store
-from nas.testing.recorded import LOOKED_UP, MIXED, SCRIPTED, record
 
 
 def test_groups_differ_in_the_seed_alone(store: Store) -> None:

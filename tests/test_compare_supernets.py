@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from recorded import MIXED, SCRIPTED, Trained, record, record_one_shot, record_scratch
+from scripted_searches import run
 
 from nas.comparison.groups import find, grouped
 from nas.comparison.supernets import Supernet, Supernets, supernets
+from nas.driver.records import SAMPLE
 from nas.metrics import shared_architecture
-from nas.records import SAMPLE
 from nas.storage.store import Store
 from nas.testing.oneshot import configure
-from nas.testing.recorded import MIXED, SCRIPTED, Trained, record, record_one_shot, record_scratch
-from nas.testing.searches import run
 
 A, B, C, D = (f"{depth}.0.0.0.0.0.0.0.0.0.0" for depth in range(4))
 COLLAPSED = "The derived architecture has 5 skip connections."

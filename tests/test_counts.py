@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas import counts
-from nas.config import Constraints
+from nas.settings.search import Constraints
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,16 @@ from torch.func import functional_call
 from controllers.darts import Softmax
 from controllers.relaxation import BETAS, Alpha
 from controllers.unrolled import exact, second_order, stepped
-from nas.config import maker
 from nas.controller import TrainSupernet
 from nas.errors import Unsupported
 from nas.evaluator import Budget, Context
-from nas.oneshot.assembly import assemble
 from nas.plugins import load
+from nas.settings.sections import maker
 from nas.space import Decision
 from nas.strategy import Batches, Loss
 from nas.supernet import Mixture
 from nas.testing.toy_supernet import Curves, Regression
+from nas.training.oneshot.assembly import assemble
 
 DECISIONS = (Decision("first", ("tanh", "linear", "skip_connect")), Decision("second", ("tanh", "linear")))
 

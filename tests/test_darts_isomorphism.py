@@ -11,9 +11,9 @@ import torch
 from darts_wiring import cell, cells, maps, strides
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_networks import randomized
 from torch import Tensor, nn
 
-from nas.testing.networks import randomized
 from search_spaces.darts_cells import graph
 from search_spaces.genotype import Edges
 from search_spaces.separable import OPERATIONS, WEIGHTLESS, operation

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from search_spaces.depthwise import depthwise
+from search_spaces.mixed.depthwise import depthwise
 
 
 class Applied(nn.Module):

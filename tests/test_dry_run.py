@@ -7,11 +7,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from command_line import nas
 from small_table import TEXTS, eight_rows, write
 
 from nas.cli import dry_run
-from nas.config import validate
-from nas.testing.cli import nas
+from nas.settings.search import validate
 
 REAL = [
     *("--controller=random", "--tasks=sinusoid", "--learner=maml", "--executor=inline"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import nas, process
 
 from nas.cli.evaluate import _complain
 from nas.errors import NasError
@@ -21,7 +22,6 @@ from nas.evaluation.driver import Driver
 from nas.evaluation.targets import Target
 from nas.storage.schema import Evaluation, EvaluationState
 from nas.storage.store import Store
-from nas.testing.cli import nas, process
 from nas.testing.evaluations import claim, trained
 
 SMALL = [

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from nas.testing.cli import living, nas, process, start
+from command_line import living, nas, process, start
 
 pytestmark = pytest.mark.slow
 

@@ -17,21 +17,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.checkpoint import VERSIONS, Checkpoint
 from nas.errors import NotFound
 from nas.evaluation import work
 from nas.evaluation.artifacts import folder, locate, store_weights
-from nas.evaluation.config import EvaluationConfig, validate
-from nas.evaluation.results import NOT_FINITE
 from nas.evaluation.work import Curve, Failure, Job, Lost, Report, Scoring, reports
 from nas.learners.base import Learner
-from nas.scoring import episode_scores, mean_ci95
+from nas.queries.results import NOT_FINITE
+from nas.settings.evaluation import EvaluationConfig, validate
 from nas.space import TaskShape
 from nas.storage.evaluations import Trained
 from nas.storage.store import Store
 from nas.tasks.base import Episode, Split, TaskSource
 from nas.testing.evaluations import claim
-from nas.training import start
+from nas.training.checkpoint import VERSIONS, Checkpoint
+from nas.training.loop import start
+from nas.training.scoring import episode_scores, mean_ci95
 
 BUDGET = {
     "train_episodes": 12,
@@ -191,7 +191,7 @@ DIES = """
 import os, sys
 from pathlib import Path
 import torch
-from nas.checkpoint import Checkpoint
+from nas.training.checkpoint import Checkpoint
 from nas.evaluation.artifacts import store_weights
 
 def die_writing(self, content):

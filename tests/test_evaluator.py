@@ -12,11 +12,11 @@ import torch
 from typer.testing import CliRunner
 
 from nas.cli.main import app
-from nas.config import SearchConfig, validate
 from nas.controller import Outcome, State
 from nas.errors import Diverged, Infeasible
 from nas.evaluator import Job
-from nas.scoring import mean_ci95
+from nas.settings.search import SearchConfig, validate
+from nas.training.scoring import mean_ci95
 
 BUDGET = {"train_episodes": 12, "validation_episodes": 6}
 

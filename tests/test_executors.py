@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from nas.config import SearchConfig
 from nas.executors.inline import InlineExecutor
+from nas.settings.search import SearchConfig
 from nas.tasks.base import TaskSource
 from nas.testing.executors import ExecutorSuite
 

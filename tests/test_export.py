@@ -13,16 +13,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_models import CONV_TEXT, described, episode, glyphs, trained
 
 import nas
 from nas.export import save, tensors
-from nas.testing.models import (
-    CONV_TEXT,
-    described,
-    episode,
-    glyphs,
-    trained,
-)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".json"])

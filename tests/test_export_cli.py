@@ -8,13 +8,13 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from command_line import nas as run
 
 import nas
-from nas.config import maker
 from nas.precision import choose
-from nas.scoring import episode_scores
+from nas.settings.sections import maker
 from nas.storage.store import Store
-from nas.testing.cli import nas as run
+from nas.training.scoring import episode_scores
 
 pytestmark = pytest.mark.slow
 

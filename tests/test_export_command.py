@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import nas
 
 from nas.errors import NotFound
 from nas.evaluation.driver import Driver
 from nas.evaluation.targets import Target, Targets
 from nas.storage.schema import EvaluationState
 from nas.storage.store import Store
-from nas.testing.cli import nas
 from nas.testing.evaluations import claim
 
 BUDGET = {"train_episodes": 40, "patience": 0, "test_episodes": 2000}

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_models import IMAGE, described, episode, glyphs, trained
 from torch import nn
 from torch.testing import assert_close
 
@@ -14,15 +15,8 @@ import nas
 from nas.errors import PluginError
 from nas.export import Model, save
 from nas.space import TaskShape
-from nas.testing.models import (
-    IMAGE,
-    described,
-    episode,
-    glyphs,
-    trained,
-)
 
-HERE = "nas.testing.models:"
+HERE = "small_models:"
 
 
 def test_the_network_predicts_as_the_learner(tmp_path: Path) -> None:

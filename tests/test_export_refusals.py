@@ -9,15 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from small_models import CONV, described, trained
 
 import nas
 from nas.errors import ConfigError, NotFound, PluginError, Unreadable
 from nas.export import check, save
-from nas.testing.models import (
-    CONV,
-    described,
-    trained,
-)
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:

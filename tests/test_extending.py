@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_line import nas
 from PIL import Image
+from small_models import described, trained
 
 from nas.errors import ConfigError
 from nas.export.files import save
 from nas.storage.store import Store
-from nas.testing.cli import nas
-from nas.testing.models import described, trained
 from search_spaces.nasbench201 import NasBench201
 
 ROOT = Path(__file__).parent.parent

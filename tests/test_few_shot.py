@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_networks import randomized
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.space import Architecture, SearchSpace, TaskShape
-from nas.testing.networks import randomized
 from nas.testing.spaces import SpaceSuite, architectures
 from search_spaces.few_shot import DOWN, OPERATIONS, RESIDUAL, Cell, FewShot, down, operation, paths, routes
 

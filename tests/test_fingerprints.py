@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from command_line import SCRIPTED, nas
 from sqlalchemy import create_engine, text
 
-from nas.config import validate
 from nas.errors import PluginError
-from nas.evaluation import config as evaluation
 from nas.export.source import describe
 from nas.fingerprints import check, explained, take
+from nas.settings import evaluation
+from nas.settings.search import validate
 from nas.storage.store import Store
-from nas.testing.cli import SCRIPTED, nas
 from nas.testing.evaluations import claim
 
 SPACE = """

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small_networks import draw_network
 from torch import nn
 from torch.func import functional_call
 from torch.testing import assert_close
@@ -17,7 +18,6 @@ from nas.learners.network import Network, normalized
 from nas.plugins import installed, load
 from nas.space import TaskShape
 from nas.testing.learners import Backbone, perceptron
-from nas.testing.networks import draw_network
 
 TASKS, ROWS = 3, 6
 TIGHT = {"rtol": 1e-9, "atol": 1e-9}

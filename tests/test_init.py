@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import nas
 
 from nas import plugins
 from nas.cli.document import document, toml
 from nas.cli.init import examples
-from nas.config import validate
-from nas.testing.cli import nas
+from nas.settings.search import validate
 
 BASE: dict[str, Any] = {
     "space": "nas.testing.toys:Toy",

@@ -13,8 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from nas.testing.cli import living
+from command_line import living
 
 pytestmark = pytest.mark.slow
 

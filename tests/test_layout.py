@@ -11,6 +11,7 @@ import termios
 from pathlib import Path
 
 import pytest
+from command_line import SCRIPTED, nas
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -18,7 +19,6 @@ from rich.cells import cell_len
 from nas.cli import evaluate
 from nas.cli.layout import LEAST, fit, pad, shorten, total, wrap
 from nas.cli.output import Format, emit
-from nas.testing.cli import SCRIPTED, nas
 
 CELL = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|nor_conv_3x3~{}|"
 ROWS = [

@@ -17,9 +17,10 @@ from sqlalchemy import event
 
 from nas.controller import State
 from nas.errors import ConfigError, NotFound, UnknownName
-from nas.leaderboard import SORTS, Query, Row, leaderboard, sections, to_frame
+from nas.pareto import nondominated
+from nas.queries.leaderboard import SORTS, Query, Row, leaderboard, sections, to_frame
 from nas.storage import front
-from nas.storage.front import FIELDS, nondominated
+from nas.storage.front import FIELDS
 from nas.storage.schema import TrialState
 from nas.storage.store import Store
 from nas.testing.stores import begin, outcome, search, temporary_schema

@@ -14,11 +14,11 @@ from nas.learners.base import Learner, query_scores, task_loss
 from nas.learners.pretrain import Pretrain
 from nas.learners.reptile import Reptile
 from nas.plugins import installed, load, settings
-from nas.scoring import score
 from nas.space import TaskShape
 from nas.tasks.sinusoid import Sinusoid
 from nas.testing.learners import LearnerSuite, image_classes, planes
-from nas.training import start
+from nas.training.loop import start
+from nas.training.scoring import score
 
 LEARNERS = [name for name in installed("learner") if not load("learner", name).ordinary]
 """Those of few-shot tasks."""

@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import nas
 
-from nas.config import SearchConfig, validate
 from nas.controller import SupernetBudget, TrainSupernet
+from nas.driver.search import create
 from nas.errors import Infeasible
 from nas.evaluator import Context, SupernetJob
 from nas.executors.worker import Worker
-from nas.oneshot import memory
-from nas.oneshot.assembly import assemble
-from nas.oneshot.batches import Bilevel
-from nas.search import create
+from nas.settings.search import SearchConfig, validate
 from nas.storage.store import Store
-from nas.testing.cli import nas
 from nas.testing.oneshot import Noisy
+from nas.training.oneshot import memory
+from nas.training.oneshot.assembly import assemble
+from nas.training.oneshot.batches import Bilevel
 
 NOISY = "nas.testing.oneshot:Noisy"
 MIB = 2**20
@@ -107,11 +107,11 @@ def test_the_heaviest_of_a_few_steps_counts(monkeypatch: pytest.MonkeyPatch) -> 
 PROCESS = """
 import gc, json, sys, threading, time
 import torch
-from nas.config import validate
+from nas.settings.search import validate
 from nas.controller import SupernetBudget, TrainSupernet
-from nas.oneshot import memory
-from nas.oneshot.assembly import assemble
-from nas.oneshot.batches import Bilevel
+from nas.training.oneshot import memory
+from nas.training.oneshot.assembly import assemble
+from nas.training.oneshot.batches import Bilevel
 
 torch.set_num_threads(1)
 config = validate(json.loads(sys.argv[1]))

@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from small_networks import draw_network, draw_tasks
 from torch import nn
 from torch.testing import assert_close
 
@@ -15,7 +16,6 @@ from nas.learners.maml import Maml
 from nas.learners.meta_sgd import MetaSgd
 from nas.space import TaskShape
 from nas.testing.learners import cast, perceptron, planes
-from nas.testing.networks import draw_network, draw_tasks
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", SyntaxWarning)  # where it is compiled for the first time

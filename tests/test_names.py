@@ -8,16 +8,16 @@ import json
 from pathlib import Path
 
 import pytest
+from command_line import SCRIPTED, nas
+from scripted_searches import configure
 
-from nas.checkpoint import Checkpoint
 from nas.controller import TrainSupernet
+from nas.driver.records import Records, checkpoints
 from nas.errors import ConfigError
-from nas.records import Records, checkpoints
 from nas.storage.names import LONGEST, checked, default, free
 from nas.storage.store import Store
-from nas.testing.cli import SCRIPTED, nas
-from nas.testing.searches import configure
 from nas.testing.stores import search
+from nas.training.checkpoint import Checkpoint
 
 ODD = ("0", "1e5", "null")
 

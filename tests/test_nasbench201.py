@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small_networks import randomized
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.space import Architecture, SearchSpace, TaskShape
-from nas.testing.networks import randomized
 from nas.testing.spaces import SpaceSuite
 from search_spaces.cells import OPERATIONS, PAIRS, Cell, edges_of, operation, prune, representative
 from search_spaces.nasbench201 import RESNET, NasBench201

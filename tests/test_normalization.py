@@ -11,10 +11,10 @@ from torch.testing import assert_close
 from nas.learners import base
 from nas.plugins import installed, load
 from nas.precision import choose
-from nas.scoring import score
 from nas.space import TaskShape
 from nas.tasks.glyphs import Glyphs
 from nas.testing.learners import CASES, Backbone, LearnerSuite, cast, convolutional, image_classes
+from nas.training.scoring import score
 
 PIXELS = TaskShape((1, 8, 8), 3)
 EPS, MOMENTUM = 1e-5, 0.1

@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 import torch
 
-from nas.checkpoint import Checkpoint
 from nas.controller import Outcome
 from nas.errors import Diverged, Unsupported
 from nas.evaluator import SupernetJob
 from nas.executors.worker import Worker
 from nas.metrics import shared_metric
-from nas.oneshot import training
-from nas.oneshot.assembly import assemble
-from nas.oneshot.batches import Bilevel
-from nas.oneshot.training import train_supernet
 from nas.space import SearchSpace
 from nas.testing.controllers import ControllerSuite
 from nas.testing.oneshot import Noisy, OneShot, configure, context, job
 from nas.testing.toy_supernet import Curves
+from nas.training.checkpoint import Checkpoint
+from nas.training.oneshot import epochs as training
+from nas.training.oneshot.assembly import assemble
+from nas.training.oneshot.batches import Bilevel
+from nas.training.oneshot.epochs import train_supernet
 
 
 class TestOneShot(ControllerSuite):

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-
-from nas.testing.cli import nas, process
+from command_line import nas, process
 
 pytestmark = pytest.mark.slow
 

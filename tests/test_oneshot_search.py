@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import nas
+from scripted_searches import Silent, start
 
-from nas.checkpoint import Checkpoint
-from nas.config import SearchConfig, validate
 from nas.controller import Finish, Reuse
+from nas.driver.ledger import Ledger
+from nas.driver.records import Records
+from nas.driver.search import Search, create
 from nas.errors import ConfigError, Infeasible, TooManyFailures
 from nas.executors.inline import InlineExecutor
-from nas.leaderboard import Query, leaderboard
-from nas.ledger import Ledger
-from nas.records import Records
-from nas.search import Search, create
+from nas.queries.leaderboard import Query, leaderboard
+from nas.settings.search import SearchConfig, validate
 from nas.storage.store import Store
-from nas.testing.cli import nas
 from nas.testing.oneshot import configure, job
-from nas.testing.searches import Silent, start
+from nas.training.checkpoint import Checkpoint
 
 
 def run(store: Store, config: SearchConfig, folder: Path | None = None) -> Any:

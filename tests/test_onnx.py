@@ -9,21 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_models import CONV_TEXT, IMAGE, VECTOR, described, trained
 from torch.testing import assert_close
 
 import nas
 from nas.errors import ConfigError, NasError
 from nas.export import graph, save
 from nas.space import TaskShape
-from nas.testing.models import (
-    CONV_TEXT,
-    IMAGE,
-    VECTOR,
-    described,
-    trained,
-)
 
-HERE = "nas.testing.models:"
+HERE = "small_models:"
 
 
 def onnx_session(path: Path) -> Any:

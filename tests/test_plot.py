@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import nas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from recorded import LOOKED_UP, search
 
 from nas.comparison.curves import Curve, curves
 from nas.comparison.draw import draw
@@ -22,12 +24,10 @@ from nas.comparison.panels import FEW, Line, Panel, caption, window
 from nas.comparison.series import anytime, measured, metrics
 from nas.comparison.text import render
 from nas.comparison.units import metric_name, score_name
-from nas.config import validate
 from nas.controller import Measurement, Outcome, Score, State
 from nas.errors import ConfigError, NasError, NotFound, UnknownName
+from nas.settings.search import validate
 from nas.storage.store import Store
-from nas.testing.cli import nas
-from nas.testing.recorded import LOOKED_UP, search
 from nas.testing.toys import Toy
 
 NAN = math.nan

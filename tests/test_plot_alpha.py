@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import recorded
 import torch
+from command_line import nas
+from scripted_searches import run
 
 from controllers.darts import Softmax
 from controllers.gdas import HardGumbel
@@ -24,10 +27,7 @@ from nas.controller import Measurement, Outcome, State
 from nas.errors import ConfigError, NotFound
 from nas.metrics import alpha_choice, alpha_metric
 from nas.storage.store import Store
-from nas.testing import recorded
-from nas.testing.cli import nas
 from nas.testing.oneshot import configure
-from nas.testing.searches import run
 from nas.testing.toy_supernet import CURVES, Curves, Regression
 
 Weights = Mapping[tuple[str, str], list[float]]

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import nas
+from recorded import LOOKED_UP, MIXED, close, record, search
 
 from nas.controller import Measurement, Outcome, State
 from nas.storage.store import Store
-from nas.testing.cli import nas
-from nas.testing.recorded import LOOKED_UP, MIXED, close, record, search
 
 FEW_SHOT: dict[str, Any] = {"tasks": "sinusoid", "learner": "maml"}
 ORDINARY: dict[str, Any] = {"tasks": {"name": "supervised", "path": "data.npz"}, "learner": "classifier"}

@@ -6,9 +6,10 @@ import pytest
 from pydantic import AfterValidator, Field
 
 from nas.cli.catalog import settings_of
-from nas.config import read, validate
 from nas.errors import ConfigError, PluginError, UnknownName
 from nas.plugins import GROUPS, FilePath, absolute, find, installed, load, resolve, settings
+from nas.settings.search import validate
+from nas.settings.sections import read
 
 SOURCE = """
 class Third:

@@ -11,17 +11,17 @@ from typer.testing import CliRunner
 
 from nas import precision
 from nas.cli.main import app
-from nas.config import validate
+from nas.driver.search import create
 from nas.errors import ConfigError
 from nas.learners.maml import Maml
 from nas.learners.prototypical import Prototypical
 from nas.precision import choose
-from nas.search import create
+from nas.settings.search import validate
 from nas.storage.store import Store
 from nas.tasks.glyphs import Glyphs
 from nas.tasks.sinusoid import Sinusoid
 from nas.testing.toys import Toy
-from nas.training import rehearse
+from nas.training.loop import rehearse
 
 
 @pytest.mark.parametrize("able", [False, True])

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small_networks import draw_network, draw_tasks
 from torch.testing import assert_close
 
-from nas.config import SearchConfig
+from nas.driver.search import create
 from nas.errors import ConfigError
 from nas.learners.base import task_loss
 from nas.learners.pretrain import Pretrain
-from nas.search import create
+from nas.settings.search import SearchConfig
 from nas.space import TaskShape
 from nas.storage.store import Store
 from nas.tasks.glyphs import Glyphs
 from nas.tasks.sinusoid import Sinusoid
 from nas.testing.learners import cast, perceptron, planes
-from nas.testing.networks import draw_network, draw_tasks
 
 CLASSES = 7
 kinds = pytest.mark.parametrize("kind", ["classification", "regression"])

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from nas.evaluation import code as sources
-from nas.evaluation.config import validate
 from nas.evaluation.processes import default_workers
+from nas.settings.evaluation import validate
 
 
 @pytest.mark.parametrize(("gpus", "workers"), [(0, 16), (1, 1), (4, 4)])

@@ -7,15 +7,15 @@ import re
 from pathlib import Path
 
 import pytest
+from command_line import SCRIPTED, nas
+from recorded import Trained, record_one_shot, search
 
 from nas.cli.progress import _Tally
 from nas.controller import Derived, Outcome, Score, State
 from nas.evaluator import Job
 from nas.space import Architecture
 from nas.storage.store import Store
-from nas.testing.cli import SCRIPTED, nas
 from nas.testing.oneshot import job
-from nas.testing.recorded import Trained, record_one_shot, search
 
 ONE = Architecture("toy", (0,) * 11)
 

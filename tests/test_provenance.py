@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from scripted_searches import configure, reopen, run
 
 from nas.executors.inline import InlineExecutor
-from nas.provenance import LATER, environment, machine, machines
 from nas.storage.store import Store
-from nas.testing.searches import configure, reopen, run
+from nas.training.provenance import LATER, environment, machine, machines
 
 
 def test_what_is_done_to_an_environment_stays_there() -> None:
@@ -30,7 +30,7 @@ def test_a_search_that_moves_says_where_to(store: Store, monkeypatch: pytest.Mon
     run(store, config)
     assert LATER not in store.search("s").environment
     other = {**environment(), "processor": "another"}
-    monkeypatch.setattr("nas.search.environment", lambda: other)
+    monkeypatch.setattr("nas.driver.search.environment", lambda: other)
     for _ in range(2):  # the same kind again is no other
         reopen(store, "s", more=1).run(InlineExecutor(config, config.make_tasks()))
     row = store.search("s")

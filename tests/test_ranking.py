@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from nas.errors import ConfigError, NotFound
-from nas.evaluation.ranking import SORTS, rank, sections
-from nas.leaderboard import Query
+from nas.queries.leaderboard import Query
+from nas.queries.ranking import SORTS, rank, sections
 from nas.storage.evaluations import Origin
 from nas.storage.schema import EvaluationState
 from nas.storage.store import Store

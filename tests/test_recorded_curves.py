@@ -7,13 +7,13 @@ import runpy
 from pathlib import Path
 
 import numpy as np
+from recorded import MIXED, record
 
 from nas.comparison.curves import curves
 from nas.comparison.groups import find, grouped
 from nas.comparison.panels import FEW
 from nas.comparison.series import anytime
 from nas.storage.store import Store
-from nas.testing.recorded import MIXED, record
 
 MODULE = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "curves.py"))
 

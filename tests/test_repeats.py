@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import SCRIPTED, nas
+from scripted_searches import Silent, configure, reopen, results, run, start
 
-from nas.config import SearchConfig
 from nas.controller import Outcome, Score, State
+from nas.driver.ledger import Ledger
 from nas.evaluator import Job
 from nas.executors.inline import InlineExecutor
-from nas.ledger import Ledger
+from nas.settings.search import SearchConfig
 from nas.space import Architecture
 from nas.storage.store import Store
-from nas.testing.cli import SCRIPTED, nas
-from nas.testing.searches import Silent, configure, reopen, results, run, start
 
 EIGHT = {"name": "nas.testing.toys:Toy", "layers": 1}
 """A space of eight networks."""
@@ -26,7 +26,7 @@ EIGHT = {"name": "nas.testing.toys:Toy", "layers": 1}
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> int:
     """How many known networks in a row end a search here."""
-    monkeypatch.setattr("nas.ledger.REPEATS", 40)
+    monkeypatch.setattr("nas.driver.ledger.REPEATS", 40)
     return 40
 
 

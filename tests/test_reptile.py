@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_networks import draw_network, draw_tasks
 from torch.testing import assert_close
 
 from nas.learners.base import query_loss, task_loss
@@ -14,8 +15,7 @@ from nas.plugins import load
 from nas.space import TaskShape
 from nas.tasks.sinusoid import Sinusoid
 from nas.testing.learners import cast, perceptron, planes
-from nas.testing.networks import draw_network, draw_tasks
-from nas.training import start
+from nas.training.loop import start
 
 kinds = pytest.mark.parametrize("kind", ["classification", "regression"])
 batches_of_tasks = pytest.mark.parametrize("tasks", [1, 3])

@@ -7,8 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-
-from nas.testing.cli import SCRIPTED, nas
+from command_line import SCRIPTED, nas
 
 REAL = [
     *("--space=mlp", "--controller=random", "--tasks=sinusoid", "--learner=maml", "--executor=inline"),

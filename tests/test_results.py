@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from nas.controller import Measurement
-from nas.evaluation.results import NOT_FINITE, compare, compared, summarize
-from nas.statistics import student_t
+from nas.intervals import student_t
+from nas.queries.results import NOT_FINITE, compare, compared, summarize
 from nas.storage.schema import Evaluation, EvaluationState
 from nas.storage.store import Store
 from nas.testing.evaluations import claim, trained

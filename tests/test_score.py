@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import nas as run
 from PIL import Image
 
 import nas
-from nas.config import maker
 from nas.evaluation.artifacts import store_weights
 from nas.export.files import save
 from nas.export.model import Model
 from nas.export.source import describe
 from nas.learners.base import query_scores
+from nas.settings.sections import maker
 from nas.storage.store import Store
-from nas.testing.cli import nas as run
 from nas.testing.evaluations import claim, trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -32,7 +32,7 @@ GLYPHS = {"name": "glyphs", "queries": 2}
 
 def export(folder: Path, learner: str, suffix: str = ".pt", **tasks: Any) -> Path:
     """Write a learner with its first weights, as an evaluation would have trained it."""
-    from nas.evaluation.config import validate
+    from nas.settings.evaluation import validate
 
     values = {"space": CHAIN, "tasks": GLYPHS | tasks, "learner": learner, "precision": "float32"}
     config = validate(values)

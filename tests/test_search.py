@@ -6,14 +6,14 @@ import copy
 from typing import Any
 
 import pytest
+from recorded import SCRIPTED
+from scripted_searches import configure, reopen, run
 
-from nas.config import validate
+from nas.driver.search import create
 from nas.errors import ConfigError, Infeasible
 from nas.executors.inline import InlineExecutor
-from nas.search import create
+from nas.settings.search import validate
 from nas.storage.store import Store
-from nas.testing.recorded import SCRIPTED
-from nas.testing.searches import configure, reopen, run
 
 
 def test_a_search_ends_with_every_trial_recorded(store: Store) -> None:

@@ -6,14 +6,14 @@ import itertools
 from dataclasses import replace
 
 import pytest
+from scripted_searches import Script, configure, reopen, run, start
 
 from nas.controller import Outcome, Score, State, TrainSupernet
+from nas.driver.ledger import Attempt
 from nas.errors import TooManyFailures
 from nas.evaluator import SupernetJob
 from nas.executors.inline import InlineExecutor
-from nas.ledger import Attempt
 from nas.storage.store import Store
-from nas.testing.searches import Script, configure, reopen, run, start
 
 SCRIPTED = "nas.testing.evaluators:Scripted"
 
@@ -59,7 +59,7 @@ def test_every_attempt_counts_its_seconds(store: Store, monkeypatch: pytest.Monk
     failed = Outcome(State.FAILED, None, seconds=3.0, error="diverged")
     good = Outcome(State.COMPLETED, None, Score(0.5, 0.1, 9), seconds=2.0)
     live = start(store, config)
-    monkeypatch.setattr("nas.ledger.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("nas.driver.ledger.time.monotonic", lambda: float(next(clock)))
     attempts: list[Outcome | None] = [failed, failed, good, None, None, None]
     assert live.run(Script([*attempts, failed, good])) == "completed"
     trials = store.trials(store.search("s").id)
@@ -86,7 +86,7 @@ def test_the_seconds_of_a_failed_attempt_survive_the_driver(store: Store) -> Non
 
 def test_a_lost_supernet_counts_what_its_checkpoint_tells_once(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("nas.ledger.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("nas.driver.ledger.time.monotonic", lambda: now[0])
     job = SupernetJob(0, 0, TrainSupernet("x"), 7, "one", "folder")
     first = Attempt(1, job)
     first.report(Outcome(State.RUNNING, None, seconds=8.0))

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scripted_searches import Script, Silent, configure, reopen, results, run, start
 from sqlalchemy import text
 
-from nas.config import SearchConfig
 from nas.controller import Controller, Evaluate, Outcome, Proposal, Score, State
 from nas.errors import ConfigError, NasError, StorageError
 from nas.evaluator import Job
 from nas.executors.base import Executor, Workload
 from nas.executors.inline import InlineExecutor
+from nas.settings.search import SearchConfig
 from nas.space import Architecture, SearchSpace
 from nas.storage import lease
 from nas.storage.store import Store
-from nas.testing.searches import Script, Silent, configure, reopen, results, run, start
 from nas.testing.stores import another_driver, columns
 
 
@@ -169,7 +169,7 @@ def test_asha_stops_trials_and_survives_a_resume(store: Store) -> None:
 
 
 def test_a_stop_request_ends_the_search_between_trials(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.search.HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr("nas.driver.search.HEARTBEAT_SECONDS", 0.0)
     config = configure(name="stops")
     search = start(store, config)
 
@@ -187,7 +187,7 @@ def test_a_stop_request_ends_the_search_between_trials(store: Store, monkeypatch
 
 
 def test_a_driver_that_was_taken_over_writes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.search.HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr("nas.driver.search.HEARTBEAT_SECONDS", 0.0)
     config = configure(name="taken", trials=6)
     search = start(store, config)
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.controller import Measurement, Score
-from nas.evaluation.config import FullBudget
 from nas.evaluation.selection import Selection
+from nas.settings.evaluation import FullBudget
 
 
 @settings(max_examples=200, deadline=None)

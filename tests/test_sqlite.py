@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from command_line import SCRIPTED, nas
 
 from nas.errors import NotFound, StorageError
 from nas.storage.store import Store
-from nas.testing.cli import SCRIPTED, nas
 from nas.testing.stores import search
 
 READ_ONLY = "mount --bind {0} {0} && mount -o remount,ro,bind {0} && "

@@ -65,10 +65,10 @@ def test_storage_imports_nothing_heavy(path: Path) -> None:
     Store(f"sqlite:///{path}", create=True).close()
     program = f"""
 import sys
-import nas.leaderboard
+import nas.queries.leaderboard
 from nas.storage.store import Store
 with Store("sqlite:///{path}", create=True) as store:
-    nas.leaderboard.leaderboard(store, nas.leaderboard.Query())
+    nas.queries.leaderboard.leaderboard(store, nas.queries.leaderboard.Query())
 print(*{{"torch", "ray", "pandas", "numpy", "alembic"}} & set(sys.modules))
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from controllers.descent import descend
+from controllers.one_shot import descend
 from nas.controller import Derived
 from nas.plugins import arguments, installed, load, resolve
 from nas.space import Architecture, SearchSpace

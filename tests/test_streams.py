@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import SCRIPTED, nas
 
 from nas.cli import interruption
 from nas.cli.main import main
-from nas.testing.cli import SCRIPTED, nas
 
 READ = [
     "--help",

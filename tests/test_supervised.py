@@ -8,21 +8,21 @@ import platformdirs
 import pytest
 import torch
 
-from nas.config import validate
 from nas.controller import State, SupernetBudget, TrainSupernet
 from nas.errors import ConfigError
 from nas.evaluator import Job, SupernetJob
 from nas.learners.classifier import Classifier
 from nas.learners.prototypical import Prototypical
-from nas.oneshot.training import train_supernet
 from nas.plugins import resolve
+from nas.settings.search import validate
 from nas.space import TaskShape
 from nas.tasks.base import SPLITS
 from nas.tasks.glyphs import Glyphs
 from nas.tasks.supervised import Supervised
 from nas.testing.tasks import TaskSourceSuite, draw, examples, write_image_folder
 from nas.testing.toys import Toy
-from nas.training import rehearse
+from nas.training.loop import rehearse
+from nas.training.oneshot.epochs import train_supernet
 
 
 @pytest.fixture(autouse=True)

@@ -9,22 +9,22 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from command_line import nas
+from scripted_searches import Silent, start
 from small_table import TEXTS, configure, eight_rows, look_up, write
 from torch import nn
 
 from nas.asha import Asha, AshaState
-from nas.config import SearchConfig, validate
 from nas.controller import Measurement, State
+from nas.driver.search import Search
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Job
 from nas.executors.inline import InlineExecutor
 from nas.plugins import FilePath
-from nas.search import Search
+from nas.settings.search import SearchConfig, validate
 from nas.space import Architecture, Decision, SearchSpace, TaskShape
 from nas.storage.store import Store
-from nas.tabular import Table
-from nas.testing.cli import nas
-from nas.testing.searches import Silent, start
+from nas.tables.evaluator import Table
 
 
 @pytest.fixture

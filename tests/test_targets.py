@@ -10,10 +10,10 @@ import pytest
 from nas import plugins, precision
 from nas.controller import State
 from nas.errors import ConfigError, NotFound, Unsupported
-from nas.evaluation.config import EvaluationConfig, validate
 from nas.evaluation.published import own, published
 from nas.evaluation.references import SpaceReference, TrialReference, parse
 from nas.evaluation.targets import Targets, tried
+from nas.settings.evaluation import EvaluationConfig, validate
 from nas.space import TaskShape
 from nas.storage.evaluations import Origin
 from nas.storage.store import Store

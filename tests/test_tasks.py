@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from nas import plugins
-from nas.config import validate
 from nas.errors import ConfigError
+from nas.settings.search import validate
 from nas.tasks import Episode, TaskSource
 from nas.tasks.base import SPLITS, class_hash
 from nas.tasks.omniglot import Omniglot

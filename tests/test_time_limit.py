@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import final
 
 import pytest
+from command_line import nas
+from scripted_searches import configure, reopen, start
 
 from nas.controller import Outcome, Score, State
 from nas.evaluator import Context, Evaluator, Job
 from nas.executors.inline import InlineExecutor
 from nas.executors.limit import Overtime, limited
 from nas.storage.store import Store
-from nas.testing.cli import nas
-from nas.testing.searches import configure, reopen, start
 
 
 @final

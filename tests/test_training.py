@@ -19,7 +19,7 @@ from nas.tasks.base import Episode, TaskSource
 from nas.tasks.glyphs import Glyphs
 from nas.tasks.sinusoid import Sinusoid
 from nas.testing.toys import Toy
-from nas.training import Training, start
+from nas.training.loop import Training, start
 
 
 class Counted(Learner):

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import SCRIPTED, nas
 from sqlalchemy.exc import OperationalError
 
-from nas.checkpoint import Checkpoint
 from nas.errors import StorageError, Unwritable
 from nas.storage.engine import parse, translated
 from nas.storage.store import Store
 from nas.tasks import cache
-from nas.testing.cli import SCRIPTED, nas
+from nas.training.checkpoint import Checkpoint
 
 SUPERNET = [
     "run", "--space=nas.testing.toy_supernet:Curves", "--controller=nas.testing.oneshot:OneShot",

@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
+from command_line import nas
 from rich.console import Console
 
 from nas.cli import watch as watching
 from nas.controller import Outcome, Score, State
 from nas.space import Architecture
 from nas.storage.store import Store
-from nas.testing.cli import nas
 from nas.testing.stores import begin, search
 from nas.testing.stores.rows import columns
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.learners.folded import run
-from search_spaces.pointwise import Convolved
-from search_spaces.rectified import rectified
-from search_spaces.weighted_sum import Plain, weighted_sum
+from search_spaces.mixed.pointwise import Convolved
+from search_spaces.mixed.rectified import rectified
+from search_spaces.mixed.weighted_sum import Plain, weighted_sum
 
 EPS = (1e-5, 1e-3)
 

@@ -28,9 +28,9 @@ from nas.errors import NotFound, TooManyFailures
 from nas.executors.capacity import cores
 
 if TYPE_CHECKING:
-    from nas.config import SearchConfig
     from nas.controller import Outcome
     from nas.evaluator import AnyJob
+    from nas.settings.search import SearchConfig
     from nas.storage.schema import Search as SearchRow
     from nas.storage.store import Store
     from nas.tasks.base import TaskSource
@@ -65,8 +65,9 @@ def benchmark(
     again goes on where it was; what is complete is not run again.
     """
     from nas.comparison.benchmark import plan, run
-    from nas.config import assign, default_executor, read
     from nas.evaluation.artifacts import folder
+    from nas.settings.search import default_executor
+    from nas.settings.sections import assign, read
     from nas.storage.store import Store
 
     import_from_here()
@@ -121,7 +122,7 @@ class _Driver:
     def drive(self, row: SearchRow, config: SearchConfig, tasks: TaskSource) -> str:
         """Run one search to its end."""
         from nas.cli.progress import progress
-        from nas.search import Search
+        from nas.driver.search import Search
 
         executor = make_executor(config, tasks, self._ray_address)
         quiet = nullcontext(_Silent())

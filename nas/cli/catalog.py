@@ -65,7 +65,7 @@ def _list(kind: str, form: Format, wide: bool) -> None:
 
 def _describe(kind: str, name: str, form: Format, wide: bool) -> None:
     from nas import plugins
-    from nas.config import BASES
+    from nas.settings.sections import BASES
 
     import_from_here()
     cls: type = plugins.load(kind, name, BASES[kind])

@@ -12,7 +12,7 @@ from nas.cli.catalog import REQUIRED, settings_of
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from nas.config import SearchConfig
+    from nas.settings.search import SearchConfig
 
 FROM_THE_MACHINE = ("executor", "workers")
 """Settings whose default depends on the machine and on the evaluator."""
@@ -29,8 +29,9 @@ def document(config: SearchConfig, *, portable: bool = False) -> str:
     """
     from nas import plugins
     from nas.asha import Asha
-    from nas.config import BASES, Constraints, Resources
     from nas.evaluator import Budget
+    from nas.settings.search import Constraints, Resources
+    from nas.settings.sections import BASES
 
     values = config.model_dump(mode="json")
     rows = _rows(type(config), "")
@@ -87,7 +88,7 @@ def _key(text: str) -> str:
 def _is_section(config: SearchConfig, name: str) -> bool:
     from pydantic import BaseModel
 
-    from nas.config import BASES
+    from nas.settings.sections import BASES
 
     return name in BASES or name == "scheduler" or isinstance(getattr(config, name), BaseModel)
 

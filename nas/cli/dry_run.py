@@ -14,19 +14,21 @@ import typer
 from nas import counts
 from nas.cli.document import document
 from nas.cli.output import counted, say
-from nas.config import SearchConfig, maker
 from nas.controller import Evaluate, State, TrainSupernet
+from nas.driver.search import check, supernet
 from nas.errors import Infeasible
-from nas.evaluator import Job, SupernetJob, Train
+from nas.evaluator import Job, SupernetJob
 from nas.executors.worker import Worker
-from nas.oneshot.training import train_supernet
 from nas.plugins import load
-from nas.provenance import proposal_rng, training_seed
-from nas.scoring import episode_scores
-from nas.search import check, supernet
+from nas.settings.search import SearchConfig
+from nas.settings.sections import maker
 from nas.space import Architecture, SearchSpace
 from nas.tasks.base import TaskSource
-from nas.training import start
+from nas.training.loop import start
+from nas.training.oneshot.epochs import train_supernet
+from nas.training.provenance import proposal_rng, training_seed
+from nas.training.scoring import episode_scores
+from nas.training.train import Train
 
 SAMPLES = 5
 """Networks to look at; the smallest, the median and the largest of them are measured."""

@@ -16,8 +16,8 @@ from nas.errors import NasError
 from nas.executors.capacity import cores
 
 if TYPE_CHECKING:
-    from nas.evaluation.results import Difference, Identity, Result
     from nas.evaluation.targets import Target, Targets
+    from nas.queries.results import Difference, Identity, Result
     from nas.storage.schema import Evaluation
 
 COLUMNS = (
@@ -149,8 +149,8 @@ def evaluate(
     from nas.evaluation.artifacts import folder
     from nas.evaluation.driver import Driver
     from nas.evaluation.processes import default_workers
-    from nas.evaluation.results import compared
     from nas.evaluation.targets import Targets
+    from nas.queries.results import compared
     from nas.storage.store import Store
 
     budget = {
@@ -203,7 +203,7 @@ def _changes(
     tasks: str | None, learner: str | None, budget: dict[str, int | None], settings: Sequence[str]
 ) -> Callable[[dict[str, Any]], None]:
     """Return what puts the options into a configuration."""
-    from nas.config import assign, choose
+    from nas.settings.sections import assign, choose
 
     def change(values: dict[str, Any]) -> None:
         for kind, plugin in (("tasks", tasks), ("learner", learner)):

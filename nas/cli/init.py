@@ -43,7 +43,8 @@ def init(
         _write(file or Path(source.name), source.read_text(encoding="utf-8"))
         return
     from nas.cli.document import document
-    from nas.config import assign, choose, validate
+    from nas.settings.search import validate
+    from nas.settings.sections import assign, choose
 
     values: dict[str, object] = {}
     chosen = {"space": space, "controller": controller, "tasks": tasks, "learner": learner}

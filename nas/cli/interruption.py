@@ -79,7 +79,7 @@ def continued_by(command: str) -> Iterator[None]:
     except StorageError as error:
         raise type(error)(f"{error} Then continue: {command}") from error
     except OSError as error:
-        from nas.tasks.files import FULL, unwritable
+        from nas.files import FULL, unwritable
 
         if error.errno not in FULL:
             raise

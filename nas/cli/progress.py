@@ -20,8 +20,8 @@ from nas.cli.output import say
 
 if TYPE_CHECKING:
     from nas.controller import Outcome
+    from nas.driver.observer import Observer
     from nas.evaluator import AnyJob
-    from nas.observer import Observer
     from nas.storage.schema import Search as SearchRow
     from nas.storage.schema import Trial
     from nas.storage.store import Store

@@ -18,7 +18,7 @@ from nas.errors import ConfigError
 from nas.metrics import ALPHA, family
 
 if TYPE_CHECKING:
-    from nas.leaderboard import Query
+    from nas.queries.leaderboard import Query
     from nas.storage.schema import Evaluation
     from nas.storage.schema import Search as SearchRow
     from nas.storage.searches import Summary
@@ -133,7 +133,7 @@ def ls(
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """List the searches, newest first."""
-    from nas.leaderboard import NO_LEARNER
+    from nas.queries.leaderboard import NO_LEARNER
     from nas.storage.store import Store
 
     with Store(db) as store:
@@ -225,7 +225,7 @@ def leaderboard(
 
     Scores of different tasks, learners or settings do not compare: each has a list of its own.
     """
-    from nas.leaderboard import Query
+    from nas.queries.leaderboard import Query
     from nas.storage.store import Store
 
     query = Query(
@@ -296,7 +296,7 @@ class Board:
 
 
 def _trials(store: Store, query: Query) -> list[Board]:
-    from nas.leaderboard import sections
+    from nas.queries.leaderboard import sections
 
     boards = [(section.example, [asdict(row) for row in section.rows]) for section in sections(store, query)]
     for search, rows in boards:
@@ -306,7 +306,7 @@ def _trials(store: Store, query: Query) -> list[Board]:
 
 
 def _tests(store: Store, query: Query) -> list[Board]:
-    from nas.evaluation.ranking import sections
+    from nas.queries.ranking import sections
 
     return _boards(
         [
@@ -347,7 +347,8 @@ def _board(
 
 def _protocol(example: SearchRow | Evaluation) -> dict[str, Any]:
     """Return what scores depend on besides network and seed, by path."""
-    from nas.comparison.groups import PROTOCOL, flat
+    from nas.comparison.groups import PROTOCOL
+    from nas.settings.sections import flat
 
     settings = {path: value for path, value in flat(example.config).items() if path.startswith(PROTOCOL)}
     known = example.environment
@@ -522,7 +523,7 @@ def _setting(value: Any) -> str:
         return f"{value:g}"
     if not isinstance(value, dict):
         return cell("", value)
-    from nas.comparison.groups import flat
+    from nas.settings.sections import flat
 
     name = [str(value["name"])] if "name" in value else []
     given = flat({key: inner for key, inner in value.items() if key != "name"})

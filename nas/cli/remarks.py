@@ -78,8 +78,8 @@ def tests(rows: Sequence[Row]) -> None:
 
 def missing(groups: Sequence[Group], curves: Sequence[Sequence[Curve]], db: str) -> None:
     """Say which groups have no random search beside them, and how to run one of equal cost."""
-    from nas.comparison.command import like, one_shot
     from nas.comparison.groups import BASELINE
+    from nas.settings.command import like, one_shot
 
     lacking = [
         (group, some_curves)

@@ -13,8 +13,8 @@ from nas.cli.output import Format, FormatOption, WideOption, emit, say
 from nas.errors import ConfigError, NasError
 
 if TYPE_CHECKING:
-    from nas.config import SearchConfig
     from nas.controller import Outcome
+    from nas.settings.search import SearchConfig
     from nas.storage.schema import Search as SearchRow
     from nas.storage.schema import Trial
     from nas.tasks.base import TaskSource
@@ -51,11 +51,11 @@ def rerun(
     Elsewhere sums round in another way, which a training amplifies as it does another seed: there they may
     differ by ci95, half the width of the recorded interval. The exit code is 0 if they agree, 1 if not.
     """
+    from nas.driver.records import configuration
     from nas.evaluation.references import TrialReference, parse
     from nas.evaluation.targets import tried
-    from nas.provenance import classes
-    from nas.records import configuration
     from nas.storage.store import Store
+    from nas.training.provenance import classes
 
     reference = parse(target)
     if not isinstance(reference, TrialReference):
@@ -100,9 +100,9 @@ def _outcome(row: SearchRow, trial: Trial, config: SearchConfig, tasks: TaskSour
     Raises:
         NasError: it has no score this time.
     """
+    from nas.driver.records import Records
     from nas.executors.worker import Worker
-    from nas.provenance import classes
-    from nas.records import Records
+    from nas.training.provenance import classes
 
     job = Records(row.name, config, config.make_space(), None, classes(tasks)).job(trial)
     outcome = None
@@ -128,7 +128,7 @@ class _Result:
 def _compared(row: SearchRow, trial: Trial, outcome: Outcome, tolerance: float | None) -> _Result:
     import torch
 
-    from nas.provenance import LATER, MACHINE, environment
+    from nas.training.provenance import LATER, MACHINE, environment
 
     assert trial.score is not None
     assert outcome.score is not None

@@ -31,8 +31,8 @@ from nas.errors import ConfigError
 from nas.executors.capacity import cores
 
 if TYPE_CHECKING:
-    from nas.config import SearchConfig
     from nas.executors.base import Executor
+    from nas.settings.search import SearchConfig
     from nas.storage.schema import Search as SearchRow
     from nas.storage.store import Store
     from nas.tasks.base import TaskSource
@@ -91,7 +91,8 @@ def run(
 
     A search is a TOML file, options, or both; options win over the file, --set over options.
     """
-    from nas.config import assign, choose, default_executor, read, validate
+    from nas.settings.search import default_executor, validate
+    from nas.settings.sections import assign, choose, read
 
     import_from_here()
     text, values = read(config) if config else (None, {})
@@ -127,7 +128,7 @@ def run(
         dry_run(resolved, resolved.make_tasks())
         return
 
-    from nas.search import create
+    from nas.driver.search import create
     from nas.storage.store import Store
 
     with Store(db, create=True) as store:
@@ -150,10 +151,10 @@ def resume(
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """Continue a search from the database: nothing recorded is run again, nothing lost."""
-    from nas.provenance import environment, machine, machines
-    from nas.records import configuration
+    from nas.driver.records import configuration
     from nas.storage.lease import driven, refuse
     from nas.storage.store import Store
+    from nas.training.provenance import environment, machine, machines
 
     import_from_here()
     with Store(db) as store:
@@ -207,8 +208,8 @@ def rm(
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """Delete a search, all its trials, and the checkpoints of supernets that were not done."""
+    from nas.driver.records import checkpoints
     from nas.evaluation.artifacts import folder
-    from nas.records import checkpoints
     from nas.storage.lease import driven, refuse
     from nas.storage.store import Store
 
@@ -239,9 +240,9 @@ def _follow(
     artifacts: Path | None,
 ) -> None:
     from nas.cli.progress import progress
+    from nas.driver.search import Search, supernet
     from nas.evaluation.artifacts import folder
-    from nas.leaderboard import Query, leaderboard
-    from nas.search import Search, supernet
+    from nas.queries.leaderboard import Query, leaderboard
 
     flag = hint(db)
     again = f"nas resume {row.name}{flag}{files_hint(artifacts)}"

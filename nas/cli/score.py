@@ -62,8 +62,8 @@ def score(
     the learner learns of each task, and nothing is recorded: a score here is no test result of a search,
     since anyone may ask for it as often as they like.
     """
-    from nas.config import assign
     from nas.export.transfer import sources, transfer
+    from nas.settings.sections import assign
 
     values: dict[str, Any] = {"tasks": {}}
     for setting in settings or []:

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import select
 
-from nas.comparison.groups import BASELINE, differences, flat
-from nas.config import SearchConfig, validate
+from nas.comparison.groups import BASELINE, differences
+from nas.driver.records import configuration
+from nas.driver.search import create
 from nas.errors import ConfigError, Infeasible, TooManyFailures
-from nas.records import configuration
-from nas.search import create
+from nas.settings.search import SearchConfig, validate
+from nas.settings.sections import flat
 from nas.storage.lease import driven, refuse
 from nas.storage.names import checked
 from nas.storage.schema import Search, SearchState
@@ -24,7 +25,7 @@ SEEDS = 3
 """How many seeds a benchmark has if it does not say."""
 
 Drive = Callable[[Search, SearchConfig, TaskSource], str]
-"""Runs a search to its end and returns its state, as `nas.search.Search.run` does."""
+"""Runs a search to its end and returns its state, as `nas.driver.search.Search.run` does."""
 
 
 def plan(values: Mapping[str, Any], name: str) -> list[SearchConfig]:
@@ -89,7 +90,7 @@ def run(
         say: told what is odd about the data, once for all searches, and what takes long.
 
     Raises:
-        Unsupported: as of `nas.search.create`, whatever the seed.
+        Unsupported: as of `nas.driver.search.create`, whatever the seed.
         ConfigError: a search of such a name has another configuration, or another process drives it.
     """
     known = _known(store, configs)

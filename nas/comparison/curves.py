@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import select
 
-from nas.ledger import REPEATS, repeats
+from nas.driver.ledger import REPEATS, repeats
 from nas.metrics import TEST_SCORE
 from nas.storage.schema import Measurement, Search, SearchState, Trial, TrialState
 from nas.storage.store import Store

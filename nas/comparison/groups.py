@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import select
 
 from nas.errors import ConfigError
+from nas.settings.sections import flat
 from nas.storage.schema import Search
 from nas.storage.store import Store
 
@@ -146,17 +147,6 @@ def _check_spaces(searches: Sequence[Search]) -> None:
                 f"{difference(decisions, space['decisions'])}. Name searches of one version of it only; "
                 "`nas ls` lists them."
             )
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by their path, such as `tasks.ways`."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def settled(search: Search) -> dict[str, Any]:

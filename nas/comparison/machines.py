@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nas import provenance
 from nas.storage.schema import Search
+from nas.training import provenance
 
 
 def machines(searches: Sequence[Search]) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nas.comparison.curves import Floats
-from nas.statistics import student_t
+from nas.intervals import student_t
 
 FEW = 5
 """Fewer searches than this are drawn one by one: an interval of three is wider than all they differ by."""

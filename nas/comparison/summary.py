@@ -13,7 +13,7 @@ from nas.comparison.curves import Curve, Point
 from nas.comparison.groups import Group
 from nas.comparison.ranks import mann_whitney
 from nas.errors import NotFound
-from nas.statistics import half_width_over_seeds
+from nas.intervals import half_width_over_seeds
 from nas.storage.schema import Search
 
 

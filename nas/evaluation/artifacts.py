@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from nas.errors import NotFound
+from nas.files import replacing, writing
 from nas.storage.engine import file, parse
 from nas.storage.evaluations import File
 from nas.storage.schema import Artifact
-from nas.tasks.files import replacing, writing
 
 WEIGHTS = "weights"
 """The kind of artifact that holds a learner's `state_dict`, and the folder of those."""

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from nas import plugins
-from nas.evaluation.config import EvaluationConfig
+from nas.settings.evaluation import EvaluationConfig
 
 
 def code(config: EvaluationConfig) -> str:

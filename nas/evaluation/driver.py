@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nas import fingerprints
-from nas.checkpoint import Checkpoint
 from nas.errors import ConfigError
 from nas.evaluation import processes
 from nas.evaluation.code import code
-from nas.evaluation.config import validate
 from nas.evaluation.targets import Target
 from nas.evaluation.work import Curve, Failure, Job, Lost, Report
-from nas.provenance import environment
+from nas.files import writing
+from nas.settings.evaluation import validate
 from nas.storage import lease
 from nas.storage.evaluations import Trained
 from nas.storage.schema import Evaluation, EvaluationState
 from nas.storage.store import Store
-from nas.tasks.files import writing
+from nas.training.checkpoint import Checkpoint
+from nas.training.provenance import environment
 
 
 class Observer(Protocol):

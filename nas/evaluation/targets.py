@@ -11,19 +11,19 @@ from typing import Any
 
 import torch
 
-from nas import config as search_config
 from nas import fingerprints
 from nas.errors import ConfigError, Infeasible, NotFound
-from nas.evaluation.config import EvaluationConfig, validate
 from nas.evaluation.published import own
 from nas.evaluation.references import FORMS, SpaceReference, TrialReference, parse
-from nas.leaderboard import Query, leaderboard
-from nas.provenance import classes
+from nas.queries.leaderboard import Query, leaderboard
+from nas.settings.evaluation import EvaluationConfig, validate
+from nas.settings.sections import UNTRAINED, choose, maker
 from nas.storage.evaluations import Origin
 from nas.storage.schema import Search, Trial, TrialState
 from nas.storage.store import Store
 from nas.tasks.base import SPLITS, TaskSource
-from nas.training import rehearse
+from nas.training.loop import rehearse
+from nas.training.provenance import classes
 
 Values = dict[str, Any]
 """A configuration before it is checked."""
@@ -204,7 +204,7 @@ class Targets:
     ) -> EvaluationConfig:
         values = {} if search is None else inherited(search)
         if space is not None:
-            search_config.choose(values, "space", space)
+            choose(values, "space", space)
         if settings is not None:
             values["space"] = {"name": space, **settings}
         self._change(values)
@@ -231,7 +231,7 @@ class Targets:
         for settings, source in self._sources:
             if settings == section:
                 return source
-        self._sources.append((section, search_config.maker("tasks", section)()))
+        self._sources.append((section, maker("tasks", section)()))
         return self._sources[-1][1]
 
     def _refuse_infeasible(self, target: Target, name: str) -> None:
@@ -274,7 +274,7 @@ class Targets:
 def _refuse_nameless(search: Search, values: Values) -> None:
     """Refuse to evaluate like a search that had no tasks, or no learner, if the user names none."""
     missing = []
-    for kind in search_config.UNTRAINED:
+    for kind in UNTRAINED:
         section = values.get(kind, {})
         if search.config[kind] is None and isinstance(section, Mapping) and "name" not in section:
             missing.append(kind)

@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.checkpoint import VERSIONS, Checkpoint
 from nas.controller import Measurement
 from nas.errors import Diverged, Infeasible, NasError, Unwritable
 from nas.evaluation.artifacts import store_weights
 from nas.evaluation.code import code
-from nas.evaluation.config import EvaluationConfig
-from nas.evaluation.results import NOT_FINITE
 from nas.evaluation.selection import Selection
 from nas.learners.base import remedy
 from nas.learners.schedule import constant
-from nas.scoring import lenient_scores, not_finite, score, summary
+from nas.queries.results import NOT_FINITE
+from nas.settings.evaluation import EvaluationConfig
 from nas.storage.evaluations import Trained
 from nas.storage.schema import EvaluationState
 from nas.tasks.base import TaskSource
-from nas.training import start
+from nas.training.checkpoint import VERSIONS, Checkpoint
+from nas.training.loop import start
+from nas.training.scoring import lenient_scores, not_finite, score, summary
 
 LINEAGES = "lineages"
 """The folder of what trainings of any length pass through; it is kept, for longer ones to go on from."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nas.config import SearchConfig
+    from nas.settings.search import SearchConfig
 
 
 class Machine(NamedTuple):

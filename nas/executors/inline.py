@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nas.config import SearchConfig
 from nas.controller import State
 from nas.executors.base import Executor, Workload
 from nas.executors.worker import Worker
+from nas.settings.search import SearchConfig
 from nas.tasks.base import TaskSource
 
 

@@ -40,13 +40,13 @@ from ray.tune.experiment import Trial  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
-from nas.config import SearchConfig  # noqa: E402
 from nas.controller import Outcome, State  # noqa: E402
 from nas.errors import ConfigError, NasError, Unwritable  # noqa: E402
 from nas.evaluator import AnyJob  # noqa: E402
 from nas.executors.base import Executor, Workload  # noqa: E402
 from nas.executors.capacity import Machine  # noqa: E402
 from nas.executors.worker import Worker  # noqa: E402
+from nas.settings.search import SearchConfig  # noqa: E402
 from nas.tasks.base import TaskSource  # noqa: E402
 
 _OUTCOME = TypeAdapter(Outcome)

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import torch
 
-from nas.config import SearchConfig
 from nas.controller import Outcome, State
 from nas.errors import Infeasible, NasError, Unwritable
 from nas.evaluator import AnyJob, Context, Evaluator, Job, SupernetJob
 from nas.executors.limit import Overtime, limited
-from nas.oneshot.training import train_supernet
+from nas.settings.search import SearchConfig
 from nas.tasks.base import TaskSource
+from nas.training.oneshot.epochs import train_supernet
 
 
 class Worker:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas import plugins
-from nas.comparison.command import chosen, text
-from nas.config import BASES
-from nas.evaluation.config import FullBudget
+from nas.settings.command import chosen, text
+from nas.settings.evaluation import FullBudget
+from nas.settings.sections import BASES
 from nas.storage.schema import Evaluation
 
 

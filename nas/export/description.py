@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from nas.config import Model, section
 from nas.learners.base import Normalization
 from nas.precision import Precision
+from nas.settings.sections import Model, section
 from nas.space import TaskShape
 from nas.tasks.appearance import Appearance
 

@@ -16,7 +16,7 @@ from nas.errors import ConfigError, Infeasible, NotFound, PluginError, Unreadabl
 from nas.export import graph, tensors
 from nas.export.description import Description
 from nas.export.model import Loaded, Model, rebuild
-from nas.tasks.files import replacing
+from nas.files import replacing
 
 FORMAT = "nas-model"
 VERSION = 1

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nas.driver.records import configuration
 from nas.errors import Infeasible, NotFound
 from nas.evaluation.missing import fates, repeats, seeds
 from nas.export.choice import Choice, grouped, listed
 from nas.export.command import Command
-from nas.records import configuration
 from nas.storage.schema import Evaluation, EvaluationState, Search, Trial, TrialState
 
 

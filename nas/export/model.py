@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nas.config import maker
 from nas.errors import PluginError, Unreadable
 from nas.export.description import Description
 from nas.export.network import Embedding
 from nas.learners.base import Learner
 from nas.learners.network import Network
+from nas.settings.sections import maker
 from nas.space import SearchSpace
 
 

@@ -12,7 +12,6 @@ from sqlalchemy import select
 from nas import fingerprints, plugins
 from nas.errors import ConfigError, NotFound, Unreadable
 from nas.evaluation.artifacts import WEIGHTS, locate
-from nas.evaluation.config import validate
 from nas.evaluation.references import SpaceReference, TrialReference, parse
 from nas.evaluation.targets import inherited, tried
 from nas.export.choice import Choice, listed
@@ -20,6 +19,7 @@ from nas.export.command import Command
 from nas.export.description import Description, Scored
 from nas.export.missing import Missing, refuse
 from nas.export.model import Model
+from nas.settings.evaluation import validate
 from nas.space import SearchSpace
 from nas.storage.schema import Evaluation, EvaluationState
 from nas.storage.store import Store

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas import plugins
-from nas.config import maker
 from nas.controller import Score
 from nas.errors import ConfigError, DataMissing, Diverged, Infeasible, Unreadable
 from nas.export.description import Description
 from nas.export.model import Loaded, Model, rebuild
 from nas.learners.base import Learner, remedy
 from nas.precision import choose
-from nas.scoring import lenient_scores, not_finite, summary
+from nas.settings.sections import maker
 from nas.tasks.appearance import Appearance, appearance
 from nas.tasks.base import TaskSource
 from nas.tasks.image_folder import ImageFolder, fitting
+from nas.training.scoring import lenient_scores, not_finite, summary
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import le
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from nas.pareto import nondominated
 from nas.storage.schema import Trial
-
-Point = tuple[float, ...]
 
 FIELDS: dict[str, InstrumentedAttribute[Any]] = {
     "score": Trial.score,
@@ -51,26 +49,6 @@ def front(session: Session, fields: Sequence[str], where: Sequence[ColumnElement
         pivots = [rows[i][1:] for i in {*best[:: 1 + len(best) // PIVOTS], best[-1]}]
         kept = [_beats_or_is(columns, signs, pivot) for pivot in pivots]
         size *= 2
-
-
-def nondominated(points: Sequence[Point]) -> list[int]:
-    """Return the indices of the points that no other point is below or level with everywhere and not equal.
-
-    Equal points stand or fall together.
-
-    Args:
-        points: sorted; in every coordinate less is better.
-    """
-    found: list[int] = []
-    best: list[Point] = []
-    for index, point in enumerate(points):
-        # What dominates a point sorts before it, so whoever is on the front stays there.
-        if best and point == best[-1]:
-            found.append(index)
-        elif not any(all(map(le, other, point)) for other in reversed(best)):
-            found.append(index)
-            best.append(point)
-    return found
 
 
 def _beats_or_is(

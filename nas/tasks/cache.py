@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
-from nas.tasks.files import FULL, replacing, unwritable
+from nas.files import FULL, replacing, unwritable
 
 _LOG = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from nas.errors import ConfigError
+from nas.files import legible
 from nas.tasks.base import Split
 from nas.tasks.cache import Arrays, cached
 from nas.tasks.decoding import Background, Decoding, Floats, Values, decode
-from nas.tasks.files import legible
 from nas.tasks.images import Pixels
 from nas.tasks.listing import ClassFiles, Division, first, list_classes
 

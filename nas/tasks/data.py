@@ -17,6 +17,7 @@ from typing import Protocol
 import platformdirs
 
 from nas.errors import DataMissing, NasError, UnknownName
+from nas.files import replacing
 from nas.tasks import files
 
 TIMEOUT = 30.0
@@ -190,7 +191,7 @@ def _complete(remote: Remote, copy: Path) -> bool:
 def _download(remote: Remote, folder: Path, progress: Progress) -> None:
     digest = remote.hasher()
     done = 0
-    with files.replacing(folder / remote.path) as temporary:
+    with replacing(folder / remote.path) as temporary:
         with temporary.open("wb") as file:
             for chunk, total in _chunks(remote.url):
                 file.write(chunk)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from nas.tasks.files import legible
+from nas.files import legible
 from nas.tasks.images import Pixels
 
 Image.init()

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from nas.errors import ConfigError
+from nas.files import legible
 from nas.plugins import FilePath
 from nas.space import TaskShape
 from nas.tasks.base import SPLITS, Episode, Split, TaskSource
@@ -23,7 +24,6 @@ from nas.tasks.class_folders import (
     decoding,
     read_classes,
 )
-from nas.tasks.files import legible
 from nas.tasks.images import (
     Classes,
     ImageTasks,

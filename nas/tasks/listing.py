@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from nas.errors import ConfigError
+from nas.files import legible
 from nas.tasks.base import SPLITS, Split
 from nas.tasks.decoding import FORMATS, SUFFIXES
-from nas.tasks.files import hidden, legible
+from nas.tasks.files import hidden
 
 Division = Literal["random", "folders", "test"]
 """How classes come to splits: shuffled and divided, by the folders they lie in, or all of them for test."""

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 
 from nas.errors import ConfigError
+from nas.files import legible
 from nas.plugins import FilePath
 from nas.space import TaskShape
 from nas.tasks.base import EPISODE_LIST_SEED, SPLITS, Episode, Split, TaskSource
@@ -29,7 +30,6 @@ from nas.tasks.class_folders import (
     decoding,
     read_classes,
 )
-from nas.tasks.files import legible
 from nas.tasks.images import Indices, Pixels, lacking
 from nas.tasks.listing import first
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from nas.config import SearchConfig, validate
 from nas.controller import Outcome, State
 from nas.errors import StorageError
 from nas.evaluator import AnyJob, Job
 from nas.executors.base import Executor
+from nas.settings.search import SearchConfig, validate
 from nas.tasks.base import TaskSource
 from nas.testing.toys import Toy
 

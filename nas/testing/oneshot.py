@@ -13,7 +13,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.config import SearchConfig, validate
 from nas.controller import (
     Controller,
     Derived,
@@ -25,6 +24,7 @@ from nas.controller import (
     TrainSupernet,
 )
 from nas.evaluator import Context, SupernetJob
+from nas.settings.search import SearchConfig, validate
 from nas.space import Architecture, SearchSpace
 from nas.strategy import Batches, Epoch, Strategy
 from nas.supernet import Supernet

@@ -19,10 +19,10 @@ from nas import plugins
 from nas.controller import TrainSupernet
 from nas.errors import Infeasible
 from nas.evaluator import Context
-from nas.oneshot.assembly import Assembly, assemble
-from nas.oneshot.batches import Bilevel
 from nas.space import TaskShape
 from nas.tasks.base import Episode, Split, TaskSource
+from nas.training.oneshot.assembly import Assembly, assemble
+from nas.training.oneshot.batches import Bilevel
 
 KEPT_FREE = 0.1
 """Share of the available memory that is left to others, and to what is not seen: buffers inside kernels."""

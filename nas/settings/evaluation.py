@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import nn
 
-from nas.config import Model, checked, maker, section
 from nas.learners.base import Learner
 from nas.precision import Precision
+from nas.settings.sections import Model, checked, maker, section
 from nas.space import SearchSpace, TaskShape
 from nas.tasks.base import TaskSource
 

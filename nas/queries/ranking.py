@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, or_, select
 
 from nas.errors import ConfigError
-from nas.evaluation.results import Result, summarize
-from nas.leaderboard import TEST_SORTS, Query, check_name
+from nas.pareto import nondominated
+from nas.queries.leaderboard import TEST_SORTS, Query, check_name
+from nas.queries.results import Result, summarize
 from nas.storage import names
-from nas.storage.front import nondominated
 from nas.storage.schema import Evaluation, EvaluationState, TrialState
 from nas.storage.store import Store
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from nas.statistics import by_episode, half_width_over_episodes, half_width_over_seeds
+from nas.intervals import by_episode, half_width_over_episodes, half_width_over_seeds
 from nas.storage.schema import Architecture, Evaluation, EvaluationState
 from nas.storage.store import Store
 

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from nas.checkpoint import Checkpoint
 from nas.controller import Derived, Measurement, Outcome, State
 from nas.errors import Diverged
 from nas.evaluator import Context, SupernetJob
 from nas.learners.base import remedy
 from nas.metrics import shared_metric
-from nas.oneshot import memory
-from nas.oneshot.assembly import Assembly, assemble
-from nas.oneshot.batches import Bilevel
-from nas.scoring import score
 from nas.space import Architecture
 from nas.supernet import Mixture
-from nas.training import copied
+from nas.training.checkpoint import Checkpoint
+from nas.training.loop import copied
+from nas.training.oneshot import memory
+from nas.training.oneshot.assembly import Assembly, assemble
+from nas.training.oneshot.batches import Bilevel
+from nas.training.scoring import score
 
 
 def train_supernet(context: Context, job: SupernetJob) -> Iterator[Outcome]:

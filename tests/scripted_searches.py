@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from nas.config import SearchConfig, validate
 from nas.controller import Outcome
+from nas.driver.observer import Observer
+from nas.driver.records import configuration
+from nas.driver.search import Search, create
 from nas.evaluator import AnyJob, Job
 from nas.executors.base import Executor, Workload
 from nas.executors.inline import InlineExecutor
-from nas.observer import Observer
-from nas.records import configuration
-from nas.search import Search, create
+from nas.settings.search import SearchConfig, validate
 from nas.storage.store import Store
 
 

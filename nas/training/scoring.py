@@ -9,9 +9,9 @@ import torch
 
 from nas.controller import Score
 from nas.errors import Diverged
+from nas.intervals import half_width_over_episodes
 from nas.learners.base import Learner, query_scores, remedy
 from nas.precision import Arithmetic
-from nas.statistics import half_width_over_episodes
 from nas.tasks.base import Split, TaskSource
 
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nas.config import validate
 from nas.controller import Measurement, Outcome, Score, State
 from nas.metrics import shared_metric
+from nas.settings.search import validate
 from nas.storage.schema import Search
 from nas.storage.store import Store
 from nas.storage.trials import Derivations

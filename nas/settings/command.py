@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from nas import plugins
-from nas.comparison.groups import flat
-from nas.config import BASES, SearchConfig, assign
-from nas.storage.schema import Search
+from nas.settings.search import SearchConfig
+from nas.settings.sections import BASES, assign, flat
+
+if TYPE_CHECKING:
+    from nas.storage.schema import Search
 
 MANY = 10_000
 """Trials that no search with a limit of time comes to."""

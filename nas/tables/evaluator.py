@@ -15,7 +15,7 @@ from nas.evaluator import Context, Job, Lookup
 from nas.metrics import TEST_SCORE
 from nas.plugins import FilePath
 from nas.space import SearchSpace
-from nas.table import Columns, Table, load
+from nas.tables.table import Columns, Table, load
 
 PerLength: TypeAlias = str | Annotated[dict[Annotated[int, Field(ge=1)], str], Field(min_length=1)]
 """A column, or one for each training length, such as `{12 = "valid_12", 108 = "valid_108"}`."""

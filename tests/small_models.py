@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import nas
-from nas.config import maker
 from nas.export import Description, Model, Scored
 from nas.learners.base import Learner
+from nas.settings.sections import maker
 from nas.space import Architecture, Decision, SearchSpace, TaskShape
 from nas.tasks.base import Episode, TaskSource
 from nas.testing.learners import Constant

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-from nas.config import SearchConfig
 from nas.controller import Derived, Measurement, Outcome, State
 from nas.evaluator import AnyJob, SupernetJob
+from nas.settings.search import SearchConfig
 
 REPEATS = 1_000
 """Reused trials without a trained one between them that end a search with `max_seconds`."""

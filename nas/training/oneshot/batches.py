@@ -9,10 +9,10 @@ import numpy as np
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from nas.oneshot.assembly import Assembly
 from nas.strategy import Batches
 from nas.supernet import Mixture
 from nas.tasks.base import Episode, TaskSource
+from nas.training.oneshot.assembly import Assembly
 
 
 @final

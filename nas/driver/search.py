@@ -12,7 +12,6 @@ from typing import Any
 
 from nas import fingerprints
 from nas.asha import AshaState
-from nas.config import SearchConfig, maker
 from nas.controller import (
     Controller,
     Evaluate,
@@ -23,21 +22,31 @@ from nas.controller import (
     State,
     TrainSupernet,
 )
+from nas.driver.ledger import Attempt, Ledger
+from nas.driver.observer import Observer
+from nas.driver.records import Records, document, forget, recordable
 from nas.errors import ConfigError, Infeasible, NasError, TooManyFailures
 from nas.evaluator import AnyJob, Job, SupernetJob
 from nas.executors.base import Executor
-from nas.ledger import Attempt, Ledger
-from nas.observer import Observer
-from nas.oneshot import memory
-from nas.provenance import LATER, classes, environment, machine, machines, proposal_rng, training_seed
-from nas.records import Records, document, forget, recordable
+from nas.settings.search import SearchConfig
+from nas.settings.sections import maker
 from nas.space import SearchSpace
 from nas.storage.lease import HEARTBEAT_SECONDS, mine
 from nas.storage.schema import Search as SearchRow
 from nas.storage.store import Store
 from nas.storage.trials import Known
 from nas.tasks.base import TaskSource
-from nas.training import rehearse
+from nas.training.loop import rehearse
+from nas.training.oneshot import memory
+from nas.training.provenance import (
+    LATER,
+    classes,
+    environment,
+    machine,
+    machines,
+    proposal_rng,
+    training_seed,
+)
 
 
 class Search:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, final
 import numpy as np
 
 from nas.errors import ConfigError, NotFound, Unsupported
+from nas.files import legible
 from nas.space import Architecture, SearchSpace, TaskShape
 from nas.tasks.base import Episode, Split, TaskSource
-from nas.tasks.files import legible
 
 if TYPE_CHECKING:
     import pandas as pd

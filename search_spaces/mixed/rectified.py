@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search_spaces.pointwise import (
+from search_spaces.mixed.pointwise import (
     Convolved,
     Pointwise,
     Product,

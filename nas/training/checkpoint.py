@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import nas
-from nas.tasks.files import replacing, writing
+from nas.files import replacing, writing
 
 CHECKPOINTS = "checkpoints"
 """The folder of these files, among other files of a database."""

@@ -14,14 +14,14 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from nas import fingerprints
-from nas.checkpoint import CHECKPOINTS, Checkpoint
-from nas.config import SearchConfig, validate
 from nas.controller import Derived, Outcome, Reuse, Score, State, TrainSupernet
 from nas.evaluator import AnyJob, Job, SupernetJob
-from nas.provenance import proposal_rng, training_seed
+from nas.settings.search import SearchConfig, validate
 from nas.space import Architecture, SearchSpace
 from nas.storage.schema import Search, Trial
 from nas.storage.trials import Derivations
+from nas.training.checkpoint import CHECKPOINTS, Checkpoint
+from nas.training.provenance import proposal_rng, training_seed
 
 SAMPLE = 16
 """Architectures that a supernet scores besides those it derives."""
@@ -51,7 +51,7 @@ class Records:
         config: of the search.
         space: reads and writes the texts of architectures.
         folder: of checkpoints; None to keep none.
-        data: what the tasks are drawn from, as `nas.provenance.classes`.
+        data: what the tasks are drawn from, as `nas.training.provenance.classes`.
     """
 
     def __init__(

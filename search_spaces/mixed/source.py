@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.depthwise import depthwise
-from search_spaces.pointwise import Convolved
-from search_spaces.rectified import rectified
+from search_spaces.mixed.depthwise import depthwise
+from search_spaces.mixed.pointwise import Convolved
+from search_spaces.mixed.rectified import rectified
+from search_spaces.mixed.weighted_sum import Plain
 from search_spaces.separable import FactorizedReduction
-from search_spaces.weighted_sum import Plain
 
 
 class _Block(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from search_spaces.pointwise import (
+from search_spaces.mixed.pointwise import (
     Convolved,
     Pointwise,
     Product,

@@ -1,0 +1,1 @@
+"""What the database is asked: typed rows, and what they say."""

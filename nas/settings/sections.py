@@ -1,0 +1,233 @@
+"""Sections of settings: read from files and options, checked, with every default filled in."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from nas import plugins
+from nas.controller import Controller
+from nas.errors import ConfigError, NasError, NotFound, PluginError, UnknownName
+from nas.evaluator import Evaluator
+from nas.learners.base import Learner
+from nas.space import SearchSpace
+from nas.tasks.base import TaskSource
+
+BASES: dict[str, type] = {
+    "space": SearchSpace,
+    "controller": Controller,
+    "tasks": TaskSource,
+    "learner": Learner,
+    "evaluator": Evaluator,
+}
+"""What a plugin must be, by its section."""
+
+
+UNTRAINED = ("tasks", "learner")
+"""The sections that a search has none of if its evaluator trains nothing."""
+
+
+def section(kind: str) -> BeforeValidator:
+    """Return what checks a plugin's section, a name or a mapping with a name, and fills in its defaults."""
+
+    def resolve(value: Any) -> dict[str, Any] | None:
+        if value is None and kind in UNTRAINED:
+            return None
+        if not isinstance(value, str | Mapping):
+            raise ConfigError(f"{kind}: expected a name, or a section with a name (given: {value!r}).")
+        given = {"name": value} if isinstance(value, str) else dict(value)
+        name = given.pop("name", None)
+        if not isinstance(name, str):
+            raise lacking(kind)
+        cls = plugins.load(kind, name, BASES[kind])
+        if kind == "controller" and "derive" in given and not derives(cls):
+            raise ConfigError(
+                f"controller.derive={given['derive']} (--derive): it is for one-shot controllers, and "
+                f"'{name}' is none. Choose {controllers(one_shot=True)} with --controller, or leave it out."
+            )
+        return {"name": name} | plugins.resolve(cls, given, kind)
+
+    return BeforeValidator(resolve)
+
+
+def derives(controller: type) -> bool:
+    """Return whether a controller trains a supernet: those that do are told how many networks to derive."""
+    return "derive" in plugins.settings(controller)
+
+
+def controllers(*, one_shot: bool) -> str:
+    """Return the names of the installed controllers that train a supernet, or of those that do not."""
+    found = []
+    for name in plugins.installed("controller"):
+        with suppress(PluginError):
+            if derives(plugins.load("controller", name, BASES["controller"])) == one_shot:
+                found.append(name)
+    return ", ".join(found) or "another"
+
+
+EXAMPLES = {
+    "space": "few_shot",
+    "controller": "evolution",
+    "tasks": "glyphs",
+    "learner": "prototypical",
+}
+"""A plugin of each kind that a search needs, for the examples in errors."""
+
+
+def lacking(*kinds: str, given: Mapping[str, Any] | None = None) -> ConfigError:
+    """Return the error for sections without a name, with an example that has them all.
+
+    Args:
+        kinds: the sections.
+        given: what there is, if a search was asked for.
+    """
+    names = ", ".join(f"{kind}.name" for kind in kinds)
+    options = ", ".join(f"--{kind}" for kind in kinds)
+    verbs = [kind if kind == "tasks" else f"{kind}s" for kind in kinds if kind in EXAMPLES]
+    listed = ", ".join(f"`nas {verb}`" for verb in verbs)
+    told = f" What is installed: {listed}." if verbs else ""
+    message = f"missing: {options} (in a file: {names}).{told}"
+    if given is None:
+        return ConfigError(message)
+    example = [f"--{kind} {name_of(given.get(kind)) or plugin}" for kind, plugin in EXAMPLES.items()]
+    return ConfigError(f"{message} For example:\n  nas run {' '.join(example)}")
+
+
+def name_of(section: Any) -> str | None:
+    """Return the name in a section before it is checked; None: it has none."""
+    name = section.get("name") if isinstance(section, Mapping) else section
+    return name if isinstance(name, str) else None
+
+
+def nameless(section: Any) -> bool:
+    """Return whether a section names no plugin: it is absent, or has settings alone."""
+    return section is None or (isinstance(section, Mapping) and "name" not in section)
+
+
+class Model(BaseModel):
+    """A section, or a whole configuration: frozen, and nothing in it that nobody knows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+_Config = TypeVar("_Config", bound=Model)
+
+
+def maker(kind: str, section: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return a plugin's constructor with the settings of its resolved section."""
+    cls: type = plugins.load(kind, section["name"])
+    settings = {key: value for key, value in section.items() if key != "name"}
+    return functools.partial(cls, **plugins.arguments(cls, settings))
+
+
+def read(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return a TOML file's text and content; in the content, relative paths count from the file.
+
+    Raises:
+        NotFound: no such file.
+        ConfigError: it is not TOML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+    except OSError as error:
+        raise NotFound(f"Cannot read the configuration {path}: {error.strerror}.") from None
+    except ValueError as error:  # not UTF-8, not TOML, or a number beyond all bounds
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+    for kind in plugins.GROUPS.keys() & values.keys():
+        values[kind] = _rooted(kind, values[kind], path.absolute().parent)
+    return text, values
+
+
+def _rooted(kind: str, section: Any, folder: Path) -> Any:
+    """Return a section whose relative paths count from a folder; what is wrong with it is said later."""
+    if isinstance(section, Mapping) and isinstance(section.get("name"), str):
+        with suppress(NasError):
+            return plugins.rooted(plugins.load(kind, section["name"]), section, folder)
+    return section
+
+
+def assign(values: dict[str, Any], setting: str) -> None:
+    """Put `a.b=value` into nested `values`; the value is TOML or JSON (which has null), or a bare string.
+
+    Raises:
+        ConfigError: no `=`, or a path through something that is no section.
+    """
+    path, equals, text = setting.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set {setting}: expected KEY=VALUE, such as tasks.ways=20.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except ValueError:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+    *sections, key = path.strip().split(".")
+    for name in sections:
+        inner = values.setdefault(name, {})
+        if isinstance(inner, str):  # a plugin given by its bare name
+            inner = values[name] = {"name": inner}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {setting}: '{name}' is no section.")
+        values = inner
+    values[key] = value
+
+
+def choose(values: dict[str, Any], kind: str, name: str) -> None:
+    """Put plugin `name` into section `kind`; the settings of another plugin that stood there are dropped."""
+    section = values.get(kind)
+    same = isinstance(section, dict) and section.get("name") == name
+    values[kind] = section if same else {"name": name}
+
+
+def checked(model: type[_Config], values: Mapping[str, Any]) -> _Config:
+    """Return the configuration with every default filled in.
+
+    Raises:
+        UnknownName: no such setting, or no such plugin.
+        ConfigError: a section is missing, or a value has the wrong type or is out of range.
+    """
+    check_keys(model, values, "")
+    fields = model.model_fields
+    required = (kind for kind in plugins.GROUPS if kind in fields and fields[kind].is_required())
+    missing = [kind for kind in required if kind not in values]
+    if missing:
+        raise lacking(*missing)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(plugins.explain(error, model)) from None
+
+
+def check_keys(model: type[BaseModel], values: Mapping[str, Any], where: str) -> None:
+    """Refuse settings that a model does not have, in the sections within it too.
+
+    Raises:
+        UnknownName: the first of them.
+    """
+    for key, value in values.items():
+        if key not in model.model_fields:
+            raise UnknownName("setting", key, model.model_fields, of=where)
+        annotation = model.model_fields[key].annotation
+        for nested in (annotation, *get_args(annotation)):
+            if isinstance(nested, type) and issubclass(nested, BaseModel) and isinstance(value, Mapping):
+                check_keys(nested, value, f"the {key}")
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their path, such as `tasks.ways`."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

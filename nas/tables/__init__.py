@@ -1,0 +1,1 @@
+"""Tables of published scores, and the evaluator that looks scores up."""

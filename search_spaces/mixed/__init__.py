@@ -1,0 +1,1 @@
+"""What supernets compute together: operations that share their input, weighed and added up."""
