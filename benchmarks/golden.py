@@ -1,8 +1,8 @@
 """Record what the service does, to the last bit, and compare after a change that should change nothing.
 
 The record holds the proposals of every controller, what every space says of its architectures, and the
-results of small searches: every space, learner and strategy. Scores compare on one machine alone; give each
-run as many threads (OMP_NUM_THREADS=1).
+results of small searches and evaluations: every space, learner and strategy. Scores compare on one machine
+alone; give each run as many threads (OMP_NUM_THREADS=1).
 """
 
 from __future__ import annotations
@@ -54,14 +54,15 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "anil": {"name": "anil", "inner_steps": 2},
     "classifier": {"name": "classifier"},
     "maml": {"name": "maml", "inner_steps": 2},
-    "maml, first order": {"name": "maml", "order": 1, "normalization": "running", "schedule": "cosine"},
+    "maml, first order": {"name": "maml", "order": 1, "normalization": "support", "schedule": "cosine"},
     "matching": {"name": "matching", "meta_batch": 2},
     "matching, full context": {"name": "matching", "full_context": True, "distance": "l2"},
-    "meta_sgd": {"name": "meta_sgd", "normalization": "support"},
-    "pretrain": {"name": "pretrain", "test_steps": 2},
+    "meta_sgd": {"name": "meta_sgd", "inner_steps": 2, "test_steps": 3},
+    "pretrain": {"name": "pretrain", "inner_lr": 0.5, "test_steps": 2},
     "prototypical": {"name": "prototypical", "meta_batch": 2, "schedule": "linear"},
+    "prototypical, running": {"name": "prototypical", "lr": 0.02, "normalization": "running"},
     "relation": {"name": "relation", "hidden": 16},
-    "reptile": {"name": "reptile", "inner_steps": 2, "test_steps": 3, "meta_batch": 2},
+    "reptile": {"name": "reptile", "inner_lr": 0.05, "inner_steps": 3, "test_steps": 5, "meta_batch": 2},
 }
 STRATEGIES: dict[str, dict[str, Any]] = {
     "darts": {"name": "darts"},
@@ -71,6 +72,19 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "gdas": {"name": "gdas"},
     "random_sharing": {"name": "random_sharing", "samples": 4},
 }
+EVALUATED = ("space mlp", "learner prototypical")
+"""The searches of which a trial is evaluated on test tasks."""
+
+EVALUATION = (
+    *("--train-episodes=6", "--validate-every=3", "--patience=0", "--validation-episodes=4"),
+    *("--test-episodes=1000", "--seeds=1", "--workers=1"),
+)
+TESTED = (
+    *("seed", "state", "precision", "test_score", "test_ci95", "test_episodes", "validation_score"),
+    *("train_episodes", "best_episodes", "split", "normalization"),
+)
+"""What is recorded of an evaluation."""
+
 SUPERNET = {"derive": 2, "budget.epochs": 2, "budget.steps": 2, "budget.validation_episodes": 2}
 
 
@@ -106,18 +120,27 @@ def told(*arguments: str) -> str:
     return out
 
 
-def results(name: str, settings: dict[str, Any], db: str) -> list[dict[str, Any]]:
+def shown(name: str, db: str) -> dict[str, Any]:
+    return dict(json.loads(told("show", name, "-f", "json", f"--db={db}")))
+
+
+def searched(name: str, settings: dict[str, Any], db: str) -> list[dict[str, Any]]:
     """Run a search; return its trials."""
     given = [f"--set={key}={json.dumps(value)}" for key, value in {**EVERY, **settings}.items()]
     told("run", f"--name={name}", f"--db={db}", *given)
-    rows = json.loads(told("show", name, "-f", "json", f"--db={db}"))["trial_rows"]
-    return [trial(f"{name}/{row['trial']}", db) for row in rows]
+    return [trial(f"{name}/{row['trial']}", db) for row in shown(name, db)["trial_rows"]]
 
 
 def trial(name: str, db: str) -> dict[str, Any]:
-    shown = json.loads(told("show", name, "-f", "json", f"--db={db}"))
-    measured = [[one["metric"], one["step"], one["value"]] for one in shown["measurements"]]
-    return {key: shown.get(key) for key in TRIAL} | {"measurements": sorted(measured)}
+    known = shown(name, db)
+    measured = [[one["metric"], one["step"], one["value"]] for one in known["measurements"]]
+    return {key: known.get(key) for key in TRIAL} | {"measurements": sorted(measured)}
+
+
+def evaluated(name: str, db: str) -> list[dict[str, Any]]:
+    """Evaluate a trial in full; return its evaluations."""
+    told("evaluate", name, f"--db={db}", *EVALUATION)
+    return [{key: one.get(key) for key in TESTED} for one in shown(name, db)["evaluations"]]
 
 
 def record() -> dict[str, Any]:
@@ -127,9 +150,12 @@ def record() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         images, rng = Path(folder) / "images.npz", np.random.default_rng(0)
         np.savez(images, x=rng.integers(0, 256, (120, 12, 12), np.uint8), y=np.arange(120) % 4)
+        db = f"sqlite:///{folder}/golden.db"
         for number, (name, settings) in enumerate(searches(images).items()):
             print(name, file=sys.stderr)
-            made[name] = results(f"search{number}", settings, f"sqlite:///{folder}/golden.db")
+            made[name] = searched(f"search{number}", settings, db)
+            if name in EVALUATED:
+                made[f"evaluation in {name}"] = evaluated(f"search{number}/1", db)
     return json.loads(json.dumps(made))
 
 

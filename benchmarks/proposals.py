@@ -60,6 +60,9 @@ CONTROLLERS: dict[str, dict[str, Any]] = {
 ROUNDED = ("rnn", "rnn, ppo")
 """The controllers whose proposals depend on how a machine rounds."""
 
+LIMITED = ("random", "random_sharing")
+"""The controllers that are held to a limit: what does not fit is drawn again by the one, not by the other."""
+
 STATES = {0: State.FAILED, 1: State.INFEASIBLE, 2: State.STOPPED}
 """By a digit of a network's hash: how its trial ends; completed by any other."""
 
@@ -154,10 +157,10 @@ def indices(architecture: Architecture) -> str:
     return ".".join(map(str, architecture.choices))
 
 
-def within_limits(space: str) -> Rows:
-    """Return what random search proposes where half of the architectures are too large."""
+def within_limits(space: str, controller: str) -> Rows:
+    """Return what a controller proposes where half of the architectures are too large."""
     found = sorted(cost[0] for cost in costs(space) if cost is not None)
-    return proposals(space, "random", found[len(found) // 2])
+    return proposals(space, controller, found[len(found) // 2])
 
 
 def architectures(space: str) -> Rows:
@@ -179,7 +182,9 @@ def entries() -> dict[str, Callable[[], Rows]]:
     for space in SPACES:
         made[f"architectures {space}"] = functools.partial(architectures, space)
         made[f"costs {space}"] = lambda space=space: [str(cost) for cost in costs(space)]
-        made[f"proposals {space}, within limits"] = functools.partial(within_limits, space)
+        for controller in LIMITED:
+            name = f"proposals {space}, {controller} within limits"
+            made[name] = functools.partial(within_limits, space, controller)
         for controller in CONTROLLERS:
             made[f"proposals {space}, {controller}"] = functools.partial(proposals, space, controller)
     return made
