@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import proposals
-
-from nas.provenance import environment, machine
 from nas.testing.cli import nas
+
+from nas.training.provenance import environment, machine
 
 TRIAL = (
     *("kind", "state", "score", "ci95", "episodes", "train_episodes", "parameters", "macs", "architecture"),

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from nas.config import SearchConfig, validate
 from nas.controller import (
     Derived,
     Evaluate,
@@ -29,9 +28,10 @@ from nas.controller import (
     TrainSupernet,
 )
 from nas.errors import Infeasible
-from nas.provenance import training_seed
+from nas.settings.search import SearchConfig, validate
 from nas.space import Architecture, SearchSpace
 from nas.testing.controllers import simulate
+from nas.training.provenance import training_seed
 
 TRIALS = 50
 SEED = 7
