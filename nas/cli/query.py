@@ -367,7 +367,7 @@ def _differing(settings: dict[str, Any], others: Sequence[dict[str, Any]]) -> li
 
 def _told_apart(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return rows in which those of one architecture show the settings of the space in which they differ."""
-    from nas.comparison.groups import flat
+    from nas.settings.sections import flat
 
     alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
     every = [flat(row["space_settings"]) for row in rows]
