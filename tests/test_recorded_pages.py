@@ -30,6 +30,8 @@ def test_the_pages_are_those_of_their_numbers(monkeypatch: pytest.MonkeyPatch) -
     assert script("omniglot_search", monkeypatch)["table"](report) == written
     report, written = recorded("second_order")
     assert script("second_order", monkeypatch)["page"](report) == written
+    report, written = recorded("shared_weights")
+    assert script("shared_weights", monkeypatch)["page"](report) == written
 
 
 def test_a_baseline_that_was_added_is_compared_by_welch_s_interval(monkeypatch: pytest.MonkeyPatch) -> None:
