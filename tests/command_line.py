@@ -11,6 +11,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from nas.cli.main import app
+from nas.cli.messages import laid_out
 from nas.errors import NasError
 
 SCRIPTED = (
@@ -32,7 +33,8 @@ def nas(*arguments: str) -> tuple[int, str, str]:
     """
     result = CliRunner().invoke(app, arguments)
     if isinstance(result.exception, NasError):
-        return result.exception.exit_code, result.stdout, f"{result.stderr}error: {result.exception}"
+        message = laid_out(f"error: {result.exception}", None)
+        return result.exception.exit_code, result.stdout, f"{result.stderr}{message}"
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stdout, result.stderr

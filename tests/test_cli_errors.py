@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def test_a_command_in_a_message_asks_the_same_database(db: Path, url: str) -> No
     """NAS_DB names another one, and a command without --db would ask that."""
     end = nas(*RUN, "--name=s", f"--db={url}")[2]
     for words in (end.splitlines()[-1], nas("stop", "s", f"--db={url}")[2]):
-        assert words.endswith(f" --db {url}")
+        assert words.endswith(f" --db {url}`")
     assert "--db" not in nas(*RUN, "--name=s")[2]
 
 
@@ -90,7 +91,9 @@ def test_rm_refuses_a_running_search_before_it_asks(db: Path) -> None:
     assert (code, "nas watch s" in err, "--yes" in err) == (2, True, False)
 
 
-def test_an_interrupt_before_trials_are_added_names_them(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_before_anything_is_written_names_what_to_do(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     @contextmanager
     def interrupted(*_: object) -> Iterator[None]:
         raise KeyboardInterrupt
@@ -103,7 +106,13 @@ def test_an_interrupt_before_trials_are_added_names_them(db: Path, monkeypatch: 
     monkeypatch.setattr(sys, "argv", ["nas", *command])
     code, _, err = nas(*command)
     assert code == 130
-    assert err.splitlines()[-1].endswith("nas resume s --trials +2")
+    assert err.splitlines()[-1].endswith("`nas resume s --trials +2`")
+    assert json.loads(nas("ls", "-f", "json")[1]) == before
+    command = [*RUN, "--name=t"]
+    monkeypatch.setattr(sys, "argv", ["nas", *command])
+    code, _, err = nas(*command)
+    assert code == 130
+    assert err.splitlines()[-1].endswith(f"`{shlex.join(['nas', *command])}`")
     assert json.loads(nas("ls", "-f", "json")[1]) == before
 
 

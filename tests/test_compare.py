@@ -11,7 +11,6 @@ import pytest
 from command_line import nas
 from recorded import LOOKED_UP, MIXED, Trained, Trial, close, record, record_one_shot, record_scratch
 
-from nas.cli.options import hint
 from nas.comparison import baselines
 from nas.storage.store import Store
 
@@ -76,7 +75,7 @@ def test_what_is_not_complete_may_be_left_out(db: str) -> None:
     assert {row["cost"] for row in complete} == {30.0}
     assert [row["searches"] for row in complete] == [4, 4]
     err = nas("compare", "x")[2]
-    assert f"nas resume x-random-7{hint(db)}`" in err
+    assert "`nas resume x-random-7`" in err
     assert "--complete" in err
     assert "'x-random-7' (interrupted)" in nas("compare", "x", "--complete")[2]
     assert nas("compare", "x-random-7", "--complete")[0] == 3

@@ -180,7 +180,7 @@ def test_an_interrupt_keeps_all_and_prints_the_command_that_goes_on(
             time.sleep(0.05)
     assert running.returncode == 128 + number
     assert "Traceback" not in err
-    assert f"Continue: nas evaluate {' '.join(ENDLESS)} --artifacts=files" in err
+    assert f"Continue: `nas evaluate {' '.join(ENDLESS)} --artifacts=files" in err
     assert ask(tmp_path / "nas.db", "SELECT DISTINCT state FROM evaluations") == [("interrupted",)]
     assert any((tmp_path / "files" / "checkpoints").iterdir())
 

@@ -107,7 +107,7 @@ def test_the_seed_is_the_best_on_validation_never_on_test() -> None:
         assert code == 0
         assert json.loads(out)[0]["seed"] == chosen
     code, _, err = run("export", "mlp:20-0-0-tanh", "-o", "n.pt", f"--settings={hashed}", "--seed=9")
-    assert (code, "only seeds 0, 1, 2." in err, err.endswith(" --seeds 10")) == (3, True, True)
+    assert (code, "only seeds 0, 1, 2." in err, err.endswith(" --seeds 10`")) == (3, True, True)
 
 
 @pytest.mark.usefixtures("here")
@@ -159,11 +159,11 @@ def test_a_trial_without_weights() -> None:
     assert run("run", *search, *fixed, *short)[0] == 0
     code, _, err = run("export", "s/0", "-o", "m.pt")
     assert code == 3
-    assert err == "error: 's/0' was never evaluated, so it has no weights. Train it: nas evaluate s/0"
+    assert err == "error: 's/0' was never evaluated, so it has no weights. Train it: `nas evaluate s/0`"
     elsewhere = ["--db=sqlite:///./nas.db", "--artifacts=my files"]
     code, _, err = run("export", "@last/0", "-o", "m.pt", "--learner=anil", "--seed=4", *elsewhere)
-    words = "--learner anil --seeds 5 --db sqlite:///./nas.db --artifacts 'my files'"
-    assert (code, err.endswith(f"Train it: nas evaluate s/0 {words}")) == (3, True)
+    words = "--learner anil --seeds 5 --artifacts 'my files' --db sqlite:///./nas.db"
+    assert (code, err.endswith(f"Train it: `nas evaluate s/0 {words}`")) == (3, True)
 
 
 @pytest.mark.usefixtures("here")
@@ -177,7 +177,7 @@ def test_a_trial_without_weights() -> None:
 )
 def test_an_architecture_that_was_never_evaluated(options: list[str], words: str) -> None:
     code, _, err = run("export", "mlp:80-0-0-tanh", "-o", "m.pt", *options)
-    assert (code, err.endswith(f"Train it: nas evaluate mlp:80-0-0-tanh {words}")) == (3, True)
+    assert (code, err.endswith(f"Train it: `nas evaluate mlp:80-0-0-tanh {words}`")) == (3, True)
 
 
 NOTHING = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
@@ -200,9 +200,9 @@ def test_a_trial_that_no_evaluation_can_train() -> None:
         assert f"'{name}/0' is infeasible" in err
         assert f"The cell '{NOTHING}' is zero" in err
         assert "nas evaluate" not in err
-    assert "Train it: nas evaluate large/0" in run("export", "large/0", "-o", "m.pt")[2]
+    assert "Train it: `nas evaluate large/0" in run("export", "large/0", "-o", "m.pt")[2]
     assert (
-        "Train it: nas evaluate zero/0 --tasks"
+        "Train it: `nas evaluate zero/0 --tasks"
         in run("export", "zero/0", "-o", "m.pt", "--tasks=sinusoid")[2]
     )
 
@@ -211,9 +211,9 @@ def test_a_trial_that_no_evaluation_can_train() -> None:
 @pytest.mark.parametrize(
     ("state", "error", "words"),
     [
-        ("interrupted", None, "seed 0 interrupted\n  Go on: nas evaluate"),
-        ("failed", "RuntimeError: no\nat line 3", "seed 0 failed: RuntimeError: no\n  Go on: nas evaluate"),
-        ("failed", "Diverged: nan", "seed 0 failed: Diverged: nan\n  Train another seed: nas evaluate"),
+        ("interrupted", None, "seed 0 interrupted\n  Go on: `nas evaluate"),
+        ("failed", "RuntimeError: no\nat line 3", "seed 0 failed: RuntimeError: no\n  Go on: `nas evaluate"),
+        ("failed", "Diverged: nan", "seed 0 failed: Diverged: nan\n  Train another seed: `nas evaluate"),
         ("infeasible", "zero", "seed 0 infeasible: zero\n  It is infeasible under these settings"),
     ],
 )
@@ -241,11 +241,11 @@ def test_a_failure_under_other_settings_is_not_this_one_s() -> None:
         assert f"--train-episodes {train_episodes} " in err
     _, _, err = run("export", "mlp:20-0-0-tanh", "-o", "m.pt")
     assert [err.count(f"--settings {settings(budget)[:8]}") for budget in (20, 40)] == [1, 1]
-    assert err.count("Go on: nas evaluate") == 2
+    assert err.count("Go on: `nas evaluate") == 2
     _, _, err = run("export", "mlp:20-0-0-tanh", "-o", "m.pt", "--learner=anil")
     assert "failed" not in err
     assert err.count("(none completed)") == 2
-    assert "Train one that has them: nas evaluate mlp:20-0-0-tanh --tasks TASKS --learner anil" in err
+    assert "Train one that has them: `nas evaluate mlp:20-0-0-tanh --tasks TASKS --learner anil" in err
 
 
 def test_weights_that_changed_or_went(here: Path) -> None:
@@ -259,9 +259,9 @@ def test_weights_that_changed_or_went(here: Path) -> None:
     file.unlink()
     code, _, err = run("export", f"chain:{TEXT}", "-o", "m.pt")
     assert (code, "gone" in err) == (3, True)
-    again = err.rpartition("Or train another seed: ")[2]
+    again = err.rpartition("Or train another seed: `")[2]
     assert again.startswith(f"nas evaluate chain:{TEXT} --tasks glyphs --learner prototypical ")
-    assert again.endswith(" --seeds 2")
+    assert again.endswith(" --seeds 2`")
     elsewhere = here / "elsewhere" / "weights"
     elsewhere.mkdir(parents=True)
     (elsewhere / file.name).write_bytes(whole)

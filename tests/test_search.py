@@ -88,8 +88,8 @@ def test_a_search_without_a_feasible_architecture_fails(store: Store) -> None:
     assert (search.state, {trial.state for trial in trials}) == ("failed", {"infeasible"})
     assert str(raised.value) == (
         f"No architecture of the 30 that '{search.name}' tried is feasible. The commonest reason, that of "
-        f"30: {least}. Start a new search with a greater constraints.max_parameters; "
-        f"`nas show {search.name}` has every reason."
+        f"30: {least}. Start a new search with a greater constraints.max_parameters. "
+        f"Every reason: `nas show {search.name}`."
     )
     assert "more than constraints.max_parameters = 60" in least
 
@@ -97,9 +97,7 @@ def test_a_search_without_a_feasible_architecture_fails(store: Store) -> None:
 def test_where_no_limit_is_the_reason_the_settings_are_named(store: Store) -> None:
     faults = dict.fromkeys(range(3), "infeasible")
     config = configure(evaluator={"name": SCRIPTED, "faults": faults}, trials=3, name="s")
-    with pytest.raises(
-        Infeasible, match=r"that of 3: No network has so many layers\. Start .* \(`nas spaces "
-    ):
+    with pytest.raises(Infeasible, match=r"that of 3: No network has so many layers\. Start .* `nas spaces "):
         run(store, config)
     assert reopen(store, "s", more=2).run(InlineExecutor(config, config.make_tasks())) == "completed"
 
@@ -108,7 +106,7 @@ def test_where_architectures_are_given_their_setting_is_named(store: Store) -> N
     fixed = {"name": "fixed", "architectures": ["0.0.0.0.0.0.0.0.0.0.0"]}
     config = configure(controller=fixed, evaluator={"name": SCRIPTED, "faults": {0: "infeasible"}}, trials=1)
     with pytest.raises(
-        Infeasible, match=r"Start a new search with other `controller\.architectures`, or other settings \("
+        Infeasible, match=r"Start a new search with other `controller\.architectures`, or other settings; see"
     ):
         run(store, config)
 

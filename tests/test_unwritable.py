@@ -61,7 +61,7 @@ def test_a_supernet_that_cannot_be_saved_is_interrupted(db: Path, refusing: pyte
     last = err.splitlines()[-1]
     assert last.startswith("error: ")
     assert str(db.parent / "files") in last
-    assert last.endswith("nas resume s --artifacts files")
+    assert last.endswith("`nas resume s --artifacts files`")
     assert shown(0)["state"] == "interrupted"
     refusing.undo()
     assert nas("resume", "s", "--artifacts=files")[0] == 0
@@ -100,7 +100,7 @@ def test_a_full_database_says_how_to_go_on(db: Path, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch:
         patch.setattr(Store, "finish", full)
         code, _, err = nas("run", *SCRIPTED, "--trials=4", "--name=s")
-    assert (code, err.splitlines()[-1].endswith("nas resume s")) == (4, True)
+    assert (code, err.splitlines()[-1].endswith("`nas resume s`")) == (4, True)
     assert shown(0)["state"] == "interrupted"
     assert nas("resume", "s")[0] == 0
     assert [shown(n)["state"] for n in range(4)] == ["completed"] * 4

@@ -18,7 +18,6 @@ from nas.cli.options import (
     ArtifactsOption,
     DbOption,
     RayAddressOption,
-    hint,
     import_from_here,
     typed,
 )
@@ -93,15 +92,14 @@ def benchmark(
         if ended.stopped is not None:
             say(f"Stopped on request, in search '{ended.stopped}'. The same command goes on.")
         try:
-            report(store, ended.searches, form, db, wide=wide)
+            report(store, ended.searches, form, wide=wide)
         except NotFound as error:
             if not ended.failed and ended.stopped is None:
                 raise
             say(str(error))
         else:
             ours = shlex.quote(f"{values.get('name', config.stem)}-")
-            flag = hint(db)
-            say(f"Next: nas plot {ours} --text{flag}, and this table again: nas compare {ours}{flag}")
+            say(f"Next: `nas plot {ours} --text`, and this table again: `nas compare {ours}`")
     if ended.failed:
         raise TooManyFailures(
             f"{len(ended.failed)} of {len(configs)} searches failed, for the reasons above. "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import completion, remarks
-from nas.cli.options import DEFAULT_DB, DbOption, hint
+from nas.cli.options import DEFAULT_DB, DbOption
 from nas.cli.output import Format, FormatOption, WideOption, emit, say
 from nas.cli.remarks import some
 from nas.errors import NotFound
@@ -90,18 +90,17 @@ def compare(
     from nas.storage.store import Store
 
     with Store(db) as store:
-        report(store, find(store, names), form, db, complete=complete, wide=wide)
+        report(store, find(store, names), form, complete=complete, wide=wide)
 
 
 def gather(
-    store: Store, searches: Sequence[Search], db: str, *, complete: bool
+    store: Store, searches: Sequence[Search], *, complete: bool
 ) -> tuple[list[Group], list[list[Curve]]]:
     """Return the groups of searches and the curves of each, and say what is unusual about them.
 
     Args:
         store: where they are.
         searches: at least one.
-        db: as the user named it.
         complete: whether to leave out searches that are not.
 
     Raises:
@@ -115,7 +114,7 @@ def gather(
         out = [search for search in searches if search.state != "completed"]
         searches = [search for search in searches if search.state == "completed"]
         if not searches:
-            raise NotFound("None of these searches is complete; `nas ls` lists them.")
+            raise NotFound("None of these searches is complete; list them with `nas ls`.")
         if out:
             say(f"Left out, not complete: {some([_named(search) for search in out])}.")
     groups, repeated = grouped(searches)
@@ -125,7 +124,7 @@ def gather(
     if unfinished:
         say(
             f"Not complete: {some([_named(search) for search in unfinished])}. Go on with "
-            f"`nas resume {unfinished[0].name}{hint(db)}`, or leave what is not complete out with --complete."
+            f"`nas resume {unfinished[0].name}`, or leave what is not complete out with --complete."
         )
     return groups, [curves(store, group.searches) for group in groups]
 
@@ -162,7 +161,6 @@ def report(
     store: Store,
     searches: Sequence[Search],
     form: Format,
-    db: str,
     *,
     complete: bool = False,
     wide: bool = False,
@@ -177,7 +175,7 @@ def report(
     from nas.comparison.summary import summarize
     from nas.comparison.supernets import supernets
 
-    groups, curves, cost = at_equal_cost(*gather(store, searches, db, complete=complete))
+    groups, curves, cost = at_equal_cost(*gather(store, searches, complete=complete))
     against = baselines(groups)
     rows = summarize(groups, curves, cost, against)
     shared = supernets(store, groups)
@@ -200,7 +198,7 @@ def report(
     for base in against:
         if base.note:
             say(base.note)
-    remarks.missing(groups, curves, db)
+    remarks.missing(groups, curves)
     for row, group in zip(rows, groups, strict=True):
         if row.searches < len(group.searches):
             late = len(group.searches) - row.searches

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from nas.cli.options import DEFAULT_DB, DbOption, hint
+from nas.cli.options import DEFAULT_DB, DbOption
 from nas.cli.output import say
 
 db = typer.Typer(help="Bring the database's schema up to date.", no_args_is_help=True)
@@ -36,4 +36,4 @@ def current(db: DbOption = DEFAULT_DB) -> None:
     revision, head = migrations.current(db)
     typer.echo(revision or "empty")
     if revision != head:
-        say(f"This version of nas expects {head}: nas db upgrade{hint(db)}")
+        say(f"This version of nas expects {head}: `nas db upgrade`")

@@ -104,7 +104,7 @@ def _data() -> Iterator[Check]:
         if present(name):
             yield Check(f"data: {name}", "ok", f"in {data_root() / name}")
         else:
-            finding = f"not here: nas data fetch {name}, or point NAS_DATA at a folder with {name}/"
+            finding = f"not here: `nas data fetch {name}`, or point NAS_DATA at a folder with {name}/"
             yield Check(f"data: {name}", "optional", finding)
 
 

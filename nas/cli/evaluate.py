@@ -10,7 +10,7 @@ import typer
 
 from nas.cli import completion
 from nas.cli.interruption import continued_by
-from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, hint, import_from_here, typed
+from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, import_from_here, typed
 from nas.cli.output import Format, FormatOption, WideOption, counted, emit, say
 from nas.errors import NasError
 from nas.executors.capacity import cores
@@ -195,7 +195,7 @@ def evaluate(
         _explain(results)
         for line in advice:
             say(line)
-        say(f"More: nas leaderboard --stage test{hint(db)}")
+        say("More: `nas leaderboard --stage test`")
     _complain([row for some in rows for row in some])
 
 

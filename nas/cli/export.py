@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nas.cli import completion
-from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, hint, import_from_here
+from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, files_hint, import_from_here
 from nas.cli.output import Format, FormatOption, WideOption, emit, say
 
 
@@ -63,8 +61,8 @@ def export(
     files.check(output, force=force)
     import_from_here()
     with Store(db) as store:
-        choice, options = Choice(tasks, learner, settings, seed), hint(db) + _folder(artifacts)
-        model = find(store, target, choice, folder(db, artifacts), options)
+        choice = Choice(tasks, learner, settings, seed)
+        model = find(store, target, choice, folder(db, artifacts), files_hint(artifacts))
     files.save(model, output, force=force)
     description = model.description
     row = {
@@ -85,10 +83,3 @@ def export(
         say(f'Use it: onnxruntime.InferenceSession("{output}")')
     else:
         say(f"Use it: python -c 'import nas; model = nas.load(\"{output}\"); print(model.learner)'")
-
-
-def _folder(artifacts: Path | None) -> str:
-    """Return what to add to a command so that it uses the same folder of files."""
-    if artifacts is None or str(artifacts) == os.environ.get("NAS_ARTIFACTS"):
-        return ""
-    return f" --artifacts {shlex.quote(str(artifacts))}"

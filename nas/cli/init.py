@@ -82,4 +82,4 @@ def _write(target: Path, text: str) -> None:
     except OSError as error:
         raise ConfigError(f"Cannot write {target}: {error.strerror}.") from None
     verb = "benchmark" if "\ncontrollers =" in text else "run"
-    say(f"Wrote {target}." + (f" Run it: nas {verb} {target}" if target.suffix == ".toml" else ""))
+    say(f"Wrote {target}." + (f" Run it: `nas {verb} {target}`" if target.suffix == ".toml" else ""))

@@ -74,17 +74,17 @@ def continued_by(command: str) -> Iterator[None]:
         KeyboardInterrupt: the block's, where no signal was listened to.
     """
     try:
-        with interrupted_with(f"All that is done is saved. Continue: {command}"):
+        with interrupted_with(f"All that is done is saved. Continue: `{command}`"):
             yield
     except StorageError as error:
-        raise type(error)(f"{error} Then continue: {command}") from error
+        raise type(error)(f"{error} Then continue: `{command}`") from error
     except OSError as error:
         from nas.files import FULL, unwritable
 
         if error.errno not in FULL:
             raise
         full = unwritable(error, error.filename or "its files")
-        raise Unwritable(f"{full} Then continue: {command}") from error
+        raise Unwritable(f"{full} Then continue: `{command}`") from error
 
 
 def _descendants() -> list[int]:

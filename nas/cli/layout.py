@@ -143,14 +143,14 @@ def shorten(text: str, width: int) -> str:
     return f"{start}…{end}"
 
 
-def wrap(text: str, width: int) -> list[str]:
-    """Return the lines of a text, broken between words; in one only where it is too long for a line."""
+def wrap(text: str, width: int, *, whole: bool = False) -> list[str]:
+    """Return the lines of a text, broken between words; one too long for a line is cut, but if `whole`."""
     lines = [""]
     for word in text.split():
         if lines[-1] and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
             lines[-1] += f" {word}"
             continue
-        pieces = chop_cells(word, width) or [""]
+        pieces = [word] if whole else chop_cells(word, width) or [""]
         lines = [*lines, *pieces] if lines[-1] else [*lines[:-1], *pieces]
     return lines
 

@@ -21,6 +21,7 @@ from nas.cli import (
     export,
     init,
     interruption,
+    messages,
     note,
     plot,
     query,
@@ -38,6 +39,7 @@ class _Verbs(TyperGroup):
     """The verbs; what is wrong with an option's value is said as of a setting's."""
 
     def invoke(self, ctx: Any) -> Any:
+        messages.begin(self)
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:

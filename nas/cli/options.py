@@ -10,17 +10,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli import completion
+from nas.cli import completion, messages
+from nas.cli.messages import DEFAULT_DB as DEFAULT_DB
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
     from nas.storage.schema import Search
     from nas.storage.store import Store
 
-DEFAULT_DB = "sqlite:///nas.db"
-
 DbOption = Annotated[
-    str, typer.Option("--db", envvar="NAS_DB", metavar="URL", help="Database of results.", show_default=True)
+    str,
+    typer.Option(
+        "--db",
+        envvar="NAS_DB",
+        metavar="URL",
+        help="Database of results.",
+        show_default=True,
+        callback=messages.ask,
+    ),
 ]
 SearchArgument = Annotated[
     str,
@@ -66,15 +73,6 @@ def named(store: Store, reference: str) -> Search:
             f"'{reference}' only begins '{row.name}', and this changes it: give its whole name."
         )
     return row
-
-
-def hint(db: str) -> str:
-    """Return what to add to a command so that it asks the same database; a password is not printed."""
-    if db == (os.environ.get("NAS_DB") or DEFAULT_DB):
-        return ""
-    from nas.storage.engine import parse
-
-    return f" --db {shlex.quote(parse(db).render_as_string(hide_password=True))}"
 
 
 def files_hint(artifacts: Path | None) -> str:

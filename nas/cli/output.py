@@ -14,6 +14,7 @@ import typer
 from rich.cells import cell_len
 
 from nas import counts
+from nas.cli import messages
 from nas.cli.layout import GAP, Lines, Table, fit, pad, total, wrap, wrap_phrases
 
 
@@ -36,8 +37,8 @@ Row = Mapping[str, Any]
 
 
 def say(text: str) -> None:
-    """Print words to stderr."""
-    typer.echo(text, err=True)
+    """Print words to stderr; commands in backticks ask the same database."""
+    typer.echo(messages.laid_out(text, messages.terminal()), err=True)
 
 
 def counted(count: int, noun: str) -> str:

@@ -58,7 +58,7 @@ def plot(
     if metric and ALPHA in metric and set(metric) != {ALPHA}:
         raise ConfigError(f"--metric {ALPHA} is a picture of its own; draw other metrics by another command.")
     with Store(db) as store:
-        groups, curves = gather(store, find(store, names), db, complete=complete)
+        groups, curves = gather(store, find(store, names), complete=complete)
         if metric and ALPHA in metric:
             _alpha(mixtures(store, groups), output, text)
             return

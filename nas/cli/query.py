@@ -12,7 +12,7 @@ import typer
 
 from nas import counts
 from nas.cli import completion
-from nas.cli.options import DEFAULT_DB, DbOption, hint
+from nas.cli.options import DEFAULT_DB, DbOption
 from nas.cli.output import Format, FormatOption, WideOption, cell, emit, facts, headings, say
 from nas.errors import ConfigError
 from nas.metrics import ALPHA, family
@@ -157,7 +157,7 @@ def ls(
         ]
     emit(rows, form, drop=SEARCH_DROP, wide=wide)
     if not rows:
-        say("No searches yet. Start one: nas run --help")
+        say("No searches yet. Start one: `nas run --help`")
 
 
 def show(
@@ -182,7 +182,7 @@ def show(
     with Store(db) as store:
         row = store.search(name)
         if slash:
-            _show_trial(store, row, int(number), form, wide, hint(db))
+            _show_trial(store, row, int(number), form, wide)
         else:
             _show_search(store, row, form, wide)
 
@@ -265,7 +265,7 @@ def leaderboard(
         say(
             "No evaluation matches. `nas evaluate --help` says how to make one."
             if stage is Stage.TEST
-            else "No trial matches. `nas ls` lists the searches."
+            else "No trial matches. List the searches with `nas ls`."
         )
     elif len(boards) > 1:
         say(
@@ -434,7 +434,7 @@ def _show_search(store: Store, row: SearchRow, form: Format, wide: bool) -> None
     emit(trials, form, TRIAL_COLUMNS, drop=TRIAL_DROP, wide=wide)
 
 
-def _show_trial(store: Store, row: SearchRow, number: int, form: Format, wide: bool, flag: str) -> None:
+def _show_trial(store: Store, row: SearchRow, number: int, form: Format, wide: bool) -> None:
     trial = store.trial(row.id, number)
     facts = {"search": row.name, **_trial(trial)}
     supernet = {name: getattr(trial, name) for name in SUPERNET if trial.kind == "supernet"}
@@ -462,7 +462,7 @@ def _show_trial(store: Store, row: SearchRow, number: int, form: Format, wide: b
         shown = [point for point, kind in zip(curve, families, strict=True) if kind == point["metric"]]
         emit(shown, form, wide=wide)
         if ALPHA in families:
-            say(f"softmax(α) after each epoch: `nas plot {row.name} --metric {ALPHA} --text{flag}`.")
+            say(f"softmax(α) after each epoch: `nas plot {row.name} --metric {ALPHA} --text`.")
         if evaluations:
             typer.echo("\nevaluations of this network (`nas evaluate`)")
             emit(evaluations, form, EVALUATION_COLUMNS, drop=EVALUATION_DROP, wide=wide)

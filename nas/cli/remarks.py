@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nas.cli.options import hint
 from nas.cli.output import say
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def tests(rows: Sequence[Row]) -> None:
         )
 
 
-def missing(groups: Sequence[Group], curves: Sequence[Sequence[Curve]], db: str) -> None:
+def missing(groups: Sequence[Group], curves: Sequence[Sequence[Curve]]) -> None:
     """Say which groups have no random search beside them, and how to run one of equal cost."""
     from nas.comparison.groups import BASELINE
     from nas.settings.command import like, one_shot
@@ -98,7 +97,7 @@ def missing(groups: Sequence[Group], curves: Sequence[Sequence[Curve]], db: str)
         timed = any(one_shot(g.searches[0]) for g, _ in alike)
         cost = max(curve.total for _, some_curves in alike for curve in some_curves) if timed else None
         first, *others = group.searches
-        say(f"  {like(first, BASELINE, cost)}{hint(db)}")
+        say(f"  {like(first, BASELINE, cost)}")
         if others:
             seeds = " and with ".join(f"--set=seed={search.seed}" for search in others)
             say(f"and the same with {seeds} at its end, a search each.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import completion
-from nas.cli.options import DEFAULT_DB, DbOption, hint, import_from_here
+from nas.cli.options import DEFAULT_DB, DbOption, import_from_here
 from nas.cli.output import Format, FormatOption, WideOption, emit, say
 from nas.errors import ConfigError, NasError
 
@@ -69,7 +69,7 @@ def rerun(
     name = f"{row.name}/{trial.number}"
     if trial.state not in ("completed", "stopped"):
         raise ConfigError(
-            f"{name} is {trial.state}, so there is no score to compare with; see `nas show {name}{hint(db)}`."
+            f"{name} is {trial.state}, so there is no score to compare with; see `nas show {name}`."
         )
     config = configuration(row, executor="inline", workers=1, resources=_resources(row))
     tasks = config.make_tasks()

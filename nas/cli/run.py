@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli.interruption import continued_by
+from nas.cli.interruption import continued_by, interrupted_with
 from nas.cli.options import (
     DEFAULT_DB,
     ArtifactsOption,
@@ -21,7 +21,6 @@ from nas.cli.options import (
     RayAddressOption,
     WholeSearchArgument,
     files_hint,
-    hint,
     import_from_here,
     named,
     typed,
@@ -131,13 +130,13 @@ def run(
     from nas.driver.search import create
     from nas.storage.store import Store
 
-    with Store(db, create=True) as store:
-        source = resolved.make_tasks()
-        runner = make_executor(resolved, source, ray_address)
-        with ExitStack() as running:
+    with Store(db, create=True) as store, ExitStack() as running:
+        with interrupted_with(f"No search was written. Start it again: `{typed(db)}`"):
+            source = resolved.make_tasks()
+            runner = make_executor(resolved, source, ray_address)
             start = partial(running.enter_context, ready(resolved, ray_address))
             row = create(store, resolved, source, text, say, start)
-            _follow(store, row, resolved, source, runner, db, artifacts)
+        _follow(store, row, resolved, source, runner, db, artifacts)
 
 
 def resume(
@@ -166,7 +165,7 @@ def resume(
             if trials.startswith("+") and total == row.trials:
                 say(
                     f"--trials {trials} adds no trial to search '{row.name}', so nothing was started. To go "
-                    f"on with those it is set to: nas resume {row.name}{hint(db)}"
+                    f"on with those it is set to: `nas resume {row.name}`"
                 )
                 return
             row.trials = total
@@ -193,7 +192,7 @@ def stop(search: WholeSearchArgument, db: DbOption = DEFAULT_DB) -> None:
 
     with Store(db) as store:
         row = named(store, search)
-        again = f"nas resume {row.name}{hint(db)}"
+        again = f"`nas resume {row.name}`"
         if not driven(row):
             state = "its driver died" if row.state == "running" else f"it is {row.state}"
             raise ConfigError(f"Search '{row.name}' is not running: {state}. Continue it: {again}")
@@ -244,8 +243,7 @@ def _follow(
     from nas.evaluation.artifacts import folder
     from nas.queries.leaderboard import Query, leaderboard
 
-    flag = hint(db)
-    again = f"nas resume {row.name}{flag}{files_hint(artifacts)}"
+    again = f"nas resume {row.name}{files_hint(artifacts)}"
     space = config.make_space()
     shared = supernet(config, space, tasks)
     plan = counted(row.trials, "trial")
@@ -264,21 +262,21 @@ def _follow(
         search = Search(store, row, config, space, tasks, observer, files)
         end = search.run(executor)
     if end == "stopped":
-        say(f"Stopped on request. Continue: {again}")
+        say(f"Stopped on request. Continue: `{again}`")
     rows = leaderboard(store, Query(searches=(row.name,), limit=TOP))
     emit([asdict(entry) for entry in rows], Format.TABLE, COLUMNS, drop=DROP)
     tried = sum(trial.architecture is not None for trial in store.history(row.id))
     say(f"The best {len(rows)} of {counted(tried, 'trial')}; a score that was reused counts once. More:")
-    say(f"  nas leaderboard --search {row.name} --limit 0{flag}    nas show {row.name}{flag}")
+    say(f"  nas leaderboard --search {row.name} --limit 0\n  nas show {row.name}")
     if search.infeasible is not None:
         say(search.infeasible)
     if rows and not config.looks_up:
         say("Train the best to the end, and score it on test tasks:")
-        say(f"  nas evaluate --top 1 --search {row.name}{_baseline(config, tasks)}{flag}")
+        say(f"  nas evaluate --top 1 --search {row.name}{_baseline(config, tasks)}")
     if end == "completed" and search.ending is not None:
         say(search.ending)
     else:
-        say(f"Go on: nas resume {row.name} --trials +N{flag}")
+        say(f"Go on: `nas resume {row.name} --trials +N`")
 
 
 @contextmanager

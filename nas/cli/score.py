@@ -10,7 +10,7 @@ import typer
 from nas.cli import completion
 from nas.cli.bars import counting
 from nas.cli.interruption import interrupted_with
-from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, hint, import_from_here
+from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, import_from_here
 from nas.cli.output import Format, FormatOption, counted, emit, say
 from nas.errors import ConfigError
 
@@ -119,7 +119,7 @@ def _loaded(target: str, seed: int | None, evaluation: str | None, artifacts: Pa
         return load(target)
     with Store(db) as store:
         choice = Choice(None, None, evaluation, seed)
-        return rebuild(find(store, target, choice, folder(db, artifacts), hint(db)))
+        return rebuild(find(store, target, choice, folder(db, artifacts)))
 
 
 def _words(found: Transfer, loaded: Loaded) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nas.cli.options import DEFAULT_DB, DbOption, SearchArgument, hint
+from nas.cli.options import DEFAULT_DB, DbOption, SearchArgument
 from nas.cli.output import say
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ def watch(search: SearchArgument, db: DbOption = DEFAULT_DB) -> None:
                         break
                     time.sleep(EVERY)
         except KeyboardInterrupt:
-            say(f"\nSearch '{row.name}' goes on. Stop it: nas stop {row.name}{hint(db)}")
+            say(f"\nSearch '{row.name}' goes on. Stop it: `nas stop {row.name}`")
             return
-    say(_ending(row, db))
+    say(_ending(row))
 
 
-def _ending(row: SearchRow, db: str) -> str:
+def _ending(row: SearchRow) -> str:
     if row.state == "running":
-        return f"The driver of '{row.name}' died. Continue: nas resume {row.name}{hint(db)}"
+        return f"The driver of '{row.name}' died. Continue: `nas resume {row.name}`"
     more = "show" if row.state == "completed" else "resume"
-    return f"Search '{row.name}' is {row.state}. More: nas {more} {row.name}{hint(db)}"
+    return f"Search '{row.name}' is {row.state}. More: `nas {more} {row.name}`"

@@ -142,7 +142,7 @@ def _same(row: Search, config: SearchConfig) -> None:
     if differ:
         raise ConfigError(
             f"The search '{row.name}' of this benchmark already exists with other settings: "
-            f"{'; '.join(differ)}. Give the benchmark another --name, or delete it: nas rm {row.name}"
+            f"{'; '.join(differ)}. Give the benchmark another --name, or delete it: `nas rm {row.name}`"
         )
 
 
@@ -160,7 +160,7 @@ def _controllers(given: Any) -> dict[str, Any]:
     if given is None:
         raise ConfigError(
             'controllers is missing: a benchmark has several, such as controllers = ["random", "evolution"]. '
-            "The file of a single search is for `nas run`."
+            "Run the file of a single search with `nas run FILE`."
         )
     if not isinstance(given, list) or not given:
         raise ConfigError(

@@ -126,7 +126,7 @@ def check(searches: Sequence[Search]) -> None:
             more = f"; and {len(differ) - NAMED} more" if len(differ) > NAMED else ""
             raise ConfigError(
                 f"The scores of '{first.name}' and '{search.name}' do not compare. They differ in "
-                f"{named}{more}. Name searches of one protocol only; `nas ls` lists them."
+                f"{named}{more}. Name searches of one protocol only; list them with `nas ls`."
             )
 
 
@@ -145,7 +145,7 @@ def _check_spaces(searches: Sequence[Search]) -> None:
             raise ConfigError(
                 f"The space '{space['name']}' was edited between '{first.name}' and '{search.name}': "
                 f"{difference(decisions, space['decisions'])}. Name searches of one version of it only; "
-                "`nas ls` lists them."
+                "list them with `nas ls`."
             )
 
 

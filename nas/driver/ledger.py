@@ -167,13 +167,13 @@ class Ledger:
         limits = dict.fromkeys(re.findall(r"constraints\.\w+", reason))
         sections = [("spaces", self._config.space), ("tasks", self._config.tasks)]
         listed = " and ".join(f"`nas {verb} {part['name']}`" for verb, part in sections if part)
-        loosen = f"a greater {' and '.join(limits)}" if limits else f"other settings ({listed} list them)"
+        loosen = f"a greater {' and '.join(limits)}" if limits else "other settings"
         if "architectures" in self._config.controller:
             loosen = f"other `controller.architectures`, or {loosen}"
         return (
             f"No architecture of the {len(self._infeasible)} that '{name}' tried is feasible. The commonest "
-            f"reason, that of {among}: {reason.rstrip('.')}. Start a new search with {loosen}; "
-            f"`nas show {name}` has every reason."
+            f"reason, that of {among}: {reason.rstrip('.')}. Start a new search with {loosen}"
+            f"{'' if limits else f'; see {listed}'}. Every reason: `nas show {name}`."
         )
 
     @property

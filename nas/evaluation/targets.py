@@ -114,7 +114,7 @@ class Targets:
         """
         if top is not None and search is None:
             raise ConfigError(
-                f"--top {top}: the best of which search? Add --search NAME; `nas ls` lists them."
+                f"--top {top}: the best of which search? Add --search NAME; list them with `nas ls`."
             )
         if not texts and top is None:
             raise ConfigError(f"Nothing to evaluate: give {FORMS}, or --top K --search NAME.")
@@ -245,7 +245,7 @@ class Targets:
             reason = str(error).rstrip(".")
             raise ConfigError(
                 f"{name} is infeasible, so there is nothing to train: {reason}. Choose another trial; "
-                f"`nas leaderboard --search {name.rpartition('/')[0]}` lists those that have a score."
+                f"those that have a score: `nas leaderboard --search {name.rpartition('/')[0]}`."
             ) from None
 
     def _refuse_seen(self, search: Search, config: EvaluationConfig) -> None:

@@ -21,7 +21,7 @@ class Command:
     Attributes:
         target: as the user named it.
         inherited: sections that a trial takes from its search; none for an architecture of a space.
-        options: of `nas evaluate`, quoted: the database, and the folder of its files.
+        options: of `nas evaluate`, quoted: the folder of its files.
     """
 
     target: str

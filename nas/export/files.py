@@ -91,7 +91,7 @@ def _content(model: Model, weights: dict[str, Any]) -> dict[str, Any]:
 
 def _model(content: Any) -> Model:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise Unreadable("this is no model that `nas export` wrote.")
+        raise Unreadable("this is no model that nas exported.")
     if content.get("version") != VERSION:
         raise Unreadable(
             f"the format's version is {content.get('version')}, this nas reads version {VERSION}: install "

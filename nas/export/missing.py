@@ -29,7 +29,7 @@ class Missing:
         """Return the error for a target that was never evaluated."""
         first = self.command.first(self.choice.tasks, self.choice.learner, self.choice.seed)
         return NotFound(
-            f"'{self.command.target}' was never evaluated, so it has no weights. Train it: {first}"
+            f"'{self.command.target}' was never evaluated, so it has no weights. Train it: `{first}`"
         )
 
     def match(self, rows: Sequence[Evaluation]) -> NotFound:
@@ -39,7 +39,7 @@ class Missing:
         if self.choice.settings is not None:
             return NotFound(asked + listed(rows))
         first = self.command.first(self.choice.tasks, self.choice.learner, self.choice.seed)
-        return NotFound(f"{asked}{listed(rows)}\nTrain one that has them: {first}")
+        return NotFound(f"{asked}{listed(rows)}\nTrain one that has them: `{first}`")
 
     def completed(self, rows: Sequence[Evaluation]) -> NotFound:
         """Return the error for evaluations none of which is completed: what became of each, what to do."""
@@ -69,7 +69,7 @@ class Missing:
             rows: all evaluations of the same settings.
         """
         more = self.command.again(rows[0], _next(rows))
-        return NotFound(f"{error}\nOr train another seed: {more}")
+        return NotFound(f"{error}\nOr train another seed: `{more}`")
 
     def _open(self, rows: Sequence[Evaluation]) -> list[str]:
         """Return what became of evaluations under the same settings, and what to do about it."""
@@ -81,9 +81,9 @@ class Missing:
         open_ = [row for row in asked or rows if row.state != EvaluationState.COMPLETED]
         lines = [f"  {fate}" for fate in fates(open_, named=False)]
         if asked and all(map(repeats, asked)):
-            return [*lines, f"  Train another seed: {self.command.again(rows[0], _next(rows))}"]
+            return [*lines, f"  Train another seed: `{self.command.again(rows[0], _next(rows))}`"]
         wanted = 1 + max(row.seed for row in asked) if asked else 1 + (self.choice.seed or 0)
-        return [*lines, f"  {'Go on' if asked else 'Train it'}: {self.command.again(rows[0], wanted)}"]
+        return [*lines, f"  {'Go on' if asked else 'Train it'}: `{self.command.again(rows[0], wanted)}`"]
 
 
 def refuse(search: Search, trial: Trial, choice: Choice) -> None:

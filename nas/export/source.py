@@ -36,7 +36,7 @@ def find(store: Store, target: str, choice: Choice, folder: Path, options: str =
         target: `SEARCH/TRIAL`, `SPACE:ARCHITECTURE` or an architecture's name.
         choice: which of the network's evaluations.
         folder: where the database keeps its files.
-        options: what a `nas evaluate` needs to find the same database and folder, quoted.
+        options: what a `nas evaluate` needs to find the same folder, quoted.
 
     Raises:
         ConfigError: it is no target, or a supernet, or evaluations under several settings match.

@@ -325,7 +325,7 @@ def _taken() -> StorageError:
     host, pid, _ = lease.holder()
     return StorageError(
         f"This process (pid {pid} on host {host}) no longer drives the evaluation: another took it over. Ask "
-        "again with the same `nas evaluate` when that one is done."
+        "again with the same command when that one is done."
     )
 
 
