@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 import proposals
-from nas.testing.cli import nas
+from typer.testing import CliRunner
 
+from nas.cli.main import app
 from nas.training.provenance import environment, machine
 
 TRIAL = (
@@ -114,10 +115,11 @@ def within(section: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def told(*arguments: str) -> str:
-    code, out, err = nas(*arguments)
-    if code:
-        sys.exit(f"nas {' '.join(arguments)} ended with {code}: {err}")
-    return out
+    """Run `nas` in this process, to start but once; return what it printed on stdout."""
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    if result.exit_code:
+        sys.exit(f"nas {' '.join(arguments)} ended with {result.exit_code}: {result.stderr}")
+    return result.stdout
 
 
 def shown(name: str, db: str) -> dict[str, Any]:
