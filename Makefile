@@ -1,4 +1,5 @@
 # make demo: a real search, to a leaderboard.   make lint: style, types, imports.
+# make docs: docs/reference/ from the code.
 # make test: the tests, without the slow ones.   make test-slow: these alone.   make test-all: both.
 VENV ?= .venv
 PYTHON ?= python3
@@ -6,7 +7,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO_DB ?= sqlite:///demo.db
 
-.PHONY: demo test test-slow test-all lint fix install clean
+.PHONY: demo test test-slow test-all lint fix docs install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nas run examples/demo.toml --db $(DEMO_DB)
@@ -28,6 +29,9 @@ lint: $(VENV)/.installed-dev
 fix: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/generate.py
 
 install: $(VENV)/.installed-dev
 

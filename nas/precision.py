@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from nas.tasks.base import Episode
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    Field(description="of products and convolutions; auto: bfloat16 for images where the hardware has it"),
+]
 Named = Literal["float32", "bfloat16"]
 """What `auto` may turn out to be."""
 

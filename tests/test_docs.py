@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from nas.tasks.glyphs import Glyphs
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+NAMED = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")
+PAGES = (*(ROOT / name for name in NAMED), *(ROOT / "docs").rglob("*.md"))
+"""All that is written for readers."""
 BLOCKS = re.findall(r"^```\w*\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
@@ -106,9 +111,35 @@ def test_every_plugin_is_documented() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
-        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", prose(page)):
+            found = (page.parent / target).resolve() if target else page
+            assert found.exists(), f"{page.name}: {target}"
+            if anchor:
+                assert anchor in anchors(found), f"{page.name}: {target}#{anchor}"
+
+
+def prose(page: Path) -> str:
+    """Return a page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the names of a page's headings as GitHub makes them; one that is there already gets a number."""
+    seen: Counter[str] = Counter()
+    names = set()
+    for heading in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE):
+        text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
+        names.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+        seen[slug] += 1
+    return names
+
+
+def test_the_reference_is_that_of_the_code() -> None:
+    """`make docs` would change nothing."""
+    pages = runpy.run_path(str(ROOT / "docs" / "generate.py"))["pages"]()
+    assert pages == {page.name: page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md")}
 
 
 def test_the_changelog_knows_this_version() -> None:
