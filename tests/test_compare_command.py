@@ -15,8 +15,8 @@ from nas.cli.main import app
 from nas.errors import NotFound
 from nas.evaluator import Context
 from nas.settings.command import MANY, like
+from nas.settings.paths import assign
 from nas.settings.search import validate
-from nas.settings.sections import assign
 from nas.storage.schema import Search
 from nas.testing.evaluators import Scripted
 

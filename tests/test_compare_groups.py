@@ -12,8 +12,8 @@ from nas.comparison.baselines import baseline
 from nas.comparison.groups import EXECUTION, PROTOCOL, find, grouped
 from nas.comparison.machines import machines
 from nas.errors import ConfigError, NotFound
+from nas.settings.paths import flat
 from nas.settings.search import validate
-from nas.settings.sections import flat
 from nas.storage.store import Store
 
 

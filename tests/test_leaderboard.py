@@ -13,12 +13,15 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recorded import search as recorded_search
 from sqlalchemy import event
 
 from nas.controller import State
 from nas.errors import ConfigError, NotFound, UnknownName
 from nas.pareto import nondominated
-from nas.queries.leaderboard import SORTS, Query, Row, leaderboard, sections, to_frame
+from nas.queries import boards
+from nas.queries.leaderboard import SORTS, Query, Row, leaderboard, sections
+from nas.queries.rows import frame, record
 from nas.storage import front
 from nas.storage.front import FIELDS
 from nas.storage.schema import TrialState
@@ -313,11 +316,29 @@ def test_a_limit_is_not_negative() -> None:
 
 def test_a_frame_has_a_column_for_every_field(store: Store, recorded: list[dict[str, Any]]) -> None:
     rows = leaderboard(store, Query(limit=5))
-    frame = to_frame(rows)
-    assert list(frame.columns) == list(Row.__dataclass_fields__)
-    assert frame["score"].tolist() == [row.score for row in rows]
-    assert pd.api.types.is_float_dtype(frame["score"])
-    assert list(to_frame([]).columns) == list(Row.__dataclass_fields__)
+    found = frame([record(row) for row in rows], Row)
+    assert list(found.columns) == list(Row.__dataclass_fields__)
+    assert found["score"].tolist() == [row.score for row in rows]
+    assert pd.api.types.is_float_dtype(found["score"])
+    assert list(frame([], Row).columns) == list(Row.__dataclass_fields__)
+
+
+def test_boards_name_the_settings_in_which_they_differ(tmp_path: Path) -> None:
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
+        for name, shots in (("a", 1), ("b", 5)):
+            row = recorded_search(store, name=name, tasks={"name": "sinusoid", "shots": shots})
+            store.finish(begin(store, row, 0, key=name), outcome(0.5))
+        found = boards.trials(store, Query())
+    assert [(board.task, board.learner, board.unit) for board in found] == [
+        ("sinusoid 10-shot", "maml", None)
+    ] * 2
+    assert [(board.differing, board.settings["tasks.shots"]) for board in found] == [
+        (("tasks.shots",), 5),
+        (("tasks.shots",), 1),
+    ]
+    assert [
+        (row["rank"], row["search"], row["score"], row["tasks.shots"]) for row in boards.records(found)
+    ] == [(1, "b", 0.5, 5), (1, "a", 0.5, 1)]
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,9 @@ def benchmark(
     """
     from nas.comparison.benchmark import plan, run
     from nas.evaluation.artifacts import folder
+    from nas.settings.paths import assign
     from nas.settings.search import default_executor
-    from nas.settings.sections import assign, read
+    from nas.settings.sections import read
     from nas.storage.store import Store
 
     import_from_here()

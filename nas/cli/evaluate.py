@@ -203,7 +203,8 @@ def _changes(
     tasks: str | None, learner: str | None, budget: dict[str, int | None], settings: Sequence[str]
 ) -> Callable[[dict[str, Any]], None]:
     """Return what puts the options into a configuration."""
-    from nas.settings.sections import assign, choose
+    from nas.settings.paths import assign
+    from nas.settings.sections import choose
 
     def change(values: dict[str, Any]) -> None:
         for kind, plugin in (("tasks", tasks), ("learner", learner)):

@@ -43,8 +43,9 @@ def init(
         _write(file or Path(source.name), source.read_text(encoding="utf-8"))
         return
     from nas.cli.document import document
+    from nas.settings.paths import assign
     from nas.settings.search import validate
-    from nas.settings.sections import assign, choose
+    from nas.settings.sections import choose
 
     values: dict[str, object] = {}
     chosen = {"space": space, "controller": controller, "tasks": tasks, "learner": learner}

@@ -21,13 +21,15 @@ from nas.cli import (
     export,
     init,
     interruption,
+    leaderboard,
+    ls,
     messages,
     note,
     plot,
-    query,
     rerun,
     run,
     score,
+    show,
     streams,
     watch,
 )
@@ -65,7 +67,7 @@ app = typer.Typer(
 )
 for module in (
     *(init, run, watch, rerun, note, benchmark, compare, plot, evaluate, score, export),
-    *(query, catalog, data, database, doctor),
+    *(ls, show, leaderboard, catalog, data, database, doctor),
 ):
     module.register(app)
 

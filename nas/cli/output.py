@@ -144,6 +144,20 @@ def cell(name: str, value: Any) -> str:
     return str(value)
 
 
+def setting(value: Any) -> str:
+    """Return a section as `name key=value …`, those within it by their path; anything else as it was set."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if not isinstance(value, dict):
+        return cell("", value)
+    from nas.settings.paths import flat
+
+    name = [str(value["name"])] if "name" in value else []
+    given = flat({key: inner for key, inner in value.items() if key != "name"})
+    pairs = [f"{path}={setting(inner)}" for path, inner in given.items() if inner is not None]
+    return " ".join([*name, *pairs]) or "-"
+
+
 def _markdown(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     lines = [columns, ["---"] * len(columns), *([text.replace("|", "\\|") for text in row] for row in cells)]
     for line in lines:

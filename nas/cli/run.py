@@ -90,8 +90,9 @@ def run(
 
     A search is a TOML file, options, or both; options win over the file, --set over options.
     """
+    from nas.settings.paths import assign
     from nas.settings.search import default_executor, validate
-    from nas.settings.sections import assign, choose, read
+    from nas.settings.sections import choose, read
 
     import_from_here()
     text, values = read(config) if config else (None, {})

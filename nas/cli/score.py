@@ -63,7 +63,7 @@ def score(
     since anyone may ask for it as often as they like.
     """
     from nas.export.transfer import sources, transfer
-    from nas.settings.sections import assign
+    from nas.settings.paths import assign
 
     values: dict[str, Any] = {"tasks": {}}
     for setting in settings or []:

@@ -13,8 +13,8 @@ from nas.comparison.groups import BASELINE, differences
 from nas.driver.records import configuration
 from nas.driver.search import create
 from nas.errors import ConfigError, Infeasible, TooManyFailures
+from nas.settings.paths import flat
 from nas.settings.search import SearchConfig, validate
-from nas.settings.sections import flat
 from nas.storage.lease import driven, refuse
 from nas.storage.names import checked
 from nas.storage.schema import Search, SearchState

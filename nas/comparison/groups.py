@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import select
 
 from nas.errors import ConfigError
-from nas.settings.sections import flat
+from nas.queries.protocol import PROTOCOL, TRAINED
+from nas.settings.paths import differing, flat
 from nas.storage.schema import Search
 from nas.storage.store import Store
 
@@ -23,12 +24,6 @@ OWN = ("name", "seed")
 
 EXECUTION = ("executor", "workers", "resources.gpus")
 """Where trials run, and how many at a time: searches that differ in these alone are the same."""
-
-TRAINED = ("resources.precision", "resources.cpus")
-"""What a trained score depends on besides, and one that is looked up does not."""
-
-PROTOCOL = ("tasks", "learner", "evaluator", "budget", *TRAINED)
-"""What scores depend on besides network, seed and kind of machine; `cpus` are a trial's threads."""
 
 TELLING = (
     *("evaluator.name", "tasks.name", "tasks.split", "learner.name"),
@@ -200,11 +195,7 @@ def _labels(groups: Sequence[Sequence[Search]]) -> list[str]:
         controller = group[0].controller
         like = [identity(other[0]) for other in groups if other[0].controller == controller]
         own, values = identity(group[0]), settled(group[0])
-        paths = [
-            path
-            for path in dict.fromkeys(path for other in like for path in other)
-            if any(other.get(path) != own.get(path) for other in like)
-        ]
+        paths = differing(own, like)
         parts = [f"{path.removeprefix('controller.')}={values.get(path)}" for path in paths]
         labels.append(" ".join([controller, *parts]))
     return labels

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nas.settings.sections import flat
+from nas.settings.paths import flat
 from nas.storage.schema import Evaluation, EvaluationState
 
 

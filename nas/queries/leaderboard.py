@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -14,12 +14,8 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from nas.errors import ConfigError, NotFound, UnknownName, nearest
 from nas.plugins import installed
 from nas.storage.front import FIELDS, front
-from nas.storage.schema import Architecture, Search, Trial, TrialState
+from nas.storage.schema import Architecture, Evaluation, Search, Trial, TrialState
 from nas.storage.store import Store
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 TEST_SORTS = ("seeds", "test_score", "ci95_seeds", "ci95_episodes", "validation_score")
 """Columns that evaluations alone have."""
@@ -227,11 +223,11 @@ def _protocol(search: Search) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def unit(search: Search) -> str | None:
-    """Return what a table calls the scores that a search looks up; None: it trains."""
-    if search.config["tasks"] is not None:
+def unit(row: Search | Evaluation) -> str | None:
+    """Return what a table calls the scores that a search looks up; None: they are trained for."""
+    if row.config["tasks"] is not None:
         return None
-    evaluator = search.config["evaluator"]
+    evaluator = row.config["evaluator"]
     return str(evaluator.get("metric", evaluator["name"]))
 
 
@@ -248,13 +244,6 @@ def _of(
 ) -> list[ColumnElement[bool]]:
     # Written into the statement, whose number of parameters is limited.
     return [*where, column.in_(bindparam("ids", ids, expanding=True, literal_execute=True, unique=True))]
-
-
-def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """Return rows as a pandas data frame, one column a field."""
-    import pandas as pd
-
-    return pd.DataFrame([asdict(row) for row in rows], columns=list(Row.__dataclass_fields__))
 
 
 def _where(query: Query, searches: Sequence[int]) -> list[ColumnElement[bool]]:
@@ -323,5 +312,8 @@ def _ranked(session: Session, query: Query, where: Sequence[ColumnElement[bool]]
     ranked = []
     for rank, row in enumerate(rows, start=1):
         values = dict(row._mapping)
-        ranked.append(Row(rank, **of_search[values.pop("search_id")], **values))
+        of_its_search = of_search[values.pop("search_id")]
+        if of_its_search["unit"] is not None:  # searches from before had an interval of 0
+            values["ci95"] = None
+        ranked.append(Row(rank, **of_its_search, **values))
     return ranked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
@@ -34,7 +35,14 @@ HIGH = ("test_score", "validation_score")
 """Those of which more is better."""
 
 
-def rank(store: Store, query: Query) -> list[Result]:
+@dataclass(frozen=True, slots=True)
+class Ranked(Result):
+    """A result and its rank, from 1."""
+
+    rank: int
+
+
+def rank(store: Store, query: Query) -> list[Ranked]:
     """Return what a query asks for, the best first: one result an architecture and settings.
 
     Scores that do not compare are ranked in one list all the same; `sections` tells them apart.
@@ -49,7 +57,7 @@ def rank(store: Store, query: Query) -> list[Result]:
     return _ranked(store, query, _groups(store, _where(store, query)))
 
 
-def sections(store: Store, query: Query) -> list[tuple[Evaluation, list[Result]]]:
+def sections(store: Store, query: Query) -> list[tuple[Evaluation, list[Ranked]]]:
     """Return what a query asks for, ranked among results of one protocol, the newest protocol first.
 
     Each has one of its evaluations as an example. A query's limit and front are those of each protocol.
@@ -81,7 +89,12 @@ def _refuse(query: Query) -> None:
         raise ConfigError(f"sort: '{query.sort}' is a column of trials: not with --stage test.")
 
 
-def _ranked(store: Store, query: Query, groups: Sequence[Group]) -> list[Result]:
+def _ranked(store: Store, query: Query, groups: Sequence[Group]) -> list[Ranked]:
+    found = _sorted(store, query, groups)
+    return [Ranked(rank=place, **asdict(result)) for place, result in enumerate(found, start=1)]
+
+
+def _sorted(store: Store, query: Query, groups: Sequence[Group]) -> list[Result]:
     if query.pareto:
         groups = _front(groups, query.pareto)
     sort = "score" if query.sort in ("rank", "test_score") else query.sort

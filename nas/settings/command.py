@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from nas import plugins
+from nas.settings.paths import assign, flat
 from nas.settings.search import SearchConfig
-from nas.settings.sections import BASES, assign, flat
+from nas.settings.sections import BASES
 
 if TYPE_CHECKING:
     from nas.storage.schema import Search

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -154,33 +153,6 @@ def _rooted(kind: str, section: Any, folder: Path) -> Any:
     return section
 
 
-def assign(values: dict[str, Any], setting: str) -> None:
-    """Put `a.b=value` into nested `values`; the value is TOML or JSON (which has null), or a bare string.
-
-    Raises:
-        ConfigError: no `=`, or a path through something that is no section.
-    """
-    path, equals, text = setting.partition("=")
-    if not equals or not path:
-        raise ConfigError(f"--set {setting}: expected KEY=VALUE, such as tasks.ways=20.")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except ValueError:
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-    *sections, key = path.strip().split(".")
-    for name in sections:
-        inner = values.setdefault(name, {})
-        if isinstance(inner, str):  # a plugin given by its bare name
-            inner = values[name] = {"name": inner}
-        if not isinstance(inner, dict):
-            raise ConfigError(f"--set {setting}: '{name}' is no section.")
-        values = inner
-    values[key] = value
-
-
 def choose(values: dict[str, Any], kind: str, name: str) -> None:
     """Put plugin `name` into section `kind`; the settings of another plugin that stood there are dropped."""
     section = values.get(kind)
@@ -220,14 +192,3 @@ def check_keys(model: type[BaseModel], values: Mapping[str, Any], where: str) ->
         for nested in (annotation, *get_args(annotation)):
             if isinstance(nested, type) and issubclass(nested, BaseModel) and isinstance(value, Mapping):
                 check_keys(nested, value, f"the {key}")
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by their path, such as `tasks.ways`."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found

@@ -1,0 +1,206 @@
+"""The verb that ranks trials, or full evaluations, across searches: leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas import counts
+from nas.cli import completion
+from nas.cli.options import DEFAULT_DB, DbOption
+from nas.cli.output import Format, FormatOption, WideOption, emit, headings, say, setting
+
+if TYPE_CHECKING:
+    from nas.queries.boards import Board
+
+COLUMNS = (
+    "rank",
+    "search",
+    "trial",
+    "task",
+    "learner",
+    "normalization",
+    "score",
+    "ci95",
+    "parameters",
+    "macs",
+    "architecture",
+    "space_settings",
+)
+DROP = ("normalization", "learner", "macs", "task", "parameters", "ci95")
+"""What a narrow terminal can do without, the least telling first; so below."""
+
+TEST_COLUMNS = (
+    "rank",
+    "search",
+    "trial",
+    "space",
+    "task",
+    "learner",
+    "normalization",
+    "seeds",
+    "test_score",
+    "ci95_seeds",
+    "ci95_episodes",
+    "validation_score",
+    "parameters",
+    "macs",
+    "seconds",
+    "architecture",
+    "space_settings",
+)
+TEST_DROP = (
+    "normalization",
+    "learner",
+    "seconds",
+    "macs",
+    "space",
+    "validation_score",
+    "seeds",
+    "task",
+    "parameters",
+)
+
+
+def _count(text: str) -> int:
+    """Read an option that is a count."""
+    try:
+        return counts.read(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+class Stage(StrEnum):
+    """Which scores to rank."""
+
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this verb to the command line."""
+    app.command()(leaderboard)
+
+
+def leaderboard(
+    search: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this search; repeatable.", autocompletion=completion.searches),
+    ] = None,
+    space: Annotated[str | None, typer.Option(help="Only this search space.")] = None,
+    controller: Annotated[str | None, typer.Option(help="Only this controller.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Only these tasks.")] = None,
+    learner: Annotated[str | None, typer.Option(help="Only this learner.")] = None,
+    max_parameters: Annotated[
+        int | None, typer.Option(parser=_count, metavar="N", help="At most so many weights, such as 20k.")
+    ] = None,
+    max_macs: Annotated[
+        int | None,
+        typer.Option(parser=_count, metavar="N", help="At most so many multiply-accumulates, such as 1.5M."),
+    ] = None,
+    state: Annotated[
+        list[str] | None, typer.Option(help="Trials in this state. (default: completed)")
+    ] = None,
+    sort: Annotated[
+        str, typer.Option(help="The column to rank by, such as score, parameters or macs.")
+    ] = "score",
+    limit: Annotated[int, typer.Option(min=0, help="Rows of each list; 0 for all.")] = 20,
+    pareto: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Only rows that no other beats, such as score,parameters."),
+    ] = None,
+    stage: Annotated[
+        Stage, typer.Option(help="validation: trials of searches; test: what `nas evaluate` found.")
+    ] = Stage.VALIDATION,
+    form: FormatOption = Format.TABLE,
+    wide: WideOption = False,
+    db: DbOption = DEFAULT_DB,
+) -> None:
+    """Rank trials, or full evaluations, across searches, the best first.
+
+    Scores of different tasks, learners or settings do not compare: each has a list of its own.
+    """
+    from nas.queries.boards import records, tests, trials
+    from nas.queries.leaderboard import Query
+    from nas.storage.store import Store
+
+    query = Query(
+        searches=tuple(search or ()),
+        space=space,
+        controller=controller,
+        tasks=tasks,
+        learner=learner,
+        max_parameters=max_parameters,
+        max_macs=max_macs,
+        states=tuple(state or ("completed",)),
+        sort=sort,
+        limit=limit,
+        pareto=tuple(part.strip() for part in pareto.split(",")) if pareto else (),
+    )
+    with Store(db) as store:
+        shown: Sequence[Board[Any]] = tests(store, query) if stage is Stage.TEST else trials(store, query)
+    columns, drop = (TEST_COLUMNS, TEST_DROP) if stage is Stage.TEST else (COLUMNS, DROP)
+    if form in (Format.TABLE, Format.MARKDOWN) and shown:
+        headed = len(shown) > 1 or any(board.unit for board in shown)
+        for number, board in enumerate(shown):
+            if headed:
+                gap = "\n" if form is Format.MARKDOWN else ""
+                typer.echo(("\n" if number else "") + "\n".join(headings(_common(board))) + gap)
+            rows = _told_apart(records([board]))
+            needless = {*(_said(board) if headed else ())}
+            if not any(row["space_settings"] for row in rows):
+                needless.add("space_settings")
+            emit(rows, form, [name for name in columns if name not in needless], drop=drop, wide=wide)
+    else:
+        emit(records(shown), form, columns, drop=drop, wide=wide)
+    if not shown:
+        say(
+            "No evaluation matches. `nas evaluate --help` says how to make one."
+            if stage is Stage.TEST
+            else "No trial matches. List the searches with `nas ls`."
+        )
+    elif len(shown) > 1:
+        say(
+            f"{len(shown)} lists, since scores of different tasks, learners, settings, data or precisions "
+            "do not compare: choose with --tasks, --learner or --search."
+        )
+
+
+def _common(board: Board[Any]) -> list[str]:
+    """Return what the rows of a board have in common, in phrases."""
+    phrases = [board.task, board.learner]
+    if board.normalization:
+        phrases.append(f"{board.normalization} normalization")
+    if board.unit:
+        phrases.append(f"scores in the unit of {board.unit}, seconds simulated")
+    differing = [f"{path}={setting(board.settings.get(path))}" for path in board.differing]
+    return [phrase for phrase in phrases if phrase is not None] + differing
+
+
+def _said(board: Board[Any]) -> tuple[str, ...]:
+    """Return the columns that these phrases make needless."""
+    columns = {"task": board.task, "learner": board.learner, "normalization": board.normalization}
+    return tuple(name for name, common in columns.items() if common)
+
+
+def _told_apart(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows in which those of one architecture show the settings of the space in which they differ."""
+    from nas.settings.paths import differing, flat
+
+    alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    every = [flat(row["space_settings"]) for row in rows]
+    for row, settings in zip(rows, every, strict=True):
+        alike.setdefault((row["space"], row["architecture"]), []).append(settings)
+    return [
+        row
+        | {
+            "space_settings": " ".join(
+                f"{path}={setting(settings.get(path))}"
+                for path in differing(settings, alike[row["space"], row["architecture"]])
+            )
+        }
+        for row, settings in zip(rows, every, strict=True)
+    ]

@@ -1,0 +1,144 @@
+"""The verb that shows a search, or one of its trials: show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli import completion
+from nas.cli.options import DEFAULT_DB, DbOption
+from nas.cli.output import Format, FormatOption, WideOption, cell, emit, facts, say, setting
+from nas.metrics import ALPHA, family
+
+if TYPE_CHECKING:
+    from nas.queries.searches import SearchDetails
+    from nas.queries.trials import TrialDetails
+
+COLUMNS = (
+    "trial",
+    "kind",
+    "state",
+    "score",
+    "ci95",
+    "parameters",
+    "macs",
+    "seconds",
+    "architecture",
+    "error",
+)
+DROP = ("kind", "macs", "seconds", "parameters", "ci95")
+"""What a narrow terminal can do without, the least telling first."""
+
+EVALUATION_COLUMNS = (
+    "seed",
+    "state",
+    "task",
+    "learner",
+    "test_score",
+    "test_ci95",
+    "validation_score",
+    "train_episodes",
+    "seconds",
+    "error",
+)
+EVALUATION_DROP = ("learner", "seconds", "train_episodes", "validation_score", "task")
+
+
+HEAVY = ("states", "config", "environment", "trial_rows")
+"""Fields of a search that its facts do not print, or print otherwise."""
+
+SAID = ("name", "trials")
+"""Settings that its facts print anyway."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add this verb to the command line."""
+    app.command()(show)
+
+
+def show(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="SEARCH[/TRIAL]",
+            help="A search, or one of its trials.",
+            autocompletion=completion.searches,
+        ),
+    ],
+    form: FormatOption = Format.TABLE,
+    wide: WideOption = False,
+    db: DbOption = DEFAULT_DB,
+) -> None:
+    """Show a search with its trials, or one trial in full."""
+    from nas.queries import searches, trials
+    from nas.storage.store import Store
+
+    name, number = trials.split(target)
+    with Store(db) as store:
+        if number is None:
+            _search(searches.details(store, name), form, wide)
+        else:
+            _trial(trials.details(store, name, number), form, wide)
+
+
+def _search(found: SearchDetails, form: Format, wide: bool) -> None:
+    from nas.queries.rows import record
+
+    if form in (Format.JSON, Format.NDJSON):
+        _document(record(found), form)
+        return
+    if form is Format.TABLE:
+        said = {key: value for key, value in record(found).items() if key not in HEAVY}
+        if not found.remarks:
+            del said["remarks"]
+        states = ", ".join(f"{count} {state}" for state, count in found.states.items()) or "none yet"
+        said["trials"] = f"{found.trials} ({states})"
+        settings = {key: setting(value) for key, value in found.config.items() if key not in SAID}
+        _facts({**said, **settings})
+        typer.echo()
+    rows = [record(row) for row in found.trial_rows]
+    first_lines = [{**row, "error": (row["error"] or "").partition("\n")[0]} for row in rows]
+    emit(first_lines, form, COLUMNS, drop=DROP, wide=wide)
+
+
+def _trial(found: TrialDetails, form: Format, wide: bool) -> None:
+    from nas.queries.rows import record
+
+    row = {"search": found.search, **record(found.trial)}
+    curve = [record(point) for point in found.measurements]
+    evaluations = [record(evaluation) for evaluation in found.evaluations]
+    if form in (Format.JSON, Format.NDJSON):
+        derivation = {} if found.derivation is None else record(found.derivation)
+        _document({**row, **derivation, "measurements": curve, "evaluations": evaluations}, form)
+        return
+    if form is not Format.TABLE:
+        emit([row], form)
+        return
+    _facts({key: value for key, value in row.items() if value is not None})
+    if found.derivation is not None:
+        supernet = found.derivation.supernet
+        _facts({f"supernet.{key}": setting(value) for key, value in supernet.items()})
+        typer.echo("\nderived, best first, scored with the shared weights")
+        emit(found.derivation.derived or [], form, wide=wide)
+        typer.echo("\nwhat it would have derived after each epoch")
+        emit(found.derivation.derived_epochs or [], form, wide=wide)
+    typer.echo()
+    families = [family(point["metric"]) for point in curve]
+    shown = [point for point, kind in zip(curve, families, strict=True) if kind == point["metric"]]
+    emit(shown, form, wide=wide)
+    if ALPHA in families:
+        say(f"softmax(α) after each epoch: `nas plot {found.search} --metric {ALPHA} --text`.")
+    if evaluations:
+        typer.echo("\nevaluations of this network (`nas evaluate`)")
+        emit(evaluations, form, EVALUATION_COLUMNS, drop=EVALUATION_DROP, wide=wide)
+
+
+def _document(values: Mapping[str, Any], form: Format) -> None:
+    typer.echo(json.dumps(values, indent=2 if form is Format.JSON else None))
+
+
+def _facts(values: Mapping[str, Any]) -> None:
+    facts({name: cell(name, value) for name, value in values.items()})

@@ -1,0 +1,89 @@
+"""Leaderboards: lists of rows that compare, each with what tells it from the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from nas.queries import leaderboard, protocol, ranking
+from nas.queries.leaderboard import NO_LEARNER, Query, Row, unit
+from nas.queries.ranking import Ranked
+from nas.queries.rows import record
+from nas.settings.paths import differing
+from nas.storage.schema import Evaluation, Search
+from nas.storage.store import Store
+
+Entry = TypeVar("Entry", Row, Ranked)
+
+
+@dataclass(frozen=True, slots=True)
+class Board(Generic[Entry]):
+    """Rows whose scores compare.
+
+    Attributes:
+        task, learner: what all of them have; without a learner scores were looked up.
+        normalization: the mode of all of them; None: they have several, or none.
+        unit: what a table calls the scores, in simulated seconds; None: the scores were trained for.
+        settings: what scores depend on besides network and seed, by path.
+        differing: the paths at which these are other in another board of the task and learner.
+        rows: ranked from 1.
+    """
+
+    task: str
+    learner: str | None
+    normalization: str | None
+    unit: str | None
+    settings: dict[str, Any]
+    differing: tuple[str, ...]
+    rows: tuple[Entry, ...]
+
+
+def trials(store: Store, query: Query) -> list[Board[Row]]:
+    """Return the trials that a query asks for; its limit and front are those of each board.
+
+    Raises:
+        NotFound, ConfigError: as `nas.queries.leaderboard.sections`.
+    """
+    return _boards([(section.example, section.rows) for section in leaderboard.sections(store, query)])
+
+
+def tests(store: Store, query: Query) -> list[Board[Ranked]]:
+    """Return the results of evaluations that a query asks for, as `trials` does those of trials.
+
+    Raises:
+        NotFound, ConfigError: as `nas.queries.ranking.sections`.
+    """
+    return _boards(ranking.sections(store, query))
+
+
+def records(boards: Sequence[Board[Row]] | Sequence[Board[Ranked]]) -> list[dict[str, Any]]:
+    """Return the rows of all boards by field, with the settings in which boards of one task differ."""
+    paths = dict.fromkeys(path for board in boards for path in board.differing)
+    return [
+        {"rank": row.rank} | record(row) | {path: board.settings.get(path) for path in paths}
+        for board in boards
+        for row in board.rows
+    ]
+
+
+def _boards(found: Sequence[tuple[Search | Evaluation, Sequence[Entry]]]) -> list[Board[Entry]]:
+    alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    every = [protocol.settings(example) for example, _ in found]
+    for (example, _), settings in zip(found, every, strict=True):
+        alike.setdefault((example.task_label, example.learner), []).append(settings)
+    boards = []
+    for (example, rows), settings in zip(found, every, strict=True):
+        modes = {row.normalization for row in rows}
+        boards.append(
+            Board(
+                example.task_label,
+                None if example.learner == NO_LEARNER else example.learner,
+                modes.pop() if len(modes) == 1 else None,
+                unit(example),
+                settings,
+                tuple(differing(settings, alike[example.task_label, example.learner])),
+                tuple(rows),
+            )
+        )
+    return boards

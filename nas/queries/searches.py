@@ -1,0 +1,149 @@
+"""Searches as rows: in a list, and one in full with its trials."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from nas.queries.leaderboard import NO_LEARNER
+from nas.queries.trials import TrialRow, trial
+from nas.storage.lease import driven
+from nas.storage.schema import Search, SearchState, TrialState
+from nas.storage.store import Store
+
+UNFINISHED = (TrialState.RUNNING.value, TrialState.INTERRUPTED.value)
+"""States of trials that have not ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRow:
+    """One search in a list.
+
+    Attributes:
+        search: its name.
+        state: as `state` has it.
+        learner: None where nothing is trained.
+        done: how many trials ended; with `max_seconds` those that took over a score are none of them.
+        trials: how many it is to have.
+        failed: how many trials failed.
+        best: the best score of a completed trial.
+        created_at: in UTC.
+        note: what its owner wrote about it.
+    """
+
+    search: str
+    state: str
+    controller: str
+    space: str
+    task: str
+    learner: str | None
+    seed: int
+    done: int
+    trials: int
+    failed: int
+    best: float | None
+    created_at: datetime
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchDetails:
+    """One search in full.
+
+    Attributes:
+        search: its name.
+        state: as `state` has it.
+        task: in a few words.
+        precision: what `auto` was where it began; None: it trains nothing.
+        remarks: what is odd about the data.
+        trials: how many it is to have.
+        states: how many trials are in each state.
+        created_at, finished_at: in UTC.
+        note: what its owner wrote about it.
+        config: the configuration, every default filled in.
+        environment: versions of what ran it, the machine, and the data.
+        trial_rows: in the order proposed.
+    """
+
+    search: str
+    state: str
+    task: str
+    precision: str | None
+    remarks: tuple[str, ...]
+    trials: int
+    states: dict[str, int]
+    created_at: datetime
+    finished_at: datetime | None
+    note: str | None
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    trial_rows: tuple[TrialRow, ...]
+
+
+def searches(store: Store, limit: int = 0) -> list[SearchRow]:
+    """Return the searches, newest first, `limit` at most; 0: all."""
+    return [
+        SearchRow(
+            search=summary.search.name,
+            state=state(summary.search),
+            controller=summary.search.controller,
+            space=summary.search.space,
+            task=summary.search.task_label,
+            learner=None if summary.search.learner == NO_LEARNER else summary.search.learner,
+            seed=summary.search.seed,
+            done=_done(summary.search, summary.trials),
+            trials=_planned(summary.search, summary.trials),
+            failed=summary.trials.get(TrialState.FAILED, 0),
+            best=summary.best,
+            created_at=summary.search.created_at,
+            note=summary.search.note,
+        )
+        for summary in store.searches()[: limit or None]
+    ]
+
+
+def details(store: Store, reference: str) -> SearchDetails:
+    """Return a search that is named, or meant by a unique prefix or `@last`.
+
+    Raises:
+        NotFound: no such search.
+        ConfigError: several searches have the prefix.
+    """
+    row = store.search(reference)
+    rows = tuple(map(trial, store.trials(row.id)))
+    states = Counter(found.state for found in rows)
+    return SearchDetails(
+        search=row.name,
+        state=state(row),
+        task=row.task_label,
+        precision=row.environment.get("precision"),
+        remarks=tuple(row.environment.get("remarks", ())),
+        trials=_planned(row, states),
+        states=dict(sorted(states.items())),
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        note=row.note,
+        config=row.config,
+        environment=row.environment,
+        trial_rows=rows,
+    )
+
+
+def state(row: Search) -> str:
+    """Return a search's state; one whose driver died without a word is interrupted."""
+    died = row.state == SearchState.RUNNING and not driven(row)
+    return SearchState.INTERRUPTED.value if died else row.state
+
+
+def _done(row: Search, trials: Mapping[str, int]) -> int:
+    rest = (*UNFINISHED, TrialState.REUSED) if row.config.get("max_seconds") is not None else UNFINISHED
+    return sum(count for ended, count in trials.items() if ended not in rest)
+
+
+def _planned(row: Search, trials: Mapping[str, int]) -> int:
+    """Return how many trials a search is to have; a supernet decides itself how many it derives."""
+    ended = row.state == SearchState.COMPLETED and "derive" in row.config["controller"]
+    return sum(trials.values()) if ended else row.trials
