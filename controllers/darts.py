@@ -33,7 +33,7 @@ Order = Annotated[
 
 @final
 class Darts(Controller):
-    """Trains a supernet by DARTS, then evaluates what it derives; `nas controllers darts` says how."""
+    """Trains a supernet by DARTS, then evaluates what it derives."""
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ Samples = Annotated[
 
 @final
 class Enas(Controller):
-    """Trains a supernet by ENAS, then evaluates what it derives; `nas controllers enas` says how."""
+    """Trains a supernet by ENAS, then evaluates what it derives."""
 
     def __init__(
         self,

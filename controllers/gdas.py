@@ -28,7 +28,7 @@ Cold = Annotated[
 
 @final
 class Gdas(Controller):
-    """Trains a supernet by GDAS, then evaluates what it derives; `nas controllers gdas` says how."""
+    """Trains a supernet by GDAS, then evaluates what it derives."""
 
     def __init__(
         self,

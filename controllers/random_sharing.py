@@ -25,10 +25,7 @@ Samples = Annotated[int, Field(ge=1, description="architectures drawn and scored
 
 @final
 class RandomSharing(Controller):
-    """Trains a supernet along single paths, then evaluates the best of a sample.
-
-    `nas controllers random_sharing` says how.
-    """
+    """Trains a supernet along single paths, then evaluates the best of a sample."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Large counts as people write them: 20.6k weights, 1.5M multiply-accumulates."""
+"""Counts as people write them: 20.6k weights, 1.5M multiply-accumulates, 1 trial, 2 trials."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ def write(value: int) -> str:
         if value >= 0.99995 * limit:
             return f"{value / limit:.1f}{unit}"
     return str(value)
+
+
+def counted(count: float, noun: str) -> str:
+    """Return a number with its noun, in the plural but for 1; halves of a GPU count, too."""
+    return f"{int(count) if count == int(count) else count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def read(text: str) -> int:

@@ -59,7 +59,7 @@ def test_a_gpu_that_is_not_there_starts_no_search(
 ) -> None:
     monkeypatch.setattr(capacity, "here", lambda: SMALL)
     code, _, err = nas("run", *SCRIPTED, f"--executor={executor}", "--set=resources.gpus=1")
-    assert (code, "no GPU" in err) == (2, True)
+    assert (code, "0 GPUs" in err) == (2, True)
     assert nas("ls", "-f", "csv")[1] == ""
 
 

@@ -234,6 +234,13 @@ def test_no_database_yet(db: Path, verb: list[str]) -> None:
     assert not db.exists()
 
 
+def test_other_databases_of_the_folder_are_named_where_one_is_missing(db: Path) -> None:
+    nas(*RUN, "--trials=1", "--db=sqlite:///my own.db")
+    code, _, err = nas("ls", "--db=sqlite:///nas.db")
+    assert (code, "--db 'sqlite:///my own.db'" in err) == (3, True)
+    assert not db.exists()
+
+
 def test_a_database_that_is_none(db: Path) -> None:
     db.write_bytes(b"this is a letter, not a database, and long enough to tell" * 20)
     code, _, err = nas(*RUN)

@@ -131,10 +131,19 @@ def test_titles_without_rows_are_not_printed(width: int, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize("width", [80], indirect=True)
 def test_a_single_row_is_printed_whole_a_line_each(width: int, capsys: pytest.CaptureFixture[str]) -> None:
-    emit(ROWS[:1], Format.TABLE, wide=False)
+    emit([ROWS[0] | {"validation_score": 0.51234}], Format.TABLE, wide=False)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(ROWS[0])
-    assert lines[-1].endswith(CELL.format(0))
+    assert [line.split()[0] for line in lines] == [*ROWS[0], "validation_score"]
+    assert lines[-2].endswith(CELL.format(0))
+
+
+@pytest.mark.parametrize("width", [80], indirect=True)
+def test_a_single_row_of_few_columns_is_a_table(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("rank", "score", "seconds", "architecture")
+    emit([{name: ROWS[0][name] for name in few}], Format.TABLE, wide=False)
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == list(few)
+    assert cell_len(row) <= width
 
 
 def test_columns_line_up_by_cells_of_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,6 +47,19 @@ def test_a_supernet_says_how_many_trials_are_to_come(store: Store, monkeypatch: 
     assert tally.left == "0:00:30"
 
 
+def test_a_supernet_says_which_epoch_ended_and_how_long_the_others_take(store: Store) -> None:
+    tally, asked = _Tally(search(store, controller="darts"), store), job()
+    tally.start(asked)
+    assert tally.left == "?"
+    for epoch, words in ((1, "epoch 1/4, 0:01:30 left"), (2, "epoch 2/4, 0:01:00 left")):
+        assert tally.epoch(asked, Outcome(State.RUNNING, None, seconds=30.0 * epoch)) == words
+    assert tally.left.startswith("0:01:00")
+    tally.start(asked)  # it failed, and begins again
+    assert tally.epoch(asked, Outcome(State.RUNNING, None, seconds=30.0)).startswith("epoch 1/4")
+    tally.add(0, Outcome(State.COMPLETED, None, seconds=240.0, derived=(Derived(ONE, 0.5),)))
+    assert tally.left == "?"
+
+
 def test_what_needs_no_worker_sets_no_pace(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """One trial in 30 s: the two that are left take a minute, however many were infeasible."""
     seconds = 0.0

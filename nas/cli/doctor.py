@@ -59,7 +59,8 @@ def _plugins() -> Iterator[Check]:
     for kind in plugins.GROUPS:
         broken = [error for plugin in plugins.installed(kind).values() if (error := _error(plugin.load))]
         count = len(plugins.installed(kind))
-        yield Check(f"plugins: {kind}", "error" if broken else "ok", "; ".join(broken) or f"{count} load")
+        name = plugins.GROUPS[kind].removeprefix("nas.").replace("_", " ")
+        yield Check(f"plugins: {name}", "error" if broken else "ok", "; ".join(broken) or f"{count} load")
 
 
 def _machine() -> Iterator[Check]:

@@ -13,8 +13,9 @@ import typer
 
 from nas import counts
 from nas.cli.document import document
-from nas.cli.output import counted, say
+from nas.cli.output import say
 from nas.controller import Evaluate, State, TrainSupernet
+from nas.counts import counted
 from nas.driver.search import check, supernet
 from nas.errors import Infeasible
 from nas.evaluator import Job, SupernetJob

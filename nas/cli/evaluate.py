@@ -11,7 +11,8 @@ import typer
 from nas.cli import completion
 from nas.cli.interruption import continued_by
 from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, import_from_here, typed
-from nas.cli.output import Format, FormatOption, WideOption, counted, emit, say
+from nas.cli.output import Format, FormatOption, WideOption, emit, say
+from nas.counts import counted
 from nas.errors import NasError
 from nas.executors.capacity import cores
 

@@ -76,13 +76,13 @@ class Table:
 def fit(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int, drop: Sequence[str]) -> Table:
     """Return a table of at most `width` cells a line, where that can be.
 
-    A table that fits stays as it is. In others, columns that say the same in every row leave, and titles
-    break at their underscores; then columns are dropped until the rest has room with its long texts cut
-    short; then these grow as far as they can.
+    A table that fits stays as it is. In others columns that say the same in every row leave, if there are
+    several, and titles break at their underscores; then columns are dropped until the rest has room with its
+    long texts cut short; then these grow as far as they can.
 
     Args:
         columns: titles.
-        cells: a list of texts a row, two rows at least.
+        cells: a list of texts a row, one row at least.
         width: of the terminal.
         drop: titles in the order in which they go; after them the others, from the right. The first column
             stays.
@@ -90,7 +90,7 @@ def fit(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int, drop
     table = Table(list(columns), [list(row) for row in cells])
     if total(table.widths()) <= width:
         return table
-    for name in columns:
+    for name in columns if len(cells) > 1 else ():
         texts = {row[table.columns.index(name)] for row in table.cells}
         if len(texts) == 1 and len(table.columns) > 1:
             table.take(name)

@@ -15,7 +15,7 @@ from rich.cells import cell_len
 
 from nas import counts
 from nas.cli import messages
-from nas.cli.layout import GAP, Lines, Table, fit, pad, total, wrap, wrap_phrases
+from nas.cli.layout import GAP, Lines, Table, fit, pad, wrap, wrap_phrases
 
 
 class Format(StrEnum):
@@ -39,11 +39,6 @@ Row = Mapping[str, Any]
 def say(text: str) -> None:
     """Print words to stderr; commands in backticks ask the same database."""
     typer.echo(messages.laid_out(text, messages.terminal()), err=True)
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun, in the plural but for 1."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def emit(
@@ -175,11 +170,11 @@ def _table(columns: Sequence[str], cells: Lines, drop: Sequence[str], wide: bool
         if column
     }
     table = Table(list(columns), cells)
-    if width is not None and len(cells) == 1 and total(table.widths()) > width:
-        facts(dict(zip(columns, cells[0], strict=True)))
-        return
     if width is not None and cells:
         table = fit(columns, cells, width, drop)
+        if len(cells) == 1 and len(table.columns) < len(columns):
+            facts(dict(zip(columns, cells[0], strict=True)))
+            return
     if table.constant:
         said = wrap_phrases([f"{name} {text}" for name, text in table.constant], width or 0)
         typer.echo("\n".join(typer.style(line, dim=True) for line in said))

@@ -21,7 +21,7 @@ from nas.cli.output import say
 if TYPE_CHECKING:
     from nas.controller import Outcome
     from nas.driver.observer import Observer
-    from nas.evaluator import AnyJob
+    from nas.evaluator import AnyJob, SupernetJob
     from nas.storage.schema import Search as SearchRow
     from nas.storage.schema import Trial
     from nas.storage.store import Store
@@ -86,6 +86,8 @@ class _Tally:
             self._count(trial)
         self._start = math.inf
         self._fresh = 0
+        self._epochs = 0
+        self._supernet_left: float | None = None
 
     def look(self, row: SearchRow, store: Store) -> Iterator[str]:
         """Count the trials that the database has recorded since the last look; yield a line on each."""
@@ -118,7 +120,15 @@ class _Tally:
 
         self._start = min(self._start, time.monotonic())
         if isinstance(job, SupernetJob):
+            self._epochs, self._supernet_left = 0, None
             self._expect(job.number, job.supernet.derive)
+
+    def epoch(self, job: SupernetJob, outcome: Outcome) -> str:
+        """Take note that a supernet's epoch ended; return which, and how long the others will take."""
+        self._epochs += 1
+        of = job.supernet.budget.epochs
+        self._supernet_left = outcome.seconds / self._epochs * (of - self._epochs)
+        return f"epoch {self._epochs}/{of}, {_clock(self._supernet_left)} left"
 
     def _expect(self, supernet: int, derived: int) -> None:
         """Take note that a supernet derives so many architectures, and that these are the last trials."""
@@ -142,6 +152,7 @@ class _Tally:
         self._ended += 1
         self._reused += outcome.state == "reused"
         if outcome.architecture is None:
+            self._supernet_left = None
             self._expect(number, len(outcome.derived))
         self._pace(outcome.state, supernet=outcome.architecture is None)
         self.failed += outcome.state == "failed"
@@ -164,10 +175,9 @@ class _Tally:
     def left(self) -> str:
         """Estimated time left."""
         pace = self.pace
-        if pace is None:
-            return "?"
-        seconds = round((self.total - self.done) / pace)
-        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+        if pace is not None:
+            return _clock((self.total - self.done) / pace)
+        return "?" if self._supernet_left is None else f"{_clock(self._supernet_left)} for the supernet"
 
     def summary(self) -> str:
         """Return how far the search is; a pace only where every trial costs time of its own."""
@@ -234,18 +244,24 @@ def _running(row: SearchRow, store: Store) -> dict[int, tuple[float, str]]:
     }
 
 
-def _so_far(job: AnyJob, outcome: Outcome, train_episodes: int) -> str:
-    """Return what is known of a running job in a few words."""
+def _so_far(job: AnyJob, outcome: Outcome, train_episodes: int, tally: _Tally) -> str:
+    """Return what is known of a running job in a few words; of a supernet it is told after each epoch."""
     from nas.evaluator import SupernetJob
 
-    supernet = isinstance(job, SupernetJob)
-    done = f"{outcome.train_episodes}{'' if supernet else f'/{train_episodes}'} episodes"
-    parts = ["supernet", done] if supernet else [done]
+    if isinstance(job, SupernetJob):
+        parts = [f"supernet, {tally.epoch(job, outcome)}"]
+    else:
+        parts = [f"{outcome.train_episodes}/{train_episodes} episodes"]
     seen = {m.metric: m.value for m in outcome.measurements}
     for metric, word in (("train_loss", "loss"), ("supernet_score", "score")):
         if metric in seen:
             parts.append(f"{word} {seen[metric]:.3f}")
     return ", ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def _first(error: str) -> str:
@@ -263,7 +279,7 @@ class _Lines:
 
     def reported(self, job: AnyJob, outcome: Outcome) -> None:
         if outcome.architecture is None:  # the epoch of a supernet, which takes as long as a trial
-            say(f"trial {job.number} {_so_far(job, outcome, 0)}")
+            say(f"trial {job.number} {_so_far(job, outcome, 0, self._tally)}")
 
     def recorded(self, number: int, outcome: Outcome) -> None:
         self._tally.add(number, outcome)
@@ -292,7 +308,7 @@ class _Panel:
 
     def reported(self, job: AnyJob, outcome: Outcome) -> None:
         start = self.running[job.number][0]
-        self.running[job.number] = start, _so_far(job, outcome, self._train_episodes)
+        self.running[job.number] = start, _so_far(job, outcome, self._train_episodes, self._tally)
 
     def recorded(self, number: int, outcome: Outcome) -> None:
         self.running.pop(number, None)

@@ -25,7 +25,8 @@ from nas.cli.options import (
     named,
     typed,
 )
-from nas.cli.output import Format, counted, emit, say
+from nas.cli.output import Format, emit, say
+from nas.counts import counted
 from nas.errors import ConfigError
 from nas.executors.capacity import cores
 

@@ -11,7 +11,8 @@ from nas.cli import completion
 from nas.cli.bars import counting
 from nas.cli.interruption import interrupted_with
 from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, import_from_here
-from nas.cli.output import Format, FormatOption, counted, emit, say
+from nas.cli.output import Format, FormatOption, emit, say
+from nas.counts import counted
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -32,8 +32,12 @@ def name_of(space: Mapping[str, Any], architecture: str) -> str | None:
         space: the section of its space, every setting filled in.
         architecture: its text.
     """
-    known = dict(spaces()).get(space["name"])
-    for name, network in known.published.items() if known else ():
+    plugin = plugins.installed("space").get(space["name"])
+    try:
+        known: Mapping[str, Published] = plugin.load().published if plugin else {}
+    except PluginError:
+        return None
+    for name, network in known.items():
         if network.architecture == architecture and network.settings.items() <= space.items():
             return name
     return None

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from nas.counts import counted
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,19 +53,19 @@ def check(config: SearchConfig, machines: Sequence[Machine], *, cluster: bool) -
     most = Machine(max(m.cpus for m in machines), max(m.gpus for m in machines))
     if gpus > most.gpus:
         raise ConfigError(
-            f"resources.gpus={gpus:g}: {where} has {_count(most.gpus, 'GPU')}. Set no more than that, or "
+            f"resources.gpus={gpus:g}: {where} has {counted(most.gpus, 'GPU')}. Set no more than that, or "
             "leave it out: the GPUs there are, if any, are then split evenly over the workers."
         )
     if cluster and cpus > most.cpus:
         raise ConfigError(
-            f"resources.cpus={cpus}: {where} has {_count(most.cpus, 'core')}. Set no more than that."
+            f"resources.cpus={cpus}: {where} has {counted(most.cpus, 'core')}. Set no more than that."
         )
     warnings = []
     if not cluster and cpus * workers > most.cpus:
         at_a_time = f" and {workers} trials at a time" if workers > 1 else ""
         warnings.append(
-            f"warning: resources.cpus={cpus}{at_a_time} ask for {_count(cpus * workers, 'core')}; {where} "
-            f"has {_count(most.cpus, 'core')}. Trials will take longer than with as many threads as cores."
+            f"warning: resources.cpus={cpus}{at_a_time} ask for {counted(cpus * workers, 'core')}; {where} "
+            f"has {counted(most.cpus, 'core')}. Trials will take longer than with as many threads as cores."
         )
     fitting = sum(_fitting(machine, cpus if cluster else 0, gpus) for machine in machines)
     if workers > fitting:
@@ -72,7 +73,7 @@ def check(config: SearchConfig, machines: Sequence[Machine], *, cluster: bool) -
         named = "the cluster" if cluster else "this machine"
         warnings.append(
             f"warning: workers={workers}, but {fitting:g} trials run at a time: {named} has "
-            f"{_count(there.cpus, 'core')} and {_count(there.gpus, 'GPU')}, and one trial takes "
+            f"{counted(there.cpus, 'core')} and {counted(there.gpus, 'GPU')}, and one trial takes "
             f"resources.cpus={cpus} and resources.gpus={gpus:g}."
         )
     return warnings
@@ -86,7 +87,3 @@ def _fitting(machine: Machine, cpus: int, gpus: float) -> float:
     elif gpus:
         rooms.append(machine.gpus * (1 // gpus))
     return min(rooms)
-
-
-def _count(number: float, noun: str) -> str:
-    return f"{number:g} {noun}" + ("" if number == 1 else "s") if number else f"no {noun}"

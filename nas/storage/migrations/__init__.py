@@ -6,6 +6,7 @@ another revision than this package's.
 
 from __future__ import annotations
 
+import shlex
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 VERSION_TABLE = "alembic_version"
 _LOCK = 0x6E6173
 """Key of the PostgreSQL advisory lock under which tables are made or changed: "nas" in ASCII."""
+
+SOME = 3
+"""How many files a message names that may be the database that was meant."""
 
 
 def current(url: str) -> tuple[str | None, str]:
@@ -114,7 +118,21 @@ def missing(url: URL) -> NotFound:
     """Return the error for a database that is not there, or has no tables."""
     return NotFound(
         f"No database at {place(url)}; start one with `nas run`, or give another with --db (or NAS_DB)."
+        f"{_others(url)}"
     )
+
+
+def _others(url: URL) -> str:
+    """Return the files in a missing database's folder that may be meant, after a space; or nothing."""
+    path = file(url)
+    if path is None:
+        return ""
+    names = sorted(other.name for other in path.parent.glob("*.db") if other.name != path.name)
+    if not names:
+        return ""
+    listed = " or ".join(f"--db {shlex.quote(f'sqlite:///{path.with_name(name)}')}" for name in names[:SOME])
+    more = f", or another of {len(names)} files" if len(names) > SOME else ""
+    return f" There is {listed}{more}."
 
 
 def revision(connection: Connection, url: URL) -> str | None:
