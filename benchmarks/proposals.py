@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from nas.backbone import BackboneSpace
 from nas.controller import (
     Derived,
     Evaluate,
@@ -29,7 +30,7 @@ from nas.controller import (
 )
 from nas.errors import Infeasible
 from nas.settings.search import SearchConfig, validate
-from nas.space import Architecture, SearchSpace
+from nas.space import Architecture
 from nas.testing.controllers import simulate
 from nas.training.provenance import training_seed
 
@@ -99,11 +100,11 @@ def costs(space: str) -> list[tuple[int, int] | None]:
     return [cost(architecture) for architecture in sampled(space)]
 
 
-def digits(space: SearchSpace, architecture: Architecture) -> bytes:
+def digits(space: BackboneSpace, architecture: Architecture) -> bytes:
     return hashlib.sha256(space.canonical(architecture).encode()).digest()
 
 
-def score(space: SearchSpace, architecture: Architecture) -> float:
+def score(space: BackboneSpace, architecture: Architecture) -> float:
     """Return a score in [0, 1), a function of the network alone."""
     return int.from_bytes(digits(space, architecture)[:4], "big") / 2**32
 

@@ -25,12 +25,13 @@ import torch
 from arguments import at_least
 
 from nas import plugins
+from nas.backbone import BackboneSpace
 from nas.comparison.ranks import spearman
 from nas.controller import TrainSupernet
 from nas.errors import Infeasible
 from nas.evaluator import Budget, Context
 from nas.settings.sections import maker
-from nas.space import Architecture, SearchSpace
+from nas.space import Architecture
 from nas.training.loop import start
 from nas.training.oneshot.assembly import assemble
 from nas.training.oneshot.batches import Bilevel
@@ -53,7 +54,7 @@ def context() -> Context:
     return Context(space, tasks, maker("learner", {"name": "prototypical"}), Budget(train_episodes=300))
 
 
-def sample(space: SearchSpace, shape: Any, number: int) -> list[Architecture]:
+def sample(space: BackboneSpace, shape: Any, number: int) -> list[Architecture]:
     """Return distinct architectures that have a network, drawn uniformly."""
     rng, found = np.random.default_rng(0), dict[str, Architecture]()
     while len(found) < number:

@@ -16,9 +16,10 @@ from controllers.derivation import likeliest
 from controllers.one_shot import BUDGET, Derive, SupernetTrial, descend
 from controllers.relaxation import Alpha, AlphaDecay, AlphaRate, PacedRate, paced, skips
 from controllers.unrolled import exact, second_order
+from nas.backbone import BackboneSpace
 from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
 from nas.metrics import SKIPS
-from nas.space import Architecture, SearchSpace
+from nas.space import Architecture
 from nas.strategy import Batches, Epoch, Strategy
 from nas.supernet import Supernet
 
@@ -37,7 +38,7 @@ class Darts(Controller):
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: BackboneSpace,
         seed: int,
         *,
         derive: Derive = 3,
@@ -87,7 +88,7 @@ class Softmax(Strategy):
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: BackboneSpace,
         supernet: Supernet,
         seed: int,
         *,

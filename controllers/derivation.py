@@ -10,8 +10,9 @@ from itertools import count, islice
 import torch
 from torch import Tensor
 
+from nas.backbone import BackboneSpace
 from nas.controller import Derived
-from nas.space import Architecture, SearchSpace
+from nas.space import Architecture
 from nas.supernet import Supernet
 
 Mask = tuple[tuple[bool, ...], ...]
@@ -21,7 +22,7 @@ SPARE = 100
 
 
 def most_probable(
-    space: SearchSpace, supernet: Supernet, mixture: Sequence[Tensor]
+    space: BackboneSpace, supernet: Supernet, mixture: Sequence[Tensor]
 ) -> Iterator[Architecture]:
     """Yield the derived architecture, then the next most probable ones, distinct by canonical key.
 
@@ -77,7 +78,7 @@ def most_probable(
 
 
 def likeliest(
-    space: SearchSpace,
+    space: BackboneSpace,
     supernet: Supernet,
     mixture: Sequence[Tensor],
     number: int,
@@ -89,7 +90,7 @@ def likeliest(
 
 
 def best_sampled(
-    space: SearchSpace,
+    space: BackboneSpace,
     draw: Callable[[], Architecture],
     samples: int,
     number: int,

@@ -15,9 +15,10 @@ from controllers.derivation import best_sampled
 from controllers.one_shot import BUDGET, Derive, SupernetTrial, descend
 from controllers.policy import Policy, reinforce
 from controllers.relaxation import skips
+from nas.backbone import BackboneSpace
 from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
 from nas.metrics import SKIPS
-from nas.space import Architecture, SearchSpace
+from nas.space import Architecture
 from nas.strategy import Batches, Epoch, Loss, Strategy
 from nas.supernet import Supernet
 
@@ -38,7 +39,7 @@ class Enas(Controller):
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: BackboneSpace,
         seed: int,
         *,
         derive: Derive = 3,
@@ -93,7 +94,7 @@ class SharedChildren(Strategy):
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: BackboneSpace,
         supernet: Supernet,
         seed: int,
         *,

@@ -8,9 +8,10 @@ from typing import Annotated, final
 import numpy as np
 from pydantic import Field
 
+from nas.backbone import BackboneSpace
 from nas.controller import Controller, Evaluate, Outcome
 from nas.errors import ConfigError
-from nas.space import Architecture, SearchSpace
+from nas.space import Architecture
 
 
 @final
@@ -23,7 +24,7 @@ class Fixed(Controller):
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: BackboneSpace,
         seed: int,
         *,
         architectures: Annotated[

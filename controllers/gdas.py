@@ -14,9 +14,10 @@ from torch import Tensor
 from controllers.derivation import likeliest
 from controllers.one_shot import BUDGET, Derive, SupernetTrial, descend
 from controllers.relaxation import Alpha, AlphaDecay, AlphaRate, PacedRate, gradient, paced, skips
+from nas.backbone import BackboneSpace
 from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
 from nas.metrics import SKIPS
-from nas.space import Architecture, SearchSpace
+from nas.space import Architecture
 from nas.strategy import Batches, Epoch, Strategy
 from nas.supernet import Supernet
 
@@ -32,7 +33,7 @@ class Gdas(Controller):
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: BackboneSpace,
         seed: int,
         *,
         derive: Derive = 3,
@@ -71,7 +72,7 @@ class HardGumbel(Strategy):
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: BackboneSpace,
         supernet: Supernet,
         seed: int,
         *,

@@ -7,15 +7,16 @@ from typing import final
 
 import numpy as np
 
+from nas.backbone import BackboneSpace
 from nas.controller import Controller, Evaluate, Outcome
-from nas.space import Architecture, SearchSpace
+from nas.space import Architecture
 
 
 @final
 class Random(Controller):
     """Draws every choice uniformly and independently, and learns nothing."""
 
-    def __init__(self, space: SearchSpace, seed: int) -> None:
+    def __init__(self, space: BackboneSpace, seed: int) -> None:
         self._space = space
 
     def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:

@@ -14,9 +14,10 @@ from torch import Tensor
 from controllers.derivation import best_sampled
 from controllers.one_shot import BUDGET, Derive, SupernetTrial, descend
 from controllers.relaxation import skips
+from nas.backbone import BackboneSpace
 from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
 from nas.metrics import SKIPS
-from nas.space import Architecture, SearchSpace
+from nas.space import Architecture
 from nas.strategy import Batches, Epoch, Strategy
 from nas.supernet import Supernet
 
@@ -29,7 +30,7 @@ class RandomSharing(Controller):
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: BackboneSpace,
         seed: int,
         *,
         derive: Derive = 3,
@@ -58,7 +59,9 @@ class UniformPaths(Strategy):
     for what would be derived.
     """
 
-    def __init__(self, space: SearchSpace, supernet: Supernet, seed: int, *, samples: Samples = 100) -> None:
+    def __init__(
+        self, space: BackboneSpace, supernet: Supernet, seed: int, *, samples: Samples = 100
+    ) -> None:
         super().__init__(space, supernet, seed)
         self._samples, self._reference = samples, space.sample(self.rng)
 

@@ -10,9 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from nas.backbone import BackboneSpace
 from nas.controller import SupernetBudget
 from nas.metrics import alpha_metric
-from nas.space import Architecture, Decision, SearchSpace
+from nas.space import Architecture, Decision
 
 AlphaRate = Annotated[float, Field(gt=0, description="learning rate of α, by Adam")]
 PacedRate = Annotated[
@@ -111,6 +112,6 @@ def gradient(loss: Tensor, inputs: Sequence[Tensor], create_graph: bool = False)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
 
 
-def skips(space: SearchSpace, architecture: Architecture) -> int:
+def skips(space: BackboneSpace, architecture: Architecture) -> int:
     """Return how many of an architecture's choices are `skip_connect`."""
     return list(space.values(architecture).values()).count("skip_connect")

@@ -14,8 +14,9 @@ import torch
 from pydantic import Field
 
 from controllers.policy import Policy, ppo, reinforce
+from nas.backbone import BackboneSpace
 from nas.controller import Controller, Evaluate, Outcome, State
-from nas.space import Architecture, SearchSpace
+from nas.space import Architecture
 
 COMPARED = 100
 """Scored outcomes, the latest, that a new score is ranked among."""
@@ -46,7 +47,7 @@ class Rnn(Controller):
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: BackboneSpace,
         seed: int,
         *,
         algorithm: Annotated[

@@ -2,10 +2,11 @@
 
 from torch import nn
 
-from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.backbone import BackboneSpace
+from nas.space import Architecture, Decision, TaskShape
 
 
-class Widths(SearchSpace):
+class Widths(BackboneSpace):
     """Three 3×3 convolutions of chosen widths."""
 
     name = "widths"

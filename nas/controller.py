@@ -11,7 +11,8 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from nas.space import Architecture, SearchSpace
+from nas.backbone import BackboneSpace
+from nas.space import Architecture
 
 
 class State(StrEnum):
@@ -179,7 +180,7 @@ class Controller(ABC):
     """
 
     @abstractmethod
-    def __init__(self, space: SearchSpace, seed: int) -> None: ...
+    def __init__(self, space: BackboneSpace, seed: int) -> None: ...
 
     @abstractmethod
     def propose(

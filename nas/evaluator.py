@@ -10,10 +10,11 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from nas.backbone import BackboneSpace
 from nas.controller import Outcome, TrainSupernet
 from nas.learners.base import Learner
 from nas.precision import Precision
-from nas.space import Architecture, SearchSpace, TaskShape
+from nas.space import Architecture, TaskShape
 from nas.tasks.base import TaskSource
 
 
@@ -81,7 +82,7 @@ class Context:
         seconds: after which the training of a supernet ends with its epoch; None: no limit.
     """
 
-    space: SearchSpace
+    space: BackboneSpace
     tasks: TaskSource
     learner: Callable[[nn.Module, TaskShape], Learner]
     budget: Budget
@@ -116,7 +117,7 @@ class Lookup(Evaluator):
 
     @classmethod
     @abstractmethod
-    def source(cls, space: SearchSpace, **settings: Any) -> TaskSource:
+    def source(cls, space: BackboneSpace, **settings: Any) -> TaskSource:
         """Return what stands where others have tasks: a label and a fingerprint, nothing to sample."""
 
     @classmethod

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import math
-import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
-from nas.errors import ConfigError, PluginError, UnknownName, Unsupported
+from nas.errors import ConfigError, UnknownName
 
-if TYPE_CHECKING:
-    from nas.supernet import Supernet
+Part = TypeVar("Part", covariant=True)
 
 Choice = str | int | float
 
@@ -67,69 +61,37 @@ class TaskShape:
     train_classes: int | None = None
 
 
-class Cost(NamedTuple):
-    """What a backbone costs: trainable weights, and multiply-accumulates for one example."""
+class Space(ABC, Generic[Part]):
+    """An ordered list of categorical decisions, and how a choice of them becomes a part of a training.
 
-    parameters: int
-    macs: int
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A network of a paper, for others to be compared with.
-
-    Attributes:
-        architecture: its text.
-        settings: of the space, those that make it the paper's.
-        source: what it is and where it is from, in a few words.
-        learners: those whose papers used it, by registered name.
-        side: height of the images that these papers used it on.
+    A concrete space sets `name` and `decisions`, and implements `build` and `canonical`. `encode` and
+    `decode` may be replaced where the literature has a notation of its own, and `named` filled with
+    architectures that have a name. All else follows from the decisions.
     """
 
-    architecture: str
-    settings: Mapping[str, Any]
-    source: str
-    learners: tuple[str, ...]
-    side: int
-
-
-class SearchSpace(ABC):
-    """An ordered list of categorical decisions, and how a choice of them becomes a network.
-
-    A concrete space sets `name` (the one it is registered under) and `decisions`, and implements `build` and
-    `canonical`. Its constructor takes keyword-only arguments alone: they are its settings. `encode` and
-    `decode` may be replaced where the literature has a notation of its own, `named` filled with
-    architectures that have a name, `published` with networks of papers under settings of their own, and
-    `check_shape` where some tasks fit none. All else follows from the decisions.
-    """
-
-    name: ClassVar[str]
-    published: ClassVar[Mapping[str, Published]] = {}
     decisions: tuple[Decision, ...]
 
+    @property
     @abstractmethod
-    def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
-        """Build a backbone with fresh weights: `[batch, *shape.input]` to `[batch, out_features]`.
+    def name(self) -> str:
+        """What its architectures say that they belong to."""
 
-        The module has an int attribute `out_features`. Weights come from torch's default generator and are
-        allocated on torch's default device.
+    @abstractmethod
+    def build(self, architecture: Architecture, shape: TaskShape) -> Part:
+        """Build what an architecture of this space is, such as a network.
 
         Raises:
-            Infeasible: the architecture has no network for this shape.
+            Infeasible: there is none for this shape.
         """
 
     @abstractmethod
     def canonical(self, architecture: Architecture) -> str:
-        """Return a key such that equal keys mean equal networks: isomorphic encodings fold into one."""
+        """Return a key such that equal keys mean equal parts: isomorphic encodings fold into one."""
 
-    def check_shape(self, shape: TaskShape) -> None:  # noqa: B027
-        """Refuse tasks that no architecture of this space has a network for; by default none is refused.
-
-        A search and an evaluation ask before they begin.
-
-        Raises:
-            Infeasible: as `build` would, whatever the architecture.
-        """
+    @property
+    def default(self) -> Architecture:
+        """What stands for this space where nobody chooses: the first choice of each decision."""
+        return Architecture(self.name, (0,) * len(self.decisions))
 
     @property
     def named(self) -> Mapping[str, Architecture]:
@@ -165,8 +127,8 @@ class SearchSpace(ABC):
             return self.named[text]
         choices = self._indices(text) or self._valued(text)
         if choices is None:
-            first = Architecture(self.name, (0,) * len(self.decisions))
-            form = f"a value for each of its {len(self.decisions)} decisions, such as '{self.encode(first)}'"
+            example = self.encode(self.default)
+            form = f"a value for each of its {len(self.decisions)} decisions, such as '{example}'"
             raise self.unreadable(text, form)
         return self.check(Architecture(self.name, choices))
 
@@ -260,18 +222,6 @@ class SearchSpace(ABC):
             for shift in range(1, len(decision.choices)):
                 yield self._with(architecture, site, shift)
 
-    def supernet(self, shape: TaskShape) -> Supernet:
-        """Build every architecture at once, with fresh shared weights, as `build` makes them.
-
-        Raises:
-            Unsupported: this space has none.
-            Infeasible: as `build`.
-        """
-        raise Unsupported(
-            f"Space '{self.name}' has no supernet, so architectures cannot share weights. Choose another "
-            "space, or a controller that trains each architecture from scratch, such as 'evolution'."
-        )
-
     def _with(self, architecture: Architecture, site: int, shift: int) -> Architecture:
         choices = list(architecture.choices)
         choices[site] = (choices[site] + shift) % len(self.decisions[site].choices)
@@ -291,85 +241,3 @@ class SearchSpace(ABC):
         ends = np.cumsum([len(d.choices) for d in self.decisions])
         blocks = np.split(np.asarray(vector), ends[:-1])
         return Architecture(self.name, tuple(int(block.argmax()) for block in blocks))
-
-    def cost(self, architecture: Architecture, shape: TaskShape) -> Cost:
-        """Count a backbone's weights and multiply-accumulates on the meta device: nothing is allocated.
-
-        Raises:
-            Infeasible: as `build`.
-            PluginError: what was built is no backbone; see `check_backbone`.
-        """
-        with torch.device("meta"):
-            backbone = self.build(architecture, shape).eval()
-            example = torch.empty(1, *shape.input)
-        with torch.no_grad(), _FlopCounter() as counter:  # type: ignore[no-untyped-call]
-            features = backbone(example)
-        check_backbone(backbone, features, 1)
-        parameters = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
-        return Cost(parameters, counter.flops // 2)
-
-
-def width_of(backbone: nn.Module) -> int:
-    """Return how many features a backbone says that it has.
-
-    Raises:
-        PluginError: it does not say.
-    """
-    found = getattr(backbone, "out_features", None)
-    try:
-        return operator.index(found)  # type: ignore[arg-type]
-    except TypeError:
-        raise PluginError(
-            f"The backbone of class {_class(backbone)} has no int attribute `out_features` (found: "
-            f"{found!r}). Set it to the number of features that the network returns for an example."
-        ) from None
-
-
-def check_backbone(backbone: nn.Module, features: object, examples: int) -> None:
-    """Refuse a backbone that does not return `[batch, out_features]`.
-
-    Args:
-        backbone: in question.
-        features: what it returned.
-        examples: how many examples it was given.
-
-    Raises:
-        PluginError: it returned something else, or does not say how many features it has.
-    """
-    expected = [examples, width_of(backbone)]
-    shape = list(features.shape) if isinstance(features, Tensor) else None
-    if shape != expected:
-        found = f"a tensor of shape {shape}" if shape is not None else f"a {type(features).__name__}"
-        raise PluginError(
-            f"The backbone of class {_class(backbone)} returned {found} for {examples} "
-            f"example{'s' * (examples > 1)}; expected a tensor of shape {expected}: [batch, out_features]. "
-            "Average or flatten maps, or correct `out_features`."
-        )
-
-
-def _class(backbone: nn.Module) -> str:
-    return f"{type(backbone).__module__}.{type(backbone).__qualname__}"
-
-
-class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up torch's own flop formulas; `torch.utils.flop_counter.FlopCounterMode` without its module tree.
-
-    Batch norms and rectifiers are free and keep the shape, yet the meta device spends most of a network's
-    time on them: they are answered here.
-    """
-
-    flops = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        operator = func.overloadpacket
-        if operator is torch.ops.aten.relu:
-            return torch.empty_like(args[0])
-        if operator is torch.ops.aten.native_batch_norm:
-            statistic = args[0].new_empty(args[0].shape[1])
-            return torch.empty_like(args[0]), statistic, statistic
-        out = func(*args, **(kwargs or {}))
-        if operator in flop_registry:
-            self.flops += flop_registry[operator](*args, **(kwargs or {}), out_val=out)
-        return out

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nas.backbone import BackboneSpace
 from nas.controller import Derived
-from nas.space import Architecture, SearchSpace
+from nas.space import Architecture
 from nas.supernet import Mixture, Supernet
 
 
@@ -68,12 +69,12 @@ class Strategy(nn.Module, ABC):
         rng: the only source of chance, part of the state.
     """
 
-    space: SearchSpace
+    space: BackboneSpace
     supernet: Supernet
     rng: np.random.Generator
 
     @abstractmethod
-    def __init__(self, space: SearchSpace, supernet: Supernet, seed: int) -> None:
+    def __init__(self, space: BackboneSpace, supernet: Supernet, seed: int) -> None:
         super().__init__()
         self.space = space
         self.__dict__["supernet"] = supernet  # an attribute, but not registered

@@ -63,6 +63,6 @@ class Supernet(nn.Module, ABC):
     def extract(self, architecture: Architecture) -> nn.Module:
         """Return one architecture as a network of its own that shares this one's weights.
 
-        Its outputs equal `forward` under `mixture_of(architecture)`; it is what `SearchSpace.build` makes,
+        Its outputs equal `forward` under `mixture_of(architecture)`; it is what `BackboneSpace.build` makes,
         but with batch norm as here.
         """

@@ -7,9 +7,10 @@ from typing import Any, final
 
 import numpy as np
 
+from nas.backbone import BackboneSpace, Cost
 from nas.controller import Controller, Evaluate, Outcome, Proposal, Reject, Reuse, State
 from nas.errors import Infeasible
-from nas.space import Architecture, Cost, SearchSpace, TaskShape
+from nas.space import Architecture, TaskShape
 
 REDRAWS = 100
 """Proposals asked of the inner controller, all from one generator, before a wrapper gives up."""
@@ -25,7 +26,7 @@ class Deduplicated(Controller):
     proposed like anything else.
     """
 
-    def __init__(self, controller: Controller, space: SearchSpace) -> None:
+    def __init__(self, controller: Controller, space: BackboneSpace) -> None:
         self._controller = controller
         self._space = space
         self._completed: dict[str, int] = {}
@@ -71,7 +72,7 @@ class Constrained(Controller):
     def __init__(
         self,
         controller: Controller,
-        space: SearchSpace,
+        space: BackboneSpace,
         shape: TaskShape,
         max_parameters: int | None = None,
         max_macs: int | None = None,

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from nas.backbone import BackboneSpace, Published
 from nas.errors import ConfigError
-from nas.space import Architecture, Decision, Published, SearchSpace, TaskShape
+from nas.space import Architecture, Decision, TaskShape
 from search_spaces.isomorphism import canonical_order, form
 from search_spaces.operations import MaxPool, conv_bn_relu, image_channels
 
@@ -76,7 +77,7 @@ PUBLISHED = {
 
 
 @final
-class Chain(SearchSpace):
+class Chain(BackboneSpace):
     """Layers of convolution, batch norm and ReLU, each fed by any of those before it.
 
     A layer of stride s shrinks its map s times: by a convolution of that stride (rounded up), or with

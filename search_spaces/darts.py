@@ -9,8 +9,9 @@ from typing import Annotated, ClassVar, NamedTuple, final
 from pydantic import Field
 from torch import Tensor, nn
 
+from nas.backbone import BackboneSpace
 from nas.errors import Infeasible
-from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.space import Architecture, Decision, TaskShape
 from nas.supernet import Supernet
 from search_spaces.darts_cells import Cell, Graph, graph
 from search_spaces.genotype import EXAMPLE, INPUTS, NODES, Edges, Genotype, parsed, printed
@@ -57,7 +58,7 @@ class Place(NamedTuple):
 
 
 @final
-class Darts(SearchSpace):
+class Darts(BackboneSpace):
     """The cells of DARTS, written as the genotypes that its authors' code prints.
 
     A stem of 3C channels; cells with C channels, doubled by each of two reduction cells at a third and two

@@ -9,8 +9,9 @@ from typing import Annotated, ClassVar, TypeAlias, final
 from pydantic import Field
 from torch import Tensor, nn
 
+from nas.backbone import BackboneSpace
 from nas.errors import Infeasible
-from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.space import Architecture, Decision, TaskShape
 from nas.supernet import Supernet
 from search_spaces.operations import AveragePool, Backbone, image_channels, relu_conv_bn
 from search_spaces.separable import relu_separable_bn
@@ -81,7 +82,7 @@ def down(name: str, channels: int, out_channels: int, *, first: bool) -> nn.Modu
 
 
 @final
-class FewShot(SearchSpace):
+class FewShot(BackboneSpace):
     """Stages that halve the map and double the channels, each with a small cell of its own.
 
     A stage begins with a 3×3 convolution and pooling of 2×2 (decision `down`). Its cell has an input, one

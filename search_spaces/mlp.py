@@ -9,15 +9,16 @@ from typing import Annotated, ClassVar, final
 from pydantic import Field
 from torch import nn
 
+from nas.backbone import BackboneSpace
 from nas.errors import ConfigError
-from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.space import Architecture, Decision, TaskShape
 from search_spaces.operations import Backbone
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
 
 
 @final
-class Mlp(SearchSpace):
+class Mlp(BackboneSpace):
     """Hidden layers of a chosen width, 0 for none, that share one activation.
 
     The text form lists the widths and the activation: `40-40-0-relu`. The canonical key leaves absent layers

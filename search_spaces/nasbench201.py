@@ -9,8 +9,9 @@ from typing import Annotated, ClassVar, final
 from pydantic import Field
 from torch import Tensor, nn
 
+from nas.backbone import BackboneSpace
 from nas.errors import Infeasible
-from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.space import Architecture, Decision, TaskShape
 from nas.supernet import Supernet
 from search_spaces.cells import OPERATIONS, PAIRS, Cell, edges_of, expression, operation, representative
 from search_spaces.nasbench201_supernet import MixedCell, NasBench201Supernet
@@ -27,7 +28,7 @@ _CELL = re.compile(
 
 
 @final
-class NasBench201(SearchSpace):
+class NasBench201(BackboneSpace):
     """The cells of NAS-Bench-201, written in its published strings.
 
     A stem; three stages of cells with C, 2C and 4C channels, a residual block of stride 2 between two stages;

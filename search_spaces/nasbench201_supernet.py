@@ -8,7 +8,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from nas.space import Architecture, SearchSpace
+from nas.backbone import BackboneSpace
+from nas.space import Architecture
 from nas.supernet import Mixture, Supernet
 from search_spaces.cells import NODES, OPERATIONS, PAIRS, Cell, Edge, edges_of, operation, prune
 from search_spaces.mixed.mixing import nonzero, of_the_batch, one_hot, strongest
@@ -88,7 +89,7 @@ class NasBench201Supernet(Supernet):
         out_features: width of the output.
     """
 
-    def __init__(self, space: SearchSpace, body: Iterable[nn.Module], out_features: int) -> None:
+    def __init__(self, space: BackboneSpace, body: Iterable[nn.Module], out_features: int) -> None:
         super().__init__()
         self.space = space
         self.decisions = space.decisions

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import nas
+from nas.backbone import BackboneSpace
 from nas.export import Description, Model, Scored
 from nas.learners.base import Learner
 from nas.settings.sections import maker
-from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.space import Architecture, Decision, TaskShape
 from nas.tasks.base import Episode, TaskSource
 from nas.testing.learners import Constant
 
@@ -55,7 +56,7 @@ def described(shape: TaskShape = IMAGE, **changes: Any) -> Description:
 def trained(description: Description) -> tuple[Model, Learner]:
     """Return a learner with random weights, batch norm's too, and the model of it."""
     rng = torch.Generator().manual_seed(1)
-    space: SearchSpace = maker("space", description.space)()
+    space: BackboneSpace = maker("space", description.space)()
     backbone = space.build(space.decode(description.architecture), description.shape)
     learner: Learner = maker("learner", description.learner)(backbone, description.shape)
     with torch.no_grad():
@@ -77,7 +78,7 @@ def episode(count: int = 3) -> Episode:
 
 
 @final
-class Plain(SearchSpace):
+class Plain(BackboneSpace):
     """One backbone without a choice, whatever the test puts here."""
 
     name: ClassVar[str] = "plain"

@@ -9,8 +9,9 @@ import pytest
 from command_line import nas
 from torch import Tensor, nn
 
+from nas.backbone import BackboneSpace
 from nas.errors import PluginError
-from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.space import Architecture, Decision, TaskShape
 from nas.supernet import Supernet
 from nas.tasks.glyphs import Glyphs
 from nas.testing.toy_supernet import Curves
@@ -38,7 +39,7 @@ class Layer(nn.Module):
         return features
 
 
-class Built(SearchSpace):
+class Built(BackboneSpace):
     """One architecture a kind of backbone; `broken` cannot be built, `sound` is right."""
 
     name = "built"

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from nas.backbone import BackboneSpace
 from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.plugins import resolve
-from nas.space import Architecture, SearchSpace, TaskShape
+from nas.space import Architecture, TaskShape
 from nas.testing.spaces import SpaceSuite, architectures, some
 from search_spaces.chain import Chain, Layer, Network, join
 from search_spaces.isomorphism import canonical_order, form
@@ -23,7 +24,7 @@ quick = settings(max_examples=60, deadline=None)
 
 class TestSmallChain(SpaceSuite):
     @pytest.fixture
-    def space(self) -> SearchSpace:
+    def space(self) -> BackboneSpace:
         return Chain(layers=3, kernels=(2,), strides=(1, 3), channels=(2,))
 
     @pytest.fixture

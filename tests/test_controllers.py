@@ -9,19 +9,20 @@ import torch
 
 from controllers.fixed import Fixed
 from controllers.random import Random
+from nas.backbone import BackboneSpace
 from nas.controller import Controller, Evaluate, Outcome, Reject, Reuse, State
 from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.plugins import arguments, installed, load, resolve
-from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.space import Architecture, Decision, TaskShape
 from nas.testing.controllers import ControllerSuite, Make, completed, generator, mixed, simulate
 from nas.testing.toys import WIDTHS, Toy
 
 
-def three_texts(space: SearchSpace) -> dict[str, Any]:
+def three_texts(space: BackboneSpace) -> dict[str, Any]:
     return {"architectures": [space.encode(space.sample(np.random.default_rng(i))) for i in range(3)]}
 
 
-SETTINGS: Mapping[str, Callable[[SearchSpace], dict[str, Any]]] = {
+SETTINGS: Mapping[str, Callable[[BackboneSpace], dict[str, Any]]] = {
     "evolution": lambda _: {"population": 6, "sample": 2},
     "fixed": three_texts,
 }
@@ -29,14 +30,14 @@ SETTINGS: Mapping[str, Callable[[SearchSpace], dict[str, Any]]] = {
 
 
 @cache
-def space_named(name: str) -> SearchSpace:
+def space_named(name: str) -> BackboneSpace:
     cls = Toy if name == "toy" else load("space", name)
     return cls(**resolve(cls, {}, "space"))
 
 
 class TestInstalledControllers(ControllerSuite):
     @pytest.fixture(params=["toy", *installed("space")])
-    def space(self, request: pytest.FixtureRequest) -> SearchSpace:
+    def space(self, request: pytest.FixtureRequest) -> BackboneSpace:
         return space_named(request.param)
 
     @pytest.fixture(
@@ -45,7 +46,7 @@ class TestInstalledControllers(ControllerSuite):
             for name in installed("controller")
         ]
     )
-    def make(self, request: pytest.FixtureRequest, space: SearchSpace) -> Make:
+    def make(self, request: pytest.FixtureRequest, space: BackboneSpace) -> Make:
         cls = load("controller", request.param)
         given = SETTINGS.get(request.param, lambda _: {})(space)
         return lambda seed: cls(space, seed, **arguments(cls, resolve(cls, given, "controller")))
@@ -55,7 +56,7 @@ class TestInstalledControllers(ControllerSuite):
 
 
 class Broken(Controller):
-    def __init__(self, space: SearchSpace, seed: int) -> None:
+    def __init__(self, space: BackboneSpace, seed: int) -> None:
         self.space = space
         self.calls = 0
 
@@ -116,10 +117,10 @@ class Waits(Broken):
 
 
 class Suite(ControllerSuite):
-    def space(self) -> SearchSpace:
+    def space(self) -> BackboneSpace:
         return Toy()
 
-    def make(self, space: SearchSpace) -> Make:
+    def make(self, space: BackboneSpace) -> Make:
         raise NotImplementedError
 
 
@@ -184,7 +185,7 @@ def test_random_is_uniform_over_encodings() -> None:
     assert chi2 < 24.3  # 99.9 % quantile at 7 degrees of freedom
 
 
-class Named(SearchSpace):
+class Named(BackboneSpace):
     name = "named"
     decisions = (Decision("a", (1, 2)), Decision("b", (3, 4)))
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from nas.backbone import BackboneSpace
 from nas.errors import Infeasible
-from nas.space import Architecture, SearchSpace, TaskShape
+from nas.space import Architecture, TaskShape
 from nas.testing.spaces import SpaceSuite, architectures
 from search_spaces.darts import Darts, Place
 from search_spaces.darts_cells import Cell
@@ -24,7 +25,7 @@ CONVOLUTION = cell("sep_conv_3x30 sep_conv_3x31")
 
 class TestDarts(SpaceSuite):
     @pytest.fixture
-    def space(self) -> SearchSpace:
+    def space(self) -> BackboneSpace:
         return Darts(channels=2, cells=4)
 
     @pytest.fixture

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from controllers.derivation import best_sampled, likeliest, most_probable
+from nas.backbone import BackboneSpace
 from nas.errors import Infeasible
-from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.space import Architecture, Decision, TaskShape
 from nas.supernet import Mixture, Supernet
 from nas.testing.toy_supernet import Curves
 
 
-class Pairs(SearchSpace):
+class Pairs(BackboneSpace):
     """Two of four edges with an operation each, as in DARTS: an edge's `none` cannot be chosen."""
 
     name = "pairs"
@@ -66,11 +67,11 @@ def softmax(supernet: Supernet, seed: int) -> list[Tensor]:
     return [torch.tensor(rng.normal(size=len(d.choices))).softmax(0) for d in supernet.decisions]
 
 
-def supernet_of(space: SearchSpace) -> Supernet:
+def supernet_of(space: BackboneSpace) -> Supernet:
     return space.supernet(TaskShape((1,), 1))
 
 
-def every(space: SearchSpace) -> list[Architecture]:
+def every(space: BackboneSpace) -> list[Architecture]:
     return [
         Architecture(space.name, choices)
         for choices in itertools.product(*(range(len(d.choices)) for d in space.decisions))
@@ -100,7 +101,7 @@ def test_vanished_probabilities_still_come() -> None:
 
 
 def test_isomorphs_come_once_as_the_more_probable_encoding() -> None:
-    class Folded(SearchSpace):
+    class Folded(BackboneSpace):
         name = "curves"
         decisions = Curves().decisions
 

@@ -14,10 +14,11 @@ from torch import nn
 
 from controllers.evolution import Evolution
 from controllers.random import Random
+from nas.backbone import BackboneSpace
 from nas.controller import Controller, Outcome, Score, State
 from nas.errors import ConfigError, Infeasible
 from nas.plugins import resolve
-from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.space import Architecture, Decision, TaskShape
 from nas.testing.controllers import completed, generator, mixed, simulate
 from nas.testing.toys import Toy
 
@@ -27,7 +28,7 @@ def scored(architecture: Architecture, value: float, state: State = State.COMPLE
 
 
 def algorithm_1(
-    space: SearchSpace,
+    space: BackboneSpace,
     score: Callable[[Architecture], float],
     population: int,
     sample: int,
@@ -170,7 +171,7 @@ def test_beats_random_on_the_toy() -> None:
     """Over 20 seeds, 200 trials and 4 workers each, the mean gap is many standard errors."""
     space = Toy()
 
-    def best(cls: Callable[[SearchSpace, int], Controller], seed: int) -> float:
+    def best(cls: Callable[[BackboneSpace, int], Controller], seed: int) -> float:
         run = simulate(cls(space, seed), completed(space.score), trials=200, seed=seed, workers=4)
         return space.score(run.best.architecture)
 
@@ -185,7 +186,7 @@ def test_beats_random_on_the_toy() -> None:
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 
 
-class Cells(SearchSpace):
+class Cells(BackboneSpace):
     name = "cells"
     decisions = tuple(Decision(f"edge{i}", OPERATIONS) for i in range(6))
 

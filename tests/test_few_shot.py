@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from small_networks import randomized
 from torch import Tensor, nn
 
+from nas.backbone import BackboneSpace
 from nas.errors import ConfigError, Infeasible, UnknownName
-from nas.space import Architecture, SearchSpace, TaskShape
+from nas.space import Architecture, TaskShape
 from nas.testing.spaces import SpaceSuite, architectures
 from search_spaces.few_shot import DOWN, OPERATIONS, RESIDUAL, Cell, FewShot, down, operation, paths, routes
 
@@ -22,7 +23,7 @@ CELLS = list(product(OPERATIONS, repeat=3))
 
 class TestFewShot(SpaceSuite):
     @pytest.fixture
-    def space(self) -> SearchSpace:
+    def space(self) -> BackboneSpace:
         return FewShot(channels=2, stages=2)
 
     @pytest.fixture

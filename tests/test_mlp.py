@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from nas.backbone import BackboneSpace
 from nas.errors import ConfigError, UnknownName
 from nas.plugins import resolve
-from nas.space import SearchSpace, TaskShape
+from nas.space import TaskShape
 from nas.testing.spaces import SpaceSuite, some
 from search_spaces.mlp import Mlp
 
@@ -15,7 +16,7 @@ SINUSOID = TaskShape((1,), 1)
 
 class TestImages(SpaceSuite):
     @pytest.fixture
-    def space(self) -> SearchSpace:
+    def space(self) -> BackboneSpace:
         return Mlp(layers=2, widths=(3, 0, 5))
 
     @pytest.fixture

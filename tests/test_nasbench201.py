@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from small_networks import randomized
 from torch import Tensor, nn
 
+from nas.backbone import BackboneSpace
 from nas.errors import ConfigError, Infeasible, UnknownName
-from nas.space import Architecture, SearchSpace, TaskShape
+from nas.space import Architecture, TaskShape
 from nas.testing.spaces import SpaceSuite
 from search_spaces.cells import OPERATIONS, PAIRS, Cell, edges_of, operation, prune, representative
 from search_spaces.nasbench201 import RESNET, NasBench201
@@ -28,7 +29,7 @@ PRUNED, PUBLISHED = NasBench201(), NasBench201(channels=16, cells=5, prune=False
 
 class TestPublishedCells(SpaceSuite):
     @pytest.fixture
-    def space(self) -> SearchSpace:
+    def space(self) -> BackboneSpace:
         return NasBench201(channels=4, prune=False)
 
     @pytest.fixture

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from nas.backbone import BackboneSpace
 from nas.controller import Outcome
 from nas.errors import Diverged, Unsupported
 from nas.evaluator import SupernetJob
 from nas.executors.worker import Worker
 from nas.metrics import shared_metric
-from nas.space import SearchSpace
 from nas.testing.controllers import ControllerSuite
 from nas.testing.oneshot import Noisy, OneShot, configure, context, job
 from nas.testing.toy_supernet import Curves
@@ -28,11 +28,11 @@ from nas.training.oneshot.epochs import train_supernet
 
 class TestOneShot(ControllerSuite):
     @pytest.fixture
-    def space(self) -> SearchSpace:
+    def space(self) -> BackboneSpace:
         return Curves()
 
     @pytest.fixture
-    def make(self, space: SearchSpace) -> Any:
+    def make(self, space: BackboneSpace) -> Any:
         return lambda seed: OneShot(space, seed)
 
 

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from controllers.rnn import Rnn
+from nas.backbone import BackboneSpace
 from nas.controller import Outcome, Score, State
 from nas.errors import ConfigError
 from nas.plugins import installed, load, resolve
-from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.space import Architecture, Decision, TaskShape
 from nas.testing.controllers import ControllerSuite, Make, completed, generator, mixed, simulate
 from nas.testing.toys import Toy
 
@@ -20,7 +21,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-class Bandit(SearchSpace):
+class Bandit(BackboneSpace):
     """Three decisions, 24 arms."""
 
     name: ClassVar[str] = "bandit"
@@ -54,11 +55,11 @@ def probability(controller: Rnn, choices: tuple[int, ...]) -> float:
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 class TestRnn(ControllerSuite):
     @pytest.fixture
-    def space(self) -> SearchSpace:
+    def space(self) -> BackboneSpace:
         return Toy(layers=3)
 
     @pytest.fixture
-    def make(self, space: SearchSpace, settings: dict[str, Any]) -> Make:
+    def make(self, space: BackboneSpace, settings: dict[str, Any]) -> Make:
         return lambda seed: Rnn(space, seed, **settings)
 
 

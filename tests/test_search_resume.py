@@ -11,13 +11,14 @@ import pytest
 from scripted_searches import Script, Silent, configure, reopen, results, run, start
 from sqlalchemy import text
 
+from nas.backbone import BackboneSpace
 from nas.controller import Controller, Evaluate, Outcome, Proposal, Score, State
 from nas.errors import ConfigError, NasError, StorageError
 from nas.evaluator import Job
 from nas.executors.base import Executor, Workload
 from nas.executors.inline import InlineExecutor
 from nas.settings.search import SearchConfig
-from nas.space import Architecture, SearchSpace
+from nas.space import Architecture
 from nas.storage import lease
 from nas.storage.store import Store
 from nas.testing.stores import another_driver, columns
@@ -112,7 +113,7 @@ def test_a_resume_that_cannot_start_changes_nothing(store: Store, monkeypatch: p
         reopen(store, "s", more=4).run(Unable())
     assert columns(store.search("s")) == before
     again = reopen(store, "s", more=4)
-    monkeypatch.delattr(SearchSpace, "decode")
+    monkeypatch.delattr(BackboneSpace, "decode")
     with pytest.raises(AttributeError):
         again.run(Unable())
     assert columns(store.search("s")) == before
@@ -121,7 +122,7 @@ def test_a_resume_that_cannot_start_changes_nothing(store: Store, monkeypatch: p
 class Remembering(Controller):
     """Random search that keeps what it observes."""
 
-    def __init__(self, space: SearchSpace, seed: int) -> None:
+    def __init__(self, space: BackboneSpace, seed: int) -> None:
         self._space, self.seen = space, list[Outcome]()
 
     def propose(

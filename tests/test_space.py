@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import ClassVar
@@ -10,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from nas.backbone import BackboneSpace, Cost
 from nas.errors import ConfigError, UnknownName
-from nas.space import Architecture, Cost, Decision, SearchSpace, TaskShape
+from nas.space import Architecture, Decision, TaskShape
 
 SHAPE = TaskShape((3, 8, 8), 5)
 
@@ -29,7 +32,7 @@ class Flattened(nn.Module):
         return self.network(x).flatten(1)
 
 
-class Grid(SearchSpace):
+class Grid(BackboneSpace):
     name: ClassVar[str] = "grid"
     decisions = (
         Decision("kind", ("a", "b", "c")),
@@ -241,3 +244,8 @@ def test_cost_draws_no_chance() -> None:
     before = torch.get_rng_state()
     Grid(lambda: nn.Conv2d(3, 2, 1)).cost(at(0, 0, 0), SHAPE)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_imports_no_torch() -> None:
+    code = "import sys, nas.space; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

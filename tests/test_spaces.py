@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from nas.backbone import BackboneSpace, Cost
 from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.plugins import installed, load, resolve, settings
-from nas.space import Architecture, Cost, Decision, SearchSpace, TaskShape
+from nas.space import Architecture, Decision, TaskShape
 from nas.testing.spaces import SpaceSuite
 from nas.testing.toys import Toy
 
@@ -18,12 +19,12 @@ VECTOR = TaskShape((3,), 1)
 
 class TestInstalledSpaces(SpaceSuite):
     @pytest.fixture(params=["toy", *installed("space")])
-    def space(self, request: pytest.FixtureRequest) -> SearchSpace:
+    def space(self, request: pytest.FixtureRequest) -> BackboneSpace:
         cls = Toy if request.param == "toy" else load("space", request.param)
         return cls(**resolve(cls, {}, "space"))
 
     @pytest.fixture
-    def shape(self, space: SearchSpace) -> TaskShape:
+    def shape(self, space: BackboneSpace) -> TaskShape:
         return VECTOR if space.name == "mlp" else IMAGE
 
 
@@ -88,7 +89,7 @@ class Linear(nn.Module):
         return self.linear(x.flatten(1))
 
 
-class Sound(SearchSpace):
+class Sound(BackboneSpace):
     name = "sound"
     decisions = (Decision("width", (2, 4, 8)), Decision("dead", ("a", "b")), Decision("more", (0, 1)))
 
@@ -266,7 +267,7 @@ BROKEN = [
 ]
 
 
-def conforms(space: SearchSpace, test: str) -> bool:
+def conforms(space: BackboneSpace, test: str) -> bool:
     arguments = {"space": space, "shape": VECTOR, "example": (6,)}
     method = getattr(Suite(), f"test_{test}")
     try:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from controllers.one_shot import descend
+from nas.backbone import BackboneSpace
 from nas.controller import Derived
 from nas.plugins import arguments, installed, load, resolve
-from nas.space import Architecture, SearchSpace
+from nas.space import Architecture
 from nas.strategy import Batches, Epoch, Strategy
 from nas.supernet import Supernet
 from nas.testing.strategies import Make, StrategySuite, begin
@@ -41,7 +42,7 @@ class TestInstalledStrategies(StrategySuite):
 class Broken(Strategy):
     """Uniform paths that derive a scored sample: right, until a subclass breaks it."""
 
-    def __init__(self, space: SearchSpace, supernet: Supernet, seed: int) -> None:
+    def __init__(self, space: BackboneSpace, supernet: Supernet, seed: int) -> None:
         super().__init__(space, supernet, seed)
         self.reference = space.sample(self.rng)
 
@@ -80,7 +81,7 @@ class DrawsInMixture(Broken):
 
 
 class Registers(Broken):
-    def __init__(self, space: SearchSpace, supernet: Supernet, seed: int) -> None:
+    def __init__(self, space: BackboneSpace, supernet: Supernet, seed: int) -> None:
         super().__init__(space, supernet, seed)
         self.inner = supernet
 

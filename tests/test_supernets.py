@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from nas.backbone import BackboneSpace
 from nas.errors import Unsupported
-from nas.space import SearchSpace, TaskShape
+from nas.space import TaskShape
 from nas.testing.supernets import SupernetSuite
 from nas.testing.toys import Toy
 from search_spaces.darts import Darts
@@ -20,7 +21,7 @@ SPACES = {
 
 class TestInstalledSpaces(SupernetSuite):
     @pytest.fixture(params=SPACES)
-    def space(self, request: pytest.FixtureRequest) -> SearchSpace:
+    def space(self, request: pytest.FixtureRequest) -> BackboneSpace:
         return SPACES[request.param]
 
     @pytest.fixture

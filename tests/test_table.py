@@ -11,10 +11,11 @@ import pytest
 from small_table import TEXTS, configure, eight_rows, look_up, write
 from torch import nn
 
+from nas.backbone import BackboneSpace
 from nas.controller import Measurement, State
 from nas.errors import ConfigError, NotFound
 from nas.evaluator import Job
-from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.space import Architecture, Decision, TaskShape
 from nas.testing.toys import Toy
 
 
@@ -75,7 +76,7 @@ def test_the_architecture_column_may_have_another_name(frame: pd.DataFrame, tmp_
     assert look_up(configure(path, settings={"arch": "cell"}), "0.0.1.0").score.value == 20.0
 
 
-class Awkward(SearchSpace):
+class Awkward(BackboneSpace):
     """Architectures whose texts look like numbers, truth or nothing."""
 
     name = "awkward"

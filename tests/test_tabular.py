@@ -15,6 +15,7 @@ from small_table import TEXTS, configure, eight_rows, look_up, write
 from torch import nn
 
 from nas.asha import Asha, AshaState
+from nas.backbone import BackboneSpace
 from nas.controller import Measurement, State
 from nas.driver.search import Search
 from nas.errors import ConfigError, Unsupported
@@ -22,7 +23,7 @@ from nas.evaluator import Job
 from nas.executors.inline import InlineExecutor
 from nas.plugins import FilePath
 from nas.settings.search import SearchConfig, validate
-from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.space import Architecture, Decision, TaskShape
 from nas.storage.store import Store
 from nas.tables.evaluator import Table
 
@@ -232,7 +233,7 @@ def test_all_of_nasbench201(nas_data: Path, tmp_path: Path) -> None:
         assert run(store, config) == "completed"
 
 
-class Cells(SearchSpace):
+class Cells(BackboneSpace):
     """The cells of a part of NAS-Bench-101, by their published hashes."""
 
     name = "cells"

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas.backbone import BackboneSpace
 from nas.errors import Diverged
 from nas.learners.base import Learner
 from nas.learners.maml import Maml
 from nas.learners.prototypical import Prototypical
 from nas.precision import choose
-from nas.space import Architecture, SearchSpace, TaskShape
+from nas.space import Architecture, TaskShape
 from nas.tasks.base import Episode, TaskSource
 from nas.tasks.glyphs import Glyphs
 from nas.tasks.sinusoid import Sinusoid
@@ -45,7 +46,7 @@ class Counted(Learner):
         return float(self.weight.detach())
 
 
-class Noisy(SearchSpace):
+class Noisy(BackboneSpace):
     """A network that draws from torch's generator in training, and keeps running statistics."""
 
     name = "noisy"
@@ -95,7 +96,7 @@ def glyphs() -> Glyphs:
     return Glyphs(ways=2, queries=2)
 
 
-def begin(tasks: TaskSource, make: type[Learner], space: SearchSpace, seed: int = 3) -> Training:
+def begin(tasks: TaskSource, make: type[Learner], space: BackboneSpace, seed: int = 3) -> Training:
     choices = tuple(0 for _ in space.decisions)
     return start(space, Architecture(space.name, choices), tasks, make, "float32", 12, seed)
 

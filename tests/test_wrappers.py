@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from controllers.evolution import Evolution
 from controllers.fixed import Fixed
 from controllers.random import Random
+from nas.backbone import BackboneSpace
 from nas.controller import Controller, Evaluate, Outcome, Reject, Reuse, Score, State
-from nas.space import Architecture, SearchSpace, TaskShape
+from nas.space import Architecture, TaskShape
 from nas.testing.controllers import ControllerSuite, Make, completed, generator, mixed, simulate
 from nas.testing.toys import Toy
 from nas.wrappers import REDRAWS, Constrained, Deduplicated
@@ -21,7 +22,7 @@ TINY = Toy(layers=1)
 SMALL = Toy(layers=2)
 """40 networks in 64 encodings."""
 
-INNER: dict[str, Callable[[SearchSpace, int], Controller]] = {
+INNER: dict[str, Callable[[BackboneSpace, int], Controller]] = {
     "random": Random,
     "evolution": lambda space, seed: Evolution(space, seed, population=4, sample=2),
     "fixed": lambda space, seed: Fixed(space, seed, architectures=("1.0.0.0.0", "0.2.0.0.0", "0.2.3.0.0")),
@@ -31,7 +32,7 @@ INNER: dict[str, Callable[[SearchSpace, int], Controller]] = {
 class Spy(Controller):
     """Random, and counts what it is asked and told."""
 
-    def __init__(self, space: SearchSpace, seed: int = 0) -> None:
+    def __init__(self, space: BackboneSpace, seed: int = 0) -> None:
         self.space = space
         self.asked = 0
         self.told: list[tuple[int, Outcome]] = []
@@ -46,11 +47,11 @@ class Spy(Controller):
 
 class TestWrappedControllers(ControllerSuite):
     @pytest.fixture
-    def space(self) -> SearchSpace:
+    def space(self) -> BackboneSpace:
         return SMALL
 
     @pytest.fixture(params=INNER)
-    def make(self, request: pytest.FixtureRequest, space: SearchSpace) -> Make:
+    def make(self, request: pytest.FixtureRequest, space: BackboneSpace) -> Make:
         shape = TaskShape((8,), 5)
         return lambda seed: Deduplicated(
             Constrained(INNER[request.param](space, seed), space, shape, 150, 100), space
@@ -64,7 +65,7 @@ class TestWrappedControllers(ControllerSuite):
 @given(seed=st.integers(0, 2**32), workers=st.integers(1, 6))
 @settings(max_examples=25, deadline=None)
 def test_no_network_is_completed_twice_nor_runs_twice_at_once(
-    inner: Callable[[SearchSpace, int], Controller], seed: int, workers: int
+    inner: Callable[[BackboneSpace, int], Controller], seed: int, workers: int
 ) -> None:
     run = simulate(
         Deduplicated(inner(SMALL, seed), SMALL), mixed(seed), trials=60, seed=seed, workers=workers
@@ -86,7 +87,7 @@ def test_no_network_is_completed_twice_nor_runs_twice_at_once(
 
 
 @pytest.mark.parametrize("inner", INNER.values(), ids=INNER)
-def test_with_one_worker_only_the_cost_changes(inner: Callable[[SearchSpace, int], Controller]) -> None:
+def test_with_one_worker_only_the_cost_changes(inner: Callable[[BackboneSpace, int], Controller]) -> None:
     """Where a network's score is certain, the search is the same trial by trial, at fewer evaluations."""
     plain = simulate(inner(SMALL, 0), completed(SMALL.score), trials=100)
     saving = simulate(Deduplicated(inner(SMALL, 0), SMALL), completed(SMALL.score), trials=100)

@@ -14,7 +14,7 @@ from nas.cli.options import import_from_here
 from nas.cli.output import Format, FormatOption, WideOption, emit, paragraphs, say
 
 if TYPE_CHECKING:
-    from nas.space import SearchSpace
+    from nas.backbone import BackboneSpace
 
 REQUIRED = "required"
 """The default of a setting that has none."""
@@ -109,7 +109,7 @@ def settings_of(
         }
 
 
-def _show_decisions(space: SearchSpace) -> None:
+def _show_decisions(space: BackboneSpace) -> None:
     """Print what can be chosen, decisions with equal choices together, and an architecture's text."""
     from nas.space import Architecture
 

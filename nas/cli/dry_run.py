@@ -12,6 +12,7 @@ import torch
 import typer
 
 from nas import counts
+from nas.backbone import BackboneSpace
 from nas.cli.document import document
 from nas.cli.output import say
 from nas.controller import Evaluate, State, TrainSupernet
@@ -23,7 +24,7 @@ from nas.executors.worker import Worker
 from nas.plugins import load
 from nas.settings.search import SearchConfig
 from nas.settings.sections import maker
-from nas.space import Architecture, SearchSpace
+from nas.space import Architecture
 from nas.tasks.base import TaskSource
 from nas.training.loop import start
 from nas.training.oneshot.epochs import train_supernet
@@ -62,7 +63,7 @@ def dry_run(config: SearchConfig, tasks: TaskSource) -> None:
         _whole(config, seconds, config.trials)
 
 
-def _firsts(config: SearchConfig, space: SearchSpace, tasks: TaskSource) -> list[Architecture]:
+def _firsts(config: SearchConfig, space: BackboneSpace, tasks: TaskSource) -> list[Architecture]:
     """Return the architectures of the first trials, as far as they depend on no result."""
     controller, found = config.make_controller(space, tasks), list[Architecture]()
     for number in range(min(SAMPLES, config.trials)):
@@ -73,13 +74,13 @@ def _firsts(config: SearchConfig, space: SearchSpace, tasks: TaskSource) -> list
     return found
 
 
-def _drawn(config: SearchConfig, space: SearchSpace) -> list[Architecture]:
+def _drawn(config: SearchConfig, space: BackboneSpace) -> list[Architecture]:
     rng = np.random.default_rng(config.seed)
     return [space.sample(rng) for _ in range(SAMPLES)]
 
 
 def _trials(
-    config: SearchConfig, space: SearchSpace, tasks: TaskSource, architectures: Sequence[Architecture]
+    config: SearchConfig, space: BackboneSpace, tasks: TaskSource, architectures: Sequence[Architecture]
 ) -> float | None:
     """Say what networks cost and about how long trials of some take; return the mean, None if none can."""
     costs = []
@@ -107,7 +108,7 @@ def _measurable(config: SearchConfig) -> bool:
 
 
 def _seconds(
-    config: SearchConfig, space: SearchSpace, tasks: TaskSource, architecture: Architecture
+    config: SearchConfig, space: BackboneSpace, tasks: TaskSource, architecture: Architecture
 ) -> tuple[float, bool]:
     """Return about how many seconds a trial takes, and whether all of it was run to tell."""
     seed = training_seed(config.seed, space.canonical(architecture), 0)
@@ -138,7 +139,9 @@ def _seconds(
     return warm - began + left, whole
 
 
-def _supernet(config: SearchConfig, space: SearchSpace, tasks: TaskSource, proposal: TrainSupernet) -> float:
+def _supernet(
+    config: SearchConfig, space: BackboneSpace, tasks: TaskSource, proposal: TrainSupernet
+) -> float:
     """Return about how many seconds it takes to train a supernet and to derive from it."""
     context, budget = config.make_context(space, tasks), proposal.budget
     seed = training_seed(config.seed, "supernet 0", 0)

@@ -14,10 +14,11 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from nas import fingerprints
+from nas.backbone import BackboneSpace
 from nas.controller import Derived, Outcome, Reuse, Score, State, TrainSupernet
 from nas.evaluator import AnyJob, Job, SupernetJob
 from nas.settings.search import SearchConfig, validate
-from nas.space import Architecture, SearchSpace
+from nas.space import Architecture
 from nas.storage.schema import Search, Trial
 from nas.storage.trials import Derivations
 from nas.training.checkpoint import CHECKPOINTS, Checkpoint
@@ -58,7 +59,7 @@ class Records:
         self,
         name: str,
         config: SearchConfig,
-        space: SearchSpace,
+        space: BackboneSpace,
         folder: Path | None,
         data: Mapping[str, str],
     ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from nas import fingerprints
 from nas.asha import AshaState
+from nas.backbone import BackboneSpace
 from nas.controller import (
     Controller,
     Evaluate,
@@ -30,7 +31,6 @@ from nas.evaluator import AnyJob, Job, SupernetJob
 from nas.executors.base import Executor
 from nas.settings.search import SearchConfig
 from nas.settings.sections import maker
-from nas.space import SearchSpace
 from nas.storage.lease import HEARTBEAT_SECONDS, mine
 from nas.storage.schema import Search as SearchRow
 from nas.storage.store import Store
@@ -63,7 +63,7 @@ class Search:
         store: Store,
         row: SearchRow,
         config: SearchConfig,
-        space: SearchSpace,
+        space: BackboneSpace,
         tasks: TaskSource,
         observer: Observer,
         folder: Path | None = None,
@@ -322,7 +322,7 @@ class Search:
         self._ledger.next = self._ledger.ended + len(self._again)
 
 
-def supernet(config: SearchConfig, space: SearchSpace, tasks: TaskSource) -> TrainSupernet | None:
+def supernet(config: SearchConfig, space: BackboneSpace, tasks: TaskSource) -> TrainSupernet | None:
     """Return the supernet that a search trains first; None where its controller begins otherwise."""
     first = config.make_controller(space, tasks).propose(0, (), proposal_rng(config.seed, 0))
     return first if isinstance(first, TrainSupernet) else None

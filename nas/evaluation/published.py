@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nas import plugins
+from nas.backbone import BackboneSpace, Published
 from nas.errors import PluginError
-from nas.space import Published, SearchSpace, TaskShape
+from nas.space import TaskShape
 
 
-def spaces() -> Iterator[tuple[str, type[SearchSpace]]]:
+def spaces() -> Iterator[tuple[str, type[BackboneSpace]]]:
     """Yield the installed spaces by name; those that cannot be loaded are passed over."""
     for plugin in plugins.installed("space").values():
         try:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nas.backbone import BackboneSpace
 from nas.errors import PluginError, Unreadable
 from nas.export.description import Description
 from nas.export.network import Embedding
 from nas.learners.base import Learner
 from nas.learners.network import Network
 from nas.settings.sections import maker
-from nas.space import SearchSpace
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def rebuild(model: Model) -> Loaded:
         Unreadable: the weights do not fit the network that the plugins build.
     """
     description = model.description
-    space: SearchSpace = maker("space", description.space)()
+    space: BackboneSpace = maker("space", description.space)()
     architecture = space.decode(description.architecture)
     with torch.random.fork_rng(devices=[]):
         backbone = space.build(architecture, description.shape)

@@ -10,6 +10,7 @@ import torch
 from sqlalchemy import select
 
 from nas import fingerprints, plugins
+from nas.backbone import BackboneSpace
 from nas.errors import ConfigError, NotFound, Unreadable
 from nas.evaluation.artifacts import WEIGHTS, locate
 from nas.evaluation.references import SpaceReference, TrialReference, parse
@@ -20,7 +21,6 @@ from nas.export.description import Description, Scored
 from nas.export.missing import Missing, refuse
 from nas.export.model import Model
 from nas.settings.evaluation import validate
-from nas.space import SearchSpace
 from nas.storage.schema import Evaluation, EvaluationState
 from nas.storage.store import Store
 from nas.tasks.appearance import appearance
@@ -137,14 +137,14 @@ def _means(row: Evaluation, architecture: str) -> bool:
     return key == space.canonical(space.decode(row.architecture))
 
 
-def _space(section: Mapping[str, Any]) -> SearchSpace:
-    cls: type[SearchSpace] = plugins.load("space", section["name"], SearchSpace)
+def _space(section: Mapping[str, Any]) -> BackboneSpace:
+    cls: type[BackboneSpace] = plugins.load("space", section["name"], BackboneSpace)
     return cls(**plugins.arguments(cls, _settings(section)))
 
 
 def _settings(section: Mapping[str, Any]) -> dict[str, Any]:
     """Return a space's settings, with the defaults of those that are newer than the section."""
-    cls = plugins.load("space", section["name"], SearchSpace)
+    cls = plugins.load("space", section["name"], BackboneSpace)
     return plugins.resolve(cls, {key: value for key, value in section.items() if key != "name"}, "space")
 
 

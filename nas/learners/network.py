@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import replace_all_batch_norm_modules_
 
+from nas.backbone import width_of
 from nas.errors import Infeasible
 from nas.learners.base import Normalization, task_loss
 from nas.learners.folded import Weights, run, stacked
 from nas.learners.inner import Order, UpdateRule, adapt
-from nas.space import width_of
 from nas.tasks.base import Episode
 
 

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import nn
 
+from nas.backbone import BackboneSpace
 from nas.learners.base import Learner
 from nas.precision import Precision
 from nas.settings.sections import Model, checked, maker, section
-from nas.space import SearchSpace, TaskShape
+from nas.space import TaskShape
 from nas.tasks.base import TaskSource
 
 TEST_EPISODES = 1000
@@ -50,9 +51,9 @@ class EvaluationConfig(Model):
     precision: Precision = "auto"
     budget: FullBudget = FullBudget()
 
-    def make_space(self) -> SearchSpace:
+    def make_space(self) -> BackboneSpace:
         """Return a new instance of the search space."""
-        space: SearchSpace = maker("space", self.space)()
+        space: BackboneSpace = maker("space", self.space)()
         return space
 
     def make_tasks(self) -> TaskSource:

@@ -13,6 +13,7 @@ from torch import nn
 
 from nas import counts, plugins
 from nas.asha import Asha
+from nas.backbone import BackboneSpace
 from nas.controller import Controller
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Budget, Context, Evaluator, Lookup
@@ -30,7 +31,7 @@ from nas.settings.sections import (
     nameless,
     section,
 )
-from nas.space import SearchSpace, TaskShape
+from nas.space import TaskShape
 from nas.tasks.base import TaskSource
 from nas.wrappers import Constrained, Deduplicated
 
@@ -154,9 +155,9 @@ class SearchConfig(Model):
         settings = {key: value for key, value in self.evaluator.items() if key != "name"}
         return lookup, plugins.arguments(lookup, settings)
 
-    def make_space(self) -> SearchSpace:
+    def make_space(self) -> BackboneSpace:
         """Return a new instance of the search space."""
-        space: SearchSpace = maker("space", self.space)()
+        space: BackboneSpace = maker("space", self.space)()
         return space
 
     def make_tasks(self) -> TaskSource:
@@ -171,7 +172,7 @@ class SearchConfig(Model):
         tasks: TaskSource = maker("tasks", self.tasks)()
         return tasks
 
-    def make_controller(self, space: SearchSpace, tasks: TaskSource) -> Controller:
+    def make_controller(self, space: BackboneSpace, tasks: TaskSource) -> Controller:
         """Return a new controller, within its wrappers."""
         controller: Controller = maker("controller", self.controller)(space, self.seed)
         limits = self.constraints
@@ -179,7 +180,7 @@ class SearchConfig(Model):
             controller = Constrained(controller, space, tasks.shape, limits.max_parameters, limits.max_macs)
         return Deduplicated(controller, space) if self.deduplicate else controller
 
-    def make_context(self, space: SearchSpace, tasks: TaskSource) -> Context:
+    def make_context(self, space: BackboneSpace, tasks: TaskSource) -> Context:
         """Return what every job of the search shares."""
         learner = maker("learner", self.learner) if self.learner else _no_learner
         return Context(

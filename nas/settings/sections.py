@@ -12,15 +12,15 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from nas import plugins
+from nas.backbone import BackboneSpace
 from nas.controller import Controller
 from nas.errors import ConfigError, NasError, NotFound, PluginError, UnknownName
 from nas.evaluator import Evaluator
 from nas.learners.base import Learner
-from nas.space import SearchSpace
 from nas.tasks.base import TaskSource
 
 BASES: dict[str, type] = {
-    "space": SearchSpace,
+    "space": BackboneSpace,
     "controller": Controller,
     "tasks": TaskSource,
     "learner": Learner,

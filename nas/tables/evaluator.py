@@ -9,12 +9,12 @@ from typing import Annotated, Any, TypeAlias, final
 
 from pydantic import Field
 
+from nas.backbone import BackboneSpace
 from nas.controller import Measurement, Outcome, Score, State
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Context, Job, Lookup
 from nas.metrics import TEST_SCORE
 from nas.plugins import FilePath
-from nas.space import SearchSpace
 from nas.tables.table import Columns, Table, load
 
 PerLength: TypeAlias = str | Annotated[dict[Annotated[int, Field(ge=1)], str], Field(min_length=1)]
@@ -62,7 +62,7 @@ class Tabular(Lookup):
         self._rungs = context.rungs
 
     @classmethod
-    def source(cls, space: SearchSpace, **settings: Any) -> Table:
+    def source(cls, space: BackboneSpace, **settings: Any) -> Table:
         """Read the table.
 
         Raises:

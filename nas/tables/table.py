@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, final
 
 import numpy as np
 
+from nas.backbone import BackboneSpace
 from nas.errors import ConfigError, NotFound, Unsupported
 from nas.files import legible
-from nas.space import Architecture, SearchSpace, TaskShape
+from nas.space import Architecture, TaskShape
 from nas.tasks.base import Episode, Split, TaskSource
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class Table(TaskSource):
 _tables: dict[Any, Table] = {}
 
 
-def load(path: Path, columns: Columns, space: SearchSpace, *, partial: bool) -> Table:
+def load(path: Path, columns: Columns, space: BackboneSpace, *, partial: bool) -> Table:
     """Return the table; this process reads and decodes a file that stays as it is once.
 
     Args:
@@ -233,7 +234,7 @@ def read(path: Path, columns: Columns, space: str) -> pd.DataFrame:
 
 
 def entries(
-    frame: pd.DataFrame, columns: Columns, space: SearchSpace, where: str
+    frame: pd.DataFrame, columns: Columns, space: BackboneSpace, where: str
 ) -> dict[tuple[int, ...], Entry]:
     """Return the rows by the choices of their architectures.
 
@@ -276,7 +277,7 @@ def entries(
     return found
 
 
-def _complete(found: Mapping[tuple[int, ...], Entry], space: SearchSpace, where: str) -> None:
+def _complete(found: Mapping[tuple[int, ...], Entry], space: BackboneSpace, where: str) -> None:
     """Refuse a table without a row for every architecture of a space.
 
     Raises:

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from nas.backbone import BackboneSpace
 from nas.controller import (
     Controller,
     Derived,
@@ -32,7 +33,7 @@ from nas.controller import (
     State,
     TrainSupernet,
 )
-from nas.space import Architecture, SearchSpace
+from nas.space import Architecture
 
 Make = Callable[[int], Controller]
 """From a seed to a new controller."""
@@ -124,7 +125,7 @@ def mixed(seed: int, endings: Sequence[State] = ENDINGS) -> Evaluation:
     return evaluate
 
 
-def shared(space: SearchSpace, seed: int, endings: Sequence[State] = (State.COMPLETED,)) -> Sharing:
+def shared(space: BackboneSpace, seed: int, endings: Sequence[State] = (State.COMPLETED,)) -> Sharing:
     """Return a supernet training that ends in any of `endings`, and derives random architectures."""
 
     def train(number: int, supernet: TrainSupernet) -> Outcome:
@@ -225,17 +226,17 @@ class ControllerSuite(ABC):
     """
 
     @abstractmethod
-    def space(self) -> SearchSpace:
+    def space(self) -> BackboneSpace:
         """Fixture: the space to search."""
 
     @abstractmethod
-    def make(self, space: SearchSpace) -> Make:
+    def make(self, space: BackboneSpace) -> Make:
         """Fixture: a function from a seed to a new controller."""
 
     @_quick
     @given(**_SEARCHES)
     def test_proposals_are_valid(
-        self, space: SearchSpace, make: Make, seed: int, trials: int, workers: int
+        self, space: BackboneSpace, make: Make, seed: int, trials: int, workers: int
     ) -> None:
         """Each architecture is one of the space and survives as a text in JSON; so does a supernet's."""
         run = self._simulate(space, make(seed), trials, seed, workers)
@@ -253,7 +254,7 @@ class ControllerSuite(ABC):
     @_quick
     @given(**_SEARCHES)
     def test_propose_is_pure(
-        self, space: SearchSpace, make: Make, seed: int, trials: int, workers: int
+        self, space: BackboneSpace, make: Make, seed: int, trials: int, workers: int
     ) -> None:
         """It answers equal questions equally, changes no state and draws from the given generator alone."""
         self._simulate(space, _Watched(make(seed)), trials, seed, workers)
@@ -261,7 +262,7 @@ class ControllerSuite(ABC):
     @_quick
     @given(**_SEARCHES, cut=st.floats(0, 1))
     def test_replay_resumes(
-        self, space: SearchSpace, make: Make, seed: int, trials: int, workers: int, cut: float
+        self, space: BackboneSpace, make: Make, seed: int, trials: int, workers: int, cut: float
     ) -> None:
         """A new instance that observes the history up to any point goes on exactly as the first did."""
         run = self._simulate(space, make(seed), trials, seed, workers)
@@ -276,14 +277,14 @@ class ControllerSuite(ABC):
             assert again == asked.proposal
 
     @pytest.mark.parametrize("state", [State.STOPPED, State.FAILED, State.INFEASIBLE])
-    def test_survives_bad_trials(self, space: SearchSpace, make: Make, state: State) -> None:
+    def test_survives_bad_trials(self, space: BackboneSpace, make: Make, state: State) -> None:
         """It goes on proposing, or says that it has nothing more to propose, when every trial ends badly."""
         share = shared(space, 0, [state])
         run = simulate(make(0), mixed(0, [state]), trials=40, workers=3, share=share)
         assert len(run.proposals) == 40 or run.finished
 
     @staticmethod
-    def _simulate(space: SearchSpace, controller: Controller, trials: int, seed: int, workers: int) -> Run:
+    def _simulate(space: BackboneSpace, controller: Controller, trials: int, seed: int, workers: int) -> Run:
         share = shared(space, seed, (State.COMPLETED, State.COMPLETED, State.FAILED))
         return simulate(controller, mixed(seed), trials=trials, seed=seed, workers=workers, share=share)
 
@@ -312,7 +313,7 @@ class _Pickler(pickle.Pickler):
     """Leaves spaces out: what they cache is no state of a controller."""
 
     def persistent_id(self, obj: object) -> str | None:
-        return obj.name if isinstance(obj, SearchSpace) else None
+        return obj.name if isinstance(obj, BackboneSpace) else None
 
 
 def _state(controller: Controller) -> bytes:

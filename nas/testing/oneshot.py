@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from nas.backbone import BackboneSpace
 from nas.controller import (
     Controller,
     Derived,
@@ -25,7 +26,7 @@ from nas.controller import (
 )
 from nas.evaluator import Context, SupernetJob
 from nas.settings.search import SearchConfig, validate
-from nas.space import Architecture, SearchSpace
+from nas.space import Architecture
 from nas.strategy import Batches, Epoch, Strategy
 from nas.supernet import Supernet
 
@@ -38,7 +39,7 @@ class Noisy(Strategy):
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: BackboneSpace,
         supernet: Supernet,
         seed: int,
         *,
@@ -113,7 +114,7 @@ class OneShot(Controller):
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: BackboneSpace,
         seed: int,
         *,
         derive: Annotated[int, Field(ge=1, description="architectures to derive")] = 2,

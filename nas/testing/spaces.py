@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, replace_all_batch_norm_modules_
 from torch.utils.flop_counter import FlopCounterMode
 
+from nas.backbone import BackboneSpace
 from nas.errors import ConfigError, Infeasible
-from nas.space import Architecture, SearchSpace, TaskShape
+from nas.space import Architecture, TaskShape
 
 _KEYS = """
 import pickle, sys
@@ -40,13 +41,13 @@ _quick = settings(
 )
 
 
-def architectures(space: SearchSpace) -> st.SearchStrategy[Architecture]:
+def architectures(space: BackboneSpace) -> st.SearchStrategy[Architecture]:
     """Return the strategy that draws architectures of a space."""
     choices = (st.integers(0, len(decision.choices) - 1) for decision in space.decisions)
     return st.builds(Architecture, st.just(space.name), st.tuples(*choices))
 
 
-def some(space: SearchSpace, count: int) -> Iterator[Architecture]:
+def some(space: BackboneSpace, count: int) -> Iterator[Architecture]:
     """Yield the whole space if it is no larger than `count`, else `count` samples, always the same."""
     if space.size <= count:
         for choices in product(*(range(len(decision.choices)) for decision in space.decisions)):
@@ -75,14 +76,14 @@ class SpaceSuite(ABC):
     """
 
     @abstractmethod
-    def space(self) -> SearchSpace:
+    def space(self) -> BackboneSpace:
         """Fixture: the space."""
 
     @abstractmethod
     def shape(self) -> TaskShape:
         """Fixture: what its networks must fit; a small one keeps the tests quick."""
 
-    def test_decisions(self, space: SearchSpace) -> None:
+    def test_decisions(self, space: BackboneSpace) -> None:
         """Names are distinct, and so are a decision's choices; anchors are decisions made before."""
         names = [decision.name for decision in space.decisions]
         assert len(set(names)) == len(names) > 0
@@ -93,7 +94,7 @@ class SpaceSuite(ABC):
             assert all(0 <= anchor < i for anchors in decision.anchors for anchor in anchors)
         assert space.size == math.prod(len(decision.choices) for decision in space.decisions)
 
-    def test_sample(self, space: SearchSpace) -> None:
+    def test_sample(self, space: BackboneSpace) -> None:
         """Samples belong to the space, follow their seed and reach every choice."""
         count = 20 * max(len(decision.choices) for decision in space.decisions)
         first, second = (np.random.default_rng(1), np.random.default_rng(1))
@@ -104,7 +105,7 @@ class SpaceSuite(ABC):
 
     @_quick
     @given(data=st.data())
-    def test_text(self, space: SearchSpace, data: st.DataObject) -> None:
+    def test_text(self, space: BackboneSpace, data: st.DataObject) -> None:
         """Decoding a text form gives the architecture back; distinct ones have distinct texts."""
         a, b = data.draw(architectures(space)), data.draw(architectures(space))
         assert space.decode(space.encode(a)) == a
@@ -112,7 +113,7 @@ class SpaceSuite(ABC):
 
     @_quick
     @given(data=st.data())
-    def test_garbage(self, space: SearchSpace, data: st.DataObject) -> None:
+    def test_garbage(self, space: BackboneSpace, data: st.DataObject) -> None:
         """A text is an architecture of the space or a `ConfigError`."""
         text = space.encode(data.draw(architectures(space)))
         start, end = sorted((data.draw(st.integers(0, len(text))), data.draw(st.integers(0, len(text)))))
@@ -123,13 +124,13 @@ class SpaceSuite(ABC):
                 continue
             assert space.decode(space.encode(read)) == read
 
-    def test_refuses(self, space: SearchSpace) -> None:
+    def test_refuses(self, space: BackboneSpace) -> None:
         """What is no text form is a `ConfigError`."""
         for text in ("", "no architecture", "\n", "9" * 5000):
             with pytest.raises(ConfigError):
                 space.decode(text)
 
-    def test_foreign(self, space: SearchSpace, shape: TaskShape) -> None:
+    def test_foreign(self, space: BackboneSpace, shape: TaskShape) -> None:
         """An architecture of another space, or with choices that do not exist, is a `ConfigError`."""
         choices = (0,) * len(space.decisions)
         beyond = (*choices[:-1], len(space.decisions[-1].choices))
@@ -142,7 +143,7 @@ class SpaceSuite(ABC):
                 with pytest.raises(ConfigError):
                     use(wrong)
 
-    def test_named(self, space: SearchSpace) -> None:
+    def test_named(self, space: BackboneSpace) -> None:
         """Names decode to their architectures; a misspelt name is a `ConfigError`."""
         for name, architecture in space.named.items():
             assert space.decode(name) == space.check(architecture)
@@ -151,7 +152,7 @@ class SpaceSuite(ABC):
 
     @_quick
     @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
-    def test_mutate(self, space: SearchSpace, data: st.DataObject, seed: int) -> None:
+    def test_mutate(self, space: BackboneSpace, data: st.DataObject, seed: int) -> None:
         """A mutant differs in exactly one decision."""
         parent = data.draw(architectures(space))
         mutant = space.check(space.mutate(parent, np.random.default_rng(seed)))
@@ -160,7 +161,7 @@ class SpaceSuite(ABC):
 
     @_quick
     @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
-    def test_crossover(self, space: SearchSpace, data: st.DataObject, seed: int) -> None:
+    def test_crossover(self, space: BackboneSpace, data: st.DataObject, seed: int) -> None:
         """A child has each choice from one of its parents."""
         a, b = data.draw(architectures(space)), data.draw(architectures(space))
         child = space.check(space.crossover(a, b, np.random.default_rng(seed)))
@@ -169,7 +170,7 @@ class SpaceSuite(ABC):
 
     @_quick
     @given(data=st.data())
-    def test_neighbours(self, space: SearchSpace, data: st.DataObject) -> None:
+    def test_neighbours(self, space: BackboneSpace, data: st.DataObject) -> None:
         """They are all that differ in exactly one decision, each once."""
         centre = data.draw(architectures(space))
         around = [space.check(neighbour) for neighbour in space.neighbours(centre)]
@@ -178,7 +179,7 @@ class SpaceSuite(ABC):
 
     @_quick
     @given(data=st.data())
-    def test_one_hot(self, space: SearchSpace, data: st.DataObject) -> None:
+    def test_one_hot(self, space: BackboneSpace, data: st.DataObject) -> None:
         """One entry a decision is 1, and they give the architecture back."""
         architecture = data.draw(architectures(space))
         vector = space.one_hot(architecture)
@@ -187,7 +188,7 @@ class SpaceSuite(ABC):
         assert vector.sum() == len(space.decisions)
         assert space.from_one_hot(vector) == architecture
 
-    def test_canonical_elsewhere(self, space: SearchSpace) -> None:
+    def test_canonical_elsewhere(self, space: BackboneSpace) -> None:
         """Keys are the same in another process, which receives the space pickled, as workers do."""
         sample = list(some(space, 100))
         keys = [space.canonical(architecture) for architecture in sample]
@@ -201,7 +202,7 @@ class SpaceSuite(ABC):
         )
         assert there.stdout.decode().splitlines() == keys
 
-    def test_equal_keys_equal_networks(self, space: SearchSpace, shape: TaskShape) -> None:
+    def test_equal_keys_equal_networks(self, space: BackboneSpace, shape: TaskShape) -> None:
         """Under one seed, networks with equal keys cost and compute the same, or none is feasible."""
         groups: dict[str, list[Architecture]] = {}
         for centre in some(space, 100):
@@ -213,7 +214,7 @@ class SpaceSuite(ABC):
             seen = {_signature(space, architecture, shape) for architecture in group[:4]}
             assert len(seen) == 1, f"{[space.encode(a) for a in group]} have one key but differ"
 
-    def test_build(self, space: SearchSpace, shape: TaskShape) -> None:
+    def test_build(self, space: BackboneSpace, shape: TaskShape) -> None:
         """A network maps a batch to features; its first and second derivatives are finite.
 
         Batch norm takes its statistics from the batch, as learners have it.
@@ -233,7 +234,7 @@ class SpaceSuite(ABC):
             squares = torch.stack([(g**2).sum() for g in first]).sum()
             assert all(g.isfinite().all() for g in _derivatives(squares, weights.values()))
 
-    def test_features_are_of_one_scale(self, space: SearchSpace, shape: TaskShape) -> None:
+    def test_features_are_of_one_scale(self, space: BackboneSpace, shape: TaskShape) -> None:
         """No feature of a fresh network is so much smaller than others that a head hardly sees it.
 
         The scale of a feature is its standard deviation over random inputs, the largest under a few seeds.
@@ -254,14 +255,14 @@ class SpaceSuite(ABC):
             assert len(alive), f"{space.encode(architecture)} has constant features only"
             assert alive.max() <= _SPREAD * alive.min(), space.encode(architecture)
 
-    def test_build_is_seeded(self, space: SearchSpace, shape: TaskShape) -> None:
+    def test_build_is_seeded(self, space: BackboneSpace, shape: TaskShape) -> None:
         """Weights are drawn from torch's default generator."""
         for architecture in _feasible(space, shape, 3):
             one, same, other = (_weights(space, architecture, shape, seed) for seed in (0, 0, 1))
             assert torch.equal(one, same)
             assert not one.numel() or not torch.equal(one, other)
 
-    def test_cost(self, space: SearchSpace, shape: TaskShape) -> None:
+    def test_cost(self, space: BackboneSpace, shape: TaskShape) -> None:
         """It is that of the network, as torch's own counter sees it run."""
         for architecture in _feasible(space, shape, 6):
             network = space.build(architecture, shape).eval().to("meta")
@@ -272,7 +273,7 @@ class SpaceSuite(ABC):
             assert 4 * cost.macs == counter.get_total_flops()
 
     @pytest.mark.parametrize("example", [(1,), (6,), (1, 1, 1), (3, 7, 10)])
-    def test_any_shape(self, space: SearchSpace, example: tuple[int, ...]) -> None:
+    def test_any_shape(self, space: BackboneSpace, example: tuple[int, ...]) -> None:
         """A network fits the tasks, or is infeasible: each is where the space refuses the tasks."""
         shape = TaskShape(example, 3)
         try:
@@ -293,7 +294,7 @@ def _distance(a: Architecture, b: Architecture) -> int:
     return sum(x != y for x, y in zip(a.choices, b.choices, strict=True))
 
 
-def _feasible(space: SearchSpace, shape: TaskShape, count: int) -> list[Architecture]:
+def _feasible(space: BackboneSpace, shape: TaskShape, count: int) -> list[Architecture]:
     """Return up to `count` architectures that have a network, at least one."""
 
     def feasible(architecture: Architecture) -> bool:
@@ -308,13 +309,13 @@ def _feasible(space: SearchSpace, shape: TaskShape, count: int) -> list[Architec
     return found
 
 
-def _networks(space: SearchSpace, shape: TaskShape, count: int) -> Iterator[nn.Module]:
+def _networks(space: BackboneSpace, shape: TaskShape, count: int) -> Iterator[nn.Module]:
     for architecture in _feasible(space, shape, count):
         torch.manual_seed(0)
         yield space.build(architecture, shape)
 
 
-def _weights(space: SearchSpace, architecture: Architecture, shape: TaskShape, seed: int) -> Tensor:
+def _weights(space: BackboneSpace, architecture: Architecture, shape: TaskShape, seed: int) -> Tensor:
     torch.manual_seed(seed)
     network = space.build(architecture, shape)
     return torch.cat([torch.empty(0), *(p.detach().flatten() for p in network.parameters())])
@@ -326,7 +327,7 @@ def _derivatives(loss: Tensor, weights: Iterable[Tensor]) -> list[Tensor]:
     return [g for g in found if g is not None]
 
 
-def _signature(space: SearchSpace, architecture: Architecture, shape: TaskShape) -> object:
+def _signature(space: BackboneSpace, architecture: Architecture, shape: TaskShape) -> object:
     """Return what equal networks have in common, under one seed; None if infeasible."""
     try:
         cost = space.cost(architecture, shape)

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
+from nas.backbone import BackboneSpace
 from nas.controller import Derived
-from nas.space import SearchSpace
 from nas.strategy import Epoch, Strategy
 from nas.supernet import Supernet
 from nas.testing.toy_supernet import Curves, Regression
 
-Make = Callable[[SearchSpace, Supernet, int], Strategy]
+Make = Callable[[BackboneSpace, Supernet, int], Strategy]
 """From a space, its supernet and a seed to a new strategy."""
 
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from nas.backbone import BackboneSpace
 from nas.errors import Infeasible
 from nas.learners.folded import foldable, run, stacked
-from nas.space import Architecture, SearchSpace, TaskShape
+from nas.space import Architecture, TaskShape
 from nas.supernet import Mixture, Supernet
 from nas.testing.spaces import some
 
@@ -66,14 +67,14 @@ class SupernetSuite(ABC):
         torch.set_num_threads(threads)
 
     @abstractmethod
-    def space(self) -> SearchSpace:
+    def space(self) -> BackboneSpace:
         """Fixture: the space."""
 
     @abstractmethod
     def shape(self) -> TaskShape:
         """Fixture: what its networks must fit."""
 
-    def test_seeded(self, space: SearchSpace, shape: TaskShape) -> None:
+    def test_seeded(self, space: BackboneSpace, shape: TaskShape) -> None:
         """Fresh weights follow torch's generator; a copy is another network with equal weights."""
         first, second = _supernet(space, shape), _supernet(space, shape)
         mixture, x = _softmax(first), _images(shape)
@@ -86,7 +87,7 @@ class SupernetSuite(ABC):
         assert not torch.allclose(first(x, mixture), other(x, mixture))
         assert first(x, mixture).shape == (_ROWS, first.out_features)
 
-    def test_extract(self, space: SearchSpace, shape: TaskShape) -> None:
+    def test_extract(self, space: BackboneSpace, shape: TaskShape) -> None:
         """An extracted architecture computes what its mixture does, and its weights are the supernet's."""
         supernet, x = _supernet(space, shape), _images(shape)
         shared = {id(weight) for weight in supernet.parameters()}
@@ -100,14 +101,14 @@ class SupernetSuite(ABC):
             for a, b in zip(wanted, found, strict=True):
                 _close(torch.zeros(()) if a is None else a.sum(), torch.zeros(()) if b is None else b.sum())
 
-    def test_derive(self, space: SearchSpace, shape: TaskShape) -> None:
+    def test_derive(self, space: BackboneSpace, shape: TaskShape) -> None:
         """What is derived from an architecture's own mixture is that architecture."""
         supernet = _supernet(space, shape)
         for architecture in some(space, 50):
             derived = space.check(supernet.derive(supernet.mixture_of(architecture)))
             assert space.canonical(derived) == space.canonical(architecture)
 
-    def test_derive_follows_the_weights(self, space: SearchSpace, shape: TaskShape) -> None:
+    def test_derive_follows_the_weights(self, space: BackboneSpace, shape: TaskShape) -> None:
         """A mixture that leans to an architecture derives it; random ones derive different ones."""
         supernet = _supernet(space, shape)
         derived = [supernet.derive(_softmax(supernet, seed, scale=4)) for seed in range(8)]
@@ -117,7 +118,7 @@ class SupernetSuite(ABC):
             found = supernet.derive([w / w.sum() for w in leaning])
             assert space.canonical(found) == space.canonical(architecture)
 
-    def test_zero_costs_nothing(self, space: SearchSpace, shape: TaskShape) -> None:
+    def test_zero_costs_nothing(self, space: BackboneSpace, shape: TaskShape) -> None:
         """An architecture's mixture touches no weights but its network's, and costs about as much.
 
         Statistics may be taken by products of matrices, and narrow ones along a diagonal of wider ones: up to
@@ -142,7 +143,7 @@ class SupernetSuite(ABC):
                 for weight in supernet.parameters():
                     weight.copy_(kept[id(weight)])
 
-    def test_zero_has_no_gradient(self, space: SearchSpace, shape: TaskShape) -> None:
+    def test_zero_has_no_gradient(self, space: BackboneSpace, shape: TaskShape) -> None:
         """The gradient of a weight of zero is zero, and the others' are those of the choices left."""
         supernet, x = _supernet(space, shape), _images(shape)
         mixture = [w.requires_grad_() for w in _sparse(supernet)]
@@ -153,7 +154,7 @@ class SupernetSuite(ABC):
         assert any(weights.grad is not None and weights.grad.any() for weights in mixture)
 
     @pytest.mark.parametrize("sparse", [False, True])
-    def test_gradients(self, space: SearchSpace, shape: TaskShape, sparse: bool) -> None:
+    def test_gradients(self, space: BackboneSpace, shape: TaskShape, sparse: bool) -> None:
         """Gradients of mixture and weights are those of finite differences."""
         supernet, x = _supernet(space, shape), _images(shape)
         mixture = _sparse(supernet) if sparse else _softmax(supernet)
@@ -168,7 +169,7 @@ class SupernetSuite(ABC):
             ]
             assert exact == pytest.approx((moved[0] - moved[1]) / (2 * _STEP), rel=1e-5, abs=1e-8)
 
-    def test_second_derivatives(self, space: SearchSpace, shape: TaskShape) -> None:
+    def test_second_derivatives(self, space: BackboneSpace, shape: TaskShape) -> None:
         """The Hessian times a vector, over mixture and weights, is that of finite differences."""
         supernet, x = _supernet(space, shape), _images(shape)
         point = [*_softmax(supernet), *(weight.detach().clone() for weight in supernet.parameters())]
@@ -182,7 +183,7 @@ class SupernetSuite(ABC):
         ends = [_slope(supernet, x, _moved(point, second, step), first) for step in (_STEP, -_STEP)]
         assert exact == pytest.approx((ends[0] - ends[1]) / (2 * _STEP), rel=1e-4, abs=1e-7)
 
-    def test_batch_statistics(self, space: SearchSpace, shape: TaskShape) -> None:
+    def test_batch_statistics(self, space: BackboneSpace, shape: TaskShape) -> None:
         """Evaluation normalizes by the batch, as training does, and nothing is remembered of a batch."""
         supernet, x = _supernet(space, shape), _images(shape)
         mixture = _softmax(supernet)
@@ -194,7 +195,7 @@ class SupernetSuite(ABC):
         _close(supernet.extract(architecture).eval()(x), supernet(x, supernet.mixture_of(architecture)))
 
     @pytest.mark.parametrize("sparse", [False, True])
-    def test_folded(self, space: SearchSpace, shape: TaskShape, sparse: bool) -> None:
+    def test_folded(self, space: BackboneSpace, shape: TaskShape, sparse: bool) -> None:
         """Tasks that share a batch do not affect each other, with weights shared or of their own."""
         supernet = _supernet(space, shape)
         mixture = [w.requires_grad_() for w in (_sparse if sparse else _softmax)(supernet)]
@@ -219,7 +220,7 @@ class SupernetSuite(ABC):
         ]
         _close(run(backbone, tasks, own), torch.stack(each))
 
-    def test_reference_rows(self, space: SearchSpace, shape: TaskShape) -> None:
+    def test_reference_rows(self, space: BackboneSpace, shape: TaskShape) -> None:
         """Queries normalized by their support are predicted alike whatever other queries there are."""
         supernet = _supernet(space, shape)
         backbone = Fixed(supernet, _softmax(supernet))
@@ -228,7 +229,7 @@ class SupernetSuite(ABC):
         a, b = (run(backbone, x, reference=_ROWS // 2)[:, :-1] for x in (tasks, other))
         _close(a, b)
 
-    def test_wrong_mixtures(self, space: SearchSpace, shape: TaskShape) -> None:
+    def test_wrong_mixtures(self, space: BackboneSpace, shape: TaskShape) -> None:
         """A mixture that is not one weight for each choice is refused."""
         supernet, x = _supernet(space, shape), _images(shape)
         mixture = _softmax(supernet)
@@ -236,7 +237,7 @@ class SupernetSuite(ABC):
             with pytest.raises(ValueError, match="mixture"):
                 supernet(x, wrong)
 
-    def test_foreign(self, space: SearchSpace, shape: TaskShape) -> None:
+    def test_foreign(self, space: BackboneSpace, shape: TaskShape) -> None:
         """Another space's architecture is refused."""
         supernet = _supernet(space, shape)
         foreign = Architecture("elsewhere", next(some(space, 1)).choices)
@@ -245,7 +246,7 @@ class SupernetSuite(ABC):
                 use(foreign)
 
 
-def _feasible(supernet: Supernet, space: SearchSpace) -> Iterator[Architecture]:
+def _feasible(supernet: Supernet, space: BackboneSpace) -> Iterator[Architecture]:
     """Yield architectures that have a network."""
     found = 0
     for architecture in some(space, 200):
@@ -260,7 +261,7 @@ def _feasible(supernet: Supernet, space: SearchSpace) -> Iterator[Architecture]:
     assert found
 
 
-def _supernet(space: SearchSpace, shape: TaskShape) -> Supernet:
+def _supernet(space: BackboneSpace, shape: TaskShape) -> Supernet:
     """Return a supernet in float64 whose every weight is away from its special start."""
     torch.manual_seed(0)
     supernet = space.supernet(shape).double()

@@ -12,7 +12,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.backbone import BackboneSpace
+from nas.space import Architecture, Decision, TaskShape
 from nas.strategy import Batches, Loss
 from nas.supernet import Mixture, Supernet
 
@@ -20,7 +21,7 @@ CURVES = ("none", "skip_connect", "quadratic", "cubic")
 
 
 @final
-class Curves(SearchSpace):
+class Curves(BackboneSpace):
     """A curve for each feature: zero, the feature itself, or a learned multiple of a Legendre polynomial.
 
     The multiple lies in (−1, 1). Choices do not interact, so that a mean square error is a sum over them.
@@ -35,7 +36,7 @@ class Curves(SearchSpace):
         self.decisions = tuple(Decision(f"curve{i}", CURVES) for i in range(features))
 
     def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
-        """Build the curves of one architecture; see `SearchSpace.build`."""
+        """Build the curves of one architecture; see `BackboneSpace.build`."""
         return self.supernet(shape).extract(architecture)
 
     def canonical(self, architecture: Architecture) -> str:

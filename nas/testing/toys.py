@@ -8,14 +8,15 @@ from typing import Annotated, ClassVar, final
 from pydantic import Field
 from torch import nn
 
+from nas.backbone import BackboneSpace
 from nas.errors import Infeasible
-from nas.space import Architecture, Decision, SearchSpace, TaskShape
+from nas.space import Architecture, Decision, TaskShape
 
 WIDTHS = (2, 4, 8, 16)
 
 
 @final
-class Toy(SearchSpace):
+class Toy(BackboneSpace):
     """A stack of linear layers: how many, how wide each, and which activation.
 
     It has what makes spaces awkward: the widths of layers beyond the chosen depth are dead, so that encodings
@@ -34,7 +35,7 @@ class Toy(SearchSpace):
         )
 
     def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
-        """Build the stack; see `SearchSpace.build`."""
+        """Build the stack; see `BackboneSpace.build`."""
         widths, activation = self._live(architecture)
         features = math.prod(shape.input)
         if widths[0] > features:

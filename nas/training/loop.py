@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nas.backbone import BackboneSpace
 from nas.errors import ConfigError, Diverged, Infeasible, PluginError, Unsupported
 from nas.learners.base import Learner, remedy
 from nas.precision import Arithmetic, Precision, choose
-from nas.space import Architecture, SearchSpace, TaskShape
+from nas.space import Architecture, TaskShape
 from nas.tasks.base import Episode, Split, TaskSource
 
 BUILT = 3
@@ -111,7 +112,7 @@ class Training:
 
 
 def start(
-    space: SearchSpace,
+    space: BackboneSpace,
     architecture: Architecture,
     tasks: TaskSource,
     learner: Callable[[nn.Module, TaskShape], Learner],
@@ -140,7 +141,7 @@ def start(
 
 
 def rehearse(
-    space: SearchSpace,
+    space: BackboneSpace,
     tasks: TaskSource,
     learner: Callable[[nn.Module, TaskShape], Learner],
     precision: Precision = "auto",
@@ -178,7 +179,7 @@ def rehearse(
     return _arithmetic(made, tasks, precision)
 
 
-def _build_some(space: SearchSpace, shape: TaskShape) -> None:
+def _build_some(space: BackboneSpace, shape: TaskShape) -> None:
     """Build a few architectures; a failure of some alone costs their trials, not the search.
 
     Raises:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from nas import plugins
+from nas.backbone import check_backbone, width_of
 from nas.controller import TrainSupernet
 from nas.errors import Unsupported
 from nas.evaluator import Context
 from nas.learners.base import Learner
 from nas.precision import Arithmetic, choose
-from nas.space import check_backbone, width_of
 from nas.strategy import Strategy
 from nas.supernet import Mixture, Supernet
 

@@ -1,0 +1,172 @@
+"""Networks to choose from: the space of backbones, and what each of them costs."""
+
+from __future__ import annotations
+
+import operator
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from nas.errors import PluginError, Unsupported
+from nas.space import Architecture, Space, TaskShape
+
+if TYPE_CHECKING:
+    from nas.supernet import Supernet
+
+
+class Cost(NamedTuple):
+    """What a backbone costs: trainable weights, and multiply-accumulates for one example."""
+
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A network of a paper, for others to be compared with.
+
+    Attributes:
+        architecture: its text.
+        settings: of the space, those that make it the paper's.
+        source: what it is and where it is from, in a few words.
+        learners: those whose papers used it, by registered name.
+        side: height of the images that these papers used it on.
+    """
+
+    architecture: str
+    settings: Mapping[str, Any]
+    source: str
+    learners: tuple[str, ...]
+    side: int
+
+
+class BackboneSpace(Space[nn.Module]):
+    """A space of networks.
+
+    A concrete space sets `name` to the one it is registered under. Its constructor takes keyword-only
+    arguments alone: they are its settings. `published` may be filled with networks of papers under settings
+    of their own, and `check_shape` replaced where some tasks fit none.
+    """
+
+    name: ClassVar[str]
+    published: ClassVar[Mapping[str, Published]] = {}
+
+    @abstractmethod
+    def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
+        """Build a backbone with fresh weights: `[batch, *shape.input]` to `[batch, out_features]`.
+
+        The module has an int attribute `out_features`. Weights come from torch's default generator and are
+        allocated on torch's default device.
+
+        Raises:
+            Infeasible: the architecture has no network for this shape.
+        """
+
+    def check_shape(self, shape: TaskShape) -> None:
+        """Refuse tasks that no architecture of this space has a network for; by default none is refused.
+
+        A search and an evaluation ask before they begin.
+
+        Raises:
+            Infeasible: as `build` would, whatever the architecture.
+        """
+
+    def supernet(self, shape: TaskShape) -> Supernet:
+        """Build every architecture at once, with fresh shared weights, as `build` makes them.
+
+        Raises:
+            Unsupported: this space has none.
+            Infeasible: as `build`.
+        """
+        raise Unsupported(
+            f"Space '{self.name}' has no supernet, so architectures cannot share weights. Choose another "
+            "space, or a controller that trains each architecture from scratch, such as 'evolution'."
+        )
+
+    def cost(self, architecture: Architecture, shape: TaskShape) -> Cost:
+        """Count a backbone's weights and multiply-accumulates on the meta device: nothing is allocated.
+
+        Raises:
+            Infeasible: as `build`.
+            PluginError: what was built is no backbone; see `check_backbone`.
+        """
+        with torch.device("meta"):
+            backbone = self.build(architecture, shape).eval()
+            example = torch.empty(1, *shape.input)
+        with torch.no_grad(), _FlopCounter() as counter:  # type: ignore[no-untyped-call]
+            features = backbone(example)
+        check_backbone(backbone, features, 1)
+        parameters = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+        return Cost(parameters, counter.flops // 2)
+
+
+def width_of(backbone: nn.Module) -> int:
+    """Return how many features a backbone says that it has.
+
+    Raises:
+        PluginError: it does not say.
+    """
+    found = getattr(backbone, "out_features", None)
+    try:
+        return operator.index(found)  # type: ignore[arg-type]
+    except TypeError:
+        raise PluginError(
+            f"The backbone of class {_class(backbone)} has no int attribute `out_features` (found: "
+            f"{found!r}). Set it to the number of features that the network returns for an example."
+        ) from None
+
+
+def check_backbone(backbone: nn.Module, features: object, examples: int) -> None:
+    """Refuse a backbone that does not return `[batch, out_features]`.
+
+    Args:
+        backbone: in question.
+        features: what it returned.
+        examples: how many examples it was given.
+
+    Raises:
+        PluginError: it returned something else, or does not say how many features it has.
+    """
+    expected = [examples, width_of(backbone)]
+    shape = list(features.shape) if isinstance(features, Tensor) else None
+    if shape != expected:
+        found = f"a tensor of shape {shape}" if shape is not None else f"a {type(features).__name__}"
+        raise PluginError(
+            f"The backbone of class {_class(backbone)} returned {found} for {examples} "
+            f"example{'s' * (examples > 1)}; expected a tensor of shape {expected}: [batch, out_features]. "
+            "Average or flatten maps, or correct `out_features`."
+        )
+
+
+def _class(backbone: nn.Module) -> str:
+    return f"{type(backbone).__module__}.{type(backbone).__qualname__}"
+
+
+class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up torch's own flop formulas; `torch.utils.flop_counter.FlopCounterMode` without its module tree.
+
+    Batch norms and rectifiers are free and keep the shape, yet the meta device spends most of a network's
+    time on them: they are answered here.
+    """
+
+    flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        operator = func.overloadpacket
+        if operator is torch.ops.aten.relu:
+            return torch.empty_like(args[0])
+        if operator is torch.ops.aten.native_batch_norm:
+            statistic = args[0].new_empty(args[0].shape[1])
+            return torch.empty_like(args[0]), statistic, statistic
+        out = func(*args, **(kwargs or {}))
+        if operator in flop_registry:
+            self.flops += flop_registry[operator](*args, **(kwargs or {}), out_val=out)
+        return out
