@@ -19,7 +19,7 @@ from controllers.unrolled import exact, second_order
 from nas.backbone import BackboneSpace
 from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
 from nas.metrics import SKIPS
-from nas.space import Architecture
+from nas.space import Architecture, Space
 from nas.strategy import Batches, Epoch, Strategy
 from nas.supernet import Supernet
 
@@ -38,7 +38,7 @@ class Darts(Controller):
 
     def __init__(
         self,
-        space: BackboneSpace,
+        space: Space[object],
         seed: int,
         *,
         derive: Derive = 3,

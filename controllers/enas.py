@@ -18,7 +18,7 @@ from controllers.relaxation import skips
 from nas.backbone import BackboneSpace
 from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
 from nas.metrics import SKIPS
-from nas.space import Architecture
+from nas.space import Architecture, Space
 from nas.strategy import Batches, Epoch, Loss, Strategy
 from nas.supernet import Supernet
 
@@ -39,7 +39,7 @@ class Enas(Controller):
 
     def __init__(
         self,
-        space: BackboneSpace,
+        space: Space[object],
         seed: int,
         *,
         derive: Derive = 3,

@@ -10,10 +10,9 @@ from typing import Annotated, final
 import numpy as np
 from pydantic import Field
 
-from nas.backbone import BackboneSpace
 from nas.controller import Controller, Evaluate, Outcome, State
 from nas.errors import ConfigError
-from nas.space import Architecture
+from nas.space import Architecture, Space
 
 SCORED = frozenset({State.COMPLETED, State.STOPPED, State.REUSED})
 """Trials whose score enters the population; one stopped early enters with the score of its smaller budget."""
@@ -35,7 +34,7 @@ class Evolution(Controller):
 
     def __init__(
         self,
-        space: BackboneSpace,
+        space: Space[object],
         seed: int,
         *,
         population: Annotated[int, Field(ge=1, description="scored outcomes that live, the newest")] = 16,

@@ -8,10 +8,9 @@ from typing import Annotated, final
 import numpy as np
 from pydantic import Field
 
-from nas.backbone import BackboneSpace
 from nas.controller import Controller, Evaluate, Outcome
 from nas.errors import ConfigError
-from nas.space import Architecture
+from nas.space import Architecture, Space
 
 
 @final
@@ -24,7 +23,7 @@ class Fixed(Controller):
 
     def __init__(
         self,
-        space: BackboneSpace,
+        space: Space[object],
         seed: int,
         *,
         architectures: Annotated[

@@ -17,7 +17,7 @@ from controllers.relaxation import Alpha, AlphaDecay, AlphaRate, PacedRate, grad
 from nas.backbone import BackboneSpace
 from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
 from nas.metrics import SKIPS
-from nas.space import Architecture
+from nas.space import Architecture, Space
 from nas.strategy import Batches, Epoch, Strategy
 from nas.supernet import Supernet
 
@@ -33,7 +33,7 @@ class Gdas(Controller):
 
     def __init__(
         self,
-        space: BackboneSpace,
+        space: Space[object],
         seed: int,
         *,
         derive: Derive = 3,

@@ -7,16 +7,15 @@ from typing import final
 
 import numpy as np
 
-from nas.backbone import BackboneSpace
 from nas.controller import Controller, Evaluate, Outcome
-from nas.space import Architecture
+from nas.space import Architecture, Space
 
 
 @final
 class Random(Controller):
     """Draws every choice uniformly and independently, and learns nothing."""
 
-    def __init__(self, space: BackboneSpace, seed: int) -> None:
+    def __init__(self, space: Space[object], seed: int) -> None:
         self._space = space
 
     def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:

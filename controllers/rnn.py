@@ -14,9 +14,8 @@ import torch
 from pydantic import Field
 
 from controllers.policy import Policy, ppo, reinforce
-from nas.backbone import BackboneSpace
 from nas.controller import Controller, Evaluate, Outcome, State
-from nas.space import Architecture
+from nas.space import Architecture, Space
 
 COMPARED = 100
 """Scored outcomes, the latest, that a new score is ranked among."""
@@ -47,7 +46,7 @@ class Rnn(Controller):
 
     def __init__(
         self,
-        space: BackboneSpace,
+        space: Space[object],
         seed: int,
         *,
         algorithm: Annotated[

@@ -6,9 +6,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from nas.backbone import BackboneSpace
 from nas.controller import Controller, Evaluate, Outcome
-from nas.space import Architecture
+from nas.space import Architecture, Space
 
 Warmup = Annotated[int, Field(ge=1, description="random trials at first")]
 
@@ -16,7 +15,7 @@ Warmup = Annotated[int, Field(ge=1, description="random trials at first")]
 class Climber(Controller):
     """Mutates the best architecture seen so far."""
 
-    def __init__(self, space: BackboneSpace, seed: int, *, warmup: Warmup = 4) -> None:
+    def __init__(self, space: Space[object], seed: int, *, warmup: Warmup = 4) -> None:
         self.space, self.warmup, self.best = space, warmup, None
 
     def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:

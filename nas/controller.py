@@ -11,8 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from nas.backbone import BackboneSpace
-from nas.space import Architecture
+from nas.space import Architecture, Space
 
 
 class State(StrEnum):
@@ -180,7 +179,7 @@ class Controller(ABC):
     """
 
     @abstractmethod
-    def __init__(self, space: BackboneSpace, seed: int) -> None: ...
+    def __init__(self, space: Space[object], seed: int) -> None: ...
 
     @abstractmethod
     def propose(
