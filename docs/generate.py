@@ -39,6 +39,7 @@ KINDS = {
 
 NOUNS = (
     "nas.space",
+    "nas.backbone",
     "nas.supernet",
     "nas.controller",
     "nas.strategy",
