@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -46,6 +47,13 @@ def absolute(path: str) -> str:
     if b"\0" in os.fsencode(found):
         raise ValueError("a path has no character 0")
     return str(found)
+
+
+def import_from_here() -> None:
+    """Let `module:Class` plugins be imported from the working directory, after all that is installed."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 FilePath: TypeAlias = Annotated[str, AfterValidator(absolute)]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from nas.cli.bars import _Bars, _progress, _short, counting
 from nas.controller import Measurement
 from nas.evaluation.work import Curve, Failure, Progress, Scoring
+from nas.progress.evaluations import _Bars, _progress, _short, counting
 from nas.storage.schema import Evaluation, EvaluationState
 
 CELL = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|{}~2|"

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from nas.cli import evaluate
-from nas.cli.layout import LEAST, fit, pad, shorten, total, wrap
+from nas.cli.layout import LEAST, fit, pad, total, wrap
 from nas.cli.output import Format, emit
+from nas.progress.ellipsis import shorten
 
 CELL = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|nor_conv_3x3~{}|"
 ROWS = [

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from nas.cli import bars
 from nas.evaluation import processes
 from nas.evaluation.driver import Driver
 from nas.evaluation.targets import Targets
 from nas.evaluation.work import Begin, Job, Report, reports
 from nas.learners.schedule import constant, decay
+from nas.progress import evaluations as bars
 from nas.settings.evaluation import EvaluationConfig, validate
 from nas.storage.evaluations import Trained
 from nas.storage.store import Store

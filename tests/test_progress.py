@@ -10,9 +10,9 @@ import pytest
 from command_line import SCRIPTED, nas
 from recorded import Trained, record_one_shot, search
 
-from nas.cli.progress import _Tally
 from nas.controller import Derived, Outcome, Score, State
 from nas.evaluator import Job
+from nas.progress.searches import _Tally
 from nas.space import Architecture
 from nas.storage.store import Store
 from nas.testing.oneshot import job
@@ -33,7 +33,7 @@ def evaluated(score: float) -> Outcome:
 def test_a_supernet_says_how_many_trials_are_to_come(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes 600 s and derives 2 of the 3 asked for; these take 30 s each."""
     clock = itertools.count(0.0, 30.0)
-    monkeypatch.setattr("nas.cli.progress.time.monotonic", lambda: 600.0 + next(clock))
+    monkeypatch.setattr("nas.progress.searches.time.monotonic", lambda: 600.0 + next(clock))
     tally = _Tally(search(store, controller="darts", trials=32), store)
     assert tally.summary() == "0/32 trials"
     tally.start(job(derive=3))
@@ -63,7 +63,7 @@ def test_a_supernet_says_which_epoch_ended_and_how_long_the_others_take(store: S
 def test_what_needs_no_worker_sets_no_pace(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """One trial in 30 s: the two that are left take a minute, however many were infeasible."""
     seconds = 0.0
-    monkeypatch.setattr("nas.cli.progress.time.monotonic", lambda: seconds)
+    monkeypatch.setattr("nas.progress.searches.time.monotonic", lambda: seconds)
     tally = _Tally(search(store, trials=4), store)
     tally.start(Job(1, 0, ONE, 0))
     seconds = 30.0

@@ -74,7 +74,7 @@ def test_a_search_that_ended_is_summed_up(store: Store, db: Path, state: str, co
 
 
 def test_a_terminal_sees_what_runs(store: Store, db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nas.cli import progress
+    from nas.progress import searches as progress
 
     row = search(store, name="s", config={"budget": {"train_episodes": 300}})
     store.acquire(row.id)

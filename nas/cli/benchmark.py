@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +17,6 @@ from nas.cli.options import (
     ArtifactsOption,
     DbOption,
     RayAddressOption,
-    import_from_here,
     typed,
 )
 from nas.cli.output import Format, FormatOption, WideOption, say
@@ -27,8 +25,6 @@ from nas.errors import NotFound, TooManyFailures
 from nas.executors.capacity import cores
 
 if TYPE_CHECKING:
-    from nas.controller import Outcome
-    from nas.evaluator import AnyJob
     from nas.settings.search import SearchConfig
     from nas.storage.schema import Search as SearchRow
     from nas.storage.store import Store
@@ -65,6 +61,7 @@ def benchmark(
     """
     from nas.comparison.benchmark import plan, run
     from nas.evaluation.artifacts import folder
+    from nas.plugins import import_from_here
     from nas.settings.paths import assign
     from nas.settings.search import default_executor
     from nas.settings.sections import read
@@ -120,14 +117,13 @@ class _Driver:
 
     def drive(self, row: SearchRow, config: SearchConfig, tasks: TaskSource) -> str:
         """Run one search to its end."""
-        from nas.cli.progress import progress
         from nas.driver.search import Search
+        from nas.progress.searches import progress
 
         executor = make_executor(config, tasks, self._ray_address)
-        quiet = nullcontext(_Silent())
-        loud = progress(row, config.budget.train_episodes, self._store)
         self._say(row, now=not config.looks_up)
-        with quiet if config.looks_up else loud as observer:
+        quiet, length = config.looks_up, config.budget.train_episodes
+        with progress(row, length, self._store, say, quiet=quiet) as observer:
             space = config.make_space()
             search = Search(self._store, row, config, space, tasks, observer, self._folder)
             return search.run(executor)
@@ -136,19 +132,3 @@ class _Driver:
         if now or time.monotonic() - self._said >= EVERY:
             self._said = time.monotonic()
             say(f"{row.name}: search {self._names.index(row.name) + 1} of {len(self._names)}")
-
-
-class _Silent:
-    """An observer without a word."""
-
-    def started(self, job: AnyJob) -> None:
-        pass
-
-    def reported(self, job: AnyJob, outcome: Outcome) -> None:
-        pass
-
-    def recorded(self, number: int, outcome: Outcome) -> None:
-        pass
-
-    def retried(self, job: AnyJob, error: str) -> None:
-        pass

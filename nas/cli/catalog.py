@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli.options import import_from_here
 from nas.cli.output import Format, FormatOption, WideOption, emit, paragraphs, say
 
 if TYPE_CHECKING:
@@ -65,6 +64,7 @@ def _list(kind: str, form: Format, wide: bool) -> None:
 
 def _describe(kind: str, name: str, form: Format, wide: bool) -> None:
     from nas import plugins
+    from nas.plugins import import_from_here
     from nas.settings.sections import BASES
 
     import_from_here()

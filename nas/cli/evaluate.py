@@ -10,7 +10,7 @@ import typer
 
 from nas.cli import completion
 from nas.cli.interruption import continued_by
-from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, import_from_here, typed
+from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, typed
 from nas.cli.output import Format, FormatOption, WideOption, emit, say
 from nas.counts import counted
 from nas.errors import NasError
@@ -146,11 +146,12 @@ def evaluate(
     before under the same settings is not run again, even if the code has changed since, which is said; to run
     it again, evaluate SPACE:ARCHITECTURE into another database (--db).
     """
-    from nas.cli.bars import watching
     from nas.evaluation.artifacts import folder
     from nas.evaluation.driver import Driver
     from nas.evaluation.processes import default_workers
     from nas.evaluation.targets import Targets
+    from nas.plugins import import_from_here
+    from nas.progress.evaluations import watching
     from nas.queries.results import compared
     from nas.storage.store import Store
 
@@ -183,7 +184,7 @@ def evaluate(
                 f"warning: --workers {at_a_time}: each training takes a core, and there are {cores()}. "
                 "More at a time do not end sooner."
             )
-        with continued_by(typed(db)), watching(trainings) as observer:
+        with continued_by(typed(db)), watching(trainings, say) as observer:
             rows = Driver(store, folder(db, artifacts), observer).run(everything, seeds, at_a_time)
         evaluated = {target.identity: some for target, some in zip(everything, rows, strict=True)}
         pairs = {identity: [other.identity for other in others] for identity, others in beside.items()}

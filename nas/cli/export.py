@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nas.cli import completion
-from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, files_hint, import_from_here
+from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, files_hint
 from nas.cli.output import Format, FormatOption, WideOption, emit, say
 
 
@@ -59,6 +59,8 @@ def export(
     from nas.storage.store import Store
 
     files.check(output, force=force)
+    from nas.plugins import import_from_here
+
     import_from_here()
     with Store(db) as store:
         choice = Choice(tasks, learner, settings, seed)

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import import_from_here
 from nas.cli.output import say
 from nas.errors import ConfigError, UnknownName
 
@@ -43,6 +42,7 @@ def init(
         _write(file or Path(source.name), source.read_text(encoding="utf-8"))
         return
     from nas.cli.document import document
+    from nas.plugins import import_from_here
     from nas.settings.paths import assign
     from nas.settings.search import validate
     from nas.settings.sections import choose

@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from rich.cells import cell_len, chop_cells, set_cell_size
+from rich.cells import cell_len, chop_cells
+
+from nas.progress.ellipsis import shorten
 
 GAP = 2
 """Cells between two columns."""
@@ -129,18 +131,6 @@ def pad(text: str, width: int, *, right: bool = False) -> str:
     """Return a text with spaces around it, so that it takes `width` cells."""
     spaces = " " * (width - cell_len(text))
     return spaces + text if right else text + spaces
-
-
-def shorten(text: str, width: int) -> str:
-    """Return a text of at most `width` cells, with an ellipsis in place of its middle."""
-    if cell_len(text) <= width:
-        return text
-    head, tail = width // 2, (width - 1) // 2
-    start = set_cell_size(text, head).rstrip()
-    end = text[len(text) - tail :] if tail else ""
-    while cell_len(end) > tail:
-        end = end[1:]
-    return f"{start}…{end}"
 
 
 def wrap(text: str, width: int, *, whole: bool = False) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.options import DEFAULT_DB, DbOption, WholeSearchArgument, named
+from nas.cli.options import DEFAULT_DB, DbOption, WholeSearchArgument
 from nas.cli.output import say
 
 
@@ -26,7 +26,7 @@ def note(
     from nas.storage.store import Store
 
     with Store(db) as store:
-        row = named(store, search)
+        row = store.search(search, whole=True)
         line = " ".join(" ".join(text).split())
         store.annotate(row.id, line or None)
     before = f" The note before: {row.note}" if row.note not in (None, line) else ""

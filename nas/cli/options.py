@@ -6,17 +6,12 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from nas.cli import completion, messages
 from nas.cli.messages import DEFAULT_DB as DEFAULT_DB
-from nas.errors import ConfigError
-
-if TYPE_CHECKING:
-    from nas.storage.schema import Search
-    from nas.storage.store import Store
 
 DbOption = Annotated[
     str,
@@ -60,21 +55,6 @@ ArtifactsOption = Annotated[
 ]
 
 
-def named(store: Store, reference: str) -> Search:
-    """Return the search to change: a prefix may mean another one than was thought of.
-
-    Raises:
-        NotFound: no such search.
-        ConfigError: it is not the whole name.
-    """
-    row = store.search(reference)
-    if reference not in (row.name, "@last"):
-        raise ConfigError(
-            f"'{reference}' only begins '{row.name}', and this changes it: give its whole name."
-        )
-    return row
-
-
 def files_hint(artifacts: Path | None) -> str:
     """Return what to add to a command so that it uses the same folder of weights and checkpoints."""
     if artifacts is None or str(artifacts) == os.environ.get("NAS_ARTIFACTS"):
@@ -88,10 +68,3 @@ def typed(db: str) -> str:
 
     safe = parse(db).render_as_string(hide_password=True)
     return shlex.join(["nas", *(argument.replace(db, safe) for argument in sys.argv[1:])])
-
-
-def import_from_here() -> None:
-    """Let `module:Class` plugins be imported from the working directory, after all that is installed."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)

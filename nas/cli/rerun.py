@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import completion
-from nas.cli.options import DEFAULT_DB, DbOption, import_from_here
+from nas.cli.options import DEFAULT_DB, DbOption
 from nas.cli.output import Format, FormatOption, WideOption, emit, say
 from nas.errors import ConfigError, NasError
 
@@ -60,6 +60,8 @@ def rerun(
     reference = parse(target)
     if not isinstance(reference, TrialReference):
         raise ConfigError(f"'{target}': give SEARCH/TRIAL; `nas show SEARCH` lists the trials.")
+    from nas.plugins import import_from_here
+
     import_from_here()
     with Store(db) as store:
         row, trial, _ = tried(store, reference)

@@ -21,8 +21,6 @@ from nas.cli.options import (
     RayAddressOption,
     WholeSearchArgument,
     files_hint,
-    import_from_here,
-    named,
     typed,
 )
 from nas.cli.output import Format, emit, say
@@ -91,6 +89,7 @@ def run(
 
     A search is a TOML file, options, or both; options win over the file, --set over options.
     """
+    from nas.plugins import import_from_here
     from nas.settings.paths import assign
     from nas.settings.search import default_executor, validate
     from nas.settings.sections import choose, read
@@ -153,13 +152,14 @@ def resume(
 ) -> None:
     """Continue a search from the database: nothing recorded is run again, nothing lost."""
     from nas.driver.records import configuration
+    from nas.plugins import import_from_here
     from nas.storage.lease import driven, refuse
     from nas.storage.store import Store
     from nas.training.provenance import environment, machine, machines
 
     import_from_here()
     with Store(db) as store:
-        row = named(store, search)
+        row = store.search(search, whole=True)
         if driven(row):
             raise refuse(row)
         if trials is not None:
@@ -193,7 +193,7 @@ def stop(search: WholeSearchArgument, db: DbOption = DEFAULT_DB) -> None:
     from nas.storage.store import Store
 
     with Store(db) as store:
-        row = named(store, search)
+        row = store.search(search, whole=True)
         again = f"`nas resume {row.name}`"
         if not driven(row):
             state = "its driver died" if row.state == "running" else f"it is {row.state}"
@@ -215,7 +215,7 @@ def rm(
     from nas.storage.store import Store
 
     with Store(db) as store:
-        row = named(store, search)
+        row = store.search(search, whole=True)
         if driven(row):
             raise refuse(row)
         if not yes:
@@ -240,9 +240,9 @@ def _follow(
     db: str,
     artifacts: Path | None,
 ) -> None:
-    from nas.cli.progress import progress
     from nas.driver.search import Search, supernet
     from nas.evaluation.artifacts import folder
+    from nas.progress.searches import progress
     from nas.queries.leaderboard import Query, leaderboard
 
     again = f"nas resume {row.name}{files_hint(artifacts)}"
@@ -259,7 +259,7 @@ def _follow(
         f"Search '{row.name}': {row.controller} in {row.space} on {row.task_label}, {learner}"
         f"{plan}, {config.workers} at a time, seed {row.seed}."
     )
-    with continued_by(again), progress(row, config.budget.train_episodes, store) as observer:
+    with continued_by(again), progress(row, config.budget.train_episodes, store, say) as observer:
         files = folder(db, artifacts)
         search = Search(store, row, config, space, tasks, observer, files)
         end = search.run(executor)

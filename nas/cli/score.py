@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import completion
-from nas.cli.bars import counting
 from nas.cli.interruption import interrupted_with
-from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, import_from_here
+from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption
 from nas.cli.output import Format, FormatOption, emit, say
 from nas.counts import counted
 from nas.errors import ConfigError
+from nas.progress.evaluations import counting
 
 if TYPE_CHECKING:
     from nas.export.model import Loaded
@@ -64,6 +64,7 @@ def score(
     since anyone may ask for it as often as they like.
     """
     from nas.export.transfer import sources, transfer
+    from nas.plugins import import_from_here
     from nas.settings.paths import assign
 
     values: dict[str, Any] = {"tasks": {}}

@@ -27,14 +27,14 @@ def watch(search: SearchArgument, db: DbOption = DEFAULT_DB) -> None:
 
     The database is only read. It knows trials that began or ended, not how far a running one is.
     """
-    from nas.cli.progress import following
+    from nas.progress.searches import following
     from nas.storage.lease import driven
     from nas.storage.store import Store
 
     with Store(db) as store:
         row = store.search(search)
         try:
-            with following(row, store) as look:
+            with following(row, store, say) as look:
                 while True:
                     row = store.search(row.name)
                     running = driven(row)  # asked first: what ended before is then seen below

@@ -116,15 +116,24 @@ class Store:
             with self._database.read() as session:
                 searches.check_free(session, name)
 
-    def search(self, reference: str) -> Search:
+    def search(self, reference: str, *, whole: bool = False) -> Search:
         """Return a search by its name, by a prefix that no other name has, or the newest as `@last`.
+
+        Args:
+            reference: to it.
+            whole: whether to refuse a prefix: what changes a search might else change another one.
 
         Raises:
             NotFound: no such search.
-            ConfigError: several names have the prefix.
+            ConfigError: several names have the prefix, or the name is to be whole.
         """
         with self._database.read() as session:
-            return searches.find(session, reference)
+            found = searches.find(session, reference)
+        if whole and reference not in (found.name, "@last"):
+            raise ConfigError(
+                f"'{reference}' only begins '{found.name}', and this changes it: give its whole name."
+            )
+        return found
 
     def searches(self) -> list[Summary]:
         """Return every search, newest first, with its trials by state and its best completed score."""

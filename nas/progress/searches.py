@@ -1,4 +1,4 @@
-"""Live progress of a search on stderr: a panel on a terminal, one line a trial elsewhere."""
+"""Live progress of a search: a panel on a terminal, a line in a notebook, one line a trial elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nas.cli.output import say
+from nas.progress import notebook
 
 if TYPE_CHECKING:
     from nas.controller import Outcome
@@ -28,11 +28,31 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress(row: SearchRow, train_episodes: int, store: Store) -> Iterator[Observer]:
-    """Show a search's progress while it runs."""
+def progress(
+    row: SearchRow, train_episodes: int, store: Store, say: Callable[[str], None], *, quiet: bool = False
+) -> Iterator[Observer]:
+    """Show a search's progress while it runs.
+
+    Args:
+        row: the search.
+        train_episodes: of each trial.
+        store: of its trials so far.
+        say: prints a line on stderr.
+        quiet: whether to show nothing.
+    """
+    if quiet:
+        yield _Silent()
+        return
     tally = _Tally(row, store)
+    if notebook.here():
+        line = _Notebook(tally, row.name, train_episodes)
+        try:
+            yield line
+        finally:
+            line.end()
+        return
     if not sys.stderr.isatty():
-        yield _Lines(tally)
+        yield _Lines(tally, say)
         return
     console = Console(stderr=True)
     panel = _Panel(tally, train_episodes)
@@ -42,7 +62,9 @@ def progress(row: SearchRow, train_episodes: int, store: Store) -> Iterator[Obse
 
 
 @contextmanager
-def following(row: SearchRow, store: Store) -> Iterator[Callable[[SearchRow], None]]:
+def following(
+    row: SearchRow, store: Store, say: Callable[[str], None]
+) -> Iterator[Callable[[SearchRow], None]]:
     """Show the progress of a search that another process runs.
 
     Gives a function that looks into the database again, for a search's row as it is now.
@@ -271,23 +293,67 @@ def _first(error: str) -> str:
 class _Lines:
     """One plain line a trial."""
 
-    def __init__(self, tally: _Tally) -> None:
-        self._tally = tally
+    def __init__(self, tally: _Tally, say: Callable[[str], None]) -> None:
+        self._tally, self._say = tally, say
 
     def started(self, job: AnyJob) -> None:
         self._tally.start(job)
 
     def reported(self, job: AnyJob, outcome: Outcome) -> None:
         if outcome.architecture is None:  # the epoch of a supernet, which takes as long as a trial
-            say(f"trial {job.number} {_so_far(job, outcome, 0, self._tally)}")
+            self._say(f"trial {job.number} {_so_far(job, outcome, 0, self._tally)}")
 
     def recorded(self, number: int, outcome: Outcome) -> None:
         self._tally.add(number, outcome)
         ended = _result(outcome, simulated=self._tally.simulated)
-        say(f"trial {number} {ended} | {self._tally.progress()}")
+        self._say(f"trial {number} {ended} | {self._tally.progress()}")
 
     def retried(self, job: AnyJob, error: str) -> None:
-        say(f"trial {job.number} failed, trying again: {_first(error)}")
+        self._say(f"trial {job.number} failed, trying again: {_first(error)}")
+
+
+class _Notebook:
+    """One line that changes: how far the search is, and what ran or ended last."""
+
+    def __init__(self, tally: _Tally, name: str, train_episodes: int) -> None:
+        self._tally, self._name, self._train_episodes = tally, name, train_episodes
+        self._line = notebook.Line()
+
+    def started(self, job: AnyJob) -> None:
+        self._tally.start(job)
+
+    def reported(self, job: AnyJob, outcome: Outcome) -> None:
+        self._show(f"trial {job.number} {_so_far(job, outcome, self._train_episodes, self._tally)}")
+
+    def recorded(self, number: int, outcome: Outcome) -> None:
+        self._tally.add(number, outcome)
+        self._show(f"trial {number} {_result(outcome, simulated=self._tally.simulated)}")
+
+    def retried(self, job: AnyJob, error: str) -> None:
+        self._show(f"trial {job.number} failed, trying again: {_first(error)}")
+
+    def end(self) -> None:
+        """Show the summary, which stays."""
+        self._line.show(f"{self._name}: {self._tally.summary()}", now=True)
+
+    def _show(self, what: str) -> None:
+        self._line.show(f"{self._name}: {self._tally.progress()} | {what}")
+
+
+class _Silent:
+    """An observer without a word."""
+
+    def started(self, job: AnyJob) -> None:
+        pass
+
+    def reported(self, job: AnyJob, outcome: Outcome) -> None:
+        pass
+
+    def recorded(self, number: int, outcome: Outcome) -> None:
+        pass
+
+    def retried(self, job: AnyJob, error: str) -> None:
+        pass
 
 
 class _Panel:

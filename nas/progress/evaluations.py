@@ -1,4 +1,4 @@
-"""Live progress of evaluations on stderr: bars on a terminal, one line a validation elsewhere."""
+"""Live progress of evaluations: bars on a terminal, a line in a notebook, one line a validation elsewhere."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from nas.cli.layout import shorten
-from nas.cli.output import say
+from nas.progress import notebook
+from nas.progress.ellipsis import shorten
 
 if TYPE_CHECKING:
     from nas.evaluation.driver import Observer
@@ -28,8 +28,21 @@ ROOM = BAR + len("  20000/20000 validation 0.1234 0:00:00 -:--:--")
 
 
 @contextmanager
-def watching(trainings: int) -> Iterator[Observer]:
-    """Show the progress of so many trainings while they run."""
+def watching(trainings: int, say: Callable[[str], None], *, quiet: bool = False) -> Iterator[Observer]:
+    """Show the progress of so many trainings while they run.
+
+    Args:
+        trainings: how many.
+        say: prints a line on stderr.
+        quiet: whether to show nothing.
+    """
+    if quiet:
+        yield _Lines(trainings, lambda line: None)
+        return
+    if notebook.here():
+        line = notebook.Line()
+        yield _Lines(trainings, partial(line.show, now=True))
+        return
     if not sys.stderr.isatty():
         yield _Lines(trainings, say)
         return
