@@ -1,4 +1,4 @@
-"""Counts as people write them: 20.6k weights, 1.5M multiply-accumulates, 1 trial, 2 trials."""
+"""Counts as people write them: 20.6k weights, 1.5M multiply-accumulates, 1 trial, 2 trials, 1:02:03."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ def write(value: int) -> str:
 def counted(count: float, noun: str) -> str:
     """Return a number with its noun, in the plural but for 1; halves of a GPU count, too."""
     return f"{int(count) if count == int(count) else count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def clock(seconds: float) -> str:
+    """Return a time as hours, minutes and seconds, 1:02:03."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def read(text: str) -> int:

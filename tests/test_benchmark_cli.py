@@ -307,3 +307,30 @@ def test_what_is_odd_about_the_data_is_said_once(db: Path, monkeypatch: pytest.M
     assert code == 0
     assert len(searches()) == 4
     assert err.count("warning: 3 of 9 images are blank.") == 1
+
+
+def test_a_dry_run_lists_what_would_run_and_writes_nothing(db: Path) -> None:
+    """A trial takes 0.02 s at least, and is measured once a controller."""
+    (db / "b.toml").write_text(TOML.replace("nas.testing.toys:Toy", "mlp"))
+    dry = ("benchmark", "b.toml", "--set=evaluator.seconds=0.02", "--dry-run", "-f", "json")
+    code, out, err = nas(*dry)
+    assert code == 0, err
+    rows = json.loads(out)
+    assert [row["search"] for row in rows] == [f"b-{name}" for name in ORDER]
+    assert {row["trials"] for row in rows} == {5}
+    assert all(row["seconds"] >= 5 * 0.02 for row in rows)
+    assert [row["seconds"] for row in rows[:2]] == [row["seconds"] for row in rows[2:]]
+    assert not (db / "nas.db").exists()
+    assert nas("benchmark", "b.toml", "--set=evaluator.seconds=0.02", "--seeds=1")[0] == 0
+    with sqlite3.connect(db / "nas.db") as connection:
+        connection.execute("UPDATE searches SET state = 'interrupted' WHERE name = 'b-evolution-0'")
+        connection.execute("DELETE FROM trials WHERE search_id = 2 AND number > 1")
+    before = searches()
+    rows = json.loads(nas(*dry)[1])
+    assert [(row["search"], row["trials"]) for row in rows] == [
+        ("b-evolution-0", 3),
+        ("b-random-1", 5),
+        ("b-evolution-1", 5),
+    ]
+    assert searches() == before
+    assert nas(*dry, "--set=trials=9")[0] == 2  # what is there has other settings

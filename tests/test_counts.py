@@ -35,3 +35,17 @@ def test_a_printed_count_is_read_as_nearly_itself(count: int) -> None:
 def test_what_is_no_count_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="count"):
         counts.read(text)
+
+
+def test_a_noun_is_in_the_plural_but_for_one() -> None:
+    found = [counts.counted(count, "GPU") for count in (0, 0.5, 1, 1.0, 2.0, 1_500)]
+    assert found == ["0 GPUs", "0.5 GPUs", "1 GPU", "1 GPU", "2 GPUs", "1,500 GPUs"]
+
+
+def test_a_time_is_in_hours_minutes_and_seconds() -> None:
+    assert [counts.clock(seconds) for seconds in (0.4, 59.6, 3_723, 360_000)] == [
+        "0:00:00",
+        "0:01:00",
+        "1:02:03",
+        "100:00:00",
+    ]

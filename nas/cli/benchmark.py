@@ -19,8 +19,9 @@ from nas.cli.options import (
     RayAddressOption,
     typed,
 )
-from nas.cli.output import Format, FormatOption, WideOption, say
+from nas.cli.output import Format, FormatOption, WideOption, emit, say
 from nas.cli.run import make_executor, ready
+from nas.counts import clock
 from nas.errors import NotFound, TooManyFailures
 from nas.executors.capacity import cores
 
@@ -48,6 +49,12 @@ def benchmark(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as tasks.ways=20; repeatable."),
     ] = None,
+    dry: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="List the searches that would run, and about how long each takes; run nothing."
+        ),
+    ] = False,
     form: FormatOption = Format.TABLE,
     wide: WideOption = False,
     artifacts: ArtifactsOption = None,
@@ -75,6 +82,9 @@ def benchmark(
     values.setdefault("executor", default_executor(values))
     values.setdefault("workers", cores() if values["executor"] == "ray" else 1)
     configs = plan(values, config.stem)
+    if dry:
+        _dry_run(configs, form, wide, db)
+        return
     with Store(db, create=True) as store:
         say(f"{len(configs)} searches of at most {configs[0].trials} trials.")
         if configs[0].max_seconds is None:
@@ -103,6 +113,39 @@ def benchmark(
             f"{len(ended.failed)} of {len(configs)} searches failed, for the reasons above. "
             "The same command tries them again."
         )
+
+
+def _dry_run(configs: Sequence[SearchConfig], form: Format, wide: bool, db: str) -> None:
+    """Print which searches of a plan would run, and about how long; write nothing."""
+    from nas.cli.dry_run import estimates
+    from nas.comparison.benchmark import pending
+    from nas.storage.store import Store
+
+    try:
+        with Store(db) as store:
+            left = pending(store, configs)
+    except NotFound:  # the first run makes the database
+        left = [(config, config.trials) for config in configs]
+    found = estimates(left)
+    rows = [
+        {
+            "search": config.name,
+            "controller": config.controller["name"],
+            "seed": config.seed,
+            "trials": trials,
+            "seconds": seconds,
+            "time": None if seconds is None else clock(seconds),
+        }
+        for config, trials, seconds in found
+    ]
+    emit(rows, form, ("search", "controller", "seed", "trials", "time"), wide=wide)
+    if len(left) < len(configs):
+        say(f"Complete, and not run again: {len(configs) - len(left)} of {len(configs)} searches.")
+    known = [seconds for _, _, seconds in found if seconds is not None]
+    if len(known) < len(found):
+        say("Without a time: none of the networks that were looked at is feasible, so none was measured.")
+    simulated = " of simulated time" if configs[0].looks_up else ", one search after the other"
+    say(f"The whole: about {clock(sum(known))}{simulated}. Nothing was written.")
 
 
 class _Driver:

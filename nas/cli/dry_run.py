@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +18,8 @@ from nas import counts
 from nas.backbone import BackboneSpace
 from nas.cli.document import document
 from nas.cli.output import say
-from nas.controller import Evaluate, State, TrainSupernet
-from nas.counts import counted
+from nas.controller import Evaluate, Outcome, State, TrainSupernet
+from nas.counts import clock, counted
 from nas.driver.search import check, supernet
 from nas.errors import Infeasible
 from nas.evaluator import Job, SupernetJob
@@ -54,13 +57,74 @@ def dry_run(config: SearchConfig, tasks: TaskSource) -> None:
     if config.looks_up:
         _looked_up(config, tasks, firsts)
         return
-    seconds = _trials(config, space, tasks, firsts)
+    seconds = _trials(config, space, tasks, firsts, say)
     if shared is not None:
         before = _supernet(config, space, tasks, shared)
-        say(f"The supernet: about {_clock(before)}, extrapolated from a few of its steps.")
+        say(f"The supernet: about {clock(before)}, extrapolated from a few of its steps.")
         _whole(config, seconds, shared.derive, before)
     else:
         _whole(config, seconds, config.trials)
+
+
+class Estimate(NamedTuple):
+    """A search that would run, and about how long.
+
+    Attributes:
+        config: of the search.
+        trials: how many are to go, a supernet not counted.
+        seconds: about how long they take, of simulated time where scores are looked up; None: none of the
+            networks that were looked at is feasible.
+    """
+
+    config: SearchConfig
+    trials: int
+    seconds: float | None
+
+
+def estimates(pending: Sequence[tuple[SearchConfig, int]]) -> list[Estimate]:
+    """Measure trials of searches, once for all that differ in name and seed alone; write nothing.
+
+    Args:
+        pending: searches with how many trials are to go.
+
+    Raises:
+        NasError: a search would be refused, for the same reason.
+    """
+    sources: dict[str, TaskSource] = {}
+    measured: dict[str, tuple[float | None, float, int | None]] = {}
+    once = cache(say)
+    found = []
+    for config, trials in pending:
+        alike = config.model_dump_json(exclude={"name", "seed"})
+        if alike not in measured:
+            source = json.dumps([config.space, config.tasks, config.evaluator])
+            if source not in sources:
+                sources[source] = config.make_tasks()
+            measured[alike] = _measured(config, sources[source], once)
+        seconds, before, derive = measured[alike]
+        left = trials if derive is None else derive
+        found.append(
+            Estimate(config, left, None if seconds is None else _total(config, seconds, left, before))
+        )
+    return found
+
+
+def _measured(
+    config: SearchConfig, tasks: TaskSource, tell: Callable[[str], None]
+) -> tuple[float | None, float, int | None]:
+    """Return how many seconds a trial takes, what a supernet takes before, and how many it derives."""
+    check(config, tasks, tell)
+    space = config.make_space()
+    firsts = _firsts(config, space, tasks) or _drawn(config, space)
+    torch.set_num_threads(config.resources.cpus)
+    if config.looks_up:
+        outcomes = _found(config, tasks, firsts)
+        return (fmean(outcome.seconds for outcome in outcomes) if _feasible(outcomes) else None), 0.0, None
+    shared = supernet(config, space, tasks)
+    seconds = _trials(config, space, tasks, firsts, lambda words: None)
+    if shared is None:
+        return seconds, 0.0, None
+    return seconds, _supernet(config, space, tasks, shared), shared.derive
 
 
 def _firsts(config: SearchConfig, space: BackboneSpace, tasks: TaskSource) -> list[Architecture]:
@@ -80,15 +144,19 @@ def _drawn(config: SearchConfig, space: BackboneSpace) -> list[Architecture]:
 
 
 def _trials(
-    config: SearchConfig, space: BackboneSpace, tasks: TaskSource, architectures: Sequence[Architecture]
+    config: SearchConfig,
+    space: BackboneSpace,
+    tasks: TaskSource,
+    architectures: Sequence[Architecture],
+    tell: Callable[[str], None],
 ) -> float | None:
-    """Say what networks cost and about how long trials of some take; return the mean, None if none can."""
+    """Tell what networks cost and about how long trials of some take; return the mean, None if none can."""
     costs = []
     for architecture in architectures:
         try:
             costs.append((space.cost(architecture, tasks.shape), architecture))
         except Infeasible as error:
-            say(f"{space.encode(architecture)}: infeasible: {error}")
+            tell(f"{space.encode(architecture)}: infeasible: {error}")
     costs.sort(key=lambda found: found[0].macs)
     some = {0, len(costs) // 2, len(costs) - 1} if _measurable(config) else {len(costs) // 2}
     taken = []
@@ -98,7 +166,7 @@ def _trials(
             seconds, whole = _seconds(config, space, tasks, architecture)
             taken.append(seconds)
             words += f", a trial takes {'' if whole else 'about '}{seconds:.1f} s"
-        say(f"{words}: {space.encode(architecture)}")
+        tell(f"{words}: {space.encode(architecture)}")
     return fmean(taken) if taken else None
 
 
@@ -163,32 +231,47 @@ def _supernet(
 
 
 def _looked_up(config: SearchConfig, tasks: TaskSource, architectures: Sequence[Architecture]) -> None:
-    worker, space = Worker(config, tasks), config.make_space()
-    outcomes = [list(worker.run(Job(0, 0, architecture, 0)))[-1] for architecture in architectures]
+    space, outcomes = config.make_space(), _found(config, tasks, architectures)
     for outcome, architecture in zip(outcomes, architectures, strict=True):
         if outcome.state is State.INFEASIBLE:
             say(f"{space.encode(architecture)}: infeasible: {outcome.error}")
         else:
             say(f"{outcome.seconds:.1f} s of simulated time: {space.encode(architecture)}")
-    if all(outcome.state is State.INFEASIBLE for outcome in outcomes):
+    if not _feasible(outcomes):
         say("None of these networks is in the table, so how long trials take is not known.")
         return
     mean = fmean(outcome.seconds for outcome in outcomes)
-    trials = f"{counted(config.trials, 'trial')}: about {_clock(config.trials * mean)} of simulated time"
+    trials = f"{counted(config.trials, 'trial')}: about {clock(config.trials * mean)} of simulated time"
     if config.max_seconds is not None and config.max_seconds < config.trials * mean:
         ends = counted(max(round(config.max_seconds / mean), 1), "trial")
         trials += f", but it ends at {config.max_seconds:g} s, after about {ends}"
     say(f"{trials}. Its evaluator trains nothing, so it takes milliseconds a trial.")
 
 
-def _whole(config: SearchConfig, seconds: float | None, trials: int, before: float = 0.0) -> None:
-    if seconds is None:
-        say("None of these networks is feasible for the tasks, so nothing was measured.")
-        return
+def _found(config: SearchConfig, tasks: TaskSource, architectures: Sequence[Architecture]) -> list[Outcome]:
+    """Return what is found of architectures where scores are looked up."""
+    worker = Worker(config, tasks)
+    return [list(worker.run(Job(0, 0, architecture, 0)))[-1] for architecture in architectures]
+
+
+def _feasible(outcomes: Sequence[Outcome]) -> bool:
+    return any(outcome.state is not State.INFEASIBLE for outcome in outcomes)
+
+
+def _total(config: SearchConfig, seconds: float, trials: int, before: float) -> float:
+    """Return about how many seconds a search takes, whose trials take so many each."""
     rounds = -(-trials // config.workers)
     total = before + rounds * seconds
     if config.max_seconds is not None:
         total = min(total, config.max_seconds / config.workers + seconds)
+    return total
+
+
+def _whole(config: SearchConfig, seconds: float | None, trials: int, before: float = 0.0) -> None:
+    if seconds is None:
+        say("None of these networks is feasible for the tasks, so nothing was measured.")
+        return
+    total = _total(config, seconds, trials, before)
     shorter = [
         words
         for words, so in (
@@ -200,11 +283,6 @@ def _whole(config: SearchConfig, seconds: float | None, trials: int, before: flo
     less = f"; {' and '.join(shorter)} make it less" if shorter else ""
     what = f"{'the supernet and ' if before else ''}{counted(trials, 'trial')}"
     say(
-        f"The whole: about {_clock(total)} for {what}, "
+        f"The whole: about {clock(total)} for {what}, "
         f"{config.workers} at a time, each as fast as measured here{less}. Nothing was written."
     )
-
-
-def _clock(seconds: float) -> str:
-    seconds = round(seconds)
-    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

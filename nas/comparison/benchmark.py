@@ -93,10 +93,7 @@ def run(
         Unsupported: as of `nas.driver.search.create`, whatever the seed.
         ConfigError: a search of such a name has another configuration, or another process drives it.
     """
-    known = _known(store, configs)
-    for config in configs:
-        if config.name in known:
-            _same(known[config.name], config)
+    known = _checked(store, configs)
     sources: dict[str, TaskSource] = {}
     once = cache(say)
     failed: list[str] = []
@@ -118,6 +115,32 @@ def run(
                 stopped = row.name
                 break
     return Ended(list(_known(store, configs).values()), failed, stopped)
+
+
+def pending(store: Store, configs: Sequence[SearchConfig]) -> list[tuple[SearchConfig, int]]:
+    """Return the searches of a plan that are not complete yet, each with how many of its trials are to go.
+
+    Raises:
+        ConfigError: as of `run`.
+    """
+    known = _checked(store, configs)
+    found = []
+    for config in configs:
+        row = known.get(config.name or "")
+        if row is None:
+            found.append((config, config.trials))
+        elif row.state != SearchState.COMPLETED:
+            found.append((config, max(config.trials - len(store.history(row.id)), 0)))
+    return found
+
+
+def _checked(store: Store, configs: Sequence[SearchConfig]) -> dict[str, Search]:
+    """Return the searches of the plan that are in the database by name, all of them as planned."""
+    known = _known(store, configs)
+    for config in configs:
+        if config.name in known:
+            _same(known[config.name], config)
+    return known
 
 
 def _known(store: Store, configs: Sequence[SearchConfig]) -> dict[str, Search]:

@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from nas.counts import clock
 from nas.progress import notebook
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class _Tally:
         self._epochs += 1
         of = job.supernet.budget.epochs
         self._supernet_left = outcome.seconds / self._epochs * (of - self._epochs)
-        return f"epoch {self._epochs}/{of}, {_clock(self._supernet_left)} left"
+        return f"epoch {self._epochs}/{of}, {clock(self._supernet_left)} left"
 
     def _expect(self, supernet: int, derived: int) -> None:
         """Take note that a supernet derives so many architectures, and that these are the last trials."""
@@ -198,8 +199,8 @@ class _Tally:
         """Estimated time left."""
         pace = self.pace
         if pace is not None:
-            return _clock((self.total - self.done) / pace)
-        return "?" if self._supernet_left is None else f"{_clock(self._supernet_left)} for the supernet"
+            return clock((self.total - self.done) / pace)
+        return "?" if self._supernet_left is None else f"{clock(self._supernet_left)} for the supernet"
 
     def summary(self) -> str:
         """Return how far the search is; a pace only where every trial costs time of its own."""
@@ -279,11 +280,6 @@ def _so_far(job: AnyJob, outcome: Outcome, train_episodes: int, tally: _Tally) -
         if metric in seen:
             parts.append(f"{word} {seen[metric]:.3f}")
     return ", ".join(parts)
-
-
-def _clock(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def _first(error: str) -> str:
