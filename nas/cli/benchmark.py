@@ -67,6 +67,7 @@ def benchmark(
     again goes on where it was; what is complete is not run again.
     """
     from nas.comparison.benchmark import plan, run
+    from nas.comparison.comparison import compare
     from nas.evaluation.artifacts import folder
     from nas.plugins import import_from_here
     from nas.settings.paths import assign
@@ -100,7 +101,7 @@ def benchmark(
         if ended.stopped is not None:
             say(f"Stopped on request, in search '{ended.stopped}'. The same command goes on.")
         try:
-            report(store, ended.searches, form, wide=wide)
+            report(compare(store, ended.searches), form, wide=wide)
         except NotFound as error:
             if not ended.failed and ended.stopped is None:
                 raise

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,13 +11,10 @@ from nas.cli import completion, remarks
 from nas.cli.options import DEFAULT_DB, DbOption
 from nas.cli.output import Format, FormatOption, WideOption, emit, say
 from nas.cli.remarks import some
-from nas.errors import NotFound
 
 if TYPE_CHECKING:
-    from nas.comparison.curves import Curve
-    from nas.comparison.groups import Group
+    from nas.comparison.comparison import Comparison, EqualCost, Gathered
     from nas.storage.schema import Search
-    from nas.storage.store import Store
 
 COLUMNS = (
     "searches",
@@ -52,9 +47,6 @@ DROP = (
 )
 """What a narrow terminal can do without, the least telling first: each mean keeps its interval."""
 
-LEFT_OUT = 0.1
-"""The share of all trials which, left out for equal cost, is worth a remedy."""
-
 SearchesArgument = Annotated[
     list[str],
     typer.Argument(
@@ -86,102 +78,53 @@ def compare(
     Of one-shot searches it also tells how far scores with shared weights foretell those from scratch, and
     which supernets ended early.
     """
+    from nas.comparison import comparison
     from nas.comparison.groups import find
     from nas.storage.store import Store
 
     with Store(db) as store:
-        report(store, find(store, names), form, complete=complete, wide=wide)
+        found = comparison.compare(store, find(store, names), complete=complete)
+    report(found, form, wide=wide)
 
 
-def gather(
-    store: Store, searches: Sequence[Search], *, complete: bool
-) -> tuple[list[Group], list[list[Curve]]]:
-    """Return the groups of searches and the curves of each, and say what is unusual about them.
-
-    Args:
-        store: where they are.
-        searches: at least one.
-        complete: whether to leave out searches that are not.
-
-    Raises:
-        ConfigError: their scores do not compare.
-        NotFound: none is complete, and all are to be.
-    """
-    from nas.comparison.curves import curves
-    from nas.comparison.groups import grouped
-
-    if complete:
-        out = [search for search in searches if search.state != "completed"]
-        searches = [search for search in searches if search.state == "completed"]
-        if not searches:
-            raise NotFound("None of these searches is complete; list them with `nas ls`.")
-        if out:
-            say(f"Left out, not complete: {some([_named(search) for search in out])}.")
-    groups, repeated = grouped(searches)
-    if repeated:
-        say(f"Left out, since an older search has the same settings and seed: {some(repeated)}.")
-    unfinished = [search for group in groups for search in group.searches if search.state != "completed"]
-    if unfinished:
+def left_out(gathered: Gathered) -> None:
+    """Say which searches were left out, and which of the others are not complete."""
+    if gathered.incomplete:
+        say(f"Left out, not complete: {some(map(_named, gathered.incomplete))}.")
+    if gathered.repeated:
+        say(f"Left out, since an older search has the same settings and seed: {some(gathered.repeated)}.")
+    if gathered.unfinished:
         say(
-            f"Not complete: {some([_named(search) for search in unfinished])}. Go on with "
-            f"`nas resume {unfinished[0].name}`, or leave what is not complete out with --complete."
+            f"Not complete: {some(map(_named, gathered.unfinished))}. Go on with "
+            f"`nas resume {gathered.unfinished[0].name}`, or leave what is not complete out with --complete."
         )
-    return groups, [curves(store, group.searches) for group in groups]
 
 
-def at_equal_cost(
-    groups: Sequence[Group], curves: Sequence[Sequence[Curve]]
-) -> tuple[list[Group], list[list[Curve]], float]:
-    """Return the groups and curves of searches with a score, and the common cost; say whose it is.
-
-    Raises:
-        NotFound: no search has a score.
-    """
-    from nas.comparison.curves import clock
-    from nas.comparison.summary import beyond, exhausted, scored, shortest
-
-    kept, theirs, without = scored(groups, curves)
-    if without:
-        say(f"Left out, without a score: {some([_named(search) for search in without])}.")
-    least = shortest(kept, theirs)
-    time = clock(kept[0].searches[0])
-    late, whole = beyond(theirs, least.cost)
-    say(f"Each search counts up to {least.cost:,.0f} s of {time}, as long as '{least.search.name}' took.")
-    if late > sum(map(len, theirs)):  # the last trial of each may well end beyond
-        say(f"{late} of all {whole} trials came later, and do not count.")
-    if late > LEFT_OUT * whole and least.search.state == "completed":
-        say(remarks.remedy(least))
-    early = [f"'{taken.search.name}' ({taken.cost:,.0f} s)" for taken in exhausted(kept, theirs)]
+def equal_cost(equal: EqualCost) -> None:
+    """Say at which cost searches are compared, whose it is, and what does not count."""
+    if equal.unscored:
+        say(f"Left out, without a score: {some(map(_named, equal.unscored))}.")
+    shortest = equal.shortest
+    say(
+        f"Each search counts up to {equal.cost:,.0f} s of {equal.clock}, as long as "
+        f"'{shortest.search.name}' took."
+    )
+    if equal.late > sum(map(len, equal.curves)):  # the last trial of each may well end beyond
+        say(f"{equal.late} of all {equal.trials} trials came later, and do not count.")
+    if equal.lossy:
+        say(remarks.remedy(shortest))
+    early = [f"'{taken.search.name}' ({taken.cost:,.0f} s)" for taken in equal.exhausted]
     if early:
         say(f"Ended early, for lack of new networks: {some(early)}; their best stays.")
-    return kept, theirs, least.cost
 
 
-def report(
-    store: Store,
-    searches: Sequence[Search],
-    form: Format,
-    *,
-    complete: bool = False,
-    wide: bool = False,
-) -> None:
-    """Print the table of a comparison, and what it means.
-
-    Raises:
-        ConfigError: the scores do not compare.
-        NotFound: no search has a score, or none is complete and all are to be.
-    """
-    from nas.comparison.baselines import baselines
-    from nas.comparison.summary import summarize
-    from nas.comparison.supernets import supernets
-
-    groups, curves, cost = at_equal_cost(*gather(store, searches, complete=complete))
-    against = baselines(groups)
-    rows = summarize(groups, curves, cost, against)
-    shared = supernets(store, groups)
-    cells = [asdict(row) | asdict(found) for row, found in zip(rows, shared, strict=True)]
+def report(found: Comparison, form: Format, *, wide: bool = False) -> None:
+    """Print the table of a comparison, and what it means."""
+    left_out(found.gathered)
+    equal_cost(found.equal)
+    cells = found.records()
     shown = [column for column in COLUMNS if any(_known(row[column]) for row in cells)]
-    spaces = {row.space for row in rows}
+    spaces = {row.space for row in found.rows}
     emit(
         [_printed(row, form) for row in cells],
         form,
@@ -192,18 +135,16 @@ def report(
     spread = (
         "; std: standard deviation; ci95: half of the mean's 95 % interval" if "score_std" in shown else ""
     )
-    say(f"{groups[0].searches[0].task_label}. score: best so far, mean over searches{spread}.")
-    remarks.ran(groups)
-    remarks.tests(rows)
-    for base in against:
+    say(f"{found.task}. score: best so far, mean over searches{spread}.")
+    remarks.ran(found)
+    remarks.tests(found)
+    for base in found.baselines:
         if base.note:
             say(base.note)
-    remarks.missing(groups, curves)
-    for row, group in zip(rows, groups, strict=True):
-        if row.searches < len(group.searches):
-            late = len(group.searches) - row.searches
-            say(f"{row.group}: {late} {'search' if late == 1 else 'searches'} had no score by then.")
-    remarks.foretold(groups, shared)
+    remarks.missing(found.lacking)
+    for group, late in found.late.items():
+        say(f"{group}: {late} {'search' if late == 1 else 'searches'} had no score by then.")
+    remarks.foretold(found)
 
 
 def _named(search: Search) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli.compare import CompleteOption, SearchesArgument, at_equal_cost, gather
+from nas.cli.compare import CompleteOption, SearchesArgument, equal_cost, left_out
 from nas.cli.options import DEFAULT_DB, DbOption
 from nas.cli.output import say
 from nas.errors import ConfigError
@@ -45,6 +45,7 @@ def plot(
     fewer than five are drawn one by one instead. Random search is grey. What trials of unlike architectures
     measured has no mean: the trial with the best score stands out.
     """
+    from nas.comparison.comparison import at_equal_cost, gather
     from nas.comparison.draw import draw
     from nas.comparison.groups import find
     from nas.comparison.mixtures import mixtures
@@ -58,18 +59,21 @@ def plot(
     if metric and ALPHA in metric and set(metric) != {ALPHA}:
         raise ConfigError(f"--metric {ALPHA} is a picture of its own; draw other metrics by another command.")
     with Store(db) as store:
-        groups, curves = gather(store, find(store, names), complete=complete)
+        gathered = gather(store, find(store, names), complete=complete)
+        left_out(gathered)
         if metric and ALPHA in metric:
-            _alpha(mixtures(store, groups), output, text)
+            _alpha(mixtures(store, gathered.groups), output, text)
             return
         if metric:
-            panels = [measured(store, groups, name) for name in metric]
+            panels = [measured(store, gathered.groups, name) for name in metric]
         else:
-            panels = anytime(*at_equal_cost(groups, curves))
+            equal = at_equal_cost(gathered)
+            equal_cost(equal)
+            panels = anytime(equal.groups, equal.curves, equal.cost)
     for sentence in dict.fromkeys(sentence for panel in panels for sentence in panel.absent):
         say(sentence)
     if output is not None:
-        task = groups[0].searches[0].task_label
+        task = gathered.groups[0].searches[0].task_label
         said = caption([line for panel in panels for line in panel.lines])
         draw(panels, f"{task} · {said}" if said else task, output)
         say(f"Wrote {output}.")

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from nas.cli.output import say
 
 if TYPE_CHECKING:
-    from nas.comparison.curves import Curve
-    from nas.comparison.groups import Group
-    from nas.comparison.summary import Row, Taken
+    from nas.comparison.baselines import Lacking
+    from nas.comparison.comparison import Comparison
+    from nas.comparison.summary import Taken
     from nas.comparison.supernets import Supernets
 
-TOLD = 0.05
-"""The usual level: a p below it is taken to tell two groups apart."""
 
-
-def some(names: Sequence[str]) -> str:
+def some(several: Iterable[str]) -> str:
     """Return the first three of names, and how many more there are."""
+    names = list(several)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
@@ -34,15 +32,14 @@ def remedy(shortest: Taken) -> str:
     )
 
 
-def ran(groups: Sequence[Group]) -> None:
+def ran(found: Comparison) -> None:
     """Say on which kinds of machines the searches ran, in which precision and on how many threads."""
     from nas.comparison.groups import settled
-    from nas.comparison.machines import machines
 
-    kinds = machines([search for group in groups for search in group.searches])
+    kinds = found.machines
     if not kinds:
         return
-    settings = settled(groups[0].searches[0])
+    settings = settled(found.equal.groups[0].searches[0])
     precision, threads = settings.get("resources.precision", "auto"), settings.get("resources.cpus", 1)
     how = f"{precision}, {threads} {'thread' if threads == 1 else 'threads'} a trial"
     if len(kinds) == 1:
@@ -55,59 +52,40 @@ def ran(groups: Sequence[Group]) -> None:
     )
 
 
-def tests(rows: Sequence[Row]) -> None:
+def tests(found: Comparison) -> None:
     """Say what the p-values are, and where so few searches can tell nothing."""
     from nas.comparison.ranks import least
 
-    tested = [row for row in rows if row.p_score is not None]
-    if not tested:
+    if all(row.p_score is None for row in found.rows):
         return
     say("p: two-sided Mann-Whitney rank test against random search.")
-    sizes = {row.group: row.searches for row in rows}
-    of_baseline = {row.group: sizes[row.baseline] for row in tested if row.baseline is not None}
-    few = [row for row in tested if least(row.searches, of_baseline[row.group]) > TOLD]
-    if few:
-        ours, theirs = few[0].searches, of_baseline[few[0].group]
+    weak = found.weak
+    if weak is not None:
         say(
-            f"Too few searches to tell any difference: of {ours} against {theirs}, p is at least "
-            f"{least(ours, theirs):.2g}; of 4 against 4 it can be {least(4, 4):.2g}, of 5 against 5 "
+            f"Too few searches to tell any difference: of {weak.searches} against {weak.baselines}, p is at "
+            f"least {weak.p:.2g}; of 4 against 4 it can be {least(4, 4):.2g}, of 5 against 5 "
             f"{least(5, 5):.2g}."
         )
 
 
-def missing(groups: Sequence[Group], curves: Sequence[Sequence[Curve]]) -> None:
+def missing(lacking: Sequence[Lacking]) -> None:
     """Say which groups have no random search beside them, and how to run one of equal cost."""
-    from nas.comparison.groups import BASELINE
-    from nas.settings.command import like, one_shot
-
-    lacking = [
-        (group, some_curves)
-        for group, some_curves in zip(groups, curves, strict=True)
-        if not any(other.controller == BASELINE and other.space == group.space for other in groups)
-    ]
     if not lacking:
         return
-    say(f"No random search beside {', '.join(group.label for group, _ in lacking)}. The line to beat:")
-    spaces: list[object] = []
-    for group, _ in lacking:
-        if group.space in spaces:
-            continue
-        spaces.append(group.space)
-        alike = [(g, c) for g, c in lacking if g.space == group.space]
-        timed = any(one_shot(g.searches[0]) for g, _ in alike)
-        cost = max(curve.total for _, some_curves in alike for curve in some_curves) if timed else None
-        first, *others = group.searches
-        say(f"  {like(first, BASELINE, cost)}")
-        if others:
-            seeds = " and with ".join(f"--set=seed={search.seed}" for search in others)
+    labels = ", ".join(label for some_space in lacking for label in some_space.labels)
+    say(f"No random search beside {labels}. The line to beat:")
+    for some_space in lacking:
+        say(f"  {some_space.command}")
+        if some_space.seeds:
+            seeds = " and with ".join(f"--set=seed={seed}" for seed in some_space.seeds)
             say(f"and the same with {seeds} at its end, a search each.")
 
 
-def foretold(groups: Sequence[Group], shared: Sequence[Supernets]) -> None:
+def foretold(found: Comparison) -> None:
     """Say how far supernets foretell scores from scratch, and what became of them."""
     from nas.comparison.supernets import PAIRS
 
-    every = [one for found in shared for one in found.supernets]
+    every = [one for of_group in found.supernets for one in of_group.supernets]
     if not every:
         return
     say(
@@ -125,8 +103,8 @@ def foretold(groups: Sequence[Group], shared: Sequence[Supernets]) -> None:
         )
     if any(one.rho is None for one in every):
         say(f"rho -: fewer than {PAIRS} architectures have both scores, or all scores of one kind are equal.")
-    for group, found in zip(groups, shared, strict=True):
-        _supernets(group.label, found)
+    for row, of_group in zip(found.rows, found.supernets, strict=True):
+        _supernets(row.group, of_group)
 
 
 def _supernets(label: str, found: Supernets) -> None:

@@ -1,11 +1,13 @@
-"""Which random search a group of searches is tested against."""
+"""Which random search a group of searches is tested against, and the command of one where there is none."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from nas.comparison.curves import Curve
 from nas.comparison.groups import BASELINE, Group, identity
+from nas.settings.command import like, one_shot
 
 
 class Baseline(NamedTuple):
@@ -18,6 +20,20 @@ class Baseline(NamedTuple):
 
     place: int | None
     note: str | None = None
+
+
+class Lacking(NamedTuple):
+    """Groups in one space without a random search beside them.
+
+    Attributes:
+        labels: of the groups.
+        command: of a random search as long as the longest of theirs, under the seed of one of them.
+        seeds: of the further searches that belong beside them.
+    """
+
+    labels: tuple[str, ...]
+    command: str
+    seeds: tuple[int, ...]
 
 
 def baselines(groups: Sequence[Group]) -> list[Baseline]:
@@ -49,6 +65,31 @@ def baseline(groups: Sequence[Group], beside: Group) -> Baseline:
         None,
         f"{beside.label} is tested against none of the {len(places)} groups of random searches ({labels}): "
         f"{'several share' if like else 'none shares'} its other settings. Name the searches of one only.",
+    )
+
+
+def lacking(groups: Sequence[Group], curves: Sequence[Sequence[Curve]]) -> list[Lacking]:
+    """Return the groups without a random search in their space, space by space."""
+    without: list[list[tuple[Group, Sequence[Curve]]]] = []
+    for group, theirs in zip(groups, curves, strict=True):
+        if any(other.controller == BASELINE and other.space == group.space for other in groups):
+            continue
+        alike = next((found for found in without if found[0][0].space == group.space), None)
+        if alike is None:
+            without.append([(group, theirs)])
+        else:
+            alike.append((group, theirs))
+    return [_lacking(alike) for alike in without]
+
+
+def _lacking(alike: Sequence[tuple[Group, Sequence[Curve]]]) -> Lacking:
+    timed = any(one_shot(group.searches[0]) for group, _ in alike)
+    cost = max(curve.total for _, theirs in alike for curve in theirs) if timed else None
+    first, *others = alike[0][0].searches
+    return Lacking(
+        tuple(group.label for group, _ in alike),
+        like(first, BASELINE, cost),
+        tuple(search.seed for search in others),
     )
 
 
