@@ -101,7 +101,7 @@ def test_an_interrupt_before_anything_is_written_names_what_to_do(
 
     nas(*RUN, "--name=s")
     before = json.loads(nas("ls", "-f", "json")[1])
-    monkeypatch.setattr("nas.cli.run.ready", interrupted)
+    monkeypatch.setattr("nas.verbs.ready", interrupted)
     command = ["resume", "s", "--trials", "+2"]
     monkeypatch.setattr(sys, "argv", ["nas", *command])
     code, _, err = nas(*command)

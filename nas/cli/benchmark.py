@@ -20,10 +20,8 @@ from nas.cli.options import (
     typed,
 )
 from nas.cli.output import Format, FormatOption, WideOption, emit, say
-from nas.cli.run import make_executor, ready
 from nas.counts import clock
 from nas.errors import NotFound, TooManyFailures
-from nas.executors.capacity import cores
 
 if TYPE_CHECKING:
     from nas.settings.search import SearchConfig
@@ -71,17 +69,16 @@ def benchmark(
     from nas.evaluation.artifacts import folder
     from nas.plugins import import_from_here
     from nas.settings.paths import assign
-    from nas.settings.search import default_executor
     from nas.settings.sections import read
     from nas.storage.store import Store
+    from nas.verbs import fill_in, ready
 
     import_from_here()
     text, values = read(config)
     values |= {key: value for key, value in (("seeds", seeds), ("name", name)) if value is not None}
     for setting in settings or []:
         assign(values, setting)
-    values.setdefault("executor", default_executor(values))
-    values.setdefault("workers", cores() if values["executor"] == "ray" else 1)
+    fill_in(values)
     configs = plan(values, config.stem)
     if dry:
         _dry_run(configs, form, wide, db)
@@ -94,7 +91,7 @@ def benchmark(
                 "worker time of the shortest. max_seconds in place of trials gives all the same."
             )
         driver = _Driver(store, ray_address, configs, folder(db, artifacts))
-        with continued_by(typed(db)), ready(configs[0], ray_address):
+        with continued_by(typed(db)), ready(configs[0], say, ray_address):
             ended = run(store, configs, driver.drive, text, say)
         for complaint in ended.failed:
             say(complaint)
@@ -161,16 +158,14 @@ class _Driver:
 
     def drive(self, row: SearchRow, config: SearchConfig, tasks: TaskSource) -> str:
         """Run one search to its end."""
-        from nas.driver.search import Search
         from nas.progress.searches import progress
+        from nas.verbs import Session, make_executor
 
-        executor = make_executor(config, tasks, self._ray_address)
+        session = Session(self._store, row, config, tasks, make_executor(config, tasks, self._ray_address))
         self._say(row, now=not config.looks_up)
         quiet, length = config.looks_up, config.budget.train_episodes
         with progress(row, length, self._store, say, quiet=quiet) as observer:
-            space = config.make_space()
-            search = Search(self._store, row, config, space, tasks, observer, self._folder)
-            return search.run(executor)
+            return session.run(observer, self._folder).state
 
     def _say(self, row: SearchRow, *, now: bool) -> None:
         if now or time.monotonic() - self._said >= EVERY:

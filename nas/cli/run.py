@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,14 +23,11 @@ from nas.cli.options import (
 from nas.cli.output import Format, emit, say
 from nas.counts import counted
 from nas.errors import ConfigError
-from nas.executors.capacity import cores
 
 if TYPE_CHECKING:
-    from nas.executors.base import Executor
     from nas.settings.search import SearchConfig
-    from nas.storage.schema import Search as SearchRow
-    from nas.storage.store import Store
     from nas.tasks.base import TaskSource
+    from nas.verbs import Session
 
 TOP = 10
 """Rows of the leaderboard at the end of a run."""
@@ -91,8 +85,9 @@ def run(
     """
     from nas.plugins import import_from_here
     from nas.settings.paths import assign
-    from nas.settings.search import default_executor, validate
+    from nas.settings.search import validate
     from nas.settings.sections import choose, read
+    from nas.verbs import fill_in, started
 
     import_from_here()
     text, values = read(config) if config else (None, {})
@@ -119,8 +114,7 @@ def run(
         assign(values, f"controller.derive={derive}")
     for setting in settings or []:
         assign(values, setting)
-    values.setdefault("executor", default_executor(values))
-    values.setdefault("workers", cores() if values["executor"] == "ray" else 1)
+    fill_in(values)
     resolved = validate(values)
     if dry:
         from nas.cli.dry_run import dry_run
@@ -128,16 +122,14 @@ def run(
         dry_run(resolved, resolved.make_tasks())
         return
 
-    from nas.driver.search import create
     from nas.storage.store import Store
 
     with Store(db, create=True) as store, ExitStack() as running:
         with interrupted_with(f"No search was written. Start it again: `{typed(db)}`"):
-            source = resolved.make_tasks()
-            runner = make_executor(resolved, source, ray_address)
-            start = partial(running.enter_context, ready(resolved, ray_address))
-            row = create(store, resolved, source, text, say, start)
-        _follow(store, row, resolved, source, runner, db, artifacts)
+            session = running.enter_context(
+                started(store, resolved, say, source=text, ray_address=ray_address)
+            )
+        _follow(session, db, artifacts)
 
 
 def resume(
@@ -151,40 +143,25 @@ def resume(
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """Continue a search from the database: nothing recorded is run again, nothing lost."""
-    from nas.driver.records import configuration
     from nas.plugins import import_from_here
-    from nas.storage.lease import driven, refuse
     from nas.storage.store import Store
-    from nas.training.provenance import environment, machine, machines
+    from nas.verbs import resumed, total
 
     import_from_here()
-    with Store(db) as store:
+    with Store(db) as store, ExitStack() as running:
         row = store.search(search, whole=True)
-        if driven(row):
-            raise refuse(row)
-        if trials is not None:
-            total = _total(trials, row.trials)
-            if trials.startswith("+") and total == row.trials:
-                say(
-                    f"--trials {trials} adds no trial to search '{row.name}', so nothing was started. To go "
-                    f"on with those it is set to: `nas resume {row.name}`"
-                )
-                return
-            row.trials = total
-        changes = {} if workers is None else {"workers": workers}
-        resolved = configuration(row, **changes)
-        before, here = machines(row.environment), machine(environment())
-        if before and before[-1] != here and not resolved.looks_up:
+        wanted = row.trials if trials is None else total(trials, row.trials)
+        if trials is not None and trials.startswith("+") and wanted == row.trials:
             say(
-                f"The trials so far ran on another kind of machine: {before[-1]}; here it is {here}. "
-                "Rounding differs, so that under one seed the same network scores otherwise here."
+                f"--trials {trials} adds no trial to search '{row.name}', so nothing was started. To go "
+                f"on with those it is set to: `nas resume {row.name}`"
             )
-        source = resolved.make_tasks()
-        runner = make_executor(resolved, source, ray_address)
-        with ExitStack() as running:
-            with continued_by(typed(db)):  # trials that are asked for are not recorded yet
-                running.enter_context(ready(resolved, ray_address))
-            _follow(store, row, resolved, source, runner, db, artifacts)
+            return
+        with continued_by(typed(db)):  # trials that are asked for are not recorded yet
+            session = running.enter_context(
+                resumed(store, row, say, trials=wanted, workers=workers, ray_address=ray_address)
+            )
+        _follow(session, db, artifacts)
 
 
 def stop(search: WholeSearchArgument, db: DbOption = DEFAULT_DB) -> None:
@@ -231,84 +208,32 @@ def rm(
     say(f"Deleted '{row.name}'.")
 
 
-def _follow(
-    store: Store,
-    row: SearchRow,
-    config: SearchConfig,
-    tasks: TaskSource,
-    executor: Executor,
-    db: str,
-    artifacts: Path | None,
-) -> None:
-    from nas.driver.search import Search, supernet
+def _follow(session: Session, db: str, artifacts: Path | None) -> None:
     from nas.evaluation.artifacts import folder
     from nas.progress.searches import progress
     from nas.queries.leaderboard import Query, leaderboard
 
+    store, row, config = session.store, session.row, session.config
     again = f"nas resume {row.name}{files_hint(artifacts)}"
-    space = config.make_space()
-    shared = supernet(config, space, tasks)
-    plan = counted(row.trials, "trial")
-    if shared is not None:
-        plan = f"a supernet, then what it derives: {shared.derive} at most"
-    normalization = (config.learner or {}).get("normalization")
-    learner = "" if config.learner is None else f"{row.learner}, "
-    if normalization:
-        learner += f"{normalization} normalization, "
-    say(
-        f"Search '{row.name}': {row.controller} in {row.space} on {row.task_label}, {learner}"
-        f"{plan}, {config.workers} at a time, seed {row.seed}."
-    )
+    say(session.plan)
     with continued_by(again), progress(row, config.budget.train_episodes, store, say) as observer:
-        files = folder(db, artifacts)
-        search = Search(store, row, config, space, tasks, observer, files)
-        end = search.run(executor)
-    if end == "stopped":
+        ended = session.run(observer, folder(db, artifacts))
+    if ended.state == "stopped":
         say(f"Stopped on request. Continue: `{again}`")
     rows = leaderboard(store, Query(searches=(row.name,), limit=TOP))
     emit([asdict(entry) for entry in rows], Format.TABLE, COLUMNS, drop=DROP)
     tried = sum(trial.architecture is not None for trial in store.history(row.id))
     say(f"The best {len(rows)} of {counted(tried, 'trial')}; a score that was reused counts once. More:")
     say(f"  nas leaderboard --search {row.name} --limit 0\n  nas show {row.name}")
-    if search.infeasible is not None:
-        say(search.infeasible)
+    if ended.infeasible is not None:
+        say(ended.infeasible)
     if rows and not config.looks_up:
         say("Train the best to the end, and score it on test tasks:")
-        say(f"  nas evaluate --top 1 --search {row.name}{_baseline(config, tasks)}")
-    if end == "completed" and search.ending is not None:
-        say(search.ending)
+        say(f"  nas evaluate --top 1 --search {row.name}{_baseline(config, session.tasks)}")
+    if ended.state == "completed" and ended.ending is not None:
+        say(ended.ending)
     else:
         say(f"Go on: `nas resume {row.name} --trials +N`")
-
-
-@contextmanager
-def ready(config: SearchConfig, ray_address: str | None) -> Iterator[None]:
-    """Start what the workers of a search run on, and say if it is less than they ask for.
-
-    Raises:
-        NasError: it cannot start.
-        ConfigError: no machine has what one trial is to get.
-    """
-    from nas.executors import capacity
-
-    address = (ray_address or os.environ.get("RAY_ADDRESS")) if config.executor == "ray" else None
-    if address is None:
-        _warn(capacity.check(config, [capacity.here()], cluster=False))
-    if config.executor == "inline":
-        yield
-        return
-    from nas.executors.ray import machines, start
-
-    say("Starting Ray…")
-    with start(config.workers * config.resources.cpus, address):
-        if address is not None:
-            _warn(capacity.check(config, machines(), cluster=True))
-        yield
-
-
-def _warn(warnings: Sequence[str]) -> None:
-    for warning in warnings:
-        say(warning)
 
 
 def _baseline(config: SearchConfig, tasks: TaskSource) -> str:
@@ -318,29 +243,3 @@ def _baseline(config: SearchConfig, tasks: TaskSource) -> str:
     if config.learner is None or len(tasks.shape.input) != 3:
         return ""
     return f" --baseline {own(config.learner['name'], tasks.shape) or 'conv4'}"
-
-
-def make_executor(config: SearchConfig, tasks: TaskSource, ray_address: str | None) -> Executor:
-    """Return the executor that the configuration names."""
-    if config.executor == "inline":
-        from nas.executors.inline import InlineExecutor
-
-        return InlineExecutor(config, tasks)
-    from nas.executors.ray import RayExecutor
-
-    return RayExecutor(config, tasks, ray_address)
-
-
-def _total(text: str, before: int) -> int:
-    """Return the number of trials that `+N` or `N` asks for."""
-    try:
-        total = before + int(text[1:]) if text.startswith("+") else int(text)
-    except ValueError:
-        raise ConfigError(f"--trials {text}: expected a number, or +N to add trials.") from None
-    if total >= 2**31:
-        raise ConfigError(f"--trials {text}: at most {2**31 - 1} trials.")
-    if total < before:
-        raise ConfigError(
-            f"--trials {text}: the search is set to {before} trials; give more, or +N to add N."
-        )
-    return total

@@ -1,0 +1,228 @@
+"""What the command line and Python do alike: complete a search's settings, start it, resume it, run it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nas.counts import counted
+from nas.driver import search as driver
+from nas.driver.observer import Observer
+from nas.driver.records import configuration
+from nas.driver.search import create, supernet
+from nas.errors import ConfigError
+from nas.executors import capacity
+from nas.executors.base import Executor
+from nas.settings.search import SearchConfig, default_executor
+from nas.storage.lease import driven, refuse
+from nas.storage.schema import Search
+from nas.storage.store import Store
+from nas.tasks.base import TaskSource
+from nas.training.provenance import environment, machine, machines
+
+Say = Callable[[str], None]
+"""Prints a line of words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a search ended.
+
+    Attributes:
+        state: `completed`, or `stopped` on request.
+        infeasible: how many trials were infeasible, and why most of them; None: none was.
+        ending: why it does not go on if more trials are asked for; None: it does.
+    """
+
+    state: str
+    infeasible: str | None
+    ending: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A search that is about to run: it is in the database, and what its workers run on is there.
+
+    Attributes:
+        store: the database.
+        row: the search.
+        config: its configuration.
+        tasks: that the configuration names.
+        executor: where its trials run.
+    """
+
+    store: Store
+    row: Search
+    config: SearchConfig
+    tasks: TaskSource
+    executor: Executor
+
+    @property
+    def plan(self) -> str:
+        """What is to run, in a sentence."""
+        row, config = self.row, self.config
+        shared = supernet(config, config.make_space(), self.tasks)
+        plan = counted(row.trials, "trial")
+        if shared is not None:
+            plan = f"a supernet, then what it derives: {shared.derive} at most"
+        normalization = (config.learner or {}).get("normalization")
+        learner = "" if config.learner is None else f"{row.learner}, "
+        if normalization:
+            learner += f"{normalization} normalization, "
+        return (
+            f"Search '{row.name}': {row.controller} in {row.space} on {row.task_label}, {learner}"
+            f"{plan}, {config.workers} at a time, seed {row.seed}."
+        )
+
+    def run(self, observer: Observer, folder: Path) -> Ended:
+        """Run the search to its end.
+
+        Args:
+            observer: told of all that happens.
+            folder: of checkpoints.
+
+        Raises:
+            NasError, KeyboardInterrupt: as `nas.driver.search.Search.run`.
+        """
+        space = self.config.make_space()
+        search = driver.Search(self.store, self.row, self.config, space, self.tasks, observer, folder)
+        state = search.run(self.executor)
+        return Ended(state, search.infeasible, search.ending)
+
+
+def fill_in(values: dict[str, Any], executor: str | None = None) -> None:
+    """Say where trials run, and how many at a time, where the settings of a search do not.
+
+    Args:
+        values: the settings, changed in place.
+        executor: where trials run; None: on Ray, or in this process where nothing is trained.
+
+    Raises:
+        UnknownName: no such evaluator.
+    """
+    values.setdefault("executor", executor or default_executor(values))
+    values.setdefault("workers", capacity.cores() if values["executor"] == "ray" else 1)
+
+
+@contextmanager
+def started(
+    store: Store, config: SearchConfig, say: Say, *, source: str | None = None, ray_address: str | None = None
+) -> Iterator[Session]:
+    """Write a new search, once all is in order and what its workers run on is there.
+
+    Args:
+        store: where to.
+        config: what was resolved.
+        say: told what is odd, and what takes long.
+        source: the file that it came from, verbatim.
+        ray_address: of a cluster.
+
+    Raises:
+        NasError: as `nas.driver.search.create` and `ready`; nothing is written.
+    """
+    tasks = config.make_tasks()
+    executor = make_executor(config, tasks, ray_address)
+    with ExitStack() as running:
+        start = partial(running.enter_context, ready(config, say, ray_address))
+        row = create(store, config, tasks, source, say, start)
+        yield Session(store, row, config, tasks, executor)
+
+
+@contextmanager
+def resumed(
+    store: Store,
+    row: Search,
+    say: Say,
+    *,
+    trials: int | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+) -> Iterator[Session]:
+    """Take up a search where it was.
+
+    Args:
+        store: where it is.
+        row: the search.
+        say: told what is odd, and what takes long.
+        trials: how many it is to have; None: as many as before.
+        workers: trials at a time; None: as before.
+        ray_address: of a cluster.
+
+    Raises:
+        ConfigError: a live process drives it, or what it asks for is not there.
+        PluginError: a plug-in has changed since the search began.
+    """
+    if driven(row):
+        raise refuse(row)
+    row.trials = row.trials if trials is None else trials
+    config = configuration(row, **({} if workers is None else {"workers": workers}))
+    before, here = machines(row.environment), machine(environment())
+    if before and before[-1] != here and not config.looks_up:
+        say(
+            f"The trials so far ran on another kind of machine: {before[-1]}; here it is {here}. "
+            "Rounding differs, so that under one seed the same network scores otherwise here."
+        )
+    tasks = config.make_tasks()
+    executor = make_executor(config, tasks, ray_address)
+    with ready(config, say, ray_address):
+        yield Session(store, row, config, tasks, executor)
+
+
+def total(text: str, before: int) -> int:
+    """Return the number of trials that `+N` or `N` asks for, of a search that has some.
+
+    Raises:
+        ConfigError: it is no number, too many, or fewer than before.
+    """
+    try:
+        wanted = before + int(text[1:]) if text.startswith("+") else int(text)
+    except ValueError:
+        raise ConfigError(f"--trials {text}: expected a number, or +N to add trials.") from None
+    if wanted >= 2**31:
+        raise ConfigError(f"--trials {text}: at most {2**31 - 1} trials.")
+    if wanted < before:
+        raise ConfigError(
+            f"--trials {text}: the search is set to {before} trials; give more, or +N to add N."
+        )
+    return wanted
+
+
+@contextmanager
+def ready(config: SearchConfig, say: Say, ray_address: str | None = None) -> Iterator[None]:
+    """Start what the workers of a search run on, and say if it is less than they ask for.
+
+    Raises:
+        NasError: it cannot start.
+        ConfigError: no machine has what one trial is to get.
+    """
+    address = (ray_address or os.environ.get("RAY_ADDRESS")) if config.executor == "ray" else None
+    warnings = [] if address else capacity.check(config, [capacity.here()], cluster=False)
+    for warning in warnings:
+        say(warning)
+    if config.executor == "inline":
+        yield
+        return
+    from nas.executors import ray
+
+    say("Starting Ray…")
+    with ray.start(config.workers * config.resources.cpus, address):
+        warnings = capacity.check(config, ray.machines(), cluster=True) if address else []
+        for warning in warnings:
+            say(warning)
+        yield
+
+
+def make_executor(config: SearchConfig, tasks: TaskSource, ray_address: str | None = None) -> Executor:
+    """Return the executor that the configuration names."""
+    if config.executor == "inline":
+        from nas.executors.inline import InlineExecutor
+
+        return InlineExecutor(config, tasks)
+    from nas.executors.ray import RayExecutor
+
+    return RayExecutor(config, tasks, ray_address)
