@@ -129,8 +129,8 @@ def test_what_takes_no_square_images_fits_no_folder(shape: tuple[int, ...]) -> N
 def test_the_page_on_images_compares_as_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = (Path(__file__).parent.parent / "docs" / "images.md").read_text()
-    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    page = (Path(__file__).parent.parent / "docs" / "howto" / "images.md").read_text()
+    block, _ = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     write_omniglot(tmp_path)
     monkeypatch.setenv("NAS_DATA", str(tmp_path))
     monkeypatch.chdir(tmp_path)

@@ -2,101 +2,63 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import re
 import runpy
 import shlex
-import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.main import get_command
-from typer.testing import CliRunner
 
 from nas.cli.main import app
 from nas.plugins import GROUPS, installed
-from nas.tasks.glyphs import Glyphs
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+REFERENCE = ROOT / "docs" / "reference"
 NAMED = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")
-PAGES = (*(ROOT / name for name in NAMED), *(ROOT / "docs").rglob("*.md"))
+PAGES = (*(ROOT / name for name in NAMED), *sorted((ROOT / "docs").rglob("*.md")))
 """All that is written for readers."""
-BLOCKS = re.findall(r"^```\w*\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+WRITTEN = [page for page in PAGES if page.parent != REFERENCE]
+"""Those that a person wrote."""
+README = (ROOT / "README.md").read_text()
 
 
-def commands(block: str) -> list[list[str]]:
-    """Return the arguments of the `nas` commands that a block shows."""
-    lines = block.replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("nas ")]
+def blocks(page: Path) -> list[str]:
+    """Return the blocks of code of a page."""
+    return re.findall(r"^```\w*\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("example", ["widths.py", "climber.py"])
-def test_the_readme_prints_the_examples(example: str) -> None:
-    assert f"```python\n{(ROOT / 'examples' / example).read_text()}```" in README
+def commands(page: Path) -> Iterator[list[str]]:
+    """Yield the arguments of the `nas` commands that a page shows."""
+    for block in blocks(page):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.startswith(("nas ", "docker compose run --rm nas ")):
+                yield shlex.split(line.partition("nas ")[2], comments=True)
 
 
-def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for example in ("widths.py", "climber.py"):
-        shutil.copy(ROOT / "examples" / example, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    command = re.search(r"^nas run (--space widths:Widths .*)$", README, re.MULTILINE)
-    assert command
-    budget = ["--set=budget.train_episodes=2", "--set=budget.validation_episodes=2", "--executor=inline"]
-    result = CliRunner().invoke(app, ["run", *command.group(1).split(), *budget, "--trials=6", "--workers=1"])
-    assert result.exit_code == 0, result.output
-    assert "6/6 trials" in result.stderr
-
-
-@pytest.mark.slow
-def test_the_walk_to_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    monkeypatch.chdir(tmp_path)
-    [walk] = [block for block in BLOCKS if "nas export small/" in block]
-    cheap = {
-        "run": [
-            "--set=budget.train_episodes=1",
-            "--set=budget.validation_episodes=2",
-            "--set=tasks.queries=1",
-            "--set=space.channels=4",
-        ],
-        "evaluate": ["--seeds=1", "--train-episodes=1", "--validation-episodes=2", "--workers=1"],
-        "leaderboard": ["-f", "json"],
-        "export": [],
-    }
-    ranked: list[dict[str, Any]] = []
-    for verb, *arguments in commands(walk):
-        if verb == "export":  # another trial wins where none was trained
-            [best] = [row["trial"] for row in ranked if row["search"] == "small"]
-            arguments[0] = f"small/{best}"
-        result = CliRunner().invoke(app, [verb, *arguments, *cheap.pop(verb)])
-        assert result.exit_code == 0, result.output
-        if verb == "leaderboard":
-            ranked = json.loads(result.stdout)
-            assert {row["space"] for row in ranked} == {"few_shot", "chain"}
-    assert not cheap
-    [loading] = [block for block in BLOCKS if "nas.load" in block]
-    episode = next(Glyphs().episodes("test", 1))
-    names: dict[str, Any] = {"episode": episode, "x": episode.query_x[0]}
-    exec(loading, names)
-    assert names["predictions"].shape == (1, 25, 5)
-    assert names["features"].shape == (25, names["model"].network.backbone.out_features)
-    assert names["outputs"] == []  # a prototypical network has no head
-
-
-def test_every_option_shown_exists() -> None:
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_option_and_setting_shown_exists(page: Path) -> None:
     known = get_command(app).commands  # type: ignore[attr-defined]
-    for block in BLOCKS:
-        for verb, *arguments in commands(block):
-            command = known[verb]
-            if hasattr(command, "commands"):
-                command = command.commands[arguments[0]]
-            options = {name for parameter in command.params for name in parameter.opts}
-            given = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
-            assert given <= options, (verb, given - options)
+    settings = (REFERENCE / "settings.md").read_text()
+    for verb, *arguments in commands(page):
+        command = known[verb]
+        if hasattr(command, "commands"):
+            command = command.commands[arguments[0]]
+        options = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+        given = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
+        assert given <= options, (verb, given - options)
+        for option, value in itertools.pairwise(arguments):
+            if option == "--set":
+                assert f"`{value.partition('=')[0]}`" in settings, value
+
+
+def test_every_example_is_printed() -> None:
+    printed = "".join(page.read_text() for page in WRITTEN)
+    for example in (ROOT / "examples").glob("*.py"):
+        assert f"```python\n{example.read_text()}```" in printed, example.name
 
 
 def test_every_verb_is_documented() -> None:
@@ -105,9 +67,12 @@ def test_every_verb_is_documented() -> None:
 
 
 def test_every_plugin_is_documented() -> None:
+    plugins = "".join(page.read_text() for page in (ROOT / "docs" / "plugins").glob("*.md"))
     for kind in GROUPS:
         for name in installed(kind):
             assert f"`{name}`" in README, name
+            if kind not in ("strategy", "evaluator"):
+                assert re.search(rf"^## {name}$|^\| `{name}`", plugins, re.MULTILINE), name
 
 
 def test_links_lead_somewhere() -> None:
@@ -139,7 +104,7 @@ def anchors(page: Path) -> set[str]:
 def test_the_reference_is_that_of_the_code() -> None:
     """`make docs` would change nothing."""
     pages = runpy.run_path(str(ROOT / "docs" / "generate.py"))["pages"]()
-    assert pages == {page.name: page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md")}
+    assert pages == {page.name: page.read_text() for page in REFERENCE.glob("*.md")}
 
 
 def test_the_changelog_knows_this_version() -> None:

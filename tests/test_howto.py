@@ -1,0 +1,231 @@
+"""The pages of docs/howto/ and the walk of README do what they say."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from command_line import nas
+from PIL import Image
+from small_models import described, trained
+
+from nas.errors import ConfigError
+from nas.export.files import save
+from nas.storage.store import Store
+from nas.tasks.glyphs import Glyphs
+from search_spaces.nasbench201 import NasBench201
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+CHEAP = ("--set=budget.train_episodes=2", "--set=budget.validation_episodes=2", "--executor=inline")
+
+
+def howto(name: str) -> Path:
+    return ROOT / "docs" / "howto" / f"{name}.md"
+
+
+def block(page: Path, holds: str) -> str:
+    """Return the one block of a page that holds a text."""
+    every = re.findall(r"^```\w*\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    [found] = [block for block in every if holds in block]
+    return str(found)
+
+
+def commands(block: str) -> list[list[str]]:
+    """Return the arguments of the `nas` commands of a block."""
+    lines = block.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("nas ")]
+
+
+def suite(page: str, name: str) -> Any:
+    """Return the tests that a page shows; they run here."""
+    names: dict[str, Any] = {"__name__": __name__}
+    exec(block(howto(page), f"class {name}("), names)
+    return names[name]
+
+
+TestWidths = suite("space", "TestWidths")
+TestClimber = suite("controller", "TestClimber")
+TestCosine = suite("learner", "TestCosine")
+TestBlobs = suite("tasks", "TestBlobs")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The examples in the working directory."""
+    for example in EXAMPLES:
+        shutil.copy(example, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("page", "holds"),
+    [
+        ("space", "--space widths:Widths"),
+        ("controller", "--space widths:Widths"),
+        ("controller", "--space few_shot"),
+        ("learner", "cosine:Cosine --trials"),
+        ("tasks", "blobs:Blobs --learner"),
+        ("evaluator", "untrained:Untrained"),
+    ],
+)
+def test_an_example_runs(page: str, holds: str) -> None:
+    verb, *arguments = commands(block(howto(page), holds))[0]
+    assert verb == "run"
+    code, _, err = nas(verb, *arguments, *CHEAP, "--trials=3", "--workers=1")
+    assert code == 0, err
+    assert "3/3 trials" in err
+
+
+def test_a_text_form() -> None:
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(block(howto("space"), "class Readable"), names)
+    space = names["Readable"]()
+    every = [space.decode("-".join(w)) for w in itertools.product(("8", "16", "32", "64"), repeat=3)]
+    assert len(set(every)) == space.size
+    assert [space.decode(space.encode(a)) for a in every] == every
+    assert space.encode(space.decode("8-16-64")) == "8-16-64"
+    for wrong in ("8-16", "8-16-65", "8-16-64-", "", "0.1.2"):
+        with pytest.raises(ConfigError):
+            space.decode(wrong)
+
+
+def test_a_table_of_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space, rng = NasBench201(), np.random.default_rng(0)
+    texts = sorted({space.encode(space.sample(rng)) for _ in range(8000)})
+    scores = {name: rng.random(len(texts)) for name in ("valid_12", "valid_200", "seconds")}
+    monkeypatch.chdir(tmp_path)
+    pd.DataFrame({"arch": texts, **scores}).to_csv("scores.csv", index=False)
+    [command] = commands(block(howto("evaluator"), "--name looked-up"))
+    code, _, err = nas(*command, "--trials=40")
+    assert code == 0, err
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
+        states = {trial.state for trial in store.trials(store.search("looked-up").id)}
+    assert states >= {"completed", "stopped", "infeasible"}
+
+
+def test_what_costs_count(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(block(howto("space"), "space.cost("), {})
+    assert capsys.readouterr().out == "802426 113951370\n"
+
+
+def test_a_file_is_written_and_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for verb, *arguments in commands(block(howto("search"), "nas init search.toml")):
+        cheap = (*CHEAP, "--dry-run") if verb == "run" else ()
+        assert nas(verb, *arguments, *cheap)[0] == 0
+    assert Path("demo.toml").read_text() == (ROOT / "examples" / "demo.toml").read_text()
+
+
+def test_the_database_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the verbs, and as a frame."""
+    monkeypatch.chdir(tmp_path)
+    [command] = commands(block(howto("search"), "--name first"))
+    assert nas(*command, *CHEAP, "--trials=2")[0] == 0
+    for asked in commands(block(howto("search"), "nas leaderboard --pareto")):
+        code, out, _ = nas(*asked)
+        assert code == 0
+        assert "first" in out
+    exec(block(howto("search"), "groupby"), {})
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`model.pt` here, of images of 8×8 in one channel."""
+    monkeypatch.chdir(tmp_path)
+    save(trained(described())[0], "model.pt")
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(("ways", "shots"), [(5, 1), (3, 4)])
+def test_an_episode_of_images(ways: int, shots: int) -> None:
+    """Each query is an image of the support: it is told to be of that image's class."""
+    support = torch.rand(ways, shots, 1, 8, 8)
+    queries = support.mean(1).repeat_interleave(2, 0)
+    names: dict[str, Any] = {"support": support, "queries": queries}
+    exec(block(howto("model"), "support.flatten"), names)
+    assert names["chosen"].shape == (2 * ways,)
+    if shots == 1:
+        assert names["chosen"].tolist() == [label for label in range(ways) for _ in range(2)]
+    with torch.no_grad():
+        episode, learner = names["episode"], names["model"].learner
+        assert torch.equal(learner(episode).argmax(-1)[0], names["chosen"])
+
+
+@pytest.mark.usefixtures("model")
+def test_episodes_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    for label in range(6):
+        (tmp_path / "mine" / f"class{label}").mkdir(parents=True)
+        for number in range(5):
+            pixels = np.clip(40 * label + rng.integers(0, 30, (9, 9)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "mine" / f"class{label}" / f"{number}.png")
+    names: dict[str, Any] = {"np": np, "torch": torch, "FOLDER": str(tmp_path / "mine")}
+    exec("import nas; model = nas.load('model.pt')", names)
+    exec(block(howto("model"), "source.sample"), names)
+    assert len(names["four"]) == 4
+    assert (len(names["listed"]), {len(episode) for episode in names["listed"]}) == (100, {1})
+    assert re.fullmatch(r"accuracy [01]\.\d{3} ± 0\.\d{3}\n", capsys.readouterr().out)
+
+
+def test_drawings_shrink_as_those_of_omniglot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ink = np.zeros((105, 105), dtype=bool)
+    ink[:15, :30] = True  # 4 × 8 areas of 3.75 × 3.75
+    Image.fromarray(np.where(ink, 0, 255).astype(np.uint8)).save("drawing.png")
+    names: dict[str, Any] = {}
+    exec(block(howto("images"), "area_average"), names)
+    expected = torch.zeros(1, 1, 28, 28)
+    expected[:, :, :4, :8] = 1
+    assert torch.equal(names["x"], expected)
+
+
+def test_the_walk_is_the_same_in_both_pages() -> None:
+    for holds in ("nas export small/", "nas.load"):
+        assert block(README, holds) in howto("model").read_text()
+
+
+@pytest.mark.slow
+def test_the_walk_to_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    cheap = {
+        "run": [
+            "--set=budget.train_episodes=1",
+            "--set=budget.validation_episodes=2",
+            "--set=tasks.queries=1",
+            "--set=space.channels=4",
+        ],
+        "evaluate": ["--seeds=1", "--train-episodes=1", "--validation-episodes=2", "--workers=1"],
+        "leaderboard": ["-f", "json"],
+        "export": [],
+    }
+    ranked: list[dict[str, Any]] = []
+    for verb, *arguments in commands(block(README, "nas export small/")):
+        if verb == "export":  # another trial wins where none was trained
+            [best] = [row["trial"] for row in ranked if row["search"] == "small"]
+            arguments[0] = f"small/{best}"
+        code, out, err = nas(verb, *arguments, *cheap.pop(verb))
+        assert code == 0, err
+        if verb == "leaderboard":
+            ranked = json.loads(out)
+            assert {row["space"] for row in ranked} == {"few_shot", "chain"}
+    assert not cheap
+    episode = next(Glyphs().episodes("test", 1))
+    names: dict[str, Any] = {"episode": episode, "x": episode.query_x[0]}
+    exec(block(README, "nas.load"), names)
+    assert names["predictions"].shape == (1, 25, 5)
+    assert names["features"].shape == (25, names["model"].network.backbone.out_features)
+    assert names["outputs"] == []  # a prototypical network has no head
