@@ -46,6 +46,8 @@ NOUNS = (
     "nas.tasks.base",
     "nas.learners.base",
     "nas.learners.inner",
+    "nas.learners.update",
+    "nas.learners.weighting",
     "nas.evaluator",
     "nas.plugins",
     "nas.errors",
@@ -56,6 +58,7 @@ NOUNS = (
     "nas.testing.controllers",
     "nas.testing.strategies",
     "nas.testing.learners",
+    "nas.testing.update_rules",
     "nas.testing.tasks",
     "nas.testing.executors",
 )

@@ -71,7 +71,7 @@ def check(learner, episode):
     if isinstance(learner, Anil):
         adapting = learner.network.head
     if isinstance(learner, MetaSgd):
-        rates = list(learner.inner_rates)
+        rates = list(learner.inner_rates.parameters())
         with torch.no_grad():
             for rate in rates:
                 rate.add_(0.2 * torch.randn_like(rate))  # some become negative
@@ -79,7 +79,7 @@ def check(learner, episode):
     found = [taken(parameters) for parameters in (weights, rates) if parameters]
     optimizer = torch.optim.SGD(
         [{"params": [weight]} for weight in adapting.parameters()],
-        lr=0.0 if rates else learner.inner_lr,
+        lr=0.0 if rates else learner.update.lr,
     )
     expected = unrolled(learner.network, episode, optimizer, learner.inner_steps, learner.order, rates)
     assert loss == pytest.approx(expected, rel=1e-10)
@@ -169,7 +169,7 @@ def test_anil_is_meta_sgd_that_leaves_the_body(order, seed):
     meta_sgd, _ = classify(MetaSgd, seed, inner_steps=2, order=order)
     meta_sgd.network.load_state_dict(anil.network.state_dict())
     with torch.no_grad():
-        for name, rate in zip(meta_sgd.network.trainable, meta_sgd.inner_rates, strict=True):
+        for name, rate in zip(meta_sgd.network.trainable, meta_sgd.inner_rates.parameters(), strict=True):
             rate.fill_(0.3 if name.startswith("head.") else 0.0)
     assert_close(anil(episode), meta_sgd(episode))
     anil.meta_backward(episode)

@@ -52,7 +52,7 @@ def test_the_gradient_of_the_rates_has_a_closed_form(order):
                 weight.copy_(before)
         for total, slope, end in zip(expected, slopes, ends, strict=True):
             total -= slope * end / len(episode)
-    for rate, gradient in zip(learner.inner_rates, expected, strict=True):
+    for rate, gradient in zip(learner.inner_rates.parameters(), expected, strict=True):
         assert_close(rate.grad, gradient, rtol=1e-9, atol=1e-12)
 
 
@@ -61,7 +61,7 @@ def test_rates_learn():
     learner = MetaSgd(convolutional(), TaskShape((1, 8, 8), 3), lr=0.05)
     losses = train(learner, image_classes(tasks=4), steps=30)
     assert losses[-1] < losses[0]
-    rates = nn.utils.parameters_to_vector(learner.inner_rates).detach()
+    rates = nn.utils.parameters_to_vector(learner.inner_rates.parameters()).detach()
     assert rates.unique().numel() > 100
     assert rates.min() < 0 < rates.max()
 
@@ -82,8 +82,8 @@ def test_frozen_weights_have_no_rate():
     for parameter in backbone[0].parameters():
         parameter.requires_grad_(False)
     learner = MetaSgd(backbone, shape).double()
-    assert len(learner.inner_rates) == len(learner.network.trainable)
+    assert len(list(learner.inner_rates.parameters())) == len(learner.network.trainable)
     assert len(learner.network.trainable) < len(list(learner.network.parameters()))
     learner.meta_backward(draw_tasks(shape, 2))
-    assert all(rate.grad is not None for rate in learner.inner_rates)
+    assert all(rate.grad is not None for rate in learner.inner_rates.parameters())
     assert backbone[0].weight.grad is None

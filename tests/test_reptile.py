@@ -9,7 +9,7 @@ import torch
 from small_networks import draw_network, draw_tasks
 from torch.testing import assert_close
 
-from nas.learners.base import query_loss, task_loss
+from nas.learners.base import task_loss
 from nas.learners.reptile import Reptile
 from nas.plugins import load
 from nas.space import TaskShape
@@ -73,7 +73,9 @@ class ByHand:
     def meta_step(self, episode, batches, rate):
         """φ ← φ + ε (mean of φ_k − φ); return the mean loss on the queries."""
         ended = [self.adapted(task, batches) for task in episode]
-        losses = [query_loss(n(t.query_x[0])[None], t) for (n, _), t in zip(ended, episode, strict=True)]
+        losses = [
+            task_loss(n(t.query_x[0])[None], t.query_y) for (n, _), t in zip(ended, episode, strict=True)
+        ]
         with torch.no_grad():
             for weight, *after in zip(
                 self.network.parameters(), *(network.parameters() for network, _ in ended), strict=True

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from nas.learners.base import Learner, MetaBatch, Normalization
 from nas.learners.folded import Weights, stacked
-from nas.learners.inner import InnerRate, InnerSteps, Order, TestSteps, adapt, sgd
-from nas.learners.network import Network, embed, normalized, support_loss
+from nas.learners.inner import InnerRate, InnerSteps, Order, TestSteps, adapt
+from nas.learners.network import Network, embed, normalized
 from nas.learners.schedule import Schedule, decay
+from nas.learners.update import Sgd
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
@@ -49,7 +50,7 @@ class Anil(Learner):
     ) -> None:
         super().__init__(backbone, shape)
         self.network = Network(normalized(backbone, normalization), shape.outputs)
-        self.inner_lr = inner_lr
+        self.update = Sgd(dict(self.network.head.named_parameters()), inner_lr)
         self.inner_steps = inner_steps
         self.test_steps = test_steps or inner_steps
         self.order: Order = order
@@ -64,11 +65,11 @@ class Anil(Learner):
         support, queries = (f.to(self.network.head.weight.dtype) for f in features)
 
         def loss(head: Weights) -> Tensor:
-            return support_loss(_linear(support, head), episode)
+            return self.task_losses(_linear(support, head), episode.support_y)
 
         initial = stacked(dict(self.network.head.named_parameters()), len(episode))
         steps = self.inner_steps if self.training else self.test_steps
-        return _linear(queries, adapt(loss, initial, sgd(self.inner_lr), steps, order=self.order))
+        return _linear(queries, adapt(loss, initial, self.update, steps, order=self.order).weights)
 
 
 def _linear(features: Tensor, head: Weights) -> Tensor:

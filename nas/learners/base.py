@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nas.errors import ConfigError
 from nas.learners import threads
 from nas.learners.averages import Averages
+from nas.learners.weighting import Uniform, Weighting
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
@@ -28,6 +29,9 @@ Normalization = Annotated[
 """Where batch norm takes its statistics when a query is predicted: from the task's other queries too, from
 the support set alone, or from running averages kept in training. Every pass of a meta-step moves those once,
 by the mean over its tasks."""
+
+Reduction = Literal["mean", "task", "example"]
+"""Of losses: to their mean over all, to that of each task, or to that of each example."""
 
 MetaBatch = Annotated[int, Field(ge=1, description="tasks per meta-step")]
 
@@ -65,6 +69,7 @@ class Learner(nn.Module, ABC):
     @abstractmethod
     def __init__(self, backbone: nn.Module, shape: TaskShape) -> None:
         super().__init__()
+        self.weighting: Weighting = Uniform()
 
     @classmethod
     def check(cls, episode: Episode, training: Episode | None = None) -> None:
@@ -110,12 +115,38 @@ class Learner(nn.Module, ABC):
         """Return the optimizer of φ, which may be empty: by default Adam at the rate `lr`."""
         return torch.optim.Adam([{"params": list(self.parameters())}], lr=self.lr, fused=True)
 
-    def meta_loss(self, episode: Episode) -> Tensor:
-        """Return L(φ) = the loss on the queries, a scalar: the mean over tasks.
+    def criterion(self, predictions: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
+        """Return the loss of predictions `[T, B, outputs]` against labels `[T, B]` or values.
 
         A learner with another loss (relation networks) replaces this.
         """
-        return query_loss(self(episode), episode)
+        return task_loss(predictions, targets, reduction)
+
+    def mean_loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean over tasks and examples of each one's loss times its weight: what φ minimizes.
+
+        Weights are constants here: a learned weighting would lower the loss by lowering them.
+        """
+        if isinstance(self.weighting, Uniform):
+            return self.criterion(predictions, targets)
+        losses = self.criterion(predictions, targets, "example")
+        weights: Tensor = self.weighting(losses.detach(), targets)
+        return (weights.detach() * losses).mean()
+
+    def task_losses(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Return the same mean for each task, `[T]`: what an inner loop minimizes.
+
+        It is differentiable in the weights of the examples, through which a learned weighting learns.
+        """
+        if isinstance(self.weighting, Uniform):
+            return self.criterion(predictions, targets, "task")
+        losses = self.criterion(predictions, targets, "example")
+        weights: Tensor = self.weighting(losses.detach(), targets)
+        return (weights * losses).mean(1)
+
+    def meta_loss(self, episode: Episode) -> Tensor:
+        """Return L(φ) = the loss on the queries, a scalar: the mean over tasks."""
+        return self.mean_loss(self(episode), episode.query_y)
 
     def meta_backward(self, episode: Episode) -> float:
         """Add the meta-gradient of the mean loss over tasks to `.grad`; return that loss.
@@ -148,16 +179,28 @@ def remedy(learner: Learner) -> str:
     return f"Lower {' or '.join(f'`learner.{setting}`' for setting in learner.rates)}."
 
 
-def query_loss(predictions: Tensor, episode: Episode) -> Tensor:
-    """Return the mean cross-entropy, or the mean squared error in regression, over tasks and queries."""
-    return task_loss(predictions, episode.query_y)
+def task_loss(predictions: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
+    """Return the cross-entropy of predictions `[T, B, outputs]` against labels `[T, B]`.
 
-
-def task_loss(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean loss of predictions `[..., outputs]` against labels `[...]` or values."""
+    Of values, `[T, B, outputs]`, it is the squared error.
+    """
     if targets.is_floating_point():
-        return ((predictions - targets) ** 2).mean()
-    return F.cross_entropy(predictions.flatten(0, -2), targets.flatten())
+        return reduced((predictions - targets) ** 2, reduction)
+    rows, labels = predictions.flatten(0, -2), targets.flatten()
+    if reduction == "mean":
+        return F.cross_entropy(rows, labels)
+    return reduced(F.cross_entropy(rows, labels, reduction="none").view_as(targets), reduction)
+
+
+def reduced(losses: Tensor, reduction: Reduction) -> Tensor:
+    """Return the mean of losses `[T, B, …]`, over all, or of each task `[T]` or example `[T, B]`."""
+    match reduction:
+        case "mean":
+            return losses.mean()
+        case "task":
+            return losses.flatten(1).mean(1)
+        case "example":
+            return losses if losses.dim() == 2 else losses.flatten(2).mean(2)
 
 
 def query_scores(predictions: Tensor, episode: Episode) -> Tensor:

@@ -8,9 +8,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas.learners.base import Learner, MetaBatch, Normalization
-from nas.learners.inner import InnerRate, InnerSteps, Order, TestSteps, sgd
+from nas.learners.inner import InnerRate, InnerSteps, Order, TestSteps
 from nas.learners.network import Network, fit, normalized, predict
 from nas.learners.schedule import Schedule, decay
+from nas.learners.update import Sgd
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
@@ -49,7 +50,7 @@ class Maml(Learner):
     ) -> None:
         super().__init__(backbone, shape)
         self.network = Network(normalized(backbone, normalization), shape.outputs)
-        self.inner_lr = inner_lr
+        self.update = Sgd(self.network.trainable, inner_lr)
         self.inner_steps = inner_steps
         self.test_steps = test_steps or inner_steps
         self.order: Order = order
@@ -62,5 +63,5 @@ class Maml(Learner):
     def forward(self, episode: Episode) -> Tensor:
         """Adapt to each task's support, then predict its queries: `[T, Q, outputs]`."""
         steps = self.inner_steps if self.training else self.test_steps
-        adapted = fit(self.network, episode, sgd(self.inner_lr), steps, order=self.order)
+        adapted = fit(self.network, episode, self.task_losses, self.update, steps, order=self.order)
         return predict(self.network, episode, self.normalization, adapted)

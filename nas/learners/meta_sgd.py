@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, final
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from nas.learners.base import Learner, MetaBatch, Normalization
-from nas.learners.inner import InnerSteps, Order, TestSteps, sgd
+from nas.learners.inner import InnerSteps, Order, TestSteps
 from nas.learners.network import Network, fit, normalized, predict
 from nas.learners.schedule import Schedule, decay
+from nas.learners.update import LearnedRates
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
@@ -50,9 +50,7 @@ class MetaSgd(Learner):
     ) -> None:
         super().__init__(backbone, shape)
         self.network = Network(normalized(backbone, normalization), shape.outputs)
-        self.inner_rates = nn.ParameterList(
-            torch.full_like(weight, inner_lr) for weight in self.network.trainable.values()
-        )
+        self.inner_rates = LearnedRates(self.network.trainable, inner_lr)
         self.inner_steps = inner_steps
         self.test_steps = test_steps or inner_steps
         self.order: Order = order
@@ -64,7 +62,6 @@ class MetaSgd(Learner):
 
     def forward(self, episode: Episode) -> Tensor:
         """Adapt to each task's support, then predict its queries: `[T, Q, outputs]`."""
-        update = sgd(dict(zip(self.network.trainable, self.inner_rates, strict=True)))
         steps = self.inner_steps if self.training else self.test_steps
-        adapted = fit(self.network, episode, update, steps, order=self.order)
+        adapted = fit(self.network, episode, self.task_losses, self.inner_rates, steps, order=self.order)
         return predict(self.network, episode, self.normalization, adapted)

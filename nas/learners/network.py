@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.func import replace_all_batch_norm_modules_
 
 from nas.backbone import width_of
 from nas.errors import Infeasible
-from nas.learners.base import Normalization, task_loss
+from nas.learners.base import Normalization
 from nas.learners.folded import Weights, run, stacked
-from nas.learners.inner import Order, UpdateRule, adapt
+from nas.learners.inner import Order, adapt
+from nas.learners.update import UpdateRule
 from nas.tasks.base import Episode
 
 
@@ -105,15 +108,27 @@ def predict(module: nn.Module, episode: Episode, normalization: Normalization, w
     return run(module, episode.query_x, weights)
 
 
-def fit(network: Network, episode: Episode, update: UpdateRule, steps: int, *, order: Order) -> Weights:
-    """Adapt every weight of a network that is not frozen to each task's support; see `adapt`."""
+def fit(
+    network: Network,
+    episode: Episode,
+    losses: Callable[[Tensor, Tensor], Tensor],
+    update: UpdateRule,
+    steps: int,
+    *,
+    order: Order,
+) -> Weights:
+    """Adapt every weight of a network that is not frozen to each task's support.
+
+    Args:
+        network: prepared by `normalized`.
+        episode: the tasks.
+        losses: from predictions and labels of the supports to the losses of the tasks, `[T]`.
+        update: takes each step.
+        steps: how many.
+        order: as of `adapt`.
+    """
 
     def loss(weights: Weights) -> Tensor:
-        return support_loss(run(network, episode.support_x, weights), episode)
+        return losses(run(network, episode.support_x, weights), episode.support_y)
 
-    return adapt(loss, stacked(network.trainable, len(episode)), update, steps, order=order)
-
-
-def support_loss(predictions: Tensor, episode: Episode) -> Tensor:
-    """Return the tasks' mean losses on their supports, summed: its gradient is each task's own."""
-    return task_loss(predictions, episode.support_y) * len(episode)
+    return adapt(loss, stacked(network.trainable, len(episode)), update, steps, order=order).weights

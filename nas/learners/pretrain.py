@@ -9,11 +9,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas.errors import ConfigError
-from nas.learners.base import Learner, Normalization, task_loss
+from nas.learners.base import Learner, Normalization
 from nas.learners.folded import run
-from nas.learners.inner import sgd
 from nas.learners.network import Network, features_of, fit, normalized, predict
 from nas.learners.schedule import Schedule, decay
+from nas.learners.update import Sgd
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
@@ -60,7 +60,7 @@ class Pretrain(Learner):
         if classes:
             nn.init.zeros_(self.network.head.weight)
             nn.init.zeros_(self.network.head.bias)
-        self.inner_lr = inner_lr
+        self.update = Sgd(self.network.trainable, inner_lr)
         self.test_steps = test_steps
         self.lr = lr
         self.decay = decay(schedule)
@@ -72,11 +72,11 @@ class Pretrain(Learner):
 
         First-order: differentiable in φ, the gradients of fine-tuning taken for constants.
         """
-        tuned = fit(self.network, episode, sgd(self.inner_lr), self.test_steps, order=1)
+        tuned = fit(self.network, episode, self.task_losses, self.update, self.test_steps, order=1)
         return predict(self.network, episode, self.normalization, tuned)
 
     def meta_loss(self, episode: Episode) -> Tensor:
-        """Return the mean loss of the network, not fine-tuned, on support and queries alike.
+        """Return the mean loss of the network, not fine-tuned, on support and queries alike, a scalar.
 
         Raises:
             ConfigError: neither `train_classes` nor the tasks say how many classes there are, or they are
@@ -87,7 +87,7 @@ class Pretrain(Learner):
         if episode.regression:
             if self.classifier is not None:
                 raise ConfigError("learner.train_classes: these tasks are regression. Leave it out.")
-            return task_loss(run(self.network, x), y)
+            return self.mean_loss(run(self.network, x), y)
         classes = torch.from_numpy(episode.classes).to(y.device)
         if self.classifier is None or int(classes.max()) >= self.classifier.out_features:
             given = (
@@ -98,4 +98,4 @@ class Pretrain(Learner):
                 f"{int(classes.max())}, counted from 0. Set how many classes the split has."
             )
         features = run(self.network.backbone, x).to(self.classifier.weight.dtype)
-        return task_loss(self.classifier(features), classes.gather(1, y))
+        return self.mean_loss(self.classifier(features), classes.gather(1, y))

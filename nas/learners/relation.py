@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, MetaBatch, Normalization
+from nas.learners.base import Learner, MetaBatch, Normalization, Reduction, reduced
 from nas.learners.network import by_class, embed, features_of, normalized
 from nas.learners.schedule import Schedule, decay
 from nas.space import TaskShape
@@ -70,7 +70,8 @@ class Relation(Learner):
         with torch.autocast(pairs.device.type, enabled=False):
             return self.relation(pairs).squeeze(-1)  # type: ignore[no-any-return]
 
-    def meta_loss(self, episode: Episode) -> Tensor:
-        """Return the mean squared error of the scores against the one-hot labels, over tasks and queries."""
-        scores = self(episode).sigmoid()
-        return F.mse_loss(scores, F.one_hot(episode.query_y, episode.ways).to(scores.dtype))
+    def criterion(self, predictions: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
+        """Return the squared error of the scores against the one-hot labels."""
+        scores = predictions.sigmoid()
+        belongs = F.one_hot(targets, scores.shape[-1]).to(scores.dtype)
+        return reduced((scores - belongs) ** 2, reduction)

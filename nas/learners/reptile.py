@@ -9,11 +9,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, MetaBatch, Normalization, query_loss, task_loss
+from nas.learners.base import Learner, MetaBatch, Normalization
 from nas.learners.folded import Weights, run, stacked
-from nas.learners.inner import Adam, adapt
+from nas.learners.inner import Adapted, adapt
 from nas.learners.network import Network, normalized, predict
 from nas.learners.schedule import Schedule, decay
+from nas.learners.update import Adam
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
@@ -60,7 +61,7 @@ class Reptile(Learner):
         for number, weight in enumerate(self.network.trainable.values()):
             self.register_buffer(f"second{number}", torch.zeros_like(weight))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        self.inner_lr = inner_lr
+        self.update = Adam(self.network.trainable, inner_lr, beta1=0.0)
         self.inner_steps = inner_steps
         self.test_steps = test_steps
         self.inner_batch = inner_batch
@@ -75,34 +76,35 @@ class Reptile(Learner):
 
         First-order: differentiable in φ, the inner gradients taken for constants.
         """
-        adapted, _ = self._adapt(episode)
+        adapted = self._adapt(episode).weights
         return predict(self.network, episode, self.normalization, adapted)
 
     def meta_backward(self, episode: Episode) -> float:
         """Add φ − mean(φ_k) to `.grad`, and carry on Adam's moments; return the loss on the queries."""
         with torch.no_grad():
-            adapted, rule = self._adapt(episode)
-            loss = query_loss(predict(self.network, episode, self.normalization, adapted), episode)
+            adapted, state = self._adapt(episode)
+            predictions = predict(self.network, episode, self.normalization, adapted)
+            loss = self.mean_loss(predictions, episode.query_y)
         moments = self._moments()
         for name, weight in self.network.trainable.items():
             towards = weight.detach() - adapted[name].mean(0)
             weight.grad = towards if weight.grad is None else weight.grad + towards
-            moments[name].copy_(rule.second[name].mean(0))
-        self.get_buffer("step").fill_(rule.step)
+            moments[name].copy_(state["second"][name].mean(0))
+        self.get_buffer("step").fill_(state["step"])
         return float(loss)
 
-    def _adapt(self, episode: Episode) -> tuple[Weights, Adam]:
+    def _adapt(self, episode: Episode) -> Adapted:
         tasks, weights = len(episode), self.network.trainable
         batches = self._minibatches(episode.support_x.shape[1])
 
         def loss(weights: Weights) -> Tensor:
             rows = next(batches)
             predictions = run(self.network, episode.support_x[:, rows], weights)
-            return task_loss(predictions, episode.support_y[:, rows]) * tasks
+            return self.task_losses(predictions, episode.support_y[:, rows])
 
-        rule = Adam(self.inner_lr, stacked(self._moments(), tasks), int(self.get_buffer("step")))
+        state = {"step": int(self.get_buffer("step")), "second": stacked(self._moments(), tasks)}
         steps = self.inner_steps if self.training else self.test_steps
-        return adapt(loss, stacked(weights, tasks), rule, steps, order=1), rule
+        return adapt(loss, stacked(weights, tasks), self.update, steps, order=1, state=state)
 
     def _moments(self) -> Weights:
         return {n: self.get_buffer(f"second{i}") for i, n in enumerate(self.network.trainable)}
