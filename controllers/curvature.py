@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from controllers.relaxation import Alpha, gradient
+from controllers.relaxation import Alpha
+from nas.bilevel import gradient
 from nas.strategy import Loss
 
 DENSE = 64

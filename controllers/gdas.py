@@ -13,8 +13,9 @@ from torch import Tensor
 
 from controllers.derivation import likeliest
 from controllers.one_shot import BUDGET, Derive, SupernetTrial, descend
-from controllers.relaxation import Alpha, AlphaDecay, AlphaRate, PacedRate, gradient, paced, skips
+from controllers.relaxation import Alpha, AlphaDecay, AlphaRate, PacedRate, paced, skips
 from nas.backbone import BackboneSpace
+from nas.bilevel import gradient
 from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
 from nas.metrics import SKIPS
 from nas.space import Architecture, Space

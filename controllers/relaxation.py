@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas.backbone import BackboneSpace
+from nas.bilevel import gradient
 from nas.controller import SupernetBudget
 from nas.metrics import alpha_metric
 from nas.space import Architecture, Decision
@@ -72,8 +73,8 @@ class Alpha(nn.Module):
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Take a step of Adam down these gradients."""
-        for logits, gradient in zip(self.logits, gradients, strict=True):
-            logits.grad = gradient.detach()
+        for logits, slope in zip(self.logits, gradients, strict=True):
+            logits.grad = slope.detach()
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
 
@@ -102,14 +103,6 @@ class Alpha(nn.Module):
     def set_extra_state(self, state: Any) -> None:
         """Restore Adam's moments."""
         self._adam.load_state_dict(state)
-
-
-def gradient(loss: Tensor, inputs: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
-    """Return the gradient of a scalar; it is zero in inputs that the loss does not depend on."""
-    if not loss.requires_grad:
-        return [torch.zeros_like(x) for x in inputs]
-    found = torch.autograd.grad(loss, inputs, create_graph=create_graph, allow_unused=True)
-    return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
 
 
 def skips(space: BackboneSpace, architecture: Architecture) -> int:

@@ -43,6 +43,7 @@ NOUNS = (
     "nas.supernet",
     "nas.controller",
     "nas.strategy",
+    "nas.bilevel",
     "nas.tasks.base",
     "nas.learners.base",
     "nas.learners.inner",

@@ -12,7 +12,8 @@ from torch.func import functional_call
 
 from controllers.darts import Softmax
 from controllers.relaxation import BETAS, Alpha
-from controllers.unrolled import exact, second_order, stepped
+from controllers.unrolled import exact, second_order
+from nas.bilevel import stepped
 from nas.controller import TrainSupernet
 from nas.errors import Unsupported
 from nas.evaluator import Budget, Context

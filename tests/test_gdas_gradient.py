@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from controllers.gdas import HardGumbel, straight_through
-from controllers.relaxation import gradient
+from nas.bilevel import gradient
 from nas.strategy import Loss
 from nas.supernet import Mixture
 from nas.testing.toy_supernet import Curves, Regression
