@@ -55,6 +55,7 @@ NOUNS = (
     "nas.export.model",
     "nas.queries.leaderboard",
     "nas.testing.spaces",
+    "nas.testing.backbones",
     "nas.testing.supernets",
     "nas.testing.controllers",
     "nas.testing.strategies",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,7 +14,8 @@ from nas.backbone import BackboneSpace
 from nas.controller import Outcome, TrainSupernet
 from nas.learners.base import Learner
 from nas.precision import Precision
-from nas.space import Architecture, TaskShape
+from nas.product import resolve
+from nas.space import Architecture, Space, TaskShape
 from nas.tasks.base import TaskSource
 
 
@@ -34,7 +35,7 @@ class Job:
     Attributes:
         number: the trial's number in its search.
         attempt: 0, or how often it was tried before.
-        architecture: what to evaluate.
+        architecture: what to evaluate, of the search's space.
         seed: of the weights and of the training episodes.
     """
 
@@ -68,27 +69,64 @@ class SupernetJob:
 AnyJob: TypeAlias = Job | SupernetJob
 
 
+MakeLearner: TypeAlias = Callable[[nn.Module, TaskShape], Learner]
+"""From a backbone and a shape to a learner."""
+
+Chosen: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""What a candidate chose for settings of sections, by section."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trainee:
+    """What an architecture of a search's space means for a training.
+
+    Attributes:
+        space: builds the backbone.
+        architecture: of the backbone.
+        tasks: samples the episodes.
+        learner: from a backbone and a shape to a learner.
+    """
+
+    space: BackboneSpace
+    architecture: Architecture
+    tasks: TaskSource
+    learner: MakeLearner
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What every job of a search shares.
 
     Attributes:
-        space: builds the backbones.
-        tasks: samples the episodes.
-        learner: from a backbone and a shape to a learner.
+        space: of what is evaluated: of backbones, or of these and settings side by side.
+        tasks: samples the episodes, where a candidate does not choose otherwise.
+        learner: from a backbone and a shape to a learner, where a candidate does not choose otherwise.
         budget: of one evaluation.
         rungs: training episodes at which a scheduler wants a score, ascending, below the budget.
         precision: of the arithmetic in forward and backward passes.
         seconds: after which the training of a supernet ends with its epoch; None: no limit.
+        vary: returns tasks and learner under settings that a candidate chose; None: candidates choose none.
     """
 
-    space: BackboneSpace
+    space: Space[Any]
     tasks: TaskSource
-    learner: Callable[[nn.Module, TaskShape], Learner]
+    learner: MakeLearner
     budget: Budget
     rungs: Sequence[int] = ()
     precision: Precision = "auto"
     seconds: float | None = None
+    vary: Callable[[Chosen], tuple[TaskSource, MakeLearner]] | None = None
+
+    def trainee(self, architecture: Architecture) -> Trainee:
+        """Return what an architecture of the space means for a training."""
+        space, network, settings = resolve(self.space, architecture)
+        tasks, learner = self.vary(settings) if self.vary else (self.tasks, self.learner)
+        return Trainee(space, network, tasks, learner)
+
+    def networks(self) -> Context:
+        """Return the context of a search that chooses networks alone: all else is at its default."""
+        default = self.trainee(self.space.default)
+        return replace(self, space=default.space, tasks=default.tasks, learner=default.learner, vary=None)
 
 
 class Evaluator(ABC):

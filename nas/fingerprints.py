@@ -12,20 +12,20 @@ from contextlib import contextmanager
 from typing import Any
 
 from nas import plugins
-from nas.backbone import BackboneSpace
 from nas.errors import ConfigError, PluginError
+from nas.space import Space
 
 Fingerprints = dict[str, Any]
 """By kind of plug-in: `name`, `source` (the file of its class), `settings` (their names), and of a space
 `decisions` (`[name, [choices]]`); plain JSON."""
 
 
-def take(config: Mapping[str, Any], space: BackboneSpace) -> Fingerprints:
+def take(config: Mapping[str, Any], space: Space[Any]) -> Fingerprints:
     """Return what the plug-ins of a configuration are now.
 
     Args:
         config: its sections by kind; others are passed over.
-        space: the search space that it names.
+        space: what it searches, with the decisions of all slots.
     """
     found = {
         kind: _of(kind, section["name"])
@@ -36,7 +36,7 @@ def take(config: Mapping[str, Any], space: BackboneSpace) -> Fingerprints:
     return found
 
 
-def check(recorded: Mapping[str, Any] | None, space: BackboneSpace, what: str) -> None:
+def check(recorded: Mapping[str, Any] | None, space: Space[Any], what: str) -> None:
     """Refuse a space under which recorded architectures would be others.
 
     Args:
@@ -86,7 +86,7 @@ def _of(kind: str, name: str) -> dict[str, Any]:
     return {"name": name, "source": source, "settings": sorted(plugins.settings(cls))}
 
 
-def _decisions(space: BackboneSpace) -> list[Any]:
+def _decisions(space: Space[Any]) -> list[Any]:
     return [[decision.name, list(decision.choices)] for decision in space.decisions]
 
 

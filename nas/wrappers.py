@@ -7,10 +7,11 @@ from typing import Any, final
 
 import numpy as np
 
-from nas.backbone import BackboneSpace, Cost
+from nas.backbone import Cost
 from nas.controller import Controller, Evaluate, Outcome, Proposal, Reject, Reuse, State
 from nas.errors import Infeasible
-from nas.space import Architecture, TaskShape
+from nas.product import resolve
+from nas.space import Architecture, Space, TaskShape
 
 REDRAWS = 100
 """Proposals asked of the inner controller, all from one generator, before a wrapper gives up."""
@@ -26,7 +27,7 @@ class Deduplicated(Controller):
     proposed like anything else.
     """
 
-    def __init__(self, controller: Controller, space: BackboneSpace) -> None:
+    def __init__(self, controller: Controller, space: Space[Any]) -> None:
         self._controller = controller
         self._space = space
         self._completed: dict[str, int] = {}
@@ -63,7 +64,7 @@ class Constrained(Controller):
 
     Args:
         controller: who proposes.
-        space: builds the backbones that are counted.
+        space: of what is proposed; its backbones are counted.
         shape: the task's.
         max_parameters: trainable weights of the backbone at most.
         max_macs: multiply-accumulates of the backbone for one example at most.
@@ -72,7 +73,7 @@ class Constrained(Controller):
     def __init__(
         self,
         controller: Controller,
-        space: BackboneSpace,
+        space: Space[Any],
         shape: TaskShape,
         max_parameters: int | None = None,
         max_macs: int | None = None,
@@ -106,10 +107,12 @@ class Constrained(Controller):
 
     def _reason(self, architecture: Architecture) -> str | None:
         """Return why the architecture is out, None if it is not; each network is counted once."""
-        key = self._space.canonical(architecture)
+        candidate = resolve(self._space, architecture)
+        key = candidate.key
         if key not in self._reasons:
             try:
-                self._reasons[key] = self._excess(self._space.cost(architecture, self._shape))
+                cost = candidate.space.cost(candidate.architecture, self._shape)
+                self._reasons[key] = self._excess(cost)
             except Infeasible as error:
                 self._reasons[key] = str(error)
         return self._reasons[key]

@@ -11,7 +11,8 @@ from nas.backbone import BackboneSpace
 from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.plugins import resolve
 from nas.space import Architecture, TaskShape
-from nas.testing.spaces import SpaceSuite, architectures, some
+from nas.testing.backbones import BackboneSuite
+from nas.testing.spaces import architectures, some
 from search_spaces.chain import Chain, Layer, Network, join
 from search_spaces.isomorphism import canonical_order, form
 
@@ -22,7 +23,7 @@ SMALL = Chain(layers=5, kernels=(1, 3), strides=(1, 2), channels=(2, 3))
 quick = settings(max_examples=60, deadline=None)
 
 
-class TestSmallChain(SpaceSuite):
+class TestSmallChain(BackboneSuite):
     @pytest.fixture
     def space(self) -> BackboneSpace:
         return Chain(layers=3, kernels=(2,), strides=(1, 3), channels=(2,))

@@ -12,7 +12,8 @@ from torch import nn
 from nas.backbone import BackboneSpace
 from nas.errors import Infeasible
 from nas.space import Architecture, TaskShape
-from nas.testing.spaces import SpaceSuite, architectures
+from nas.testing.backbones import BackboneSuite
+from nas.testing.spaces import architectures
 from search_spaces.darts import Darts, Place
 from search_spaces.darts_cells import Cell
 from search_spaces.genotype import Edges, Genotype
@@ -23,7 +24,7 @@ SMALL = Darts(channels=2, cells=4)
 CONVOLUTION = cell("sep_conv_3x30 sep_conv_3x31")
 
 
-class TestDarts(SpaceSuite):
+class TestDarts(BackboneSuite):
     @pytest.fixture
     def space(self) -> BackboneSpace:
         return Darts(channels=2, cells=4)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from nas.backbone import BackboneSpace
 from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.space import Architecture, TaskShape
-from nas.testing.spaces import SpaceSuite, architectures
+from nas.testing.backbones import BackboneSuite
+from nas.testing.spaces import architectures
 from search_spaces.few_shot import DOWN, OPERATIONS, RESIDUAL, Cell, FewShot, down, operation, paths, routes
 
 OMNIGLOT = TaskShape((1, 28, 28), 20)
@@ -21,7 +22,7 @@ ONE_STAGE = FewShot(channels=2, stages=1)
 CELLS = list(product(OPERATIONS, repeat=3))
 
 
-class TestFewShot(SpaceSuite):
+class TestFewShot(BackboneSuite):
     @pytest.fixture
     def space(self) -> BackboneSpace:
         return FewShot(channels=2, stages=2)

@@ -26,6 +26,11 @@ SCRIPTED = [
     "--learner=maml",
     "--evaluator=nas.testing.evaluators:Scripted",
 ]
+SLOTS = [
+    "--slot=learner.lr=[0.001,0.01,0.1]",
+    "--slot=learner.inner_steps=[1,2]",
+    "--slot=tasks.train_shots=[5,10,20]",
+]
 
 
 def nas(*arguments: str, db: Path, detached: bool = False) -> subprocess.Popen[str]:
@@ -74,10 +79,11 @@ def end(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0, errors
 
 
-def test_killed_at_random_moments(tmp_path: Path) -> None:
+@pytest.mark.parametrize("slots", [[], SLOTS], ids=["networks", "three slots"])
+def test_killed_at_random_moments(tmp_path: Path, slots: list[str]) -> None:
     chance = random.Random(2019)
     db = tmp_path / "nas.db"
-    start = ["run", *SCRIPTED, "--executor=inline", f"--trials={TRIALS}", "--seed=5", "--name=s"]
+    start = ["run", *SCRIPTED, *slots, "--executor=inline", f"--trials={TRIALS}", "--seed=5", "--name=s"]
     pace = "--set=evaluator.seconds=0.03"
     process = nas(*start, pace, db=db)
     for _ in range(KILLS):

@@ -8,13 +8,14 @@ from nas.backbone import BackboneSpace
 from nas.errors import ConfigError, UnknownName
 from nas.plugins import resolve
 from nas.space import TaskShape
-from nas.testing.spaces import SpaceSuite, some
+from nas.testing.backbones import BackboneSuite
+from nas.testing.spaces import some
 from search_spaces.mlp import Mlp
 
 SINUSOID = TaskShape((1,), 1)
 
 
-class TestImages(SpaceSuite):
+class TestImages(BackboneSuite):
     @pytest.fixture
     def space(self) -> BackboneSpace:
         return Mlp(layers=2, widths=(3, 0, 5))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nas.backbone import BackboneSpace
 from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.space import Architecture, TaskShape
-from nas.testing.spaces import SpaceSuite
+from nas.testing.backbones import BackboneSuite
 from search_spaces.cells import OPERATIONS, PAIRS, Cell, edges_of, operation, prune, representative
 from search_spaces.nasbench201 import RESNET, NasBench201
 
@@ -27,7 +27,7 @@ ALL = [Architecture("nasbench201", choices) for choices in product(range(5), rep
 PRUNED, PUBLISHED = NasBench201(), NasBench201(channels=16, cells=5, prune=False)
 
 
-class TestPublishedCells(SpaceSuite):
+class TestPublishedCells(BackboneSuite):
     @pytest.fixture
     def space(self) -> BackboneSpace:
         return NasBench201(channels=4, prune=False)

@@ -10,14 +10,14 @@ from nas.backbone import BackboneSpace, Cost
 from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.plugins import installed, load, resolve, settings
 from nas.space import Architecture, Decision, TaskShape
-from nas.testing.spaces import SpaceSuite
+from nas.testing.backbones import BackboneSuite
 from nas.testing.toys import Toy
 
 IMAGE = TaskShape((1, 12, 12), 5)
 VECTOR = TaskShape((3,), 1)
 
 
-class TestInstalledSpaces(SpaceSuite):
+class TestInstalledSpaces(BackboneSuite):
     @pytest.fixture(params=["toy", *installed("space")])
     def space(self, request: pytest.FixtureRequest) -> BackboneSpace:
         cls = Toy if request.param == "toy" else load("space", request.param)
@@ -75,7 +75,7 @@ def test_a_text_that_is_none_is_answered_with_names_and_an_example(
 # The suite itself: each way to break a promise fails its test
 
 
-class Suite(SpaceSuite):
+class Suite(BackboneSuite):
     space = shape = None
 
 
@@ -285,5 +285,5 @@ def test_the_suite_notices(broken: type[Sound], test: str, monkeypatch, pytestco
 
 
 def test_every_promise_can_be_broken() -> None:
-    tests = {name.removeprefix("test_") for name in dir(SpaceSuite) if name.startswith("test_")}
+    tests = {name.removeprefix("test_") for name in dir(BackboneSuite) if name.startswith("test_")}
     assert {test for _, test in BROKEN} == tests

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 FROM_THE_MACHINE = ("executor", "workers")
 """Settings whose default depends on the machine and on the evaluator."""
 
+NO_SLOT = (
+    "# [slots.learner]                     # settings that the search chooses along with the network",
+    "# lr = [0.001, 0.01]",
+)
+"""What a file says of slots where there is none."""
+
 
 def document(config: SearchConfig, *, portable: bool = False) -> str:
     """Return the file of a configuration; it reads back as the same configuration.
@@ -35,6 +41,7 @@ def document(config: SearchConfig, *, portable: bool = False) -> str:
 
     values = config.model_dump(mode="json")
     rows = _rows(type(config), "")
+    slots = values.pop("slots")
     top = [row for row in rows if row["setting"] in values and not _is_section(config, row["setting"])]
     unset = FROM_THE_MACHINE if portable else ()
     lines = _section({row["setting"]: row for row in top}, values, unset)
@@ -46,6 +53,10 @@ def document(config: SearchConfig, *, portable: bool = False) -> str:
         described = _rows(plugins.settings_model(cls), kind)
         lines += ["", f"[{kind}]", f"name = {toml(name)}"]
         lines += _section({row["setting"].partition(".")[2]: row for row in described}, values[kind])
+    for slot, choices in slots.items():
+        lines += ["", f"[slots.{slot}]", *(f"{setting} = {toml(choices[setting])}" for setting in choices)]
+    if not slots:
+        lines += ["", *NO_SLOT]
     models: dict[str, type[BaseModel]] = {
         "budget": Budget,
         "scheduler": Asha,

@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import typer
 
 from nas import counts
-from nas.backbone import BackboneSpace
 from nas.cli.document import document
 from nas.cli.output import say
 from nas.controller import Evaluate, Outcome, State, TrainSupernet
@@ -25,9 +24,9 @@ from nas.errors import Infeasible
 from nas.evaluator import Job, SupernetJob
 from nas.executors.worker import Worker
 from nas.plugins import load
+from nas.product import resolve
 from nas.settings.search import SearchConfig
-from nas.settings.sections import maker
-from nas.space import Architecture
+from nas.space import Architecture, Space
 from nas.tasks.base import TaskSource
 from nas.training.loop import start
 from nas.training.oneshot.epochs import train_supernet
@@ -127,7 +126,7 @@ def _measured(
     return seconds, _supernet(config, space, tasks, shared), shared.derive
 
 
-def _firsts(config: SearchConfig, space: BackboneSpace, tasks: TaskSource) -> list[Architecture]:
+def _firsts(config: SearchConfig, space: Space[Any], tasks: TaskSource) -> list[Architecture]:
     """Return the architectures of the first trials, as far as they depend on no result."""
     controller, found = config.make_controller(space, tasks), list[Architecture]()
     for number in range(min(SAMPLES, config.trials)):
@@ -138,14 +137,14 @@ def _firsts(config: SearchConfig, space: BackboneSpace, tasks: TaskSource) -> li
     return found
 
 
-def _drawn(config: SearchConfig, space: BackboneSpace) -> list[Architecture]:
+def _drawn(config: SearchConfig, space: Space[Any]) -> list[Architecture]:
     rng = np.random.default_rng(config.seed)
     return [space.sample(rng) for _ in range(SAMPLES)]
 
 
 def _trials(
     config: SearchConfig,
-    space: BackboneSpace,
+    space: Space[Any],
     tasks: TaskSource,
     architectures: Sequence[Architecture],
     tell: Callable[[str], None],
@@ -154,7 +153,8 @@ def _trials(
     costs = []
     for architecture in architectures:
         try:
-            costs.append((space.cost(architecture, tasks.shape), architecture))
+            own = resolve(space, architecture)
+            costs.append((own.space.cost(own.architecture, tasks.shape), architecture))
         except Infeasible as error:
             tell(f"{space.encode(architecture)}: infeasible: {error}")
     costs.sort(key=lambda found: found[0].macs)
@@ -176,18 +176,26 @@ def _measurable(config: SearchConfig) -> bool:
 
 
 def _seconds(
-    config: SearchConfig, space: BackboneSpace, tasks: TaskSource, architecture: Architecture
+    config: SearchConfig, space: Space[Any], tasks: TaskSource, architecture: Architecture
 ) -> tuple[float, bool]:
     """Return about how many seconds a trial takes, and whether all of it was run to tell."""
-    seed = training_seed(config.seed, space.canonical(architecture), 0)
+    seed = training_seed(config.seed, resolve(space, architecture).key, 0)
     began = time.perf_counter()
     if not _measurable(config):
         for _ in Worker(config, tasks).run(Job(0, 0, architecture, seed)):
             pass
         return time.perf_counter() - began, True
     budget, precision = config.budget, config.resources.precision
-    learner = maker("learner", config.learner or {})
-    training = start(space, architecture, tasks, learner, precision, budget.train_episodes, seed)
+    trainee = config.make_context(space, tasks).trainee(architecture)
+    training = start(
+        trainee.space,
+        trainee.architecture,
+        trainee.tasks,
+        trainee.learner,
+        precision,
+        budget.train_episodes,
+        seed,
+    )
     next(training.until(1))  # the first step makes buffers and plans
     warm, first = time.perf_counter(), training.done
     for _ in training.until(budget.train_episodes):
@@ -207,9 +215,7 @@ def _seconds(
     return warm - began + left, whole
 
 
-def _supernet(
-    config: SearchConfig, space: BackboneSpace, tasks: TaskSource, proposal: TrainSupernet
-) -> float:
+def _supernet(config: SearchConfig, space: Space[Any], tasks: TaskSource, proposal: TrainSupernet) -> float:
     """Return about how many seconds it takes to train a supernet and to derive from it."""
     context, budget = config.make_context(space, tasks), proposal.budget
     seed = training_seed(config.seed, "supernet 0", 0)

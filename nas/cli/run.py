@@ -65,6 +65,15 @@ def run(
         typer.Option(metavar="K", help="Architectures that a one-shot controller derives and evaluates."),
     ] = None,
     ray_address: RayAddressOption = None,
+    slots: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slot",
+            metavar="KEY=[VALUES]",
+            help="A setting of the learner or of training tasks that the search chooses along with the "
+            "network, such as 'learner.lr=[0.001,0.01]'; repeatable.",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as tasks.ways=20; repeatable."),
@@ -112,6 +121,8 @@ def run(
         values.setdefault("scheduler", {})
     if derive is not None:
         assign(values, f"controller.derive={derive}")
+    for slot in slots or []:
+        assign(values, f"slots.{slot}")
     for setting in settings or []:
         assign(values, setting)
     fill_in(values)

@@ -14,11 +14,11 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from nas import fingerprints
-from nas.backbone import BackboneSpace
 from nas.controller import Derived, Outcome, Reuse, Score, State, TrainSupernet
 from nas.evaluator import AnyJob, Job, SupernetJob
+from nas.product import backbone_of, complete, resolve
 from nas.settings.search import SearchConfig, validate
-from nas.space import Architecture
+from nas.space import Architecture, Space
 from nas.storage.schema import Search, Trial
 from nas.storage.trials import Derivations
 from nas.training.checkpoint import CHECKPOINTS, Checkpoint
@@ -50,7 +50,7 @@ class Records:
     Args:
         name: of the search.
         config: of the search.
-        space: reads and writes the texts of architectures.
+        space: of the search; reads and writes the texts of architectures.
         folder: of checkpoints; None to keep none.
         data: what the tasks are drawn from, as `nas.training.provenance.classes`.
     """
@@ -59,7 +59,7 @@ class Records:
         self,
         name: str,
         config: SearchConfig,
-        space: BackboneSpace,
+        space: Space[Any],
         folder: Path | None,
         data: Mapping[str, str],
     ) -> None:
@@ -84,9 +84,9 @@ class Records:
         return SupernetJob(number, attempt, supernet, seed, name, folder, self._uniform())
 
     def _uniform(self) -> tuple[Architecture, ...]:
-        """Return what random search under the same seed proposes first."""
+        """Return what random search under the same seed proposes first, if it chooses networks alone."""
         rngs = (proposal_rng(self._config.seed, number) for number in range(SAMPLE))
-        return tuple(self._space.sample(rng) for rng in rngs)
+        return tuple(complete(self._space, backbone_of(self._space).sample(rng)) for rng in rngs)
 
     def again(self, job: AnyJob, *, new_seed: bool) -> AnyJob:
         """Return another attempt at a job, with other weights or the same."""
@@ -94,8 +94,12 @@ class Records:
         if isinstance(job, SupernetJob):
             return self.supernet(job.number, job.supernet, attempt, seed)
         if seed is None:
-            seed = training_seed(self._config.seed, self._space.canonical(job.architecture), attempt)
+            seed = self.seed(job.architecture, attempt)
         return Job(job.number, attempt, job.architecture, seed)
+
+    def seed(self, architecture: Architecture, attempt: int = 0) -> int:
+        """Return the seed of a training, that of its network: equal ones begin with equal weights."""
+        return training_seed(self._config.seed, resolve(self._space, architecture).key, attempt)
 
     def job(self, trial: Trial) -> AnyJob:
         """Return the job of a trial that has not ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections import deque
@@ -12,7 +13,6 @@ from typing import Any
 
 from nas import fingerprints
 from nas.asha import AshaState
-from nas.backbone import BackboneSpace
 from nas.controller import (
     Controller,
     Evaluate,
@@ -29,8 +29,10 @@ from nas.driver.records import Records, document, forget, recordable
 from nas.errors import ConfigError, Infeasible, NasError, TooManyFailures
 from nas.evaluator import AnyJob, Job, SupernetJob
 from nas.executors.base import Executor
+from nas.precision import Arithmetic
+from nas.product import backbone_of
 from nas.settings.search import SearchConfig
-from nas.settings.sections import maker
+from nas.space import Space
 from nas.storage.lease import HEARTBEAT_SECONDS, mine
 from nas.storage.schema import Search as SearchRow
 from nas.storage.store import Store
@@ -45,7 +47,6 @@ from nas.training.provenance import (
     machine,
     machines,
     proposal_rng,
-    training_seed,
 )
 
 
@@ -63,7 +64,7 @@ class Search:
         store: Store,
         row: SearchRow,
         config: SearchConfig,
-        space: BackboneSpace,
+        space: Space[Any],
         tasks: TaskSource,
         observer: Observer,
         folder: Path | None = None,
@@ -143,7 +144,7 @@ class Search:
                 return self._start_supernet(number, proposal)
             architecture = proposal.architecture
             key = self._space.canonical(architecture)
-            job = Job(number, 0, architecture, training_seed(self._config.seed, key, 0))
+            job = Job(number, 0, architecture, self._records.seed(architecture))
             outcome = None if isinstance(proposal, Evaluate) else self._without_worker(proposal)
             row = self._store.begin(
                 self._id,
@@ -322,7 +323,7 @@ class Search:
         self._ledger.next = self._ledger.ended + len(self._again)
 
 
-def supernet(config: SearchConfig, space: BackboneSpace, tasks: TaskSource) -> TrainSupernet | None:
+def supernet(config: SearchConfig, space: Space[Any], tasks: TaskSource) -> TrainSupernet | None:
     """Return the supernet that a search trains first; None where its controller begins otherwise."""
     first = config.make_controller(space, tasks).propose(0, (), proposal_rng(config.seed, 0))
     return first if isinstance(first, TrainSupernet) else None
@@ -374,6 +375,21 @@ def create(
     )
 
 
+def _rehearse(config: SearchConfig, tasks: TaskSource) -> Arithmetic:
+    """Rehearse a training, and one under each value of a setting that can be chosen; see `rehearse`."""
+    network, precision = backbone_of(config.make_space()), config.resources.precision
+    arithmetic = rehearse(network, tasks, config.make_learner(), precision)
+    for slot, choices in config.slots.items():
+        for setting, value in ((name, value) for name, values in choices.items() for value in values):
+            varied = config.varied({slot: {setting: value}})
+            try:
+                source = varied.make_tasks() if slot == "tasks" else tasks
+                rehearse(network, source, varied.make_learner(), precision)
+            except ConfigError as error:
+                raise ConfigError(f"slots.{slot}.{setting}, {json.dumps(value)}: {error}") from None
+    return arithmetic
+
+
 def check(
     config: SearchConfig, tasks: TaskSource, say: Callable[[str], None] = lambda words: None
 ) -> dict[str, Any]:
@@ -398,8 +414,7 @@ def check(
             say(f"warning: {remark}")
     space = config.make_space()
     if config.learner is not None:
-        precision = config.resources.precision
-        made_by["precision"] = rehearse(space, tasks, maker("learner", config.learner), precision).precision
+        made_by["precision"] = _rehearse(config, tasks).precision
     first = supernet(config, space, tasks)
     if first is not None:
         everything = first.derive + 1

@@ -10,6 +10,7 @@ from nas.errors import Infeasible, NotFound
 from nas.evaluation.missing import fates, repeats, seeds
 from nas.export.choice import Choice, grouped, listed
 from nas.export.command import Command
+from nas.product import resolve
 from nas.storage.schema import Evaluation, EvaluationState, Search, Trial, TrialState
 
 
@@ -101,7 +102,8 @@ def refuse(search: Search, trial: Trial, choice: Choice) -> None:
         config = configuration(search)
         space = config.make_space()
         try:
-            space.cost(space.decode(trial.architecture), config.make_tasks().shape)
+            candidate = resolve(space, space.decode(trial.architecture))
+            candidate.space.cost(candidate.architecture, config.make_tasks().shape)
         except Infeasible as error:
             reason = str(error)
         else:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NoReturn, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
 from nas import counts, plugins
@@ -16,8 +16,9 @@ from nas.asha import Asha
 from nas.backbone import BackboneSpace
 from nas.controller import Controller
 from nas.errors import ConfigError, Unsupported
-from nas.evaluator import Budget, Context, Evaluator, Lookup
+from nas.evaluator import Budget, Chosen, Context, Evaluator, Lookup, MakeLearner
 from nas.precision import Precision
+from nas.product import MAIN, Product, backbone_of
 from nas.settings.sections import (
     EXAMPLES,
     UNTRAINED,
@@ -31,7 +32,9 @@ from nas.settings.sections import (
     nameless,
     section,
 )
-from nas.space import TaskShape
+from nas.settings.slots import SECTIONS, Slots, resolved
+from nas.settings_space import Settings
+from nas.space import Space, TaskShape
 from nas.tasks.base import TaskSource
 from nas.wrappers import Constrained, Deduplicated
 
@@ -78,6 +81,10 @@ class SearchConfig(Model):
     controller: Annotated[dict[str, Any], section("controller")]
     tasks: Annotated[dict[str, Any] | None, section("tasks")] = None
     learner: Annotated[dict[str, Any] | None, section("learner")] = None
+    slots: Annotated[
+        Slots,
+        Field(default_factory=dict, description="settings to choose, too: values by section and setting"),
+    ]
     evaluator: Annotated[dict[str, Any], section("evaluator")] = Field(
         default_factory=lambda: {"name": "train"}, validate_default=True
     )
@@ -100,10 +107,19 @@ class SearchConfig(Model):
 
     @functools.cached_property
     def settings(self) -> str:
-        """Hash of what a score depends on besides network and seed: equal means comparable."""
+        """Hash of what a score depends on besides what is chosen and the seed: equal means comparable."""
         parts = self.model_dump(mode="json", include={"tasks", "learner", "evaluator", "budget"})
         parts["precision"] = self.resources.precision
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @field_validator("slots")
+    @classmethod
+    def _resolved(cls, slots: Slots, info: ValidationInfo) -> Slots:
+        return {
+            slot: resolved(slot, choices, info.data.get(slot))
+            for slot, choices in slots.items()
+            if choices and (slot in info.data or slot not in SECTIONS)
+        }
 
     @model_validator(mode="after")
     def _trained_or_looked_up(self) -> Self:
@@ -155,10 +171,19 @@ class SearchConfig(Model):
         settings = {key: value for key, value in self.evaluator.items() if key != "name"}
         return lookup, plugins.arguments(lookup, settings)
 
-    def make_space(self) -> BackboneSpace:
-        """Return a new instance of the search space."""
+    def make_space(self) -> Space[Any]:
+        """Return a new instance of what is searched: the space of networks, or a product of slots with it."""
         space: BackboneSpace = maker("space", self.space)()
-        return space
+        if not self.slots:
+            return space
+        sections = {slot: (choices, getattr(self, slot)) for slot, choices in self.slots.items()}
+        others = {slot: Settings(slot, choices, given) for slot, (choices, given) in sections.items()}
+        return Product({MAIN: space, **others})
+
+    def varied(self, chosen: Chosen) -> SearchConfig:
+        """Return the search with these settings in its sections, and nothing but networks to choose."""
+        sections = {kind: {**getattr(self, kind), **settings} for kind, settings in chosen.items()}
+        return self.model_copy(update={**sections, "slots": {}})
 
     def make_tasks(self) -> TaskSource:
         """Return a new instance of the task source, or what the evaluator has in its place; reads its data.
@@ -168,11 +193,19 @@ class SearchConfig(Model):
         """
         if self.tasks is None:
             lookup, settings = self._lookup()
-            return lookup.source(self.make_space(), **settings)
+            return lookup.source(backbone_of(self.make_space()), **settings)
         tasks: TaskSource = maker("tasks", self.tasks)()
         return tasks
 
-    def make_controller(self, space: BackboneSpace, tasks: TaskSource) -> Controller:
+    def make_learner(self) -> MakeLearner:
+        """Return what makes learners.
+
+        Raises:
+            Unsupported: once it is called, if there is none.
+        """
+        return maker("learner", self.learner) if self.learner else _no_learner
+
+    def make_controller(self, space: Space[Any], tasks: TaskSource) -> Controller:
         """Return a new controller, within its wrappers."""
         controller: Controller = maker("controller", self.controller)(space, self.seed)
         limits = self.constraints
@@ -180,12 +213,31 @@ class SearchConfig(Model):
             controller = Constrained(controller, space, tasks.shape, limits.max_parameters, limits.max_macs)
         return Deduplicated(controller, space) if self.deduplicate else controller
 
-    def make_context(self, space: BackboneSpace, tasks: TaskSource) -> Context:
+    def make_context(self, space: Space[Any], tasks: TaskSource) -> Context:
         """Return what every job of the search shares."""
-        learner = maker("learner", self.learner) if self.learner else _no_learner
         return Context(
-            space, tasks, learner, self.budget, self.rungs, self.resources.precision, self.resources.seconds
+            space,
+            tasks,
+            self.make_learner(),
+            self.budget,
+            self.rungs,
+            self.resources.precision,
+            self.resources.seconds,
+            self._vary(tasks) if self.slots else None,
         )
+
+    def _vary(self, tasks: TaskSource) -> Callable[[Chosen], tuple[TaskSource, MakeLearner]]:
+        """Return what makes tasks and learner of what a candidate chose; it keeps the last other tasks."""
+        held = (self.tasks, tasks)
+
+        def vary(chosen: Chosen) -> tuple[TaskSource, MakeLearner]:
+            nonlocal held
+            varied = self.varied(chosen)
+            if varied.tasks != held[0]:
+                held = varied.tasks, tasks if varied.tasks == self.tasks else varied.make_tasks()
+            return held[1], varied.make_learner()
+
+        return vary
 
     def make_evaluator(self, context: Context) -> Evaluator:
         """Return a new evaluator: what a worker holds."""

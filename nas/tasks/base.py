@@ -101,9 +101,14 @@ class TaskSource(ABC):
     the shape and all else is that of the tasks that trials are scored on. It reads or draws its data in the
     constructor and keeps it in numpy arrays, so that workers on one node share a single copy; it is
     picklable.
+
+    Attributes:
+        training_settings: names of the settings that concern the tasks of split `train` alone. A search may
+            choose these, since trials remain scored on the same tasks.
     """
 
     name: ClassVar[str]
+    training_settings: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod

@@ -14,6 +14,7 @@ from pydantic import Field
 from nas.space import TaskShape
 from nas.tasks.base import Episode, Split, TaskSource
 from nas.tasks.images import (
+    TRAINING_SETTINGS,
     Classes,
     ImageTasks,
     Pixels,
@@ -59,6 +60,7 @@ class Glyphs(TaskSource):
     """
 
     name: ClassVar[str] = "glyphs"
+    training_settings: ClassVar[tuple[str, ...]] = TRAINING_SETTINGS
 
     def __init__(
         self,

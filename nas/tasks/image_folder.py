@@ -25,6 +25,7 @@ from nas.tasks.class_folders import (
     read_classes,
 )
 from nas.tasks.images import (
+    TRAINING_SETTINGS,
     Classes,
     ImageTasks,
     Indices,
@@ -62,6 +63,7 @@ class ImageFolder(TaskSource):
     """
 
     name: ClassVar[str] = "image_folder"
+    training_settings: ClassVar[tuple[str, ...]] = TRAINING_SETTINGS
 
     def __init__(
         self,

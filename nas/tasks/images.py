@@ -25,6 +25,9 @@ TrainQueries = Annotated[
     int | None, Field(ge=1, description="queries of a training task, if other than queries")
 ]
 
+TRAINING_SETTINGS = ("train_ways", "train_shots", "train_queries")
+"""Those of the settings above that concern training tasks alone."""
+
 Indices = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
 

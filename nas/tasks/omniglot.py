@@ -22,6 +22,7 @@ from nas.tasks.base import Episode, Split, TaskSource
 from nas.tasks.cache import Arrays, cached
 from nas.tasks.data import data_root, missing
 from nas.tasks.images import (
+    TRAINING_SETTINGS,
     Classes,
     ImageTasks,
     Pixels,
@@ -62,6 +63,7 @@ class Omniglot(TaskSource):
     """
 
     name: ClassVar[str] = "omniglot"
+    training_settings: ClassVar[tuple[str, ...]] = TRAINING_SETTINGS
 
     def __init__(
         self,

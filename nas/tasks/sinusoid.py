@@ -29,6 +29,7 @@ class Sinusoid(TaskSource):
     """
 
     name: ClassVar[str] = "sinusoid"
+    training_settings: ClassVar[tuple[str, ...]] = ("train_shots", "train_queries")
 
     def __init__(
         self,

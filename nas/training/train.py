@@ -26,7 +26,8 @@ class Train(Evaluator):
         """Train on `budget.train_episodes` tasks; reports the mean training loss ten times on the way."""
         context, shape = self._context, self._context.tasks.shape
         began = time.perf_counter()
-        cost = context.space.cost(job.architecture, shape)
+        trainee = context.trainee(job.architecture)
+        cost = trainee.space.cost(trainee.architecture, shape)
 
         def outcome(state: State, episodes: int, score: Score | None, *seen: Measurement) -> Outcome:
             seconds = time.perf_counter() - began
@@ -36,10 +37,10 @@ class Train(Evaluator):
 
         budget = context.budget
         training = start(
-            context.space,
-            job.architecture,
-            context.tasks,
-            context.learner,
+            trainee.space,
+            trainee.architecture,
+            trainee.tasks,
+            trainee.learner,
             context.precision,
             budget.train_episodes,
             job.seed,

@@ -15,6 +15,7 @@ from nas.errors import Unsupported
 from nas.evaluator import Context
 from nas.learners.base import Learner
 from nas.precision import Arithmetic, choose
+from nas.product import backbone_of
 from nas.strategy import Strategy
 from nas.supernet import Mixture, Supernet
 
@@ -74,16 +75,18 @@ class Assembly:
 def assemble(context: Context, proposal: TrainSupernet, seed: int) -> Assembly:
     """Build what trains a supernet; sets torch's global seed.
 
-    With precision `auto` it computes in float32: a strategy may take differences of gradients.
+    What a search chooses besides networks is at its default. With precision `auto` it computes in float32: a
+    strategy may take differences of gradients.
 
     Raises:
         Unsupported: the space has no supernet, or the learner's update is no gradient.
         Infeasible: the space has no network for these tasks.
         ConfigError: no such strategy, or settings that it does not take.
     """
+    context = context.networks()
     torch.manual_seed(seed)
-    shape = context.tasks.shape
-    supernet = context.space.supernet(shape)
+    space, shape = backbone_of(context.space), context.tasks.shape
+    supernet = space.supernet(shape)
     backbone = Mixed(supernet)
     learner = context.learner(backbone, shape)
     if type(learner).meta_backward is not Learner.meta_backward:
@@ -95,5 +98,5 @@ def assemble(context: Context, proposal: TrainSupernet, seed: int) -> Assembly:
     learner = arithmetic.prepare(learner).train()
     cls: type[Strategy] = plugins.load("strategy", proposal.strategy, Strategy)
     settings = plugins.resolve(cls, dict(proposal.settings), "controller")
-    strategy = cls(context.space, supernet, seed, **plugins.arguments(cls, settings))
+    strategy = cls(space, supernet, seed, **plugins.arguments(cls, settings))
     return Assembly(backbone, learner, strategy.to(arithmetic.device), learner.optimizer(), arithmetic)

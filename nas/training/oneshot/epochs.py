@@ -17,7 +17,8 @@ from nas.errors import Diverged
 from nas.evaluator import Context, SupernetJob
 from nas.learners.base import remedy
 from nas.metrics import shared_metric
-from nas.space import Architecture
+from nas.product import complete, resolve
+from nas.space import Architecture, Space
 from nas.supernet import Mixture
 from nas.training.checkpoint import Checkpoint
 from nas.training.loop import copied
@@ -42,7 +43,13 @@ def train_supernet(context: Context, job: SupernetJob) -> Iterator[Outcome]:
         Unsupported: the space has no supernet, or the learner's update is no gradient.
         Diverged: a loss or a prediction is not finite.
     """
-    return _Run(context, job).outcomes()
+    return (_completed(context.space, outcome) for outcome in _Run(context, job).outcomes())
+
+
+def _completed(space: Space[Any], outcome: Outcome) -> Outcome:
+    """Return an outcome whose derived networks are architectures of the search's space."""
+    derived = (Derived(complete(space, network), score) for network, score in outcome.derived)
+    return replace(outcome, derived=tuple(derived))
 
 
 class _Run:
@@ -50,7 +57,7 @@ class _Run:
 
     def __init__(self, context: Context, job: SupernetJob) -> None:
         self._began = time.perf_counter()
-        self._context, self._job = context, job
+        self._context, self._space, self._job = context.networks(), context.space, job
         self._checkpoint = None if job.folder is None else Checkpoint(Path(job.folder), job.name)
         saved = None if self._checkpoint is None else self._checkpoint.load()
         if saved is None or not self._continued(saved):
@@ -138,10 +145,10 @@ class _Run:
         """Yield the sample's scores with the shared weights, NaN where a prediction is not finite."""
         for architecture in self._job.sample:
             try:
-                value = self._score(architecture)
+                value = self._score(resolve(self._space, architecture).architecture)
             except Diverged:
                 value = math.nan
-            text = self._context.space.text(architecture)
+            text = self._space.text(architecture)
             yield Measurement(self._batches.drawn, shared_metric(text), value)
 
     def _mixed(self, mixture: Mixture) -> float:

@@ -42,6 +42,7 @@ def check(context: Context, proposal: TrainSupernet, seed: int) -> None:
         Infeasible: it will not fit; the message names the settings to lower.
         Unsupported, ConfigError: as `assemble`.
     """
+    context = context.networks()
     with torch.random.fork_rng(devices=[]):
         assembly = assemble(context, proposal, seed)
     free = available(assembly.arithmetic.device)

@@ -1,0 +1,204 @@
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import nas
+
+from nas.cli.document import document
+from nas.controller import Evaluate, Outcome, Score, State
+from nas.driver.records import Records
+from nas.driver.search import check
+from nas.errors import ConfigError, UnknownName
+from nas.evaluator import Job
+from nas.learners.maml import Maml
+from nas.product import Product, resolve
+from nas.settings.search import SearchConfig, validate
+from nas.testing.toys import Toy
+from nas.training.provenance import proposal_rng
+from nas.training.train import Train
+from search_spaces.mlp import Mlp
+
+SLOTS = {"learner": {"lr": [1, 0.01], "inner_steps": [1, 2]}, "tasks": {"train_shots": [5, 20]}}
+SEARCH: dict[str, Any] = {
+    "space": {"name": "mlp", "layers": 2},
+    "controller": "random",
+    "tasks": "sinusoid",
+    "learner": "maml",
+    "executor": "inline",
+    "budget": {"train_episodes": 4, "validation_episodes": 2},
+}
+
+
+def config(**changes: Any) -> SearchConfig:
+    return validate({**SEARCH, "slots": SLOTS, **changes})
+
+
+def test_values_are_as_the_plugin_takes_them() -> None:
+    made = config()
+    assert made.slots["learner"]["lr"] == [1.0, 0.01]
+    assert isinstance(made.slots["learner"]["lr"][0], float)
+    assert validate(made.model_dump(mode="json")) == made
+    space = made.make_space()
+    assert isinstance(space, Product)
+    assert [decision.name for decision in space.decisions[-3:]] == [
+        "learner.lr",
+        "learner.inner_steps",
+        "tasks.train_shots",
+    ]
+    assert resolve(space, space.default).settings == {
+        "learner": {"lr": 1.0, "inner_steps": 1},
+        "tasks": {"train_shots": 5},
+    }
+
+
+def test_networks_alone_are_no_product() -> None:
+    assert isinstance(config(slots={}).make_space(), Mlp)
+    assert isinstance(config(slots={"learner": {}}).make_space(), Mlp)
+    assert config(slots={}).settings == config().settings
+
+
+@pytest.mark.parametrize(
+    ("slots", "path"),
+    [
+        ({"learner": {"lr": [0.1, -1]}}, "slots.learner.lr"),
+        ({"learner": {"lr": [0.1, "fast"]}}, "slots.learner.lr"),
+        ({"learner": {"lr": [0.1, 0.1]}}, "slots.learner.lr"),
+        ({"learner": {"inner_steps": [1, 1.0]}}, "slots.learner.inner_steps"),
+        ({"learner": {"lr": []}}, "slots.learner.lr"),
+        ({"learner": {"lr": 0.1}}, "slots.learner.lr"),
+        ({"tasks": {"train_shots": [None, 5]}}, "slots.tasks.train_shots"),
+        ({"tasks": {"shots": [1, 5]}}, "train_shots, train_queries"),
+    ],
+)
+def test_refuses_values(slots: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        config(slots=slots)
+    assert path in str(refused.value)
+
+
+@pytest.mark.parametrize("slots", [{"space": {"layers": [1]}}, {"learner": {"rate": [1]}}])
+def test_refuses_names(slots: dict[str, Any]) -> None:
+    with pytest.raises(UnknownName):
+        config(slots=slots)
+
+
+def test_refuses_what_the_section_sets() -> None:
+    with pytest.raises(ConfigError) as refused:
+        config(learner={"name": "maml", "lr": 0.5})
+    assert "learner.lr" in str(refused.value)
+    assert config(learner={"name": "maml", "order": 1}).slots
+
+
+@pytest.mark.slow
+def test_refuses_what_only_shows_in_a_training() -> None:
+    made = config(tasks="glyphs", learner="prototypical", slots={"tasks": {"train_ways": [5, 10_000]}})
+    with pytest.raises(ConfigError) as refused:
+        check(made, made.make_tasks())
+    assert "slots.tasks.train_ways, 10000" in str(refused.value)
+
+
+def test_the_file_reads_back() -> None:
+    made = config()
+    assert validate(tomllib.loads(document(made))) == made
+    assert "slots" not in tomllib.loads(document(config(slots={})))
+
+
+def test_equal_networks_have_equal_seeds() -> None:
+    made = config()
+    space = made.make_space()
+    records = Records("s", made, space, None, {})
+    alone = Records("s", config(slots={}), Mlp(layers=2), None, {})
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        one, other = space.sample(rng), space.sample(rng)
+        network, another = resolve(space, one), resolve(space, other)
+        assert (records.seed(one) == records.seed(other)) == (network.key == another.key)
+        assert records.seed(one) == alone.seed(network.architecture)
+
+
+def test_a_training_has_what_was_chosen() -> None:
+    made = config()
+    space, tasks = made.make_space(), made.make_tasks()
+    context = made.make_context(space, tasks)
+    architecture = space.decode("20-40-relu | learner: lr=0.01 inner_steps=2 | tasks: train_shots=20")
+    trainee = context.trainee(architecture)
+    learner = trainee.learner(trainee.space.build(trainee.architecture, tasks.shape), tasks.shape)
+    assert isinstance(learner, Maml)
+    assert learner.optimizer().param_groups[0]["lr"] == 0.01
+    rng = np.random.default_rng(0)
+    assert trainee.tasks.sample("train", 1, rng).support_x.shape[1] == 20
+    assert trainee.tasks.sample("validation", 1, rng).support_x.shape[1] == 10
+    assert context.trainee(architecture).tasks is trainee.tasks
+    networks = context.networks()
+    assert isinstance(networks.space, Mlp)
+    assert networks.tasks.sample("train", 1, rng).support_x.shape[1] == 5
+
+
+def test_scores_are_those_of_the_settings_chosen() -> None:
+    joint = config()
+    space = joint.make_space()
+    text = "20-40-relu | learner: lr=0.01 inner_steps=2 | tasks: train_shots=20"
+    fixed = config(
+        slots={},
+        learner={"name": "maml", "lr": 0.01, "inner_steps": 2},
+        tasks={"name": "sinusoid", "train_shots": 20},
+    )
+    toy = fixed.make_space()
+    jobs = Job(0, 0, space.decode(text), 7), Job(0, 0, toy.decode("20-40-relu"), 7)
+    last = [
+        list(Train(made.make_context(made.make_space(), made.make_tasks())).evaluate(job))[-1].score
+        for made, job in zip((joint, fixed), jobs, strict=True)
+    ]
+    assert last[0] == last[1]
+
+
+@pytest.mark.parametrize("controller", ["random", "evolution", "rnn"])
+def test_controllers_choose_in_every_slot(controller: str) -> None:
+    made = config(controller=controller, constraints={"max_parameters": 3000})
+    space, tasks = made.make_space(), made.make_tasks()
+    first, again = (made.make_controller(space, tasks) for _ in range(2))
+    seen = []
+    for number in range(40):
+        proposals = [c.propose(number, (), proposal_rng(0, number)) for c in (first, again)]
+        assert proposals[0] == proposals[1]
+        proposal = proposals[0]
+        if not isinstance(proposal, Evaluate):
+            continue
+        candidate = resolve(space, space.check(proposal.architecture))
+        assert candidate.space.cost(candidate.architecture, tasks.shape).parameters <= 3000
+        seen.append(proposal.architecture)
+        outcome = Outcome(State.COMPLETED, proposal.architecture, Score(float(number % 7), 0.1, 10))
+        for own in (first, again):
+            own.observe(number, outcome)
+    assert len(set(map(space.canonical, seen))) == len(seen)
+    for place in (-3, -2, -1):
+        assert len({architecture.choices[place] for architecture in seen}) == 2
+
+
+def test_search_and_leaderboard(tmp_path: Path) -> None:
+    db = f"--db=sqlite:///{tmp_path / 'nas.db'}"
+    options = [
+        "--space=nas.testing.toys:Toy",
+        "--tasks=sinusoid",
+        "--learner=maml",
+        "--executor=inline",
+        "--evaluator=nas.testing.evaluators:Scripted",
+        db,
+    ]
+    slots = ["--slot=learner.lr=[0.1, 0.01]", "--slot=tasks.train_shots=[5, 20]"]
+    text = Toy().encode(Toy().default)
+    texts = json.dumps([text, f"{text} | learner: lr=0.01"])
+    fixed = ["--controller=fixed", f"--set=controller.architectures={texts}", "--trials=2", "--name=fixed"]
+    assert nas("run", *options, *slots, *fixed)[0] == 0
+    rows = json.loads(nas("show", "fixed", "--format=json", db)[1])["trial_rows"]
+    assert [row["architecture"] for row in rows] == [
+        f"{text} | learner: lr=0.1 | tasks: train_shots=5",
+        f"{text} | learner: lr=0.01 | tasks: train_shots=5",
+    ]
+    assert nas("run", *options, *slots, "--controller=evolution", "--trials=20", "--name=joint")[0] == 0
+    assert nas("resume", "joint", "--trials=24", db)[0] == 0
+    ranked = json.loads(nas("leaderboard", "--search=joint", "--limit=0", "--format=json", db)[1])
+    assert len({row["architecture"] for row in ranked}) == len(ranked) > 10
