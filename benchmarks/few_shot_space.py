@@ -1,13 +1,13 @@
-"""What the space `few_shot` is made of: layouts, operations, and its search beside that of `nasbench201`.
+"""What the space `few_shot` is made of: layouts, operations, and its search compared with `nasbench201`.
 
     NAS_DATA=… python benchmarks/few_shot_space.py -o docs/results/few_shot_space
 
 Omniglot's validation classes, prototypical learner, 300 training episodes a network. Layouts are compared
 with the cell of `residual`, at 28×28 pixels (20-way 1-shot) and at 84×84 (5-way 1-shot, the published
 drawings as a folder of images, which `--images` names: it is made if it is missing). Operations are compared
-each on both edges of the longer path, beside a skip connection, in the default layout. The searches are those
-of examples/demo.toml. Each line of a table is one `nas run` a seed; what is in the database is not run again.
-Writes FILE.json and FILE.md.
+each on both edges of the longer path, parallel to a skip connection, in the default layout. The searches are
+those of examples/demo.toml. Each line of a table is one `nas run` a seed; what is in the database is not run
+again. Writes FILE.json and FILE.md.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def table(results: dict[str, dict[str, list[dict[str, Any]]]], command: str) -> 
         return f"{100 * statistics.mean(values):.1f} ± {100 * statistics.stdev(values):.1f}"
 
     lines = [
-        "# The space `few_shot`: layouts, operations, and a search beside `nasbench201`\n",
+        "# The space `few_shot`: layouts, operations, and a search compared with `nasbench201`\n",
         f"`{command}`\n",
         "Accuracy in % on validation tasks, mean ± standard deviation over the seeds; seconds a network or a",
         "search, on one core. Compared on the very tasks reported, which flatters the best row a little; the",
@@ -117,7 +117,7 @@ def table(results: dict[str, dict[str, list[dict[str, Any]]]], command: str) -> 
     titles = {
         "28×28": "Layouts with the cell of `residual`, Omniglot 20-way 1-shot, 300 training episodes",
         "84×84": "The same at 84×84 pixels, 5-way 1-shot, classes of Omniglot's background set",
-        "operations": "One operation on both edges of the longer path, beside a skip, 20-way 1-shot",
+        "operations": "One operation on both edges of the longer path, parallel to a skip, 20-way 1-shot",
     }
     for name, title in titles.items():
         lines += [f"\n## {title}\n", "| | accuracy | weights | MACs | seconds |", "|---|---|---|---|---|"]

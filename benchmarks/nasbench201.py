@@ -1,4 +1,4 @@
-"""Controllers in the table of NAS-Bench-201, beside what its authors published.
+"""Controllers in the table of NAS-Bench-201, compared with what its authors published.
 
     NAS_DATA=… python benchmarks/nasbench201.py -o docs/results/nasbench201
 

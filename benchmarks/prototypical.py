@@ -106,7 +106,7 @@ def measure(shape: str, precision: Any, episodes: int, rounds: int) -> dict[str,
 
 def report(results: list[dict[str, Any]], command: str) -> str:
     lines = [
-        "# Prototypical training beside a bare PyTorch loop",
+        "# Prototypical training compared with a bare PyTorch loop",
         "",
         f"`{command}`",
         "",

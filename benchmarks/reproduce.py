@@ -6,7 +6,7 @@
 The network is the paper's Conv-4 with strides (Finn et al. 2017, section 5.2), the classes are the split of
 Vinyals et al. (2016), each rotation a class of its own; weights are chosen on validation classes, and scored
 once on 1,000 test episodes. What is in the database already is not run again. Writes FILE.json and FILE.md,
-which keep the results of other names, and FILE.png, the validation scores along the way beside the papers'
+which keep the results of other names, and FILE.png, the validation scores along the way with the papers'
 test accuracy. Without a name, the last two are made anew from FILE.json.
 """
 
@@ -180,7 +180,7 @@ def report(results: dict[str, Any]) -> str:
             f"| {name} | {ours} | {paper.accuracy} ({paper.source}) | {found['seeds']} | "
             f"{found['train_episodes']:,.0f} | {found['seconds'] / 60:.0f} |"
         )
-    lines += ["", "The minutes were spent beside other work on the machine.", ""]
+    lines += ["", "The minutes were taken while other work ran on the machine.", ""]
     lines += [f"- {name}: {NOTES[name]}" for name in results if name in NOTES]
     lines += ["", "![Validation accuracy along the way](reproduced.png)", ""]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The sine waves of MAML, 5-shot: error after 1, 5 and 10 gradient steps, beside pretraining.
+"""The sine waves of MAML, 5-shot: error after 1, 5 and 10 gradient steps, compared with pretraining.
 
     pip install matplotlib
     python benchmarks/sinusoid.py -o docs/results/sinusoid

@@ -7,8 +7,8 @@ edge and operation and adds up what they return; it is measured with its channel
 Same weights, same batch, one thread; every method in a process of its own, the methods taking turns, so that
 what else the machine does hits all alike. A figure is the fastest of all steps. Memory is the peak of the
 process. Gradients are compared with the plain cell's in float64, relative to their norm: computed in float64
-too, they tell whether both are the same function, and in float32, beside the plain cell's own error, how much
-rounding does.
+too, they tell whether both are the same function, and in float32, compared with the plain cell's own error,
+how much rounding does.
 """
 
 from __future__ import annotations

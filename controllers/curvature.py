@@ -68,8 +68,8 @@ def lanczos(product: Callable[[Tensor], Tensor], start: Tensor, tolerance: float
     """Return the largest eigenvalue of a symmetric matrix, NaN where it does not converge.
 
     Each new vector is made orthogonal to all before. It has converged when the residual, which bounds the
-    error, is small beside the eigenvalue, or of the size of rounding errors beside the matrix (Parlett 1998,
-    ch. 13).
+    error, is small compared with the eigenvalue, or of the size of the matrix's rounding errors (Parlett
+    1998, ch. 13).
 
     Args:
         product: of the matrix with a vector `[n]`.

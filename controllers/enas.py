@@ -82,9 +82,7 @@ class SharedChildren(Strategy):
     policy; then for `policy_steps` steps the policy learns by REINFORCE from `children` children on an outer
     batch, and so on in turn. The reward is minus the loss with the shared weights, plus the policy's entropy.
 
-    The paper's baseline is a moving average of rewards. Here each child's is the mean reward of the other
-    children on the same batch: batches of few-shot tasks differ more than children do. A step has several
-    children and a rate to match, since a search has a few hundred of them where the paper's had thousands.
+    The baseline of a child is the mean reward of the other children on the same batch.
 
     It derives the children that score best with the shared weights, among `samples`. Where these are too
     much alike, children that differ in one decision are drawn, too.

@@ -27,9 +27,7 @@ class Evolution(Controller):
     from its parent in one decision. The first `population` trials are random by their number, so that workers
     need not wait for one another; later ones mutate whatever has been scored so far.
 
-    The defaults keep the paper's ratio (25 drawn of 100) at the size of a search of 50 to 300 trials, not of
-    20,000: at 16 a search of 50 trials still spends two thirds of them on mutation, and one of 300 renews its
-    population some 18 times.
+    The defaults keep the paper's ratio (25 drawn of 100) at the size of a search of 50 to 300 trials.
     """
 
     def __init__(

@@ -32,16 +32,12 @@ class Rnn(Controller):
     outcome without one teaches nothing. The advantage is the reward less a moving average of rewards.
 
     Every `batch` outcomes the policy takes a step of REINFORCE, or `epochs` steps of PPO's clipped surrogate,
-    by Adam, with the entropy of its decisions as a bonus. The published rates (0.0006 and 0.00035) belong to
-    thousands of trials. These defaults suit a hundred, and were chosen on NAS-Bench-201.
+    by Adam, with the entropy of its decisions as a bonus. The defaults suit a hundred trials; the published
+    rates (0.0006 and 0.00035) belong to thousands.
 
-    **Staleness.** With several workers an outcome may belong to a proposal of older weights: as many
-    outcomes older as were observed while it ran, and those of its unfinished batch. Proposals are not
-    replayed, so after a resume the weights of that time are unknown. Outcomes therefore count as drawn from
-    the policy that they update: REINFORCE is off-policy by that much, without correction, and PPO's old
-    probabilities are those before the first step on the batch. With one worker and `batch` 1 nothing is
-    stale. What is learned is a function of the seed and the observed outcomes alone, so that a resume gives
-    the same weights to the bit.
+    With several workers an outcome may belong to a proposal of older weights. It counts as drawn from the
+    policy that it updates. What is learned is a function of the seed and the observed outcomes alone, so that
+    a resume gives the same weights to the bit.
     """
 
     def __init__(

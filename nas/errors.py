@@ -44,7 +44,7 @@ class UnknownName(ConfigError):
     """A name that nothing answers to; the message gives the nearest match and every name allowed.
 
     Args:
-        what: the name is of.
+        what: the kind of thing that has the name, such as `setting`.
         name: as given.
         allowed: every name there is.
         otherwise: a sentence on what may be given in place of a name.

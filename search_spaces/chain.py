@@ -85,10 +85,7 @@ class Chain(BackboneSpace):
 
     A layer without a source sees the image. The maps of several sources are concatenated, small ones padded
     with zeros to the largest. Layers that feed no other are the ends: each is averaged over its own map, and
-    the means are concatenated. The paper concatenates the maps of the ends and hands them to its classifier;
-    it does not say how ends of different sizes are joined. Padded like sources, a small map's mean would
-    shrink by the ratio of the areas, 49 for a 4×4 end with a 28×28 one, and the head would hardly see it.
-    With `readout` "flatten" every pixel of each end is a feature.
+    the means are concatenated. With `readout` "flatten" every pixel of each end is a feature.
 
     The text form writes a layer as `height x width / stride : channels @ sources`, layers counted from 1:
     `3x3/2:64,3x3/2:64@1,1x5/1:32@1+2`. The canonical key is the text of a renumbering that depends on the

@@ -89,14 +89,8 @@ class FewShot(BackboneSpace):
     node and an output; each of the three edges carries an operation. Batch norm, ReLU and global average
     pooling end the network.
 
-    Layout and operations were chosen by accuracy on Omniglot's validation classes: prototypical learner, 300
-    training episodes, mean of three seeds in % (`benchmarks/few_shot_space.py`; the variants were compared on
-    the very episodes reported). At 28×28 pixels, 20-way 1-shot, with the cell of `residual`, two stages of 24
-    and 48 channels have 83.7 (63k weights), three of 16 to 64 83.3 (121k), four of 8 to 64 81.9 (123k);
-    Conv-4 (112k) has 82.7 with pooling and 72.3 with strides. At 84×84, 5-way 1-shot, these have 80.0, 87.6,
-    89.1, 86.1 and 70.6: for such images set `stages = 4` and `channels = 8`. On both edges of the longer path
-    beside a skip connection, 3×3 convolutions have 83.7, separable ones 81.4 with a third of the weights, 1×1
-    convolutions 72.1, average pooling 64.9, and no operation 61.8.
+    Layout and operations were chosen on Omniglot's validation classes (`docs/results/few_shot_space.md`). The
+    defaults suit 28×28 pixels; for 84×84 set `stages = 4` and `channels = 8`.
 
     A stage is written as `down|…~0|+|…~0|…~1|`, with the edges as in the strings of NAS-Bench-201, and stages
     are joined by `/`. The canonical key is that of the cells as sums of paths (see `paths`).
@@ -123,7 +117,7 @@ class FewShot(BackboneSpace):
 
     @property
     def named(self) -> Mapping[str, Architecture]:
-        """`residual`: max pooling, and two 3×3 convolutions beside a skip connection, in each stage."""
+        """`residual`: max pooling, and two 3×3 convolutions parallel to a skip connection, in each stage."""
         return {"residual": self._parse("/".join([RESIDUAL] * self.stages))}
 
     def encode(self, architecture: Architecture) -> str:

@@ -39,11 +39,6 @@ class NasBench201(BackboneSpace):
     used twice from two convolutions that see the same input, so each group is built as one network: its cell
     with the most convolutions, without dead edges. With `prune=False` each of the 15,625 cells is built as
     published and is a group of its own.
-
-    Some groups compute the same, since the paper's test compares texts: it keeps zeros as summands (`#+0`),
-    the order in which sums are nested (`(0)c1+0+0`), the average of a sum apart from the sum of averages, and
-    a convolution of `x+x` apart from that of `x`, which batch norm makes equal. Without these differences
-    there are 4,634 networks. The groups stay as published, so that numbers of distinct networks compare.
     """
 
     name: ClassVar[str] = "nasbench201"

@@ -74,7 +74,8 @@ def compare(
 
     Searches that differ in the seed alone are one row. All are compared at the worker time that the shortest
     of them took, by the best score so far and, where it is known, the test score of the same architecture. A
-    search that ended early for lack of new networks keeps its best from there on, and shortens no other.
+    search that ended early because it found no new networks keeps its best score, and does not shorten the
+    comparison for the others.
     Of one-shot searches it also tells how far scores with shared weights foretell those from scratch, and
     which supernets ended early.
     """
@@ -115,7 +116,7 @@ def equal_cost(equal: EqualCost) -> None:
         say(remarks.remedy(shortest))
     early = [f"'{taken.search.name}' ({taken.cost:,.0f} s)" for taken in equal.exhausted]
     if early:
-        say(f"Ended early, for lack of new networks: {some(early)}; their best stays.")
+        say(f"Found no new networks and ended early: {some(early)}. They keep their best score.")
 
 
 def report(found: Comparison, form: Format, *, wide: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What `nas compare` says beside its table: what the numbers mean, and what they do not."""
+"""What `nas compare` says about its table: what the numbers mean, and what they do not."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def tests(found: Comparison) -> None:
 
 
 def missing(lacking: Sequence[Lacking]) -> None:
-    """Say which groups have no random search beside them, and how to run one of equal cost."""
+    """Say which groups have no random search to compare with, and how to run one of equal cost."""
     if not lacking:
         return
     labels = ", ".join(label for some_space in lacking for label in some_space.labels)
-    say(f"No random search beside {labels}. The line to beat:")
+    say(f"No random search to compare with: {labels}. The line to beat:")
     for some_space in lacking:
         say(f"  {some_space.command}")
         if some_space.seeds:

@@ -1,1 +1,1 @@
-"""Controllers beside each other: the same protocol, several seeds, at equal cost."""
+"""Controllers compared: the same protocol, several seeds, equal cost."""

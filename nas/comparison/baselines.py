@@ -23,12 +23,12 @@ class Baseline(NamedTuple):
 
 
 class Lacking(NamedTuple):
-    """Groups in one space without a random search beside them.
+    """Groups in one space without a random search to compare with.
 
     Attributes:
         labels: of the groups.
         command: of a random search as long as the longest of theirs, under the seed of one of them.
-        seeds: of the further searches that belong beside them.
+        seeds: of the further searches to compare them with.
     """
 
     labels: tuple[str, ...]

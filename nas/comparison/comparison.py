@@ -109,7 +109,7 @@ class Comparison:
         rows: a row each group.
         supernets: what became of each group's supernets.
         baselines: what each group is tested against.
-        lacking: groups without a random search beside them, and the command of one of equal cost.
+        lacking: groups without a random search to compare with, and the command of one of equal cost.
         machines: names of searches by the kind of machine that they ran on.
         weak: the first test that can tell nothing; None: all can tell something.
     """

@@ -68,8 +68,8 @@ def measured(store: Store, groups: Sequence[Group], metric: str, singles: int = 
     """Return the panel of a metric over training episodes.
 
     Trials of one architecture, and supernets, have a mean. Unlike architectures have none: their line is that
-    of the trial with the best score, beside the others. Trials that train a supernet have a line of their
-    own: their steps are not those of an evaluation, but episodes drawn for its weights and for its
+    of the trial with the best score, with the others behind it. Trials that train a supernet have a line of
+    their own: their steps are not those of an evaluation, but episodes drawn for its weights and for its
     architecture. Episodes of ordinary data are minibatches.
 
     Args:
@@ -116,7 +116,7 @@ def _mean(label: str, trials: Sequence[Measured], *, baseline: bool) -> Line:
 
 
 def _best(label: str, trials: Sequence[Measured], singles: int, *, baseline: bool) -> Line:
-    """Return the line of the trial with the best score, beside those of others, the best first."""
+    """Return the line of the trial with the best score, and those of others, the best first."""
     best, *others = sorted(trials, key=lambda trial: -math.inf if trial.score is None else -trial.score)
     beside = tuple((trial.x, trial.y) for trial in others[:singles])
     return Line(label, 1, baseline, best.x, best.y, np.full(len(best.x), math.nan), beside, len(trials))

@@ -14,8 +14,8 @@ from nas.settings.evaluation import EvaluationConfig
 def code(config: EvaluationConfig) -> str:
     """Return a hash of the sources of nas and of the packages that the plugins of a configuration come from.
 
-    It is kept beside a result (`environment.code`), and is no part of what identifies it: a comment that
-    changes would have everything trained again.
+    It is kept with a result (`environment.code`), and is no part of what identifies it: otherwise a changed
+    comment would have everything trained again.
     """
     sections = {"space": config.space, "tasks": config.tasks, "learner": config.learner}
     classes = [plugins.load(kind, section["name"]) for kind, section in sections.items()]

@@ -24,7 +24,7 @@ class Pretrain(Learner):
 
     Training knows no tasks: the network learns every example of support and queries alike. In regression it
     is then fine-tuned as it is. In classification it learns to tell all classes of the training split apart,
-    and a task gets a new head, from zero, beside the pretrained backbone. Every weight is fine-tuned, by
+    and a task gets a new head, from zero, on the pretrained backbone. Every weight is fine-tuned, by
     gradient descent on the mean loss over the support.
 
     A training step is the mean over `meta_batch` minibatches, each the examples of one task: batch norm takes

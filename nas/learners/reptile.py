@@ -28,11 +28,7 @@ class Reptile(Learner):
     the batched one. Training uses no queries: give it more shots than the test has (`tasks.train_shots`).
     As in the paper's code, Adam's second moments go on from task to task, and ε falls to zero.
 
-    It departs from that code where a meta-step has several tasks: they take the same rows of their supports
-    into each minibatch, and all begin with the second moments of the meta-step before, whose mean over tasks
-    goes on, where the code hands them from one task to the next. In evaluation the order of a support's rows
-    is always the same, there random. Adam adds its small constant to the corrected root, as its paper does;
-    TensorFlow adds it to the other.
+    Several tasks of a meta-step share the rows of their minibatches, and begin with the same second moments.
     """
 
     name = "reptile"

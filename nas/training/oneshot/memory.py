@@ -64,7 +64,7 @@ def check(context: Context, proposal: TrainSupernet, seed: int) -> None:
 
 
 def estimate(context: Context, proposal: TrainSupernet, seed: int, limit: float = math.inf) -> int:
-    """Return the bytes that a step, or what follows an epoch, takes beside the supernet's weights.
+    """Return the bytes that a step, or what follows an epoch, takes in addition to the supernet's weights.
 
     It is the most that the first `STEPS` steps take. For a strategy that draws its path anew at each step it
     is no bound: a heavier path than those drawn takes more, for which `KEPT_FREE` leaves room. It is
