@@ -130,7 +130,6 @@ def test_a_file_is_written_and_resolved(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_database_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the verbs, and as a frame."""
     monkeypatch.chdir(tmp_path)
     [command] = commands(block(howto("search"), "--name first"))
     assert nas(*command, *CHEAP, "--trials=2")[0] == 0
@@ -138,7 +137,42 @@ def test_the_database_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         code, out, _ = nas(*asked)
         assert code == 0
         assert "first" in out
-    exec(block(howto("search"), "groupby"), {})
+
+
+@pytest.mark.slow
+def test_python_does_what_the_verbs_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(cheap(block(howto("python"), 'name="first"')), names)
+    assert (names["found"].name, names["found"].state) == ("first", "completed")
+    exec(block(howto("python"), "nas.resume("), names)
+    assert len(names["found"].trials) == 16
+    exec(block(howto("python"), "groupby"), names)
+    ranked = names["ranked"]
+    assert ranked["trial"].tolist()[0] == names["found"].best.trial
+    assert set(ranked["search"]) == {"first"}
+    exec(block(howto("python"), "evolutoin"), names)
+    assert "Did you mean 'evolution'?" in capsys.readouterr().out
+    for text in re.findall(r"`(nas\.leaderboard\([^`]+\))`", howto("python").read_text()):
+        assert len(eval(text, names)) == 0  # nothing is evaluated yet
+
+
+@pytest.mark.slow
+def test_python_in_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(cheap(block(README, "nas.search(")), names)
+    found = names["found"]
+    assert (found.state, len(found.trials), found.show().config["tasks"]["ways"]) == ("completed", 8, 3)
+
+
+def cheap(example: str) -> str:
+    """Return an example whose trials hardly train."""
+    length = '"train_episodes": 200'
+    assert length in example
+    return example.replace(length, '"train_episodes": 2, "validation_episodes": 2')
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ from typer.core import TyperGroup
 
 from nas.cli.layout import wrap
 from nas.errors import ConfigError
-
-DEFAULT_DB = "sqlite:///nas.db"
+from nas.storage import DEFAULT_DB
 
 _MARKED = re.compile(r"`(nas [^`\n]+)`")
 _LINE = re.compile(r"^  (nas .+)$", re.MULTILINE)

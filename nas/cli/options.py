@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from nas.cli import completion, messages
-from nas.cli.messages import DEFAULT_DB as DEFAULT_DB
+from nas.storage import DEFAULT_DB as DEFAULT_DB
 
 DbOption = Annotated[
     str,

@@ -61,7 +61,11 @@ def check(path: Path, *, force: bool = False) -> None:
 
 
 def load(path: str | Path) -> Loaded:
-    """Read a model from a `.pt` or `.json` file and rebuild its learner from the installed plugins.
+    """Load what `nas export` wrote to a `.pt` or `.json` file; no database is needed.
+
+    `.learner` takes an `Episode` and returns the predictions of its queries, `.network` a batch of inputs and
+    returns their features, `.description` says what it is and what it scored. The learner is built from the
+    installed plugins.
 
     Raises:
         NotFound: no such file.

@@ -1,0 +1,389 @@
+"""The Python face: what the verbs of the command line do, with the same words.
+
+A section, such as `space`, is a plugin's name, or a mapping with its name and settings, such as
+`{"name": "few_shot", "channels": 16}`. Any other setting is a keyword argument: a section,
+`budget={"train_episodes": 500}`, or a path, `**{"budget.train_episodes": 500}`. `db` is a database's URL;
+without one it is `NAS_DB`, or `sqlite:///nas.db`. Every error is one of `nas.errors`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from nas import counts, verbs
+from nas.comparison import comparison
+from nas.comparison.comparison import Comparison
+from nas.comparison.groups import find
+from nas.errors import ConfigError
+from nas.evaluation.artifacts import folder
+from nas.plugins import import_from_here
+from nas.progress.searches import progress
+from nas.queries import boards, searches
+from nas.queries import leaderboard as ranks
+from nas.queries import trials as tried
+from nas.queries.leaderboard import Query, Row
+from nas.queries.ranking import Ranked
+from nas.queries.rows import frame
+from nas.queries.searches import SearchDetails
+from nas.queries.trials import TrialDetails, TrialRow
+from nas.settings.paths import put
+from nas.settings.search import validate
+from nas.settings.sections import choose, read
+from nas.storage import DEFAULT_DB
+from nas.storage.store import Store
+from nas.verbs import Say, Session
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Section = str | Mapping[str, Any]
+"""A plugin's name, or its section of a configuration."""
+
+Stage = Literal["validation", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search in a database; what it is asked is read there anew.
+
+    Attributes:
+        name: its name.
+        db: the database's URL.
+    """
+
+    name: str
+    db: str = field(repr=False)
+
+    @property
+    def state(self) -> str:
+        """`running`, `completed`, `stopped`, `interrupted` or `failed`."""
+        with Store(self.db) as store:
+            return searches.state(store.search(self.name))
+
+    @property
+    def trials(self) -> tuple[TrialRow, ...]:
+        """All trials so far, in the order proposed."""
+        return self.show().trial_rows
+
+    @property
+    def best(self) -> Row | None:
+        """The completed trial with the best score; None: there is none."""
+        with Store(self.db) as store:
+            rows = ranks.leaderboard(store, Query(searches=(self.name,), limit=1))
+        return rows[0] if rows else None
+
+    def show(self) -> SearchDetails:
+        """Return all that is known of the search."""
+        with Store(self.db) as store:
+            return searches.details(store, self.name)
+
+    def leaderboard(self, *, sort: str = "score", limit: int = 20) -> pd.DataFrame:
+        """Return its best trials, as `nas.leaderboard` does."""
+        return leaderboard(self.name, sort=sort, limit=limit, db=self.db)
+
+
+def search(
+    config: str | Path | None = None,
+    *,
+    space: Section | None = None,
+    controller: Section | None = None,
+    tasks: Section | None = None,
+    learner: Section | None = None,
+    evaluator: Section | None = None,
+    trials: int | None = None,
+    workers: int | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+    executor: str | None = None,
+    scheduler: Literal["asha"] | Mapping[str, Any] | None = None,
+    derive: int | None = None,
+    ray_address: str | None = None,
+    artifacts: str | Path | None = None,
+    db: str | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> Search:
+    """Run a search to its end, as `nas run` does, and return it.
+
+    An interrupt leaves it as `nas.resume` takes it up.
+
+    Args:
+        config: a TOML file; arguments win over it.
+        space: search space; `nas spaces` lists them.
+        controller: what proposes architectures.
+        tasks: what they are tried on.
+        learner: what learns from a few examples.
+        evaluator: what makes scores; `train` by default.
+        trials: architectures to try; 32 by default.
+        workers: trials at a time; by default one a core, and one at all with `inline`.
+        seed: of everything random; 0 by default.
+        name: by default made from its parts.
+        executor: where trials run; by default `inline`: in this process, which a notebook can.
+        scheduler: `asha`, or its settings: weak trials are stopped early.
+        derive: architectures that a one-shot controller derives and evaluates.
+        ray_address: of a Ray cluster.
+        artifacts: folder of checkpoints; by default `NAS_ARTIFACTS`, or one beside the database.
+        db: URL of the database, which is made where there is none.
+        quiet: whether to show no progress, and say nothing.
+        settings: any other setting, by name or by path.
+
+    Raises:
+        ConfigError: a setting is wrong or missing, or the name is taken.
+        TooManyFailures: more trials failed than `max_failed` allows.
+        Infeasible: every architecture was.
+        KeyboardInterrupt: with a note on how to go on.
+    """
+    import_from_here()
+    text, values = (None, {}) if config is None else read(Path(config))
+    if "controllers" in values:
+        raise ConfigError(
+            f"controllers: {config} is the file of a benchmark; `nas benchmark {config}` runs it."
+        )
+    given = {"space": space, "controller": controller, "tasks": tasks, "learner": learner}
+    for kind, section in {**given, "evaluator": evaluator}.items():
+        if section is not None:
+            _choose(values, kind, section)
+    options = {"trials": trials, "workers": workers, "seed": seed, "name": name, "executor": executor}
+    values.update({key: value for key, value in options.items() if value is not None})
+    if scheduler is not None:
+        if isinstance(scheduler, str) and scheduler != "asha":
+            raise ConfigError(f"scheduler={scheduler!r}: the only scheduler is 'asha'.")
+        _merge(values, "scheduler", {} if isinstance(scheduler, str) else scheduler)
+    if derive is not None:
+        put(values, "controller.derive", derive, f"derive={derive}")
+    _set(values, settings)
+    verbs.fill_in(values, "inline")
+    resolved, url, say = validate(values), _database(db), _say(quiet)
+    with (
+        Store(url, create=True) as store,
+        verbs.started(store, resolved, say, source=text, ray_address=ray_address) as session,
+    ):
+        return _run(session, url, artifacts, say, quiet)
+
+
+def resume(
+    name: str,
+    *,
+    trials: int | str | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    artifacts: str | Path | None = None,
+    db: str | None = None,
+    quiet: bool = False,
+) -> Search:
+    """Continue a search from the database, as `nas resume` does: nothing recorded is run again, nothing lost.
+
+    Args:
+        name: of the search, whole, or `@last`.
+        trials: the new number of trials, or `"+20"` to add some; a number that adds none starts nothing.
+        workers: trials at a time; by default as before.
+        ray_address: of a Ray cluster.
+        artifacts: folder of checkpoints; by default `NAS_ARTIFACTS`, or one beside the database.
+        db: URL of the database.
+        quiet: whether to show no progress, and say nothing.
+
+    Raises:
+        NotFound: no such search.
+        ConfigError: the name is not whole, or a live process runs the search.
+        PluginError: a plug-in has changed since the search began.
+        TooManyFailures, Infeasible, KeyboardInterrupt: as of `search`.
+    """
+    import_from_here()
+    url, say = _database(db), _say(quiet)
+    with Store(url) as store:
+        row = store.search(name, whole=True)
+        wanted = row.trials if trials is None else verbs.total(str(trials), row.trials)
+        if str(trials).startswith("+") and wanted == row.trials:
+            return Search(row.name, url)
+        with verbs.resumed(
+            store, row, say, trials=wanted, workers=workers, ray_address=ray_address
+        ) as session:
+            return _run(session, url, artifacts, say, quiet)
+
+
+def leaderboard(
+    search: str | Iterable[str] | None = None,
+    *,
+    space: str | None = None,
+    controller: str | None = None,
+    tasks: str | None = None,
+    learner: str | None = None,
+    max_parameters: int | str | None = None,
+    max_macs: int | str | None = None,
+    state: str | Iterable[str] | None = None,
+    sort: str = "score",
+    limit: int = 20,
+    pareto: str | Iterable[str] | None = None,
+    stage: Stage = "validation",
+    db: str | None = None,
+) -> pd.DataFrame:
+    """Rank trials, or full evaluations, across searches, as `nas leaderboard` does: a column each field.
+
+    Scores compare within one `protocol`; each protocol is ranked from 1, the newest first.
+
+    Args:
+        search: only these: names, unique beginnings of names, or `@last`.
+        space: only this search space.
+        controller: only this controller.
+        tasks: only these tasks, by their name or label.
+        learner: only this learner.
+        max_parameters: at most so many weights, a number or a text such as `20k`.
+        max_macs: at most so many multiply-accumulates.
+        state: trials in these states; by default `completed`.
+        sort: the column to rank by.
+        limit: rows of each protocol; 0 for all.
+        pareto: only rows that no other beats in these fields, such as `"score,parameters"`.
+        stage: `validation`: trials of searches; `test`: what evaluations found.
+        db: URL of the database.
+
+    Raises:
+        NotFound: no database, or nothing of a name that is given.
+        ConfigError: no such column, field or state, or it is of the other stage.
+    """
+    query = Query(
+        searches=_several(search),
+        space=space,
+        controller=controller,
+        tasks=tasks,
+        learner=learner,
+        max_parameters=_count("max_parameters", max_parameters),
+        max_macs=_count("max_macs", max_macs),
+        states=_several(state) or ("completed",),
+        sort=sort,
+        limit=limit,
+        pareto=tuple(part.strip() for text in _several(pareto) for part in text.split(",")),
+    )
+    if stage not in ("validation", "test"):
+        raise ConfigError(f"stage={stage!r}: it is 'validation' or 'test'.")
+    with Store(_database(db)) as store:
+        if stage == "test":
+            return frame(boards.records(boards.tests(store, query)), Ranked)
+        return frame(boards.records(boards.trials(store, query)), Row)
+
+
+def compare(*names: str, complete: bool = False, db: str | None = None) -> Comparison:
+    """Compare searches at equal cost, as `nas compare` does; `.frame()` of the result is its table.
+
+    Args:
+        names: of searches, beginnings of names (all that begin so), patterns such as `a-*-1`, or `@last`.
+        complete: whether to leave out searches that are not complete.
+        db: URL of the database.
+
+    Raises:
+        NotFound: a name means no search, or none has a score.
+        ConfigError: their scores do not compare, or no name is given.
+    """
+    if not names:
+        raise ConfigError("Compare which searches? Give names; `nas ls` lists them.")
+    with Store(_database(db)) as store:
+        return comparison.compare(store, find(store, names), complete=complete)
+
+
+def show(target: str, *, db: str | None = None) -> SearchDetails | TrialDetails:
+    """Return a search with its trials, or one trial in full, as `nas show` prints them.
+
+    Args:
+        target: `SEARCH` or `SEARCH/TRIAL`; a search by its name, a unique beginning of it, or `@last`.
+        db: URL of the database.
+
+    Raises:
+        NotFound: no such search or trial.
+        ConfigError: several searches begin so, or the trial is no number.
+    """
+    name, number = tried.split(target)
+    with Store(_database(db)) as store:
+        return searches.details(store, name) if number is None else tried.details(store, name, number)
+
+
+def _run(session: Session, db: str, artifacts: str | Path | None, say: Say, quiet: bool) -> Search:
+    row, length = session.row, session.config.budget.train_episodes
+    again = f"nas.resume({row.name!r})"
+    say(session.plan)
+    with (
+        _continued(again, say, quiet),
+        progress(row, length, session.store, say, quiet=quiet) as observer,
+    ):
+        ended = session.run(observer, folder(db, _artifacts(artifacts)))
+    if ended.state == "stopped":
+        say(f"Stopped on request. Continue: {again}")
+    if ended.infeasible is not None:
+        say(ended.infeasible)
+    return Search(row.name, db)
+
+
+@contextmanager
+def _continued(call: str, say: Say, quiet: bool) -> Iterator[None]:
+    """Say which call goes on if the block is interrupted; quiet, it is a note of the interrupt."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        words = f"All that is done is saved. Continue: {call}"
+        if quiet:
+            interrupt.add_note(words)
+        say(words)
+        raise
+
+
+def _choose(values: dict[str, Any], kind: str, section: Section) -> None:
+    """Put a section into a configuration; what it does not set stays if the plugin stays."""
+    if isinstance(section, str):
+        choose(values, kind, section)
+        return
+    if isinstance(section.get("name"), str):
+        choose(values, kind, section["name"])
+    _merge(values, kind, section)
+
+
+def _set(values: dict[str, Any], settings: Mapping[str, Any]) -> None:
+    for path, value in settings.items():
+        if isinstance(value, Mapping) and "." not in path:
+            _merge(values, path, value)
+        else:
+            put(values, path, _plain(value), f"{path}={value!r}")
+
+
+def _merge(values: dict[str, Any], kind: str, section: Mapping[str, Any]) -> None:
+    """Put each setting of a section; one by a path goes where that leads."""
+    if not section:
+        values.setdefault(kind, {})
+    for key, value in section.items():
+        put(values, f"{kind}.{key}", _plain(value), f"{kind}.{key}={value!r}")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as a file of settings has it."""
+    return str(value) if isinstance(value, Path) else value
+
+
+def _count(option: str, given: int | str | None) -> int | None:
+    try:
+        return counts.read(given) if isinstance(given, str) else given
+    except ValueError as error:
+        raise ConfigError(f"{option}={given!r}: {error}.") from None
+
+
+def _several(given: str | Iterable[str] | None) -> tuple[str, ...]:
+    return () if given is None else (given,) if isinstance(given, str) else tuple(given)
+
+
+def _database(db: str | None) -> str:
+    return db or os.environ.get("NAS_DB") or DEFAULT_DB
+
+
+def _artifacts(given: str | Path | None) -> Path | None:
+    found = given or os.environ.get("NAS_ARTIFACTS")
+    return Path(found) if found else None
+
+
+def _say(quiet: bool) -> Say:
+    return (lambda line: None) if quiet else _print
+
+
+def _print(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

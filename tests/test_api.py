@@ -1,0 +1,280 @@
+"""The Python face does what the command line does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+from command_line import SCRIPTED
+from command_line import nas as command
+from recorded import MIXED, record
+
+import nas
+from nas.errors import ConfigError, NotFound, TooManyFailures, UnknownName
+from nas.executors.inline import InlineExecutor
+from nas.queries.searches import SearchDetails
+from nas.queries.trials import TrialDetails
+from nas.storage.store import Store
+from nas.testing.evaluations import CONFIG, claim, trained
+
+PARTS: dict[str, Any] = {
+    "space": "nas.testing.toys:Toy",
+    "controller": "evolution",
+    "tasks": "sinusoid",
+    "learner": "maml",
+    "evaluator": "nas.testing.evaluators:Scripted",
+}
+"""The parts of a search that trains nothing, as `SCRIPTED`."""
+
+
+@pytest.fixture(autouse=True)
+def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NAS_DB", raising=False)
+    return "sqlite:///nas.db"
+
+
+def shown(name: str) -> list[dict[str, Any]]:
+    """Return the trials of a search, without what no two runs share."""
+    rows = json.loads(command("show", name, "-f", "json")[1])["trial_rows"]
+    return [{k: v for k, v in row.items() if k != "seconds" and not k.endswith("_at")} for row in rows]
+
+
+def test_import_nas_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, nas\nassert {'search', 'load', 'leaderboard'} <= {*dir(nas)}\n"
+        "print(sorted({'torch', 'ray', 'sqlalchemy', 'pandas', 'numpy', 'pydantic'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_name_is_there() -> None:
+    for name in nas.__all__:
+        assert getattr(nas, name) is not None
+    with pytest.raises(AttributeError):
+        nas.nothing  # noqa: B018
+
+
+def test_a_search_is_that_of_the_command() -> None:
+    found = nas.search(
+        **PARTS
+        | {"tasks": {"name": "sinusoid", "shots": 5}, "controller": {"name": "evolution", "sample": 3}},
+        trials=8,
+        seed=3,
+        name="here",
+        budget={"train_episodes": 30},
+        quiet=True,
+        **{"controller.population": 4},
+    )
+    options = ("--set=tasks.shots=5", "--set=controller.sample=3", "--set=controller.population=4")
+    assert (
+        command(
+            "run",
+            *SCRIPTED,
+            "--trials=8",
+            "--seed=3",
+            "--name=there",
+            *options,
+            "--set=budget.train_episodes=30",
+        )[0]
+        == 0
+    )
+    assert (found.name, found.state, len(found.trials)) == ("here", "completed", 8)
+    assert shown("here") == shown("there")
+    configs = [json.loads(command("show", name, "-f", "json")[1])["config"] for name in ("here", "there")]
+    assert configs[0] | {"name": "there"} == configs[1]
+    best = found.best
+    assert best is not None
+    scores = [row.score for row in found.trials if row.state == "completed" and row.score is not None]
+    assert (best.rank, best.score) == (1, max(scores))
+    assert found.leaderboard(limit=3)["score"].tolist() == sorted({*scores}, reverse=True)[:3]
+
+
+def test_arguments_win_over_a_file(tmp_path: Path) -> None:
+    lines = [f'{kind} = "{name}"' for kind, name in PARTS.items() if kind != "tasks"]
+    text = "\n".join(
+        ["trials = 3", "seed = 1", *lines, "[tasks]", 'name = "sinusoid"', "shots = 5", "queries = 4"]
+    )
+    Path("s.toml").write_text(text)
+    found = nas.search("s.toml", trials=2, tasks={"shots": 6}, quiet=True).show()
+    assert (found.trials, found.config["seed"]) == (2, 1)
+    assert (found.config["tasks"]["shots"], found.config["tasks"]["queries"]) == (6, 4)
+    assert found.config["executor"] == "inline"
+    other = nas.search("s.toml", tasks="glyphs", learner="prototypical", quiet=True).show()
+    assert other.config["tasks"]["name"] == "glyphs"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"space": None}, ConfigError),
+        ({"space": "nothing"}, UnknownName),
+        ({"tasks": {"name": "sinusoid", "ways": 3}}, UnknownName),
+        ({"trials": 0}, ConfigError),
+        ({"budgets": {}}, UnknownName),
+        ({"workers": 2}, ConfigError),
+        ({"scheduler": "median"}, ConfigError),
+        ({"trials.deep": 1, "trials": 1}, ConfigError),
+        ({"derive": 2}, ConfigError),
+    ],
+)
+def test_what_is_wrong_is_refused_as_the_command_does(
+    changes: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        nas.search(**PARTS | changes)
+    assert not Path("nas.db").exists()
+
+
+def test_a_taken_name_and_a_failed_search(tmp_path: Path) -> None:
+    nas.search(**PARTS, trials=1, name="s", quiet=True)
+    with pytest.raises(ConfigError):
+        nas.search(**PARTS, trials=1, name="s", quiet=True)
+    broken = PARTS | {"evaluator": {"name": PARTS["evaluator"], "faults": dict.fromkeys(range(4), "raise")}}
+    with pytest.raises(TooManyFailures):
+        nas.search(**broken, trials=4, name="f", quiet=True, retries=0)
+    assert nas.Search("f", "sqlite:///nas.db").state == "failed"
+
+
+def test_resume_goes_on(db: str) -> None:
+    nas.search(**PARTS, trials=4, seed=2, name="long", quiet=True)
+    nas.search(**PARTS, trials=6, seed=2, name="whole", quiet=True)
+    assert len(nas.resume("long", trials="+2", quiet=True).trials) == 6
+    assert shown("long") == shown("whole")
+    assert nas.resume("long", trials="+0", quiet=True).state == "completed"
+    for wrong in (3, "+x"):
+        with pytest.raises(ConfigError):
+            nas.resume("long", trials=wrong, quiet=True)
+    with pytest.raises(ConfigError):  # not the whole name
+        nas.resume("lon", quiet=True)
+    with pytest.raises(NotFound):
+        nas.resume("other", quiet=True)
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_an_interrupt_leaves_what_resume_takes_up(
+    quiet: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(self: object, workload: Any) -> None:
+        workload.next()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(InlineExecutor, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt) as raised:
+            nas.search(**PARTS, trials=3, name="s", quiet=quiet)
+    said = capsys.readouterr().err
+    assert (
+        "nas.resume('s')" in said,
+        "nas.resume('s')" in "".join(getattr(raised.value, "__notes__", ())),
+    ) == (
+        not quiet,
+        quiet,
+    )
+    found = nas.Search("s", "sqlite:///nas.db")
+    assert (found.state, [trial.state for trial in found.trials]) == ("interrupted", ["interrupted"])
+    assert nas.resume("s", quiet=True).state == "completed"
+
+
+def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    nas.search(**PARTS, trials=3, quiet=True)
+    assert capsys.readouterr() == ("", "")
+    nas.search(**PARTS, trials=3)
+    out, err = capsys.readouterr()
+    assert (out, sum(line.startswith("trial ") for line in err.splitlines())) == ("", 3)
+
+
+def test_a_notebook_shows_a_line_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, content: dict[str, str], *, raw: bool) -> None:
+            shown.append(content["text/plain"])
+
+    def display(content: dict[str, str], *, raw: bool, display_id: bool) -> Handle:
+        assert display_id
+        shown.append(content["text/plain"])
+        return Handle()
+
+    module: Any = ModuleType("IPython")
+    module.get_ipython = lambda: SimpleNamespace(kernel=object())
+    module.display = SimpleNamespace(display=display)
+    monkeypatch.setitem(sys.modules, "IPython", module)
+    found = nas.search(**PARTS, trials=3, name="s")
+    assert shown[0].startswith("s: 1/3 trials")
+    assert shown[-1].startswith("s: 3/3 trials")
+    best = found.best
+    assert best is not None
+    assert f"{best.score:.4f}" in shown[-1]
+    shown.clear()
+    nas.search(**PARTS, trials=3, quiet=True)
+    assert shown == []
+
+
+def test_the_leaderboard_is_that_of_the_command(db: str) -> None:
+    nas.search(**PARTS, trials=6, name="a", quiet=True)
+    nas.search(**PARTS, trials=6, name="b", quiet=True, **{"budget.train_episodes": 30})
+    for arguments, options in (
+        ({}, []),
+        ({"search": "a", "limit": 2}, ["--search=a", "--limit=2"]),
+        ({"pareto": ["score", "parameters"]}, ["--pareto=score,parameters"]),
+        ({"max_parameters": "20k", "sort": "parameters"}, ["--max-parameters=20k", "--sort=parameters"]),
+    ):
+        table = nas.leaderboard(**arguments)  # type: ignore[arg-type]
+        rows = json.loads(command("leaderboard", *options, "-f", "json")[1])
+        pd.testing.assert_frame_equal(table, pd.DataFrame(rows, columns=None if rows else table.columns))
+    assert set(nas.leaderboard()["budget.train_episodes"]) == {30, 300}
+    assert list(nas.leaderboard(learner="prototypical")["score"]) == []
+    for wrong in ({"sort": "scores"}, {"stage": "train"}, {"max_macs": "many"}, {"state": "done"}):
+        with pytest.raises(ConfigError):
+            nas.leaderboard(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(NotFound):
+        nas.leaderboard(db="sqlite:///other.db")
+
+
+def test_the_leaderboard_of_tests(db: str) -> None:
+    with Store(db, create=True) as store:
+        for key, score in (("a", 0.5), ("b", 0.75)):
+            row = claim(store, key=key, config=CONFIG)
+            store.evaluations.complete(row.id, trained((score, score)))
+    table = nas.leaderboard(stage="test")
+    assert table["rank"].tolist() == [1, 2]
+    assert table["test_score"].tolist() == [0.75, 0.5]
+
+
+def test_show_and_compare(db: str) -> None:
+    with Store(db, create=True) as store:
+        for seed in (0, 1):
+            record(store, MIXED, name=f"r{seed}", seed=seed)
+            record(store, MIXED, name=f"e{seed}", controller="evolution", seed=seed)
+    whole, one = nas.show("r0"), nas.show("@last/3")
+    assert isinstance(whole, SearchDetails)
+    assert (whole.search, len(whole.trial_rows)) == ("r0", 7)
+    assert isinstance(one, TrialDetails)
+    assert (one.search, one.trial.score) == ("e1", 0.3)
+    compared = nas.compare("r", "e")
+    assert [(row.group, row.searches, row.score) for row in compared.rows] == [
+        ("random", 2, 0.6),
+        ("evolution", 2, 0.6),
+    ]
+    rows = json.loads(command("compare", "r", "e", "-f", "json")[1])
+    assert compared.frame()["p_score"].tolist()[1] == rows[1]["p_score"]
+    with pytest.raises(ConfigError):
+        nas.compare()
+    with pytest.raises(NotFound):
+        nas.show("nothing")
+
+
+def test_the_environment_names_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_DB", "sqlite:///named.db")
+    nas.search(**PARTS, trials=1, quiet=True)
+    assert (Path("named.db").exists(), Path("nas.db").exists()) == (True, False)
+    nas.search(**PARTS, trials=1, quiet=True, db="sqlite:///given.db")
+    assert len(nas.leaderboard(db="sqlite:///given.db")) == 1
