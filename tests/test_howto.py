@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,17 @@ def test_an_example_runs(page: str, holds: str) -> None:
     code, _, err = nas(verb, *arguments, *CHEAP, "--trials=3", "--workers=1")
     assert code == 0, err
     assert "3/3 trials" in err
+
+
+def test_settings_are_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By options, and by the file that says the same."""
+    monkeypatch.chdir(tmp_path)
+    [command] = commands(block(howto("slots"), "--slot"))
+    assert nas(*command, *CHEAP, "--trials=2", "--workers=1")[0] == 0
+    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+        trials, searched = store.trials(store.search("joint").id), store.search("joint").config["slots"]
+    assert all("| learner: inner_lr=0." in trial.architecture for trial in trials)
+    assert searched == tomllib.loads(block(howto("slots"), "[slots.tasks]"))["slots"]
 
 
 def test_a_text_form() -> None:
