@@ -26,7 +26,7 @@ from shell import nas
 
 from nas.comparison.benchmark import plan, run
 from nas.driver.search import Search
-from nas.executors.inline import InlineExecutor
+from nas.driver.trials import executor
 from nas.plugins import installed
 from nas.settings.search import SearchConfig
 from nas.settings.sections import read
@@ -68,7 +68,7 @@ def timed(table: str, seeds: int, evaluations: int) -> dict[str, float]:
 
     def drive(row: Any, config: SearchConfig, tasks: TaskSource) -> str:
         search = Search(store, row, config, config.make_space(), tasks, Silent())
-        return search.run(InlineExecutor(config, tasks))
+        return search.run(executor(config, tasks))
 
     with tempfile.TemporaryDirectory() as folder, Store(f"sqlite:///{folder}/nas.db", create=True) as store:
         wall, cpu = time.perf_counter(), time.process_time()

@@ -22,7 +22,6 @@ from arguments import at_least
 from nas.controller import Outcome
 from nas.driver.search import Search, create
 from nas.evaluator import Job
-from nas.executors.inline import InlineExecutor
 from nas.executors.ray import RayExecutor, start
 from nas.settings.search import SearchConfig, validate
 from nas.storage.store import Store
@@ -62,7 +61,7 @@ def search(trials: int, executor: str) -> float:
     """Return the seconds of a whole search, from its first proposal to its last commit."""
     config = configure(trials, executor)
     tasks = config.make_tasks()
-    runner = InlineExecutor(config, tasks) if executor == "inline" else RayExecutor(config, tasks)
+    runner = executor(config, tasks) if executor == "inline" else RayExecutor(config, tasks)
     with tempfile.TemporaryDirectory() as folder, Store(f"sqlite:///{folder}/nas.db", create=True) as store:
         row = create(store, config, tasks)
         work = Search(store, row, config, config.make_space(), tasks, Silent())

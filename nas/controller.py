@@ -102,6 +102,11 @@ class Outcome:
     reused: int | None = None
     derived: tuple[Derived, ...] = ()
 
+    @property
+    def final(self) -> bool:
+        """Whether the trial is over."""
+        return self.state.final
+
 
 class SupernetBudget(BaseModel):
     """What the training of one supernet may spend: the setting `budget` of a one-shot controller."""

@@ -10,12 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nas import executors
+from nas.controller import Outcome
 from nas.counts import counted
 from nas.driver import search as driver
-from nas.driver.observer import Observer
 from nas.driver.records import configuration
-from nas.driver.search import create, supernet
+from nas.driver.search import Observer, create, supernet
+from nas.driver.trials import executor as executor_of
 from nas.errors import ConfigError
+from nas.evaluation.artifacts import marked
+from nas.evaluation.targets import Targets
+from nas.evaluation.work import Job, Report, Trainings
+from nas.evaluator import AnyJob
 from nas.executors import capacity
 from nas.executors.base import Executor
 from nas.settings.search import SearchConfig, default_executor
@@ -60,7 +66,7 @@ class Session:
     row: Search
     config: SearchConfig
     tasks: TaskSource
-    executor: Executor
+    executor: Executor[AnyJob, Outcome]
 
     @property
     def plan(self) -> str:
@@ -106,7 +112,7 @@ def fill_in(values: dict[str, Any], executor: str | None = None) -> None:
         UnknownName: no such evaluator.
     """
     values.setdefault("executor", executor or default_executor(values))
-    values.setdefault("workers", capacity.cores() if values["executor"] == "ray" else 1)
+    values.setdefault("workers", 1 if values["executor"] == "inline" else capacity.cores())
 
 
 @contextmanager
@@ -126,7 +132,7 @@ def started(
         NasError: as `nas.driver.search.create` and `ready`; nothing is written.
     """
     tasks = config.make_tasks()
-    executor = make_executor(config, tasks, ray_address)
+    executor = executor_of(config, tasks, ray_address)
     with ExitStack() as running:
         start = partial(running.enter_context, ready(config, say, ray_address))
         row = create(store, config, tasks, source, say, start)
@@ -168,7 +174,7 @@ def resumed(
             "Rounding differs, so that under one seed the same network scores otherwise here."
         )
     tasks = config.make_tasks()
-    executor = make_executor(config, tasks, ray_address)
+    executor = executor_of(config, tasks, ray_address)
     with ready(config, say, ray_address):
         yield Session(store, row, config, tasks, executor)
 
@@ -204,25 +210,72 @@ def ready(config: SearchConfig, say: Say, ray_address: str | None = None) -> Ite
     warnings = [] if address else capacity.check(config, [capacity.here()], cluster=False)
     for warning in warnings:
         say(warning)
-    if config.executor == "inline":
+    if config.executor != "ray":
         yield
         return
-    from nas.executors import ray
-
-    say("Starting Ray…")
-    with ray.start(config.workers * config.resources.cpus, address):
-        warnings = capacity.check(config, ray.machines(), cluster=True) if address else []
+    with cluster(config.workers * config.resources.cpus, say, address) as machines:
+        warnings = capacity.check(config, machines, cluster=True) if address else []
         for warning in warnings:
             say(warning)
         yield
 
 
-def make_executor(config: SearchConfig, tasks: TaskSource, ray_address: str | None = None) -> Executor:
-    """Return the executor that the configuration names."""
-    if config.executor == "inline":
-        from nas.executors.inline import InlineExecutor
+@contextmanager
+def cluster(cpus: int, say: Say, address: str | None) -> Iterator[list[capacity.Machine]]:
+    """Connect to a Ray cluster, or start Ray here with so many cores; give its machines.
 
-        return InlineExecutor(config, tasks)
-    from nas.executors.ray import RayExecutor
+    Raises:
+        NasError: it cannot start.
+        ConfigError: no cluster answers at the address.
+    """
+    from nas.executors import ray
 
-    return RayExecutor(config, tasks, ray_address)
+    say("Starting Ray…")
+    with ray.start(cpus, address):
+        yield ray.machines()
+
+
+@contextmanager
+def evaluating(
+    name: executors.Name,
+    targets: Targets,
+    folder: Path,
+    say: Say,
+    *,
+    trainings: int,
+    workers: int | None = None,
+    ray_address: str | None = None,
+) -> Iterator[Executor[Job, Report]]:
+    """Give an executor of evaluations, once what its workers run on is there.
+
+    Args:
+        name: of the executor.
+        targets: where the task sources are. Processes of this machine read them again; other workers are
+            given these.
+        folder: of checkpoints and weights: workers on Ray must see it.
+        say: told what is odd, and what takes long.
+        trainings: how many there are.
+        workers: how many run at a time at most; None: one a GPU, or one a core without any.
+        ray_address: of a cluster.
+
+    Raises:
+        ConfigError: several are to run at a time where only one does, or no cluster answers at the address.
+        NasError: Ray cannot start.
+        Unwritable: the folder cannot be created or written.
+    """
+    executors.check_workers(name, workers or 1)
+    with ExitStack() as running:
+        machines = [capacity.here()]
+        make = partial(Trainings, () if name == "process" else targets.sources)
+        if name == "ray":
+            cpus = workers or capacity.one_each(machines)
+            machines = running.enter_context(cluster(cpus, say, ray_address))
+            make = partial(Trainings, targets.sources, running.enter_context(marked(folder)))
+        usual = 1 if name == "inline" else capacity.one_each(machines)
+        at_a_time, cores = min(workers or usual, trainings), int(sum(machine.cpus for machine in machines))
+        if at_a_time > cores:
+            say(
+                f"warning: --workers {at_a_time}: each training takes a core, and there are {cores}. "
+                "More at a time do not end sooner."
+            )
+        yield executors.make_executor(name, make, workers=at_a_time, address=ray_address)

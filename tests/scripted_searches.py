@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from nas.controller import Outcome
-from nas.driver.observer import Observer
+from nas.driver import trials
 from nas.driver.records import configuration
-from nas.driver.search import Search, create
+from nas.driver.search import Observer, Search, create
 from nas.evaluator import AnyJob, Job
 from nas.executors.base import Executor, Workload
-from nas.executors.inline import InlineExecutor
 from nas.settings.search import SearchConfig, validate
 from nas.storage.store import Store
 
@@ -83,7 +82,7 @@ def reopen(store: Store, name: str, observer: Observer | None = None, more: int 
 def run(store: Store, config: SearchConfig, executor: Executor | None = None) -> list[tuple[Any, ...]]:
     """Run a new search to its end; return what it recorded."""
     search = start(store, config)
-    search.run(executor or InlineExecutor(config, config.make_tasks()))
+    search.run(executor or trials.executor(config, config.make_tasks()))
     return results(store, "@last")
 
 

@@ -14,6 +14,7 @@ from nas.comparison.benchmark import plan
 from nas.driver.search import Search
 from nas.errors import ConfigError, UnknownName
 from nas.settings.search import SearchConfig
+from nas.storage.lease import Pulse
 from nas.storage.store import Store
 from nas.tasks.sinusoid import Sinusoid
 
@@ -231,11 +232,11 @@ def test_a_stop_ends_the_benchmark(db: Path, monkeypatch: pytest.MonkeyPatch) ->
             row = store.search(self._name)
             if row.name == "b-evolution-0" and self._ledger.next == 2:
                 store.request_stop(row.id)
-                self._beat = 0.0
+                self._pulse = Pulse()
         return real(self)
 
     monkeypatch.setattr(Search, "next", asked)
-    monkeypatch.setattr("nas.driver.search.HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr("nas.storage.lease.HEARTBEAT_SECONDS", 0.0)
     code, out, err = nas("benchmark", "b.toml")
     assert (code, "Stopped on request, in search 'b-evolution-0'." in err) == (0, True)
     assert "evolution" in out

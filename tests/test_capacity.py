@@ -10,7 +10,7 @@ from scripted_searches import configure
 
 from nas.errors import ConfigError, NasError
 from nas.executors import capacity
-from nas.executors.capacity import Machine, check
+from nas.executors.capacity import Machine, check, device, one_each, rooms
 
 SMALL, GPU = Machine(2, 0), Machine(16, 1)
 
@@ -53,7 +53,22 @@ def test_what_no_machine_has_is_refused(
         warnings(*machines, cluster=cluster, **resources)
 
 
-@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_a_gpu_is_not_shared_unless_it_is_asked_for() -> None:
+    assert one_each([Machine(16, 0)]) == 16
+    assert one_each([GPU, Machine(16, 3)]) == 4
+    assert one_each([SMALL, SMALL]) == 4
+
+
+@pytest.mark.parametrize(
+    ("share", "places"), [(None, [0, 1, 2, 3, 0]), (1, [0, 1, 2, 3]), (2, [0, 2]), (0.5, [0, 0, 1, 1, 2, 2])]
+)
+def test_the_places_of_a_machine_share_its_gpus(share: float | None, places: list[int]) -> None:
+    assert [device(place, share, there=4) for place in range(len(places))] == places
+    if share:
+        assert len(places) <= rooms(Machine(16, 4), 0, share)
+
+
+@pytest.mark.parametrize("executor", ["inline", "process", "ray"])
 def test_a_gpu_that_is_not_there_starts_no_search(
     executor: str, db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

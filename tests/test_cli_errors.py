@@ -156,7 +156,7 @@ def test_rm_wants_the_whole_name(db: Path, reference: str) -> None:
         (["--trials=-3"], 2, "trials"),
         (["--seed=-1"], 2, "seed"),
         (["--workers=0"], 2, "workers"),
-        (["--workers=2"], 2, "--executor ray"),
+        (["--workers=2"], 2, "--executor process or ray"),
         (["--executor=slurm"], 2, "executor"),
         (["--scheduler=hyperband"], 2, "asha"),
         (["--scheduler=asha", "--set=scheduler.minimum=900"], 2, "scheduler.minimum"),

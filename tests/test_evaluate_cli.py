@@ -296,7 +296,7 @@ def test_bad_input_says_what_where_and_what_is_allowed(
 
 
 def test_a_row_for_each_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(self: Driver, targets: Sequence[Target], seeds: int, workers: int) -> list[list[Evaluation]]:
+    def run(self: Driver, targets: Sequence[Target], seeds: int, executor: Any) -> list[list[Evaluation]]:
         rows = []
         for number, target in enumerate(targets):
             row = claim(self._store, key=target.file_name(0))

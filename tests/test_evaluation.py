@@ -6,7 +6,7 @@ import itertools
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from torch.nn import functional
 from nas.errors import NotFound
 from nas.evaluation import work
 from nas.evaluation.artifacts import folder, locate, store_weights
-from nas.evaluation.work import Curve, Failure, Job, Lost, Report, Scoring, reports
+from nas.evaluation.work import Curve, Failure, Job, Lost, Report, Scoring, Trainings
+from nas.executors import worker
 from nas.learners.base import Learner
 from nas.queries.results import NOT_FINITE
 from nas.settings.evaluation import EvaluationConfig, validate
@@ -60,8 +61,9 @@ def job(tmp_path: Path, config: EvaluationConfig | None = None, **changes: Any) 
     return Job(**(asked | {"config": config or configure(), "folder": tmp_path} | changes))
 
 
-def sources(job: Job) -> TaskSource:
-    return job.config.make_tasks()
+def reports(job: Job, tasks: TaskSource | None = None) -> Generator[Report, None, None]:
+    known = [] if tasks is None else [(job.config.tasks, tasks)]
+    return worker.reports(Trainings(known), job)
 
 
 def ended(found: Sequence[Report]) -> Trained:
@@ -95,7 +97,7 @@ class Logged(TaskSource):
 
 def test_the_test_tasks_are_seen_once_and_last(tmp_path: Path) -> None:
     tasks = Logged(configure().make_tasks())
-    ended(list(reports(job(tmp_path), lambda _: tasks)))
+    ended(list(reports(job(tmp_path), tasks)))
     kinds = [(split, len(list(some))) for split, some in itertools.groupby(tasks.asked)]
     assert kinds[-1] == ("test", 1000)
     assert [split for split, _ in kinds[:-1]] == ["train", "validation"] * 4
@@ -103,7 +105,7 @@ def test_the_test_tasks_are_seen_once_and_last(tmp_path: Path) -> None:
 
 
 def test_before_the_test_tasks_it_says_so(tmp_path: Path) -> None:
-    *_, before, last = reports(job(tmp_path), sources)
+    *_, before, last = reports(job(tmp_path))
     assert before == Scoring(1000)
     assert isinstance(last, Trained)
 
@@ -112,7 +114,7 @@ def test_before_the_test_tasks_it_says_so(tmp_path: Path) -> None:
 def test_the_scores_are_those_of_the_best_weights(tmp_path: Path) -> None:
     """Trained again step by step, the weights at the best validation give the same scores."""
     config = configure(budget=BUDGET | {"train_episodes": 40, "validate_every": 4})
-    found = list(reports(job(tmp_path, config), sources))
+    found = list(reports(job(tmp_path, config)))
     result = ended(found)
     curve = {
         m.step: m.value
@@ -152,13 +154,13 @@ def test_a_training_killed_anywhere_ends_as_if_it_had_not_been(
     monkeypatch.setattr(work, "REPORT_SECONDS", -1.0)
     monkeypatch.setattr(work, "CHECKPOINT_SECONDS", -1.0)
     config = configure(budget=BUDGET | {"patience": patience})
-    whole = list(reports(job(tmp_path / "whole", config), sources))
+    whole = list(reports(job(tmp_path / "whole", config)))
     chance = random.Random(kills)
     curve: dict[tuple[int, str], float] = {}
     broken = job(tmp_path / "broken", config)
     for last in range(kills + 1):
         torch.manual_seed(last)
-        running = reports(broken, sources)
+        running = reports(broken)
         left = len(whole) if last == kills else chance.randrange(1, 4)
         for report in itertools.islice(running, left):
             if isinstance(report, Curve):
@@ -177,12 +179,12 @@ def test_a_training_killed_anywhere_ends_as_if_it_had_not_been(
 @pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_is_passed_over(tmp_path: Path) -> None:
     asked = job(tmp_path)
-    expected = ended(list(reports(job(tmp_path / "whole"), sources)))
+    expected = ended(list(reports(job(tmp_path / "whole"))))
     checkpoint = Checkpoint(tmp_path, "one")
     checkpoint.save({"training": {"learner": {"w": torch.zeros(1)}}, "selection": {}})
-    assert ended(list(reports(asked, sources))).scores == expected.scores
+    assert ended(list(reports(asked))).scores == expected.scores
     checkpoint.path.write_bytes(b"not a checkpoint")
-    assert ended(list(reports(asked, sources))).scores == expected.scores
+    assert ended(list(reports(asked))).scores == expected.scores
     assert checkpoint.load() is not None
     assert checkpoint.load({**VERSIONS, "nas": "0.0.1"}) is None
 
@@ -223,7 +225,7 @@ def test_a_process_may_die_while_it_writes(tmp_path: Path, what: str) -> None:
 
 def test_what_diverges_says_when_and_starts_afresh(tmp_path: Path) -> None:
     learner = {"name": "maml", "inner_lr": 1e30, "inner_steps": 3, "lr": 1e30}
-    *_, last = reports(job(tmp_path, configure(learner=learner)), sources)
+    *_, last = reports(job(tmp_path, configure(learner=learner)))
     assert isinstance(last, Failure)
     assert last.state == "failed"
     assert "Diverged" in last.error
@@ -256,7 +258,7 @@ class Unsure(Learner):
 def test_predictions_that_are_not_finite_count_as_wrong_and_are_told(tmp_path: Path, tasks: str) -> None:
     """No episode is left out; where an error is a number, an infinite one has no mean."""
     config = configure(tasks=tasks, learner=f"{__name__}:Unsure")
-    *_, told, last = reports(job(tmp_path, config), sources)
+    *_, told, last = reports(job(tmp_path, config))
     words = "Predictions of 2 of 1000 test episodes are not finite (numbers 379, 779)."
     if tasks == "sinusoid":
         assert isinstance(last, Failure)
@@ -274,7 +276,7 @@ def test_predictions_that_are_not_finite_count_as_wrong_and_are_told(tmp_path: P
 def test_what_cannot_be_built_is_infeasible(tmp_path: Path) -> None:
     config = configure(space="nasbench201", tasks="glyphs", learner="prototypical")
     nothing = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
-    [last] = reports(job(tmp_path, config, architecture=nothing), sources)
+    [last] = reports(job(tmp_path, config, architecture=nothing))
     assert isinstance(last, Failure)
     assert last.state == "infeasible"
 
@@ -303,7 +305,7 @@ def test_files_lie_beside_the_database(
 def test_weights_are_found_where_they_were_moved_and_known_by_their_hash(
     tmp_path: Path, store: Store
 ) -> None:
-    result = ended(list(reports(job(tmp_path / "old"), sources)))
+    result = ended(list(reports(job(tmp_path / "old"))))
     row = claim(store)
     store.evaluations.complete(row.id, result)
     [weights] = store.evaluations.artifacts(row.id)
@@ -316,3 +318,26 @@ def test_weights_are_found_where_they_were_moved_and_known_by_their_hash(
     moved.write_bytes(moved.read_bytes()[:-1])
     with pytest.raises(NotFound, match="sha256"):
         locate(weights, tmp_path / "new")
+
+
+def test_another_state_of_the_code_is_told_by_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "anothers"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+
+    def code(space: str) -> str:
+        work._of_package.cache_clear()
+        return work.code(configure(space=space))
+
+    ours = code("mlp")
+    assert code("mlp") == ours
+    class_of_theirs = "class Space(Mlp):\n    name = 'theirs'\n"
+    (package / "theirs.py").write_text(f"from search_spaces.mlp import Mlp\n{class_of_theirs}")
+    theirs = code("anothers.theirs:Space")
+    assert theirs != ours
+    (package / "helper.py").write_text("# what it may import\n")
+    assert code("anothers.theirs:Space") != theirs
+    assert code("mlp") == ours

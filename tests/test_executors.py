@@ -1,20 +1,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from nas.executors.inline import InlineExecutor
-from nas.settings.search import SearchConfig
-from nas.tasks.base import TaskSource
+from nas.executors import make_executor
+from nas.executors.base import Executor, MakeRunner
 from nas.testing.executors import ExecutorSuite
 
 
 class TestInline(ExecutorSuite):
     isolated = False
 
-    def make(self, config: SearchConfig, tasks: TaskSource) -> InlineExecutor:
-        return InlineExecutor(config, tasks)
+    def make(self, make: MakeRunner[Any, Any], workers: int) -> Executor[Any, Any]:
+        return make_executor("inline", make)
+
+
+@pytest.mark.slow
+class TestProcess(ExecutorSuite):
+    def make(self, make: MakeRunner[Any, Any], workers: int) -> Executor[Any, Any]:
+        return make_executor("process", make, workers=workers)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +36,5 @@ def _cluster() -> Iterator[None]:
 @pytest.mark.usefixtures("_cluster")
 @pytest.mark.xdist_group("ray")
 class TestRay(ExecutorSuite):
-    def make(self, config: SearchConfig, tasks: TaskSource):
-        from nas.executors.ray import RayExecutor
-
-        return RayExecutor(config, tasks)
+    def make(self, make: MakeRunner[Any, Any], workers: int) -> Executor[Any, Any]:
+        return make_executor("ray", make, workers=workers)

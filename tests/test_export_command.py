@@ -70,7 +70,7 @@ def test_the_command_printed_gives_the_same_settings(
     assert (code, command[:3]) == (3, ["nas", "evaluate", text])
     seen: list[Any] = []
 
-    def caught(self: Driver, targets: Any, seeds: int, workers: int) -> None:
+    def caught(self: Driver, targets: Any, seeds: int, executor: Any) -> None:
         seen.append(([target.identity for target in targets], seeds))
         raise NotFound("seen enough")
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nas.evaluation import processes
 from nas.evaluation.driver import Driver
 from nas.evaluation.targets import Targets
-from nas.evaluation.work import Begin, Job, Report, reports
+from nas.evaluation.work import Begin, Job, Report, Trainings
+from nas.executors.inline import InlineExecutor
+from nas.executors.worker import reports
 from nas.learners.schedule import constant, decay
 from nas.progress import evaluations as bars
 from nas.settings.evaluation import EvaluationConfig, validate
@@ -45,7 +46,7 @@ def run(
 ) -> list[Report]:
     config = configure(episodes, **learner)
     job = Job(1, f"of-{episodes}", config, "maml", 0, folder, lineage, earlier)
-    return list(reports(job, lambda job: job.config.make_tasks()))
+    return list(reports(Trainings(), job))
 
 
 def result(found: Sequence[Report]) -> tuple[Any, ...]:
@@ -102,24 +103,15 @@ def test_which_schedules_fall() -> None:
 
 
 @pytest.mark.slow
-def test_the_driver_finds_the_shorter_one(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_driver_finds_the_shorter_one(store: Store, tmp_path: Path) -> None:
     """And the row of the longer has the whole curve, and the time of both."""
     said: list[str] = []
-
-    def here(jobs: Iterator[Job], workers: int) -> Iterator[tuple[Job, Report]]:
-        for job in jobs:
-            for report in reports(job, lambda job: job.config.make_tasks()):
-                yield job, report
-
-    monkeypatch.setattr(processes, "run", here)
 
     def evaluate(episodes: int, **learner: Any) -> Any:
         values = configure(episodes, **learner).model_dump(exclude={"budget": {"test_episodes"}})
         [target] = Targets(store, lambda given: given.update(values)).choose(["mlp:maml"])
         driver = Driver(store, tmp_path / "files", bars._Lines(1, said.append))
-        [[row]] = driver.run([target], 1, 1)
+        [[row]] = driver.run([target], 1, InlineExecutor(Trainings))
         return row
 
     evaluate(6)

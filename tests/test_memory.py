@@ -14,9 +14,10 @@ from command_line import nas
 
 from nas.controller import SupernetBudget, TrainSupernet
 from nas.driver.search import create
+from nas.driver.trials import Trials
 from nas.errors import Infeasible
 from nas.evaluator import Context, SupernetJob
-from nas.executors.worker import Worker
+from nas.executors.worker import reports
 from nas.settings.search import SearchConfig, validate
 from nas.storage.store import Store
 from nas.testing.oneshot import Noisy
@@ -168,7 +169,7 @@ def test_what_does_not_fit_is_refused_before_it_starts(
             create(store, config, tasks)
         assert store.searches() == []
     job = SupernetJob(0, 0, TrainSupernet(NOISY), 0)
-    [outcome] = Worker(config, tasks).run(job)
+    [outcome] = reports(Trials(config, tasks), job)
     assert outcome.state == "infeasible"
     assert "`learner.meta_batch`" in (outcome.error or "")
 

@@ -12,9 +12,10 @@ import torch
 
 from nas.backbone import BackboneSpace
 from nas.controller import Outcome
+from nas.driver.trials import Trials
 from nas.errors import Diverged, Unsupported
 from nas.evaluator import SupernetJob
-from nas.executors.worker import Worker
+from nas.executors.worker import reports
 from nas.metrics import shared_metric
 from nas.testing.controllers import ControllerSuite
 from nas.testing.oneshot import Noisy, OneShot, configure, context, job
@@ -216,6 +217,6 @@ def test_a_supernet_that_fails_after_a_checkpoint_counts_all_its_seconds(
         raise RuntimeError
 
     monkeypatch.setattr(Noisy, "step", failing)
-    *_, last = Worker(config, config.make_tasks()).run(job(tmp_path))
+    *_, last = reports(Trials(config, config.make_tasks()), job(tmp_path))
     assert last.state == "failed"
     assert 1e6 < last.seconds < 2e6

@@ -16,8 +16,8 @@ from nas.controller import Finish, Reuse
 from nas.driver.ledger import Ledger
 from nas.driver.records import Records
 from nas.driver.search import Search, create
+from nas.driver.trials import executor
 from nas.errors import ConfigError, Infeasible, TooManyFailures
-from nas.executors.inline import InlineExecutor
 from nas.queries.leaderboard import Query, leaderboard
 from nas.settings.search import SearchConfig, validate
 from nas.storage.store import Store
@@ -29,7 +29,7 @@ def run(store: Store, config: SearchConfig, folder: Path | None = None) -> Any:
     tasks = config.make_tasks()
     row = create(store, config, tasks)
     search = Search(store, row, config, config.make_space(), tasks, Silent(), folder)
-    search.run(InlineExecutor(config, tasks))
+    search.run(executor(config, tasks))
     return store.search(row.name)
 
 
@@ -80,7 +80,7 @@ def test_a_supernet_that_fails_ends_the_search(store: Store) -> None:
     )
     search = Search(store, row, config, config.make_space(), tasks, Silent())
     with pytest.raises(TooManyFailures, match=r"The supernet \(trial 0\) is failed: .* start a new search"):
-        search.run(InlineExecutor(config, tasks))
+        search.run(executor(config, tasks))
     [trial] = store.trials(row.id)
     assert trial.attempt == 1
     assert "is no Strategy" in trial.error
@@ -98,11 +98,11 @@ def test_a_search_without_its_supernet_has_failed(
     def failing(*_: Any) -> Any:
         raise error
 
-    monkeypatch.setattr("nas.executors.worker.train_supernet", failing)
+    monkeypatch.setattr("nas.driver.trials.train_supernet", failing)
     for _ in range(2):  # and so it does when it is resumed
         search = Search(store, row, config, config.make_space(), tasks, Silent())
         with pytest.raises(TooManyFailures, match=str(error)) as raised:
-            search.run(InlineExecutor(config, tasks))
+            search.run(executor(config, tasks))
         assert raised.value.exit_code == 5
         assert store.search("s").state == "failed"
         assert len(store.trials(row.id)) == 1
@@ -111,7 +111,7 @@ def test_a_search_without_its_supernet_has_failed(
 def test_what_ended_a_search_is_known(store: Store) -> None:
     config = configure(max_seconds=1e6)
     search = start(store, config)
-    assert search.run(InlineExecutor(config, config.make_tasks())) == "completed"
+    assert search.run(executor(config, config.make_tasks())) == "completed"
     assert search.ending is not None
     assert "is complete" in search.ending
 

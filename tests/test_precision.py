@@ -89,12 +89,13 @@ def test_autocast_computes_in_the_precision(named: Literal["float32", "bfloat16"
 def test_gpus_are_shared_so_that_every_worker_fits(
     gpus: int, workers: int, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from nas.driver.trials import executor
     from nas.executors import ray as on_ray
 
     monkeypatch.setattr(on_ray.ray, "cluster_resources", lambda: {"GPU": gpus} if gpus else {})
     config = validate(
         {"space": "mlp", "controller": "random", "tasks": "sinusoid", "learner": "maml", "workers": workers}
     )
-    executor = on_ray.RayExecutor(config, config.make_tasks())
-    assert executor._resources() == {"cpu": 1, "gpu": share}
+    on = executor(config, config.make_tasks())
+    assert on._resources() == {"cpu": 1, "gpu": share}
     assert workers <= sum(int(1 / share) for _ in range(gpus)) if share else gpus == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scripted_searches import configure, reopen, run
 
-from nas.executors.inline import InlineExecutor
+from nas.driver.trials import executor
 from nas.storage.store import Store
 from nas.training.provenance import LATER, environment, machine, machines
 
@@ -32,7 +32,7 @@ def test_a_search_that_moves_says_where_to(store: Store, monkeypatch: pytest.Mon
     other = {**environment(), "processor": "another"}
     monkeypatch.setattr("nas.driver.search.environment", lambda: other)
     for _ in range(2):  # the same kind again is no other
-        reopen(store, "s", more=1).run(InlineExecutor(config, config.make_tasks()))
+        reopen(store, "s", more=1).run(executor(config, config.make_tasks()))
     row = store.search("s")
     assert machines(row.environment) == [machine(environment()), machine(other)]
     assert row.environment["classes"]

@@ -10,8 +10,8 @@ from recorded import SCRIPTED
 from scripted_searches import configure, reopen, run
 
 from nas.driver.search import create
+from nas.driver.trials import executor
 from nas.errors import ConfigError, Infeasible
-from nas.executors.inline import InlineExecutor
 from nas.settings.search import validate
 from nas.storage.store import Store
 
@@ -99,7 +99,7 @@ def test_where_no_limit_is_the_reason_the_settings_are_named(store: Store) -> No
     config = configure(evaluator={"name": SCRIPTED, "faults": faults}, trials=3, name="s")
     with pytest.raises(Infeasible, match=r"that of 3: No network has so many layers\. Start .* `nas spaces "):
         run(store, config)
-    assert reopen(store, "s", more=2).run(InlineExecutor(config, config.make_tasks())) == "completed"
+    assert reopen(store, "s", more=2).run(executor(config, config.make_tasks())) == "completed"
 
 
 def test_where_architectures_are_given_their_setting_is_named(store: Store) -> None:

@@ -10,9 +10,9 @@ from scripted_searches import Script, configure, reopen, run, start
 
 from nas.controller import Outcome, Score, State, TrainSupernet
 from nas.driver.ledger import Attempt
+from nas.driver.trials import executor
 from nas.errors import TooManyFailures
 from nas.evaluator import SupernetJob
-from nas.executors.inline import InlineExecutor
 from nas.storage.store import Store
 
 SCRIPTED = "nas.testing.evaluators:Scripted"
@@ -32,7 +32,7 @@ def test_a_failed_attempt_is_repeated_with_other_weights(store: Store) -> None:
 def test_a_failing_trial_is_one_row_and_the_search_goes_on(store: Store, fault: str) -> None:
     config = configure(evaluator={"name": SCRIPTED, "faults": {2: fault}}, trials=6, retries=2)
     search = start(store, config)
-    search.run(InlineExecutor(config, config.make_tasks()))
+    search.run(executor(config, config.make_tasks()))
     trials = store.trials(store.search("@last").id)
     assert [t.state for t in trials].count("failed") == 1
     assert trials[2].state == "failed"
@@ -47,7 +47,7 @@ def test_too_many_failures_end_the_search(store: Store) -> None:
     config = configure(evaluator={"name": SCRIPTED, "faults": faults}, trials=20, max_failed=0.2, retries=0)
     search = start(store, config)
     with pytest.raises(TooManyFailures, match="nas show"):
-        search.run(InlineExecutor(config, config.make_tasks()))
+        search.run(executor(config, config.make_tasks()))
     assert store.search("@last").state == "failed"
     assert len(store.trials(store.search("@last").id)) == 5
 

@@ -13,12 +13,12 @@ from sqlalchemy import text
 
 from nas.backbone import BackboneSpace
 from nas.controller import Controller, Evaluate, Outcome, Proposal, Score, State
+from nas.driver.trials import executor
 from nas.errors import ConfigError, NasError, StorageError
 from nas.evaluator import Job
 from nas.executors.base import Executor, Workload
-from nas.executors.inline import InlineExecutor
 from nas.settings.search import SearchConfig
-from nas.space import Architecture
+from nas.space import Architecture, Space
 from nas.storage import lease
 from nas.storage.store import Store
 from nas.testing.stores import another_driver, columns
@@ -32,7 +32,7 @@ class Dying(Executor):
     """Runs some jobs inline, then dies with one more begun."""
 
     def __init__(self, config: SearchConfig, jobs: int) -> None:
-        self._inline, self._jobs = InlineExecutor(config, config.make_tasks()), jobs
+        self._inline, self._jobs = executor(config, config.make_tasks()), jobs
 
     def run(self, workload: Workload) -> None:
         class Limited:
@@ -67,7 +67,7 @@ def test_a_resumed_search_continues_as_if_never_stopped(store: Store, jobs: int)
         def recorded(self, number: int, outcome: Outcome) -> None:
             recorded.append(number)
 
-    reopen(store, "broken", Noting()).run(InlineExecutor(broken, broken.make_tasks()))
+    reopen(store, "broken", Noting()).run(executor(broken, broken.make_tasks()))
     after = results(store, "broken")
     assert [row for row in after if row in before] == before
     assert after == whole
@@ -77,7 +77,7 @@ def test_a_resumed_search_continues_as_if_never_stopped(store: Store, jobs: int)
 def test_a_finished_search_grows(store: Store) -> None:
     config = configure(name="grows", trials=12)
     first = run(store, config)
-    reopen(store, "grows", more=18).run(InlineExecutor(config, config.make_tasks()))
+    reopen(store, "grows", more=18).run(executor(config, config.make_tasks()))
     assert results(store, "grows")[:12] == first
     assert results(store, "grows") == run(store, configure())
 
@@ -92,10 +92,10 @@ def test_of_several_resumes_at_once_one_extends(store: Store, monkeypatch: pytes
             store.acquire(store.search("s").id)
         before = columns(store.search("s"))
         with pytest.raises(ConfigError, match="being run"):
-            reopen(store, "s", more=4).run(InlineExecutor(config, config.make_tasks()))
+            reopen(store, "s", more=4).run(executor(config, config.make_tasks()))
         assert columns(store.search("s")) == before
     for racer in [reopen(store, "s", more=4) for _ in range(2)]:
-        assert racer.run(InlineExecutor(config, config.make_tasks())) == "completed"
+        assert racer.run(executor(config, config.make_tasks())) == "completed"
         assert store.search("s").trials == len(results(store, "s")) == 6
 
 
@@ -113,7 +113,7 @@ def test_a_resume_that_cannot_start_changes_nothing(store: Store, monkeypatch: p
         reopen(store, "s", more=4).run(Unable())
     assert columns(store.search("s")) == before
     again = reopen(store, "s", more=4)
-    monkeypatch.delattr(BackboneSpace, "decode")
+    monkeypatch.delattr(Space, "decode")
     with pytest.raises(AttributeError):
         again.run(Unable())
     assert columns(store.search("s")) == before
@@ -165,12 +165,12 @@ def test_asha_stops_trials_and_survives_a_resume(store: Store) -> None:
     broken = configure(name="asha-broken", **changes)
     with pytest.raises(Killed):
         start(store, broken).run(Dying(broken, 15))
-    reopen(store, "asha-broken").run(InlineExecutor(broken, broken.make_tasks()))
+    reopen(store, "asha-broken").run(executor(broken, broken.make_tasks()))
     assert results(store, "asha-broken") == whole
 
 
 def test_a_stop_request_ends_the_search_between_trials(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.driver.search.HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr("nas.storage.lease.HEARTBEAT_SECONDS", 0.0)
     config = configure(name="stops")
     search = start(store, config)
 
@@ -180,15 +180,15 @@ def test_a_stop_request_ends_the_search_between_trials(store: Store, monkeypatch
                 store.request_stop(store.search("stops").id)
 
     search._observer = Stopping()
-    assert search.run(InlineExecutor(config, config.make_tasks())) == "stopped"
+    assert search.run(executor(config, config.make_tasks())) == "stopped"
     assert store.search("stops").state == "stopped"
     assert 5 <= len(store.trials(store.search("stops").id)) < 30
-    assert reopen(store, "stops").run(InlineExecutor(config, config.make_tasks())) == "completed"
+    assert reopen(store, "stops").run(executor(config, config.make_tasks())) == "completed"
     assert results(store, "stops") == run(store, configure())
 
 
 def test_a_driver_that_was_taken_over_writes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.driver.search.HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr("nas.storage.lease.HEARTBEAT_SECONDS", 0.0)
     config = configure(name="taken", trials=6)
     search = start(store, config)
 
@@ -200,7 +200,7 @@ def test_a_driver_that_was_taken_over_writes_nothing(store: Store, monkeypatch: 
 
     search._observer = Taken()
     with pytest.raises(StorageError, match="another took it over"):
-        search.run(InlineExecutor(config, config.make_tasks()))
+        search.run(executor(config, config.make_tasks()))
     row = store.search("taken")
     assert (row.state, row.driver) == ("running", "another")
     assert [trial.number for trial in store.history(row.id)] == [0, 1, 2]

@@ -18,9 +18,9 @@ from nas.asha import Asha, AshaState
 from nas.backbone import BackboneSpace
 from nas.controller import Measurement, State
 from nas.driver.search import Search
+from nas.driver.trials import executor
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Job
-from nas.executors.inline import InlineExecutor
 from nas.plugins import FilePath
 from nas.settings.search import SearchConfig, validate
 from nas.space import Architecture, Decision, TaskShape
@@ -34,7 +34,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def run(store: Store, config: SearchConfig) -> str:
-    return start(store, config).run(InlineExecutor(config, config.make_tasks()))
+    return start(store, config).run(executor(config, config.make_tasks()))
 
 
 def test_a_row_becomes_an_outcome(table: Path) -> None:
@@ -75,7 +75,7 @@ def test_test_scores_are_recorded_but_not_observed(table: Path, tmp_path: Path) 
         observed = []
         observe = search._controller.observe
         search._controller.observe = lambda n, outcome: (observed.append(outcome), observe(n, outcome))  # type: ignore[method-assign]
-        assert search.run(InlineExecutor(config, config.make_tasks())) == "completed"
+        assert search.run(executor(config, config.make_tasks())) == "completed"
         row = store.search("random-nas.testing.toys-Toy-tabular")
         tests = {m.trial_id: m.value for m in store.measurements(row.id) if m.metric == "test_score"}
         trials = store.trials(row.id)
@@ -141,12 +141,12 @@ def test_a_resumed_search_spends_the_same(table: Path, tmp_path: Path) -> None:
 
         search.finish = die  # type: ignore[method-assign]
         with pytest.raises(Killed):
-            search.run(InlineExecutor(config, config.make_tasks()))
+            search.run(executor(config, config.make_tasks()))
         row = store.search("@last")
         again = validate(row.config)
         tasks = again.make_tasks()
         resumed = Search(store, row, again, again.make_space(), tasks, Silent())
-        assert resumed.run(InlineExecutor(again, tasks)) == "completed"
+        assert resumed.run(executor(again, tasks)) == "completed"
         assert results(store) == whole
         assert len(whole) == 8
 

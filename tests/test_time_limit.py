@@ -14,8 +14,8 @@ from command_line import nas
 from scripted_searches import configure, reopen, start
 
 from nas.controller import Outcome, Score, State
+from nas.driver.trials import executor
 from nas.evaluator import Context, Evaluator, Job
-from nas.executors.inline import InlineExecutor
 from nas.executors.limit import Overtime, limited
 from nas.storage.store import Store
 
@@ -49,7 +49,7 @@ def test_trials_that_hang_end_and_the_search_goes_on(store: Store) -> None:
         budget={"train_episodes": 40},
         resources={"seconds": 0.3},
     )
-    assert start(store, config).run(InlineExecutor(config, config.make_tasks())) == "completed"
+    assert start(store, config).run(executor(config, config.make_tasks())) == "completed"
     trials = store.trials(store.search("s").id)
     assert [trial.state for trial in trials] == ["completed", "failed", "stopped", "completed"]
     late, stopped = trials[1:3]

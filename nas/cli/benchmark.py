@@ -158,10 +158,11 @@ class _Driver:
 
     def drive(self, row: SearchRow, config: SearchConfig, tasks: TaskSource) -> str:
         """Run one search to its end."""
+        from nas.driver.trials import executor
         from nas.progress.searches import progress
-        from nas.verbs import Session, make_executor
+        from nas.verbs import Session
 
-        session = Session(self._store, row, config, tasks, make_executor(config, tasks, self._ray_address))
+        session = Session(self._store, row, config, tasks, executor(config, tasks, self._ray_address))
         self._say(row, now=not config.looks_up)
         quiet, length = config.looks_up, config.budget.train_episodes
         with progress(row, length, self._store, say, quiet=quiet) as observer:

@@ -20,9 +20,10 @@ from nas.cli.output import say
 from nas.controller import Evaluate, Outcome, State, TrainSupernet
 from nas.counts import clock, counted
 from nas.driver.search import check, supernet
+from nas.driver.trials import Trials
 from nas.errors import Infeasible
 from nas.evaluator import Job, SupernetJob
-from nas.executors.worker import Worker
+from nas.executors.worker import reports
 from nas.plugins import load
 from nas.product import resolve
 from nas.settings.search import SearchConfig
@@ -182,7 +183,7 @@ def _seconds(
     seed = training_seed(config.seed, resolve(space, architecture).key, 0)
     began = time.perf_counter()
     if not _measurable(config):
-        for _ in Worker(config, tasks).run(Job(0, 0, architecture, seed)):
+        for _ in reports(Trials(config, tasks), Job(0, 0, architecture, seed)):
             pass
         return time.perf_counter() - began, True
     budget, precision = config.budget, config.resources.precision
@@ -256,8 +257,8 @@ def _looked_up(config: SearchConfig, tasks: TaskSource, architectures: Sequence[
 
 def _found(config: SearchConfig, tasks: TaskSource, architectures: Sequence[Architecture]) -> list[Outcome]:
     """Return what is found of architectures where scores are looked up."""
-    worker = Worker(config, tasks)
-    return [list(worker.run(Job(0, 0, architecture, 0)))[-1] for architecture in architectures]
+    worker = Trials(config, tasks)
+    return [list(reports(worker, Job(0, 0, architecture, 0)))[-1] for architecture in architectures]
 
 
 def _feasible(outcomes: Sequence[Outcome]) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +12,11 @@ import typer
 
 from nas.cli import completion
 from nas.cli.interruption import continued_by
-from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, typed
+from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, RayAddressOption, typed
 from nas.cli.output import Format, FormatOption, WideOption, emit, say
 from nas.counts import counted
-from nas.errors import NasError
-from nas.executors.capacity import cores
+from nas.errors import ConfigError, NasError
+from nas.executors import Name
 
 if TYPE_CHECKING:
     from nas.evaluation.targets import Target, Targets
@@ -134,6 +136,8 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Trainings at a time. (default: one a GPU, or one a core without any)"),
     ] = None,
+    executor: Annotated[Name, typer.Option(help="Where trainings run.")] = "process",
+    ray_address: RayAddressOption = None,
     artifacts: ArtifactsOption = None,
     form: FormatOption = Format.TABLE,
     wide: WideOption = False,
@@ -148,12 +152,12 @@ def evaluate(
     """
     from nas.evaluation.artifacts import folder
     from nas.evaluation.driver import Driver
-    from nas.evaluation.processes import default_workers
     from nas.evaluation.targets import Targets
     from nas.plugins import import_from_here
     from nas.progress.evaluations import watching
     from nas.queries.results import compared
     from nas.storage.store import Store
+    from nas.verbs import evaluating
 
     budget = {
         "train_episodes": train_episodes,
@@ -162,6 +166,8 @@ def evaluate(
         "validation_episodes": validation_episodes,
         "test_episodes": test_episodes,
     }
+    if executor != "ray" and ray_address not in (None, os.environ.get("RAY_ADDRESS")):
+        raise ConfigError(f"--ray-address {ray_address}: nothing runs there without --executor ray.")
     import_from_here()
     with Store(db, create=True) as store:
         made = Targets(store, _changes(tasks, learner, budget, settings or []))
@@ -178,14 +184,15 @@ def evaluate(
             f"{counted(trainings, 'evaluation')} ({counted(len(everything), 'architecture')} × "
             f"{counted(seeds, 'seed')}) on {chosen[0].task_label}."
         )
-        at_a_time = min(workers or default_workers(cores()), trainings)
-        if at_a_time > cores():
-            say(
-                f"warning: --workers {at_a_time}: each training takes a core, and there are {cores()}. "
-                "More at a time do not end sooner."
+        files = folder(db, artifacts)
+        with continued_by(typed(db)), ExitStack() as running:
+            runs = running.enter_context(
+                evaluating(
+                    executor, made, files, say, trainings=trainings, workers=workers, ray_address=ray_address
+                )
             )
-        with continued_by(typed(db)), watching(trainings, say) as observer:
-            rows = Driver(store, folder(db, artifacts), observer).run(everything, seeds, at_a_time)
+            observer = running.enter_context(watching(trainings, say))
+            rows = Driver(store, files, observer).run(everything, seeds, runs)
         evaluated = {target.identity: some for target, some in zip(everything, rows, strict=True)}
         pairs = {identity: [other.identity for other in others] for identity, others in beside.items()}
         named = {target.identity: target for target in everything}

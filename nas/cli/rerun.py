@@ -103,12 +103,13 @@ def _outcome(row: SearchRow, trial: Trial, config: SearchConfig, tasks: TaskSour
         NasError: it has no score this time.
     """
     from nas.driver.records import Records
-    from nas.executors.worker import Worker
+    from nas.driver.trials import Trials
+    from nas.executors.worker import reports
     from nas.training.provenance import classes
 
     job = Records(row.name, config, config.make_space(), None, classes(tasks)).job(trial)
     outcome = None
-    for outcome in Worker(config, tasks).run(job):
+    for outcome in reports(Trials(config, tasks), job):
         reached = outcome.train_episodes >= (trial.train_episodes or 0)
         if trial.state == "stopped" and outcome.score and reached:
             break

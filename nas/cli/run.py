@@ -57,7 +57,8 @@ def run(
         str | None, typer.Option(help="Name of the search; by default made from its parts.")
     ] = None,
     executor: Annotated[
-        str | None, typer.Option(help="ray or inline. (default: ray; inline for `--evaluator tabular`)")
+        str | None,
+        typer.Option(help="ray, process or inline. (default: ray; inline for tabular)"),
     ] = None,
     scheduler: Annotated[str | None, typer.Option(help="asha: stop weak trials early.")] = None,
     derive: Annotated[

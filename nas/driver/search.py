@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from nas import fingerprints
 from nas.asha import AshaState
@@ -24,7 +23,6 @@ from nas.controller import (
     TrainSupernet,
 )
 from nas.driver.ledger import Attempt, Ledger
-from nas.driver.observer import Observer
 from nas.driver.records import Records, document, forget, recordable
 from nas.errors import ConfigError, Infeasible, NasError, TooManyFailures
 from nas.evaluator import AnyJob, Job, SupernetJob
@@ -33,7 +31,7 @@ from nas.precision import Arithmetic
 from nas.product import backbone_of
 from nas.settings.search import SearchConfig
 from nas.space import Space
-from nas.storage.lease import HEARTBEAT_SECONDS, mine
+from nas.storage.lease import Pulse, mine
 from nas.storage.schema import Search as SearchRow
 from nas.storage.store import Store
 from nas.storage.trials import Known
@@ -48,6 +46,22 @@ from nas.training.provenance import (
     machines,
     proposal_rng,
 )
+
+
+class Observer(Protocol):
+    """Who watches a search: the progress display."""
+
+    def started(self, job: AnyJob) -> None:
+        """Take note that a job went to a worker."""
+
+    def reported(self, job: AnyJob, outcome: Outcome) -> None:
+        """Take note of what is known so far of a running job."""
+
+    def recorded(self, number: int, outcome: Outcome) -> None:
+        """Take note of a final outcome, committed."""
+
+    def retried(self, job: AnyJob, error: str) -> None:
+        """Take note that a failed job will be tried again."""
 
 
 class Search:
@@ -84,7 +98,7 @@ class Search:
         self._running: dict[int, Attempt] = {}
         self._again: deque[Attempt] = deque()
         self._begun = self._stopping = False
-        self._beat = 0.0
+        self._pulse = Pulse()
         if recorded not in (None, now):
             raise ConfigError(
                 f"The tasks of search '{row.name}' have changed since it began: classes were {recorded}, "
@@ -170,9 +184,7 @@ class Search:
         Raises:
             StorageError: another process drives the search now.
         """
-        now = time.monotonic()
-        if now - self._beat >= HEARTBEAT_SECONDS:
-            self._beat = now
+        if self._pulse.due():
             self._stopping = self._store.heartbeat(self._id) or self._stopping
 
     def report(self, job: AnyJob, outcome: Outcome) -> bool:
@@ -184,7 +196,12 @@ class Search:
         return self._scheduler.report(job.number, outcome.train_episodes, outcome.score.value)
 
     def finish(self, job: AnyJob, outcome: Outcome) -> None:
-        """Record a final outcome, or queue a failed job again, with new weights: a failure is in the seed."""
+        """Record a final outcome, or queue a failed job again, with new weights: a failure is in the seed.
+
+        An outcome that is not final is that of a trial that the scheduler stopped.
+        """
+        if not outcome.final:
+            outcome = replace(outcome, state=State.STOPPED, measurements=())
         running = self._running[job.number]
         seconds = running.spent + outcome.seconds
         limit = self._config.resources.seconds if isinstance(job, Job) else None
@@ -204,7 +221,7 @@ class Search:
 
     # The driver
 
-    def run(self, executor: Executor) -> str:
+    def run(self, executor: Executor[AnyJob, Outcome]) -> str:
         """Run to the end; return the search's state: `completed`, or `stopped` on request.
 
         Nothing changes, not even the number of trials, before all is loaded and this process is the driver.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 
@@ -31,6 +33,23 @@ def folder(database: str, given: Path | None = None) -> Path:
     if given is not None:
         return given.absolute()
     return (path.with_name(f"{path.stem}-artifacts") if path else Path("nas-artifacts")).absolute()
+
+
+@contextmanager
+def marked(target: Path) -> Iterator[Path]:
+    """Leave a file in the folder `target` while the block runs: who sees it sees the same folder.
+
+    Raises:
+        Unwritable: the folder cannot be created or written.
+    """
+    mark = target / f".seen-{uuid4().hex}"
+    with writing(mark):
+        target.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    try:
+        yield mark
+    finally:
+        mark.unlink(missing_ok=True)
 
 
 def store_weights(target: Path, name: str, weights: Mapping[str, torch.Tensor]) -> File:

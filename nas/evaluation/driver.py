@@ -1,19 +1,19 @@
-"""The driver of evaluations: claims each row, gives it to a worker process, records what comes back."""
+"""The driver of evaluations: claims each row, gives it to a worker, records what comes back."""
 
 from __future__ import annotations
 
-import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from nas import fingerprints
 from nas.errors import ConfigError
-from nas.evaluation import processes
-from nas.evaluation.code import code
 from nas.evaluation.targets import Target
-from nas.evaluation.work import Curve, Failure, Job, Lost, Report
+from nas.evaluation.work import Curve, Failure, Job, Lost, Report, code
+from nas.executors.base import Executor
 from nas.files import writing
 from nas.settings.evaluation import validate
 from nas.storage import lease
@@ -22,6 +22,9 @@ from nas.storage.schema import Evaluation, EvaluationState
 from nas.storage.store import Store
 from nas.training.checkpoint import Checkpoint
 from nas.training.provenance import environment
+
+RETRIES = 1
+"""How often an evaluation goes on after its worker died; one that failed would fail again, in its seed."""
 
 
 class Observer(Protocol):
@@ -33,6 +36,9 @@ class Observer(Protocol):
     def reported(self, row: Evaluation, report: Report) -> None:
         """Take note of what a worker says; `Trained` and `Failure` are committed."""
 
+    def retried(self, row: Evaluation, error: str) -> None:
+        """Take note that an evaluation whose worker died goes on at another one."""
+
     def reused(self, row: Evaluation, *, by_other_code: bool) -> None:
         """Take note that an evaluation was there, perhaps computed by other code than is installed now."""
 
@@ -41,7 +47,7 @@ class Observer(Protocol):
 
 
 class Driver:
-    """Runs evaluations that the database does not have yet.
+    """Runs evaluations that the database does not have yet: the workload of an executor.
 
     Args:
         store: the database of results.
@@ -54,9 +60,14 @@ class Driver:
         self._environment = environment()
         self._running: dict[int, Evaluation] = {}
         self._ids: dict[tuple[Any, ...], int] = {}
-        self._beat = 0.0
+        self._jobs: Iterator[Job] = iter(())
+        self._again: deque[Job] = deque()
+        self._claimed = True
+        self._pulse = lease.Pulse()
 
-    def run(self, targets: Sequence[Target], seeds: int, workers: int) -> list[list[Evaluation]]:
+    def run(
+        self, targets: Sequence[Target], seeds: int, executor: Executor[Job, Report]
+    ) -> list[list[Evaluation]]:
         """Evaluate each target under the training seeds 0 to `seeds` − 1; return its rows, by seed.
 
         What is completed under the same settings is not run again, whatever code it was computed by; what
@@ -69,11 +80,9 @@ class Driver:
         with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
         distinct = list({target.identity: target for target in targets}.values())
+        self._jobs, self._claimed = self._claims(distinct, seeds), False
         try:
-            for message in processes.run(self._jobs(distinct, seeds), workers):
-                self._tick()
-                if message is not None:
-                    self._record(*message)
+            executor.run(self)
         finally:
             self._store.evaluations.interrupt(list(self._running))
         return [
@@ -81,7 +90,59 @@ class Driver:
             for target in targets
         ]
 
-    def _jobs(self, targets: Sequence[Target], seeds: int) -> Iterator[Job]:
+    # The workload
+
+    @property
+    def done(self) -> bool:
+        """Whether there will be no further job."""
+        return self._claimed and not self._running
+
+    def next(self) -> Job | None:
+        """Return the next job; what needs no worker is told on the way."""
+        if self._again:
+            return self._again.popleft()
+        job = next(self._jobs, None)
+        self._claimed = job is None
+        return job
+
+    def tick(self) -> None:
+        """Show a sign of life every few seconds.
+
+        Raises:
+            StorageError: another process drives one of the evaluations now.
+        """
+        if self._running and self._pulse.due():
+            self._store.evaluations.heartbeat(list(self._running))
+
+    def report(self, job: Job, report: Report) -> bool:
+        """Record what was measured."""
+        self.tick()
+        if isinstance(report, Curve | Lost):
+            self._store.evaluations.measure(job.id, report.measurements)
+        self._observer.reported(self._running[job.id], report)
+        return True
+
+    def finish(self, job: Job, report: Report) -> None:
+        """Record how an evaluation ended."""
+        self.tick()
+        if isinstance(report, Trained):
+            self._store.evaluations.complete(job.id, report)
+            Checkpoint(job.folder, job.name).remove()
+        elif isinstance(report, Failure):
+            self._store.evaluations.fail(job.id, report.state, report.error)
+        self._observer.reported(self._running.pop(job.id), report)
+
+    def lost(self, job: Job, error: str) -> None:
+        """Have another worker go on from the checkpoint; out of attempts, record a failure."""
+        if job.attempt < RETRIES:
+            self._again.append(replace(job, attempt=job.attempt + 1))
+            self._observer.retried(self._running[job.id], error)
+        else:
+            self.finish(job, Failure(EvaluationState.FAILED, error))
+
+    # The driver
+
+    def _claims(self, targets: Sequence[Target], seeds: int) -> Iterator[Job]:
         for seed in range(seeds):
             for target in targets:
                 row = self._claim(target, seed)
@@ -137,26 +198,3 @@ class Driver:
             plugins=fingerprints.take(config, target.config.make_space()),
             origin=target.origin,
         )
-
-    def _record(self, job: Job, report: Report) -> None:
-        evaluations, row = self._store.evaluations, self._running[job.id]
-        if isinstance(report, Curve | Lost):
-            evaluations.measure(job.id, report.measurements)
-        elif isinstance(report, Trained):
-            evaluations.complete(job.id, report)
-            Checkpoint(job.folder, job.name).remove()
-        elif isinstance(report, Failure):
-            evaluations.fail(job.id, report.state, report.error)
-        if isinstance(report, Trained | Failure):
-            del self._running[job.id]
-        self._observer.reported(row, report)
-
-    def _tick(self) -> None:
-        """Show a sign of life every few seconds.
-
-        Raises:
-            StorageError: another process drives one of the evaluations now.
-        """
-        if self._running and time.monotonic() - self._beat >= lease.HEARTBEAT_SECONDS:
-            self._beat = time.monotonic()
-            self._store.evaluations.heartbeat(list(self._running))

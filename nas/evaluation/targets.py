@@ -87,16 +87,19 @@ class Targets:
     Args:
         store: where searches are.
         change: changes a configuration before it is checked: what the user set, and the budget.
+
+    Attributes:
+        sources: the task sources read so far, with their settings.
     """
 
     def __init__(self, store: Store, change: Callable[[Values], None] = lambda values: None) -> None:
         self._store, self._change = store, change
-        self._sources: list[tuple[Values, TaskSource]] = []
+        self.sources: list[tuple[Values, TaskSource]] = []
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a user should know of the data of all tasks read so far."""
-        return tuple(dict.fromkeys(remark for _, source in self._sources for remark in source.remarks))
+        return tuple(dict.fromkeys(remark for _, source in self.sources for remark in source.remarks))
 
     def choose(
         self, texts: Sequence[str], *, top: int | None = None, search: str | None = None
@@ -228,11 +231,11 @@ class Targets:
         return Target(config, space.name, space.text(architecture), key, tasks.label, hashes, origin, name)
 
     def _tasks(self, section: Values) -> TaskSource:
-        for settings, source in self._sources:
+        for settings, source in self.sources:
             if settings == section:
                 return source
-        self._sources.append((section, maker("tasks", section)()))
-        return self._sources[-1][1]
+        self.sources.append((section, maker("tasks", section)()))
+        return self.sources[-1][1]
 
     def _refuse_infeasible(self, target: Target, name: str) -> None:
         """Refuse what has no network; an infeasible trial that only breaks a constraint has one."""

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import math
+import socket
+import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from nas.controller import Measurement
-from nas.errors import Diverged, Infeasible, NasError, Unwritable
+import torch
+
+from nas import plugins
+from nas.controller import Measurement, State
+from nas.errors import Diverged, Unwritable
 from nas.evaluation.artifacts import store_weights
-from nas.evaluation.code import code
 from nas.evaluation.selection import Selection
+from nas.executors.base import Runner
 from nas.learners.base import remedy
 from nas.learners.schedule import constant
 from nas.queries.results import NOT_FINITE
@@ -46,6 +52,7 @@ class Job:
         folder: of checkpoints and weights.
         lineage: name of the file that trainings of another length pass through, too; None to have none.
         earlier: training episodes of a shorter training that is complete; 0 if there is none.
+        attempt: 0, or how often its worker died before.
     """
 
     id: int
@@ -56,10 +63,18 @@ class Job:
     folder: Path
     lineage: str | None = None
     earlier: int = 0
+    attempt: int = 0
+
+
+class Interim:
+    """A report that others follow."""
+
+    __slots__ = ()
+    final: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(Interim):
     """Where a training begins that a shorter one was before.
 
     Attributes:
@@ -74,28 +89,28 @@ class Begin:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Interim):
     """Training episodes so far."""
 
     done: int
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class Curve(Interim):
     """What was measured at a validation, or, when a training is continued, at all those before."""
 
     measurements: tuple[Measurement, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Scoring:
+class Scoring(Interim):
     """Training is over; the test episodes, so many, are being scored."""
 
     episodes: int
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(Interim):
     """In so many test episodes a prediction was not finite, and its query counted as answered wrongly."""
 
     measurements: tuple[Measurement, ...]
@@ -106,6 +121,7 @@ class Lost:
 class Failure:
     """The evaluation ended without a result: `failed` or `infeasible`, and why."""
 
+    final: ClassVar[bool] = True
     state: EvaluationState
     error: str
 
@@ -114,23 +130,45 @@ Report = Begin | Progress | Curve | Scoring | Lost | Trained | Failure
 """A job's reports end with `Trained` or `Failure`."""
 
 
-def reports(job: Job, make_tasks: Callable[[Job], TaskSource]) -> Iterator[Report]:
-    """Run a job, from its checkpoint if it has one; whatever goes wrong is the last report, a `Failure`.
+class Trainings(Runner[Job, Report]):
+    """Runs evaluations on one thread each: two trainings on a thread each beat one on two.
 
-    Raises:
-        Unwritable: the job cannot write its files, and can be run again.
+    Args:
+        sources: task sources that are known, with their settings; others are read, and the last one kept.
+        mark: a file that the driver left in the folder of all jobs, for workers that may not see it; None:
+            they do.
     """
-    try:
-        yield from _Run(job, make_tasks(job)).reports()
-    except Infeasible as error:
-        yield Failure(EvaluationState.INFEASIBLE, str(error))
-    except Unwritable:
-        raise
-    except NasError as error:
-        yield Failure(EvaluationState.FAILED, f"{type(error).__name__}: {error}")
-    except Exception as error:  # whatever plugin code raises must cost this evaluation alone
-        where = "".join(traceback.format_exception(error)[-6:])
-        yield Failure(EvaluationState.FAILED, f"{type(error).__name__}: {error}\n{where}")
+
+    def __init__(
+        self, sources: Sequence[tuple[dict[str, Any], TaskSource]] = (), mark: Path | None = None
+    ) -> None:
+        torch.set_num_threads(1)
+        self._known, self._mark = sources, mark
+        self._held: list[tuple[dict[str, Any], TaskSource]] = []
+
+    def run(self, job: Job) -> Iterator[Report]:
+        """Run a job, from its checkpoint if it has one.
+
+        Raises:
+            Unwritable: this machine does not see the folder of the job, or cannot write it.
+        """
+        if self._mark is not None and not self._mark.is_file():
+            raise Unwritable(
+                f"The worker on host {socket.gethostname()} does not see {self._mark.parent} as the driver "
+                "does. Give a folder that all machines share under one path with --artifacts."
+            )
+        return _Run(job, self._tasks(job.config)).reports()
+
+    def failure(self, job: Job, state: State, error: str) -> Failure:
+        """Return why a job has no result."""
+        return Failure(EvaluationState(state), error)
+
+    def _tasks(self, config: EvaluationConfig) -> TaskSource:
+        for settings, source in (*self._known, *self._held):
+            if settings == config.tasks:
+                return source
+        self._held = [(config.tasks, config.make_tasks())]
+        return self._held[0][1]
 
 
 class _Run:
@@ -286,3 +324,28 @@ class _Run:
         self._training.restore(saved["training"])
         self._selection.restore(saved["selection"])
         self._losses, self._before = saved["losses"], saved["seconds"]
+
+
+def code(config: EvaluationConfig) -> str:
+    """Return a hash of the sources of nas and of the packages that the plugins of a configuration come from.
+
+    It is kept with a result (`environment.code`), and is no part of what identifies it: otherwise a changed
+    comment would have everything trained again.
+    """
+    sections = {"space": config.space, "tasks": config.tasks, "learner": config.learner}
+    classes = [plugins.load(kind, section["name"]) for kind, section in sections.items()]
+    packages = {"nas", *(cls.__module__.partition(".")[0] for cls in classes)}
+    return hashlib.sha256("".join(map(_of_package, sorted(packages))).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _of_package(name: str) -> str:
+    module = sys.modules[name]
+    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
+    if not folders and getattr(module, "__file__", None):
+        files = [Path(str(module.__file__))]
+    digest = hashlib.sha256(name.encode())
+    for file in files:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

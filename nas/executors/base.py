@@ -1,42 +1,88 @@
-"""What an executor is given to run, and what it promises."""
+"""Jobs, who has them and who runs them: a workload, an executor, and the runner inside of each worker."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from nas.controller import Outcome
-from nas.evaluator import AnyJob
+from nas.controller import State
+
+Job = TypeVar("Job")
 
 
-class Workload(Protocol):
-    """Where jobs come from and outcomes go: the search, seen from its executor. Called in one thread."""
+class Report(Protocol):
+    """What is known of a job so far, or, if it is final, what came out."""
+
+    @property
+    def final(self) -> bool:
+        """Whether the job is over."""
+
+
+Reported = TypeVar("Reported", bound=Report)
+_Told = TypeVar("_Told", contravariant=True)
+
+
+class Workload(Protocol[Job, _Told]):
+    """Where jobs come from and reports go: the driver, seen from its executor. Called in one thread."""
 
     @property
     def done(self) -> bool:
         """Whether there will be no further job."""
 
-    def next(self) -> AnyJob | None:
-        """Return the next job, or None: ask again after a result, or never if `done`."""
+    def next(self) -> Job | None:
+        """Return the next job, or None: ask again after one ended, or never if `done`."""
 
     def tick(self) -> None:
         """Do what has to be done now and then while jobs run: show signs of life, look for a stop."""
 
-    def report(self, job: AnyJob, outcome: Outcome) -> bool:
+    def report(self, job: Job, report: _Told) -> bool:
         """Take note of what is known so far; return whether the job should go on."""
 
-    def finish(self, job: AnyJob, outcome: Outcome) -> None:
-        """Take the final outcome of a job."""
+    def finish(self, job: Job, report: _Told) -> None:
+        """Take the final report of a job, or the one after which it should not go on."""
 
-    def lost(self, job: AnyJob, error: str) -> None:
+    def lost(self, job: Job, error: str) -> None:
         """Take note that the job's worker died under it."""
 
 
-class Executor(ABC):
+class Runner(ABC, Generic[Job, Reported]):
+    """Turns jobs into reports inside of a worker. Warm: one runs many jobs, and none leaves a trace."""
+
+    @abstractmethod
+    def run(self, job: Job) -> Iterator[Reported]:
+        """Yield what is known so far; last, a final report.
+
+        Whatever it raises costs this job alone, which `failure` then reports, but for one error.
+
+        Raises:
+            Unwritable: the job cannot write its files; it has no report, and can be run again.
+        """
+
+    @abstractmethod
+    def failure(self, job: Job, state: State, error: str) -> Reported:
+        """Return the final report of the job that ran last and raised.
+
+        Args:
+            job: what ran.
+            state: `infeasible`, `failed`, or `stopped`: by the limit of time.
+            error: why.
+        """
+
+    def limit(self, job: Job) -> float | None:
+        """Return the seconds after which the job is stopped; None: never."""
+        return None
+
+
+MakeRunner: TypeAlias = Callable[[], Runner[Job, Reported]]
+"""Makes the runner of a worker; it is pickled to get there."""
+
+
+class Executor(ABC, Generic[Job, Reported]):
     """Runs a workload's jobs on workers until it is done."""
 
     @abstractmethod
-    def run(self, workload: Workload) -> None:
+    def run(self, workload: Workload[Job, Reported]) -> None:
         """Run every job; return when the workload is done and no job runs any more.
 
         A job ends with exactly one call of `finish` or `lost`. An interrupt (KeyboardInterrupt) stops the

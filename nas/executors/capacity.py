@@ -1,4 +1,4 @@
-"""Whether a machine, or a machine of a cluster, has what a trial is to get."""
+"""What machines offer, and whether one of them has what a job is to get."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def check(config: SearchConfig, machines: Sequence[Machine], *, cluster: bool) -
             f"warning: resources.cpus={cpus}{at_a_time} ask for {counted(cpus * workers, 'core')}; {where} "
             f"has {counted(most.cpus, 'core')}. Trials will take longer than with as many threads as cores."
         )
-    fitting = sum(_fitting(machine, cpus if cluster else 0, gpus) for machine in machines)
+    fitting = sum(rooms(machine, cpus if cluster else 0, gpus) for machine in machines)
     if workers > fitting:
         there = Machine(sum(m.cpus for m in machines), sum(m.gpus for m in machines))
         named = "the cluster" if cluster else "this machine"
@@ -79,11 +79,35 @@ def check(config: SearchConfig, machines: Sequence[Machine], *, cluster: bool) -
     return warnings
 
 
-def _fitting(machine: Machine, cpus: int, gpus: float) -> float:
-    """Return how many trials a machine has room for."""
-    rooms = [machine.cpus // cpus if cpus else float("inf")]
+def rooms(machine: Machine, cpus: int, gpus: float) -> float:
+    """Return how many jobs a machine has room for.
+
+    Args:
+        machine: what it offers.
+        cpus: cores that a job takes; 0: they are not reserved.
+        gpus: share of a GPU, or how many, that a job takes.
+    """
+    found = [machine.cpus // cpus if cpus else float("inf")]
     if gpus >= 1:
-        rooms.append(machine.gpus // gpus)
+        found.append(machine.gpus // gpus)
     elif gpus:
-        rooms.append(machine.gpus * (1 // gpus))
-    return min(rooms)
+        found.append(machine.gpus * (1 // gpus))
+    return min(found)
+
+
+def device(place: int, gpus: float | None, there: int) -> int:
+    """Return the number of the GPU for the job at a place of this machine.
+
+    Args:
+        place: from 0; no two jobs at a time have the same.
+        gpus: as in `rooms`; None or 0: the places take the GPUs in turn.
+        there: how many GPUs the machine has.
+    """
+    if not gpus:
+        return place % there
+    return place * int(gpus) if gpus >= 1 else place // int(1 // gpus)
+
+
+def one_each(machines: Sequence[Machine]) -> int:
+    """Return how many jobs run at a time if nobody says: one a GPU, or without any one a core."""
+    return int(sum(machine.gpus for machine in machines) or sum(machine.cpus for machine in machines))

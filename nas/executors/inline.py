@@ -1,29 +1,26 @@
-"""Trials in this process, one after the other."""
+"""Jobs in this process, one after the other."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import closing
 
-from nas.controller import State
-from nas.executors.base import Executor, Workload
-from nas.executors.worker import Worker
-from nas.settings.search import SearchConfig
-from nas.tasks.base import TaskSource
+from nas.executors.base import Executor, Job, MakeRunner, Reported, Workload
+from nas.executors.worker import reports
 
 
-class InlineExecutor(Executor):
-    """Runs trials in this process: for tests, debugging, and evaluators that only look something up."""
+class InlineExecutor(Executor[Job, Reported]):
+    """Runs jobs in this process: for tests, debugging, and evaluators that only look something up."""
 
-    def __init__(self, config: SearchConfig, tasks: TaskSource) -> None:
-        self._worker = Worker(config, tasks)
+    def __init__(self, make: MakeRunner[Job, Reported]) -> None:
+        self._runner = make()
 
-    def run(self, workload: Workload) -> None:
+    def run(self, workload: Workload[Job, Reported]) -> None:
         """Run every job, in the order given."""
         while (job := workload.next()) is not None:
-            for outcome in self._worker.run(job):
-                if outcome.state.final:
-                    workload.finish(job, outcome)
-                elif not workload.report(job, outcome):
-                    workload.finish(job, replace(outcome, state=State.STOPPED, measurements=()))
-                    break
-                workload.tick()
+            with closing(reports(self._runner, job)) as running:
+                for report in running:
+                    if report.final or not workload.report(job, report):
+                        workload.finish(job, report)
+                        break
+                    workload.tick()
+            workload.tick()

@@ -1,4 +1,4 @@
-"""Trials on Ray: `ray.tune` with warm actors, on this machine or a cluster.
+"""Jobs on Ray: `ray.tune` with warm actors, on this machine or a cluster.
 
 Tune only moves jobs and results: the workload is behind a searcher, early stopping behind a scheduler, and
 nothing of what Tune writes is ever read back (`nas resume` replays the database).
@@ -6,9 +6,11 @@ nothing of what Tune writes is ever read back (`nas resume` replays the database
 
 from __future__ import annotations
 
+import base64
 import logging
 import math
 import os
+import pickle
 import secrets
 import signal
 import socket
@@ -16,9 +18,8 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -33,51 +34,51 @@ for _name, _value in _ENVIRONMENT.items():  # Ray reads some of them when it is 
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
-from pydantic import TypeAdapter  # noqa: E402
 from ray import tune  # noqa: E402
 from ray.exceptions import RayError  # noqa: E402
 from ray.tune.experiment import Trial  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
-from nas.controller import Outcome, State  # noqa: E402
 from nas.errors import ConfigError, NasError, Unwritable  # noqa: E402
-from nas.evaluator import AnyJob  # noqa: E402
-from nas.executors.base import Executor, Workload  # noqa: E402
+from nas.executors.base import Executor, Job, MakeRunner, Report, Reported, Workload  # noqa: E402
 from nas.executors.capacity import Machine  # noqa: E402
-from nas.executors.worker import Worker  # noqa: E402
-from nas.settings.search import SearchConfig  # noqa: E402
-from nas.tasks.base import TaskSource  # noqa: E402
+from nas.executors.worker import reports  # noqa: E402
 
-_OUTCOME = TypeAdapter(Outcome)
-_JOB: TypeAdapter[AnyJob] = TypeAdapter(AnyJob)
-_KEY = "outcome"
-_UNWRITABLE = "unwritable"
-
+_JOB, _REPORT, _UNWRITABLE = "job", "report", "unwritable"
 
 SOCKET_ROOM = 36
 """Bytes that are left for a folder in the path of a socket: 107, less what Ray appends."""
 
 
-class RayExecutor(Executor):
-    """Runs trials on a local Ray that it starts, or on the cluster at `address` (or `RAY_ADDRESS`).
+class RayExecutor(Executor[Job, Reported]):
+    """Runs jobs on a local Ray that it starts, or on the cluster at `address` (or `RAY_ADDRESS`).
 
-    Raises:
-        ConfigError: nothing answers at the address.
+    Args:
+        make: makes the runner of a worker; what it holds is put into Ray's object store once.
+        workers: jobs at a time.
+        cpus: cores that a job takes.
+        gpus: share of a GPU that a job takes; None: all of them, split evenly over the workers.
+        address: of the cluster.
     """
 
-    def __init__(self, config: SearchConfig, tasks: TaskSource, address: str | None = None) -> None:
-        self._config, self._tasks = config, tasks
+    def __init__(
+        self,
+        make: MakeRunner[Job, Reported],
+        workers: int,
+        cpus: int = 1,
+        gpus: float | None = None,
+        address: str | None = None,
+    ) -> None:
+        self._make, self._workers, self._cpus, self._gpus = make, workers, cpus, gpus
         self._address = address or os.environ.get("RAY_ADDRESS")
-        if self._address:
-            _reach(self._address)
 
-    def run(self, workload: Workload) -> None:
-        """Run every job, `config.workers` at a time."""
-        cpus = self._config.workers * self._config.resources.cpus
+    def run(self, workload: Workload[Job, Reported]) -> None:
+        """Run every job, so many workers at a time."""
+        cpus = self._workers * self._cpus
         with start(cpus, self._address), tempfile.TemporaryDirectory(prefix="nas-") as folder:
             bridge = _Bridge(workload)
-            trainable = tune.with_parameters(_Actor, search=self._config, source=self._tasks)
+            trainable = tune.with_parameters(_Actor, make=self._make)
             tuner = tune.Tuner(
                 tune.with_resources(trainable, self._resources()),
                 tune_config=tune.TuneConfig(
@@ -85,12 +86,12 @@ class RayExecutor(Executor):
                     search_alg=_Jobs(bridge),
                     scheduler=_Verdicts(bridge),
                     num_samples=-1,
-                    max_concurrent_trials=self._config.workers,
+                    max_concurrent_trials=self._workers,
                     reuse_actors=True,
                     trial_dirname_creator=lambda trial: str(trial.trial_id),
                 ),
                 run_config=tune.RunConfig(
-                    name="search",
+                    name="jobs",
                     storage_path=folder,
                     verbose=0,
                     failure_config=tune.FailureConfig(max_failures=0),
@@ -105,31 +106,31 @@ class RayExecutor(Executor):
                 raise bridge.error
 
     def _resources(self) -> dict[str, float]:
-        gpus = self._config.resources.gpus
+        gpus = self._gpus
         if gpus is None:
             available = ray.cluster_resources().get("GPU", 0)
-            gpus = 1 / math.ceil(self._config.workers / available) if available else 0
-        return {"cpu": self._config.resources.cpus, "gpu": gpus}
+            gpus = 1 / math.ceil(self._workers / available) if available else 0
+        return {"cpu": self._cpus, "gpu": gpus}
 
 
-class _Bridge:
+class _Bridge(Generic[Job, Reported]):
     """The workload, and which Tune trial runs which job.
 
     Tune pickles its searcher and scheduler into a folder that nobody reads; what is behind this object must
     not go there (database connections), so it pickles as an empty one.
     """
 
-    def __init__(self, workload: Workload | None) -> None:
+    def __init__(self, workload: Workload[Job, Reported] | None) -> None:
         self._workload = workload
-        self._jobs: dict[str, AnyJob] = {}
+        self._jobs: dict[str, Job] = {}
         self._deaths: dict[str, str] = {}
         self.error: Exception | None = None
 
-    def __reduce__(self) -> tuple[type[_Bridge], tuple[None]]:
+    def __reduce__(self) -> tuple[type[_Bridge[Job, Reported]], tuple[None]]:
         return _Bridge, (None,)
 
     @contextmanager
-    def workload(self) -> Iterator[Workload]:
+    def workload(self) -> Iterator[Workload[Job, Reported]]:
         """Give the workload, and keep what it raises: it ends the run, but Tune would hide it, or go on."""
         assert self._workload is not None, "a copy that was unpickled has no workload"
         if self.error is not None:
@@ -147,11 +148,11 @@ class _Bridge:
                 finished: str = Searcher.FINISHED
                 return finished if workload.done else None
         self._jobs[trial] = job
-        return {"job": _JOB.dump_python(job, mode="json")}
+        return {_JOB: _pack(job)}
 
     def go_on(self, trial: str, result: dict[str, Any]) -> bool:
         with self.workload() as workload:
-            return workload.report(self._jobs[trial], _OUTCOME.validate_json(result[_KEY]))
+            return workload.report(self._jobs[trial], _unpack(result[_REPORT]))
 
     def died(self, trial: Trial) -> None:
         error = trial.get_error()
@@ -166,16 +167,13 @@ class _Bridge:
                 return
             if _UNWRITABLE in result:
                 raise Unwritable(result[_UNWRITABLE])
-            outcome = _OUTCOME.validate_json(result[_KEY])
-            if not outcome.state.final:
-                outcome = replace(outcome, state=State.STOPPED, measurements=())
-            workload.finish(job, outcome)
+            workload.finish(job, _unpack(result[_REPORT]))
 
 
 class _Jobs(Searcher):
     """Gives Tune the workload's jobs as its suggestions."""
 
-    def __init__(self, bridge: _Bridge) -> None:
+    def __init__(self, bridge: _Bridge[Any, Any]) -> None:
         super().__init__()
         self._bridge = bridge
 
@@ -197,7 +195,7 @@ class _Jobs(Searcher):
 class _Verdicts(FIFOScheduler):
     """Asks the workload at each report whether the trial should go on."""
 
-    def __init__(self, bridge: _Bridge) -> None:
+    def __init__(self, bridge: _Bridge[Any, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._bridge = bridge
 
@@ -216,25 +214,34 @@ class _Verdicts(FIFOScheduler):
 
 
 class _Actor(tune.Trainable):
-    """A warm worker: keeps its evaluator, takes a new job at each reset; one step is one report."""
+    """A warm worker: keeps its runner, takes a new job at each reset; one step is one report."""
 
-    _outcomes: Iterator[Outcome]
+    _reports: Iterator[Report]
 
     def setup(self, config: dict[str, Any], **parameters: Any) -> None:
         _quiet()
-        self._worker = Worker(parameters["search"], parameters["source"])
+        self._runner = parameters["make"]()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._outcomes = self._worker.run(_JOB.validate_python(new_config["job"]))
+        self._reports = reports(self._runner, _unpack(new_config[_JOB]))
         return True
 
     def step(self) -> dict[str, Any]:
         try:
-            outcome = next(self._outcomes)
+            report = next(self._reports)
         except Unwritable as error:
             return {_UNWRITABLE: str(error), "done": True}
-        return {_KEY: _OUTCOME.dump_json(outcome).decode(), "done": outcome.state.final}
+        return {_REPORT: _pack(report), "done": report.final}
+
+
+def _pack(what: object) -> str:
+    """Return what Tune may copy, print and save without a look into it."""
+    return base64.b64encode(pickle.dumps(what)).decode()
+
+
+def _unpack(packed: str) -> Any:
+    return pickle.loads(base64.b64decode(packed))
 
 
 def _quiet() -> None:
@@ -325,6 +332,8 @@ def start(cpus: int = 1, address: str | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    if address:
+        _reach(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         with _own_signals():

@@ -123,6 +123,9 @@ class _Lines:
         elif isinstance(report, Failure):
             self._end(row, f"{report.state}: {report.error.strip().splitlines()[0]}")
 
+    def retried(self, row: Evaluation, error: str) -> None:
+        self._say(f"{_name(row)}: another worker goes on. {error.strip().splitlines()[0]}")
+
     def reused(self, row: Evaluation, *, by_other_code: bool) -> None:
         when = "evaluated before" + (", by other code than this" if by_other_code else "")
         self._end(row, f"test {row.test_score:.4f} ± {row.test_ci95:.4f}, {when}")
@@ -170,6 +173,9 @@ class _Bars:
             self._progress.remove_task(self._tasks.pop(row.id))
             _count(self._progress)
             self._lines.reported(row, report)
+
+    def retried(self, row: Evaluation, error: str) -> None:
+        self._lines.retried(row, error)
 
     def reused(self, row: Evaluation, *, by_other_code: bool) -> None:
         _count(self._progress)

@@ -21,7 +21,7 @@ from nas.progress import notebook
 
 if TYPE_CHECKING:
     from nas.controller import Outcome
-    from nas.driver.observer import Observer
+    from nas.driver.search import Observer
     from nas.evaluator import AnyJob, SupernetJob
     from nas.storage.schema import Search as SearchRow
     from nas.storage.schema import Trial

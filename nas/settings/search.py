@@ -6,12 +6,12 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, NoReturn, Self
+from typing import Annotated, Any, NoReturn, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
-from nas import counts, plugins
+from nas import counts, executors, plugins
 from nas.asha import Asha
 from nas.backbone import BackboneSpace
 from nas.controller import Controller
@@ -94,7 +94,7 @@ class SearchConfig(Model):
         float | None, Field(gt=0, description="worker time in all after which no further trial starts")
     ] = None
     seed: Annotated[int, Field(ge=0, lt=2**63, description="of everything random")] = 0
-    executor: Annotated[Literal["ray", "inline"], Field(description="where trials run")] = "ray"
+    executor: Annotated[executors.Name, Field(description="where trials run")] = "ray"
     workers: Annotated[int, Field(ge=1, le=10_000, description="trials at a time")] = 1
     scheduler: Asha | None = None
     constraints: Constraints = Constraints()
@@ -276,10 +276,7 @@ def validate(values: Mapping[str, Any]) -> SearchConfig:
         check_keys(SearchConfig, values, "")
         raise lacking(*missing, given=values)
     config = checked(SearchConfig, {"executor": default_executor(values), **values})
-    if config.executor == "inline" and config.workers > 1:
-        raise ConfigError(
-            f"workers={config.workers}: the inline executor runs one trial at a time; use --executor ray."
-        )
+    executors.check_workers(config.executor, config.workers)
     if config.looks_up and config.lengths:
         whole = config.lengths[-1]
         if config.budget.train_episodes not in (whole, Budget().train_episodes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy import ColumnElement, Connection, insert, select, update
 
@@ -63,6 +63,7 @@ class Trained:
         weights: the file that holds them.
     """
 
+    final: ClassVar[bool] = True
     validation: Score
     test: Score
     scores: tuple[float, ...]

@@ -8,8 +8,10 @@ kernel believes its heartbeat.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+import time
 import uuid
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -46,6 +48,21 @@ class Holder(NamedTuple):
     host: str
     pid: int
     driver: str
+
+
+class Pulse:
+    """Tells a driver when its next sign of life is due: at once, then every few seconds."""
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def due(self) -> bool:
+        """Return whether it is, and count from now on if so."""
+        now = time.monotonic()
+        if now - self._last < HEARTBEAT_SECONDS:
+            return False
+        self._last = now
+        return True
 
 
 def holder() -> Holder:

@@ -1,0 +1,91 @@
+"""The inside of a search's worker: one warm evaluator, which trials and supernets share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from nas.controller import Outcome, State
+from nas.evaluator import AnyJob, Context, Evaluator, Job, SupernetJob
+from nas.executors import make_executor
+from nas.executors.base import Executor, Runner
+from nas.settings.search import SearchConfig
+from nas.tasks.base import TaskSource
+from nas.training.oneshot.epochs import train_supernet
+
+
+class Trials(Runner[AnyJob, Outcome]):
+    """Runs the jobs of one search.
+
+    Args:
+        config: of the search.
+        tasks: what the configuration names; None: it is read when the first job comes.
+    """
+
+    def __init__(self, config: SearchConfig, tasks: TaskSource | None = None) -> None:
+        torch.set_num_threads(config.resources.cpus)
+        self._config, self._tasks = config, tasks
+        self._context: Context | None = None
+        self._evaluator: Evaluator | None = None
+        self._began = self._before = 0.0
+        self._scored: Outcome | None = None
+
+    def limit(self, job: AnyJob) -> float | None:
+        """Return `resources.seconds`; a supernet looks at it itself, and ends with its epoch."""
+        return self._config.resources.seconds if isinstance(job, Job) else None
+
+    def run(self, job: AnyJob) -> Iterator[Outcome]:
+        """Yield the job's outcomes, the last one final."""
+        self._began, self._before, self._scored = time.perf_counter(), 0.0, None
+        return self._noted(job)
+
+    def failure(self, job: AnyJob, state: State, error: str) -> Outcome:
+        """Return the outcome of a job that raised; one that was late has its last score, or has failed."""
+        seconds = self._before + time.perf_counter() - self._began
+        if state is State.STOPPED and self._scored is not None:
+            return replace(self._scored, state=state, measurements=(), seconds=seconds, error=error)
+        state = State.INFEASIBLE if state is State.INFEASIBLE else State.FAILED
+        architecture = job.architecture if isinstance(job, Job) else None
+        return Outcome(state, architecture, seconds=seconds, error=error)
+
+    def _noted(self, job: AnyJob) -> Iterator[Outcome]:
+        for outcome in self._outcomes(job):
+            if isinstance(job, SupernetJob):  # it may go on from a checkpoint, and counts on from there
+                self._began, self._before = time.perf_counter(), outcome.seconds
+            if outcome.score is not None:
+                self._scored = outcome
+            yield outcome
+
+    def _outcomes(self, job: AnyJob) -> Iterator[Outcome]:
+        if self._context is None:
+            tasks = self._config.make_tasks() if self._tasks is None else self._tasks
+            self._context = self._config.make_context(self._config.make_space(), tasks)
+        if isinstance(job, SupernetJob):
+            return train_supernet(self._context, job)
+        if self._evaluator is None:
+            self._evaluator = self._config.make_evaluator(self._context)
+        return self._evaluator.evaluate(job)
+
+
+def executor(
+    config: SearchConfig, tasks: TaskSource, address: str | None = None
+) -> Executor[AnyJob, Outcome]:
+    """Return the executor that the configuration of a search names.
+
+    Args:
+        config: of the search.
+        tasks: what it names. Processes of this machine read them again; other workers are given these.
+        address: of a Ray cluster; None: that of RAY_ADDRESS, or a Ray started here.
+    """
+    return make_executor(
+        config.executor,
+        partial(Trials, config, None if config.executor == "process" else tasks),
+        workers=config.workers,
+        cpus=config.resources.cpus,
+        gpus=config.resources.gpus,
+        address=address,
+    )
