@@ -6,8 +6,8 @@ Omniglot's validation classes, prototypical learner, 300 training episodes a net
 with the cell of `residual`, at 28×28 pixels (20-way 1-shot) and at 84×84 (5-way 1-shot, the published
 drawings as a folder of images, which `--images` names: it is made if it is missing). Operations are compared
 each on both edges of the longer path, parallel to a skip connection, in the default layout. The searches are
-those of examples/demo.toml. Each line of a table is one `nas run` a seed; what is in the database is not run
-again. Writes FILE.json and FILE.md.
+those of examples/demo.toml. Each line of a table is one `nas run` a seed; what FILE.json or the database holds
+already is not run again. Writes FILE.json and FILE.md.
 """
 
 from __future__ import annotations
@@ -101,18 +101,21 @@ def measured(name: str, options: tuple[str, ...], seed: int, known: set[str], db
     }
 
 
-def table(results: dict[str, dict[str, list[dict[str, Any]]]], command: str) -> str:
+def table(report: dict[str, Any]) -> str:
+    results = report["results"]
+
     def over_seeds(values: list[float]) -> str:
         return f"{100 * statistics.mean(values):.1f} ± {100 * statistics.stdev(values):.1f}"
 
     lines = [
         "# The space `few_shot`: layouts, operations, and a search compared with `nasbench201`\n",
-        f"`{command}`\n",
+        f"`{report['command']}`\n",
         "Accuracy in % on validation tasks, mean ± standard deviation over the seeds; seconds a network or a",
         "search, on one core. Compared on the very tasks reported, which flatters the best row a little; the",
         "best of a search also had the luckiest training seed, which flatters more. The last maps of conv4",
         "are averaged, unless said otherwise; the papers of pooling networks flatten them, which differs at",
         "84×84 pixels.",
+        *(f"\n{', '.join(later['rows'])}: measured later." for later in report.get("later", ())),
     ]
     titles = {
         "28×28": "Layouts with the cell of `residual`, Omniglot 20-way 1-shot, 300 training episodes",
@@ -160,17 +163,25 @@ def main() -> None:
         unpack(archive, arguments.images)
     nas("db", "upgrade", db=arguments.db)
     known = {row["search"] for row in json.loads(nas("ls", "--limit=0", "-f", "json", db=arguments.db))}
-    results: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    file = arguments.output.with_suffix(".json")
+    command = f"python benchmarks/few_shot_space.py --seeds {' '.join(map(str, arguments.seeds))}"
+    report: dict[str, Any] = {"command": command, "environment": environment(), "results": {}}
+    if file.exists() and (recorded := json.loads(file.read_text()))["command"] == command:
+        report = recorded
+    new = []
     for part, rows in searches(arguments.images.resolve()).items():
         for i, (row, options) in enumerate(rows.items()):
+            if row in report["results"].setdefault(part, {}):
+                continue
             names = {seed: f"{part.replace('×', 'x')}-{i}-{seed}" for seed in arguments.seeds}
-            results.setdefault(part, {})[row] = [
+            report["results"][part][row] = [
                 measured(name, options, seed, known, arguments.db) for seed, name in names.items()
             ]
-    command = f"python benchmarks/few_shot_space.py --seeds {' '.join(map(str, arguments.seeds))}"
-    report = {"command": command, "environment": environment(), "results": results}
-    arguments.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-    arguments.output.with_suffix(".md").write_text(table(results, command))
+            new.append(f"{row} ({part})")
+    if new and report["environment"] != environment():
+        report.setdefault("later", []).append({"rows": new, "environment": environment()})
+    file.write_text(json.dumps(report, indent=1) + "\n")
+    arguments.output.with_suffix(".md").write_text(table(report))
 
 
 if __name__ == "__main__":

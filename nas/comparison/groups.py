@@ -110,7 +110,7 @@ def check(searches: Sequence[Search]) -> None:
 
     Raises:
         ConfigError: they differ in tasks, learner, evaluator, budget, precision, threads or in the data; or
-            one space, under one name and the same settings, had other decisions.
+            one space, under one name, the same settings and slots, had other decisions.
     """
     _check_spaces(searches)
     for search in searches[1:]:
@@ -132,7 +132,7 @@ def _check_spaces(searches: Sequence[Search]) -> None:
         space = (search.plugins or {}).get("space")
         if space is None:  # of an older nas
             continue
-        section = json.dumps(search.config["space"], sort_keys=True)
+        section = json.dumps([search.config["space"], search.config.get("slots")], sort_keys=True)
         first, decisions = seen.setdefault(section, (search, space["decisions"]))
         if space["decisions"] != decisions:
             from nas.fingerprints import difference
