@@ -115,7 +115,10 @@ def table(report: dict[str, Any]) -> str:
         "best of a search also had the luckiest training seed, which flatters more. The last maps of conv4",
         "are averaged, unless said otherwise; the papers of pooling networks flatten them, which differs at",
         "84×84 pixels.",
-        *(f"\n{', '.join(later['rows'])}: measured later." for later in report.get("later", ())),
+        *(
+            f"\n{', '.join(later['rows'])}: measured later; seconds of another day do not compare."
+            for later in report.get("later", ())
+        ),
     ]
     titles = {
         "28×28": "Layouts with the cell of `residual`, Omniglot 20-way 1-shot, 300 training episodes",

@@ -36,6 +36,18 @@ def test_groups_differ_in_the_seed_alone(store: Store) -> None:
     assert repeated == ["e1-again"]
 
 
+def test_what_is_chosen_along_with_the_network_names_a_group(store: Store) -> None:
+    """The decisions of a product are its own: the space was not edited."""
+    joint = {"learner": {"lr": [0.001, 0.004]}, "tasks": {"train_shots": [5, 10]}}
+    record(store, MIXED, name="alone")
+    record(store, MIXED, name="joint", slots=joint)
+    for search, choices in (("alone", [1, 2]), ("joint", [3])):
+        space = {"name": "nas.testing.toys:Toy", "settings": [], "decisions": [["layers", choices]]}
+        store.search(search).plugins = {"space": {**space, "source": "toys.py"}}
+    groups, _ = grouped(find(store, ["alone", "joint"]))
+    assert [group.label for group in groups] == ["random", "random × learner.lr × tasks.train_shots"]
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"executor": "ray", "workers": 7}, {"resources": {"gpus": 0.5}}],

@@ -22,6 +22,9 @@ BASELINE = "random"
 OWN = ("name", "seed")
 """What the searches of one group may differ in."""
 
+SLOTS = "slots"
+"""The section of what is chosen along with the network."""
+
 EXECUTION = ("executor", "workers", "resources.gpus")
 """Where trials run, and how many at a time: searches that differ in these alone are the same."""
 
@@ -132,7 +135,7 @@ def _check_spaces(searches: Sequence[Search]) -> None:
         space = (search.plugins or {}).get("space")
         if space is None:  # of an older nas
             continue
-        section = json.dumps([search.config["space"], search.config.get("slots")], sort_keys=True)
+        section = json.dumps([search.config["space"], search.config.get(SLOTS)], sort_keys=True)
         first, decisions = seen.setdefault(section, (search, space["decisions"]))
         if space["decisions"] != decisions:
             from nas.fingerprints import difference
@@ -189,13 +192,24 @@ def _protocol(search: Search) -> dict[str, Any]:
 
 
 def _labels(groups: Sequence[Sequence[Search]]) -> list[str]:
-    """Return each group's controller, and where groups share it, the settings in which these differ."""
-    labels = []
-    for group in groups:
-        controller = group[0].controller
-        like = [identity(other[0]) for other in groups if other[0].controller == controller]
-        own, values = identity(group[0]), settled(group[0])
-        paths = differing(own, like)
-        parts = [f"{path.removeprefix('controller.')}={values.get(path)}" for path in paths]
-        labels.append(" ".join([controller, *parts]))
-    return labels
+    """Return each group's controller, and where groups share it, the settings in which these differ.
+
+    Groups that search other slots differ in their names: `random × learner.lr` and `random`.
+    """
+    return [_label(group[0], [other[0] for other in groups]) for group in groups]
+
+
+def _label(search: Search, others: Sequence[Search]) -> str:
+    like = [other for other in others if other.controller == search.controller]
+    values, label = settled(search), search.controller
+    paths = differing(identity(search), [identity(other) for other in like])
+    if len({_slots(other) for other in like}) > 1:
+        label = " × ".join([label, *_slots(search)])
+        paths = [path for path in paths if path.partition(".")[0] != SLOTS]
+    parts = [f"{path.removeprefix('controller.')}={values.get(path)}" for path in paths]
+    return " ".join([label, *parts])
+
+
+def _slots(search: Search) -> tuple[str, ...]:
+    """Return what a search chooses apart from the network, such as `learner.lr`."""
+    return tuple(flat(search.config.get(SLOTS) or {}))
