@@ -6,8 +6,8 @@ Omniglot's validation classes, prototypical learner, 300 training episodes a net
 with the cell of `residual`, at 28×28 pixels (20-way 1-shot) and at 84×84 (5-way 1-shot, the published
 drawings as a folder of images, which `--images` names: it is made if it is missing). Operations are compared
 each on both edges of the longer path, parallel to a skip connection, in the default layout. The searches are
-those of examples/demo.toml. Each line of a table is one `nas run` a seed; what FILE.json or the database holds
-already is not run again. Writes FILE.json and FILE.md.
+those of examples/demo.toml. Each line of a table is one `nas run` a seed; what FILE.json or the database
+holds already is not run again. Writes FILE.json and FILE.md.
 """
 
 from __future__ import annotations

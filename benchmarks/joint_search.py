@@ -60,15 +60,16 @@ def page(report: dict[str, Any], picture: str) -> str:
         f"`{report['command']}`",
         "",
         textwrap.fill(
-            "Omniglot 20-way 1-shot, Vinyals split, prototypical learner, space `few_shot`, 300 training "
-            "episodes a trial. Joint searches choose the learner's `lr` (0.0005, 0.001, 0.002, 0.004) and "
-            "`schedule` (constant, cosine) and `tasks.train_ways` (20, 40, 60), too; the others choose the "
-            "network alone, under the defaults (0.002, constant, 20). Each search has the same worker-seconds "
-            "of one core: a trial with more ways takes longer, and counts in full. Compared at "
-            f"{report['cost']:.0f} s. Accuracy in % on 200 validation episodes that all trials share: the best "
-            "score at that cost, mean ± standard deviation over three seeds (half of the mean's 95 % interval "
-            "in brackets). Each seed's best is that of its whole search. p: two-sided Mann-Whitney test on "
-            "these; over three seeds it is never below 0.1.",
+            "Omniglot 20-way 1-shot, Vinyals split, prototypical learner, space `few_shot`, 300 "
+            "training episodes a trial. Joint searches choose the learner's `lr` (0.0005, 0.001, "
+            "0.002, 0.004) and `schedule` (constant, cosine) and `tasks.train_ways` (20, 40, 60), "
+            "too; the others choose the network alone, under the defaults (0.002, constant, 20). Each "
+            "search has the same worker-seconds of one core: a trial with more ways takes longer, and "
+            f"counts in full. Compared at {report['cost']:.0f} s. Accuracy in % on 200 validation "
+            "episodes that all trials share: the best score at that cost, mean ± standard deviation "
+            "over three seeds (half of the mean's 95 % interval in brackets). Each seed's best is "
+            "that of its whole search. p: two-sided Mann-Whitney test on these; over three seeds it "
+            "is never below 0.1.",
             100,
         ),
         "",
