@@ -1,4 +1,4 @@
-"""What shared weights foretell of scores from scratch, over a random sample of architectures.
+"""What shared weights predict of scores from scratch, over a random sample of architectures.
 
     NAS_DATA=… python benchmarks/shared_weights.py -o docs/results/shared_weights
 

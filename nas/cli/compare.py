@@ -45,7 +45,7 @@ DROP = (
     "p_test",
     "searches",
 )
-"""What a narrow terminal can do without, the least telling first: each mean keeps its interval."""
+"""What a narrow terminal can do without, the least important first: each mean keeps its interval."""
 
 SearchesArgument = Annotated[
     list[str],
@@ -76,7 +76,7 @@ def compare(
     of them took, by the best score so far and, where it is known, the test score of the same architecture. A
     search that ended early because it found no new networks keeps its best score, and does not shorten the
     comparison for the others.
-    Of one-shot searches it also tells how far scores with shared weights foretell those from scratch, and
+    Of one-shot searches it also tells how far scores with shared weights predict those from scratch, and
     which supernets ended early.
     """
     from nas.comparison import comparison

@@ -63,7 +63,7 @@ DROP = (
     "trial",
     "baseline",
 )
-"""What a narrow terminal can do without, the least telling first: each number keeps an interval."""
+"""What a narrow terminal can do without, the least important first: each number keeps an interval."""
 
 
 def register(app: typer.Typer) -> None:

@@ -31,7 +31,7 @@ COLUMNS = (
     "space_settings",
 )
 DROP = ("normalization", "learner", "macs", "task", "parameters", "ci95")
-"""What a narrow terminal can do without, the least telling first; so below."""
+"""What a narrow terminal can do without, the least important first; so below."""
 
 TEST_COLUMNS = (
     "rank",

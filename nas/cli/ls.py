@@ -10,7 +10,7 @@ from nas.cli.options import DEFAULT_DB, DbOption
 from nas.cli.output import Format, FormatOption, WideOption, emit, say
 
 DROP = ("created_at", "learner", "space", "controller", "failed", "seed", "task")
-"""What a narrow terminal can do without, the least telling first."""
+"""What a narrow terminal can do without, the least important first."""
 
 
 def register(app: typer.Typer) -> None:

@@ -57,7 +57,7 @@ def emit(
         rows: with equal keys.
         form: the format.
         columns: keys to show.
-        drop: of these, what a narrow terminal can do without, the least telling first.
+        drop: of these, what a narrow terminal can do without, the least important first.
         wide: whether to print all columns in full even on a terminal; None: nobody can ask for it.
     """
     if form is Format.JSON:

@@ -82,7 +82,7 @@ def missing(lacking: Sequence[Lacking]) -> None:
 
 
 def foretold(found: Comparison) -> None:
-    """Say how far supernets foretell scores from scratch, and what became of them."""
+    """Say how far supernets predict scores from scratch, and what became of them."""
     from nas.comparison.supernets import PAIRS
 
     every = [one for of_group in found.supernets for one in of_group.supernets]

@@ -34,7 +34,7 @@ TOP = 10
 
 COLUMNS = ("rank", "trial", "score", "ci95", "parameters", "macs", "seconds", "architecture")
 DROP = ("seconds", "macs", "parameters", "ci95")
-"""What a narrow terminal can do without, the least telling first."""
+"""What a narrow terminal can do without, the least important first."""
 
 
 def register(app: typer.Typer) -> None:

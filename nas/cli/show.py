@@ -30,7 +30,7 @@ COLUMNS = (
     "error",
 )
 DROP = ("kind", "macs", "seconds", "parameters", "ci95")
-"""What a narrow terminal can do without, the least telling first."""
+"""What a narrow terminal can do without, the least important first."""
 
 EVALUATION_COLUMNS = (
     "seed",

@@ -92,7 +92,7 @@ def grouped(searches: Iterable[Search]) -> tuple[list[Group], list[str]]:
     Of searches that agree in the seed too, the oldest counts.
 
     Raises:
-        ConfigError: their scores do not compare; the message names the most telling differences.
+        ConfigError: their scores do not compare; the message names the most important differences.
     """
     searches = list(searches)
     check(searches)

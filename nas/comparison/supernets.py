@@ -1,4 +1,4 @@
-"""What became of supernets: whether they foretell scores from scratch, and which of them collapsed."""
+"""What became of supernets: whether they predict scores from scratch, and which of them collapsed."""
 
 from __future__ import annotations
 
