@@ -1,4 +1,4 @@
-"""What the command line and Python do alike: complete a search's settings, start it, resume it, run it."""
+"""What the command line and Python do alike: start, resume and run a search; evaluate."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from nas.driver.search import Observer, create, supernet
 from nas.driver.trials import executor as executor_of
 from nas.errors import ConfigError
 from nas.evaluation.artifacts import marked
+from nas.evaluation.driver import Driver
+from nas.evaluation.plan import Plan
 from nas.evaluation.targets import Targets
 from nas.evaluation.work import Job, Report, Trainings
 from nas.evaluator import AnyJob
 from nas.executors import capacity
 from nas.executors.base import Executor
+from nas.progress.evaluations import watching
 from nas.settings.search import SearchConfig, default_executor
 from nas.storage.lease import driven, refuse
-from nas.storage.schema import Search
+from nas.storage.schema import Evaluation, Search
 from nas.storage.store import Store
 from nas.tasks.base import TaskSource
 from nas.training.provenance import environment, machine, machines
@@ -279,3 +282,49 @@ def evaluating(
                 "More at a time do not end sooner."
             )
         yield executors.make_executor(name, make, workers=at_a_time, address=ray_address)
+
+
+def evaluated(
+    store: Store,
+    targets: Targets,
+    plan: Plan,
+    folder: Path,
+    say: Say,
+    *,
+    seeds: int,
+    executor: executors.Name,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    quiet: bool = False,
+) -> list[list[Evaluation]]:
+    """Train all of a plan to the end, and test it; return the rows of each of `plan.everything`, by seed.
+
+    Args:
+        store: where results are, and go to.
+        targets: that the plan was made of.
+        plan: what to evaluate.
+        folder: of checkpoints and weights.
+        say: told what is odd, and what takes long.
+        seeds: trainings of each architecture.
+        executor: where trainings run.
+        workers: how many run at a time at most; None: one a GPU, or one a core without any.
+        ray_address: of a cluster.
+        quiet: whether to show no progress.
+
+    Raises:
+        ConfigError: `seeds` or `workers` is wrong, or there is an address and the executor is another.
+        NasError, KeyboardInterrupt: as `evaluating` and `nas.evaluation.driver.Driver.run`.
+    """
+    if seeds < 1:
+        raise ConfigError(f"seeds={seeds}: each architecture takes at least one training.")
+    if executor != "ray" and ray_address not in (None, os.environ.get("RAY_ADDRESS")):
+        raise ConfigError(f"--ray-address {ray_address}: nothing runs there without --executor ray.")
+    for remark in targets.remarks:
+        say(f"warning: {remark}")
+    say(plan.said(seeds))
+    trainings = seeds * len(plan.everything)
+    runs = evaluating(
+        executor, targets, folder, say, trainings=trainings, workers=workers, ray_address=ray_address
+    )
+    with runs as runner, watching(trainings, say, quiet=quiet) as observer:
+        return Driver(store, folder, observer).run(plan.everything, seeds, runner)

@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 from command_line import nas, process
 
-from nas.cli.evaluate import _complain
-from nas.errors import NasError
 from nas.evaluation.driver import Driver
+from nas.evaluation.missing import complaint
 from nas.evaluation.targets import Target
 from nas.storage.schema import Evaluation, EvaluationState
 from nas.storage.store import Store
@@ -232,9 +231,9 @@ def test_what_a_second_try_may_mend_is_told_apart(store: Store) -> None:
             store.evaluations.fail(row.id, EvaluationState.FAILED, error)
     store.evaluations.interrupt([row.id])
     rows = store.evaluations.of_network("chain", "key")
-    with pytest.raises(NasError) as raised:
-        _complain(rows)
-    assert str(raised.value).splitlines() == [
+    said = complaint(rows)
+    assert said is not None
+    assert said.splitlines() == [
         "3 of 3 evaluations have no result.",
         "The same command takes up again:",
         "  chain:1.0 seed 1 failed: OSError: disk full",

@@ -12,7 +12,7 @@ import pytest
 
 from nas.controller import Measurement
 from nas.intervals import student_t
-from nas.queries.results import NOT_FINITE, compare, compared, summarize
+from nas.queries.results import NOT_FINITE, Difference, against, compare, compared, summarize
 from nas.storage.schema import Evaluation, EvaluationState
 from nas.storage.store import Store
 from nas.testing.evaluations import claim, trained
@@ -109,3 +109,17 @@ def test_a_target_is_compared_with_each_of_its_baselines_but_itself(store: Store
         {other: pytest.approx(difference.value) for other, difference in differences.items()}
         for _, _, differences in found
     ] == [{names[1]: 0.2, names[2]: 0.4}, {names[2]: 0.2}, {}]
+
+
+def test_a_result_has_a_row_for_each_baseline(store: Store) -> None:
+    result = summarize(store, record(store, [[0.9, 0.5]]))
+    assert result is not None
+    [alone] = against(result, "conv4", [])
+    assert (alone.name, alone.test_score, alone.baseline, alone.difference) == ("conv4", 0.7, None, None)
+    first, second = (Difference(value, 0.01, (value,), None) for value in (0.2, -0.1))
+    rows = against(result, None, [("conv4", first), ("chain:1.0", second)])
+    assert [(row.key, row.baseline, row.difference, row.difference_by_seed) for row in rows] == [
+        ("key", "conv4", 0.2, (0.2,)),
+        ("key", "chain:1.0", -0.1, (-0.1,)),
+    ]
+    assert [(row.difference_ci95_episodes, row.difference_ci95_seeds) for row in rows] == [(0.01, None)] * 2

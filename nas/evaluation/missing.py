@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nas.counts import counted
 from nas.errors import Diverged
 from nas.storage.schema import Evaluation, EvaluationState
 
@@ -13,6 +14,25 @@ def repeats(row: Evaluation) -> bool:
     return row.state == EvaluationState.INFEASIBLE or (
         row.state == EvaluationState.FAILED and (row.error or "").startswith(f"{Diverged.__name__}:")
     )
+
+
+def complaint(rows: Sequence[Evaluation]) -> str | None:
+    """Return which evaluations have no result, why, and which of them the same call takes up again.
+
+    None: all have one.
+    """
+    missing = [row for row in rows if row.state != EvaluationState.COMPLETED]
+    if not missing:
+        return None
+    have = "has" if len(missing) == 1 else "have"
+    lines = [f"{len(missing)} of {counted(len(rows), 'evaluation')} {have} no result."]
+    for heading, some in (
+        ("The same command takes up again:", [row for row in missing if not repeats(row)]),
+        ("Another try would end the same way:", [row for row in missing if repeats(row)]),
+    ):
+        if some:
+            lines += [heading, *(f"  {fate}" for fate in fates(some, named=True))]
+    return "\n".join(lines)
 
 
 def fates(rows: Sequence[Evaluation], *, named: bool) -> list[str]:

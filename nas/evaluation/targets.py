@@ -68,6 +68,11 @@ class Target:
         """What no two targets share: the network, and the settings."""
         return self.space, self.key, self.settings
 
+    @property
+    def called(self) -> str:
+        """Its name, or `SPACE:ARCHITECTURE`."""
+        return self.name or f"{self.space}:{self.architecture}"
+
     def file_name(self, seed: int) -> str:
         """Return the stem of its files: the same wherever the same is evaluated."""
         return f"{self.settings}-{self._network}-seed{seed}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
@@ -86,6 +86,24 @@ class Difference:
     ci95_seeds: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Compared(Result):
+    """A result, and how it differs from one baseline.
+
+    Attributes:
+        name: of a published network, if it was asked for by that.
+        baseline: what it is compared with: a name, or `SPACE:ARCHITECTURE`; None: with nothing.
+        difference, difference_ci95_episodes, difference_ci95_seeds, difference_by_seed: see `Difference`.
+    """
+
+    name: str | None
+    baseline: str | None
+    difference: float | None
+    difference_ci95_episodes: float | None
+    difference_ci95_seeds: float | None
+    difference_by_seed: tuple[float, ...] | None
+
+
 def completed(rows: Sequence[Evaluation]) -> list[Evaluation]:
     """Return the rows that have a result, by seed."""
     return sorted((row for row in rows if row.state == EvaluationState.COMPLETED), key=lambda row: row.seed)
@@ -155,6 +173,31 @@ def compare(store: Store, rows: Sequence[Evaluation], baseline: Sequence[Evaluat
         by_seed,
         half_width_over_seeds(by_seed),
     )
+
+
+def against(
+    result: Result, name: str | None, differences: Sequence[tuple[str, Difference]]
+) -> list[Compared]:
+    """Return a row for each baseline that a result is compared with; one where there is none.
+
+    Args:
+        result: of one architecture.
+        name: of a published network, if it was asked for by that.
+        differences: what each baseline is called, and the difference from it.
+    """
+    own = asdict(result) | {"name": name}
+    pairs: list[tuple[str | None, Difference | None]] = [*differences]
+    return [
+        Compared(
+            **own,
+            baseline=baseline,
+            difference=None if found is None else found.value,
+            difference_ci95_episodes=None if found is None else found.ci95_episodes,
+            difference_ci95_seeds=None if found is None else found.ci95_seeds,
+            difference_by_seed=None if found is None else found.by_seed,
+        )
+        for baseline, found in pairs or [(None, None)]
+    ]
 
 
 def compared(
