@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from typing import Annotated, ClassVar, NamedTuple, final
+from typing import Annotated, ClassVar, final
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from nas.backbone import BackboneSpace
 from nas.errors import Infeasible
 from nas.space import Architecture, Decision, TaskShape
 from nas.supernet import Supernet
-from search_spaces.darts_cells import Cell, Graph, graph
+from search_spaces.darts_cells import Cell, Graph, Place, Stack, graph
+from search_spaces.darts_supernet import DartsSupernet
 from search_spaces.genotype import EXAMPLE, INPUTS, NODES, Edges, Genotype, parsed, printed
 from search_spaces.operations import Backbone, image_channels
-from search_spaces.separable import OPERATIONS, operation, preprocessing
+from search_spaces.separable import OPERATIONS, operation
 
 STEM = 3
 """Channels of the stem, in multiples of C: those of the paper's networks for CIFAR-10."""
@@ -35,26 +36,6 @@ DARTS_V2 = Genotype(
     ((_MAX, 0), (_MAX, 1), (_MAX, 1), (_SKIP, 2), (_MAX, 0), (_SKIP, 2), (_MAX, 1), (_SKIP, 2)),
 )
 """Those of the second-order search (Fig. 4 and 5)."""
-
-
-class Place(NamedTuple):
-    """A cell's place in the network.
-
-    Attributes:
-        kind: `normal` or `reduce`.
-        channels: C, of each of its nodes.
-        inputs: channels of the maps of the two cells before it.
-        halve: whether the first of them has twice the size, since the cell in between reduced.
-    """
-
-    kind: str
-    channels: int
-    inputs: tuple[int, int]
-    halve: bool
-
-    def preprocessing(self, state: int) -> nn.Module:
-        """Return what fits an input to this cell."""
-        return preprocessing(self.inputs[state], self.channels, halve=self.halve and state == 0)
 
 
 @final
@@ -182,8 +163,6 @@ class Darts(BackboneSpace):
         Raises:
             Infeasible: the inputs are no images.
         """
-        from search_spaces.darts_supernet import DartsSupernet
-
         return DartsSupernet(self, image_channels(shape, self.name))
 
     @property
@@ -231,29 +210,3 @@ class Darts(BackboneSpace):
             if i in live:
                 live |= {i - INPUTS + state for state in graphs[self.kinds[i]].reads}
         return sorted(i for i in live if i >= 0)
-
-
-@final
-class Stack(nn.Module):
-    """A stem and cells, each fed by the two before it: `[B, in, H, W]` to `[B, out]`, averaged over the map.
-
-    Args:
-        stem: stands for the two cells before the first.
-        cells: by position; what a missing one would compute is not used.
-    """
-
-    def __init__(self, stem: nn.Module, cells: Mapping[int, nn.Module]) -> None:
-        super().__init__()
-        self.stem = stem
-        self.cells = nn.ModuleDict({str(i): cell for i, cell in cells.items()})
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the features of a batch."""
-        x = self.stem(x)
-        maps = {-2: x, -1: x}
-        for position, cell in self.cells.items():
-            i = int(position)
-            # A map that is missing is not read: any other serves in its place.
-            maps[i] = cell(maps.get(i - 2, x), maps.get(i - 1, x))
-        features: Tensor = maps[i].mean((2, 3))
-        return features

@@ -1,8 +1,8 @@
-"""The cell of DARTS: its graph, a canonical form of it, and the module that computes it."""
+"""The cell of DARTS: its graph, a canonical form of it, the module that computes it, and a stack of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias, final
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from search_spaces.genotype import INPUTS, NODES, Edges
 from search_spaces.isomorphism import canonical_order, form
-from search_spaces.separable import OPERATIONS, WEIGHTLESS
+from search_spaces.separable import OPERATIONS, WEIGHTLESS, preprocessing
 
 Sum: TypeAlias = tuple[int, ...]
 """The values that add up to a state, ascending, with repetitions; none: zero."""
@@ -146,3 +146,49 @@ class Cell(nn.Module):
         nodes = [total(sources) if sources else None for sources in self.graph.outputs]
         like = next(node for node in nodes if node is not None)
         return torch.cat([torch.zeros_like(like) if node is None else node for node in nodes], 1)
+
+
+class Place(NamedTuple):
+    """A cell's place in the network.
+
+    Attributes:
+        kind: `normal` or `reduce`.
+        channels: C, of each of its nodes.
+        inputs: channels of the maps of the two cells before it.
+        halve: whether the first of them has twice the size, since the cell in between reduced.
+    """
+
+    kind: str
+    channels: int
+    inputs: tuple[int, int]
+    halve: bool
+
+    def preprocessing(self, state: int) -> nn.Module:
+        """Return what fits an input to this cell."""
+        return preprocessing(self.inputs[state], self.channels, halve=self.halve and state == 0)
+
+
+@final
+class Stack(nn.Module):
+    """A stem and cells, each fed by the two before it: `[B, in, H, W]` to `[B, out]`, averaged over the map.
+
+    Args:
+        stem: stands for the two cells before the first.
+        cells: by position; what a missing one would compute is not used.
+    """
+
+    def __init__(self, stem: nn.Module, cells: Mapping[int, nn.Module]) -> None:
+        super().__init__()
+        self.stem = stem
+        self.cells = nn.ModuleDict({str(i): cell for i, cell in cells.items()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features of a batch."""
+        x = self.stem(x)
+        maps = {-2: x, -1: x}
+        for position, cell in self.cells.items():
+            i = int(position)
+            # A map that is missing is not read: any other serves in its place.
+            maps[i] = cell(maps.get(i - 2, x), maps.get(i - 1, x))
+        features: Tensor = maps[i].mean((2, 3))
+        return features

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from nas.errors import Infeasible
 from nas.space import Architecture, Decision
 from nas.supernet import Mixture, Supernet
-from search_spaces.darts import Darts, Place, Stack
-from search_spaces.darts_cells import Applied, Cell, Graph, Sum
+from search_spaces.darts_cells import Applied, Cell, Graph, Place, Stack, Sum
 from search_spaces.genotype import INPUTS, NODES, Edges, Genotype
 from search_spaces.mixed.mixing import nonzero, of_the_batch, one_hot
 from search_spaces.mixed.pointwise import Convolved
@@ -20,6 +19,9 @@ from search_spaces.mixed.source import Source
 from search_spaces.mixed.weighted_sum import Plain, weighted_sum
 from search_spaces.operations import Backbone
 from search_spaces.separable import OPERATIONS, WEIGHTLESS, operation
+
+if TYPE_CHECKING:
+    from search_spaces.darts import Darts
 
 PAIRS = tuple((state, node) for node in range(NODES) for state in range(INPUTS + node))
 """Each possible edge's state and node, in the order of the decisions of a cell."""

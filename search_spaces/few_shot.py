@@ -3,82 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, ClassVar, TypeAlias, final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, ClassVar, final
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from nas.backbone import BackboneSpace
 from nas.errors import Infeasible
 from nas.space import Architecture, Decision, TaskShape
 from nas.supernet import Supernet
-from search_spaces.operations import AveragePool, Backbone, image_channels, relu_conv_bn
-from search_spaces.separable import relu_separable_bn
-
-DOWN = ("max_pool", "avg_pool")
-"""How a stage halves the map: by pooling 2×2 after its first convolution."""
-
-OPERATIONS = ("none", "skip_connect", "conv_1x1", "conv_3x3", "sep_conv_3x3", "avg_pool_3x3")
-
-WEIGHTLESS = ("none", "skip_connect", "avg_pool_3x3")
-"""Operations that compute the same wherever they see the same."""
-
-PAIRS = ((0, 1), (0, 2), (1, 2))
-"""Each edge's source and node: node 0 is the cell's input, node 2 its output."""
-
-Path: TypeAlias = tuple[str, ...]
-"""Operations one after another; none: the identity."""
-
-Route: TypeAlias = tuple[tuple[int, str], ...]
-"""Edges one after another, each as its place in `PAIRS` and its operation."""
+from search_spaces.few_shot_cells import DOWN, OPERATIONS, PAIRS, Cell, Path, down, operation, paths, routes
+from search_spaces.few_shot_supernet import FewShotSupernet
+from search_spaces.operations import Backbone, image_channels
 
 _OPERATION = "(" + "|".join(OPERATIONS) + ")"
 _STAGE = re.compile(rf"({'|'.join(DOWN)})\|{_OPERATION}~0\|\+\|{_OPERATION}~0\|{_OPERATION}~1\|")
-
-
-def routes(operations: Sequence[str]) -> list[Route]:
-    """Return the ways from a cell's input to its output that meet no `none`."""
-    first, direct, second = enumerate(operations)
-    return [way for way in ((direct,), (first, second)) if all(name != "none" for _, name in way)]
-
-
-def paths(operations: Sequence[str]) -> tuple[Path, ...]:
-    """Return a cell as the sorted paths whose ends it adds up, without identities and without dead edges.
-
-    Two equal paths without weights are one. Their sum is the path times 2, and a cell's output meets a batch
-    norm before anything else that tells it from its double: the next stage's, behind ReLU and a convolution
-    without bias, or the last one.
-
-    No edge serves two paths, so that equal paths mean equal networks. Different ones mean different networks
-    on maps of more than one pixel; on a single pixel pooling is the identity.
-    """
-    ways = routes(operations)
-    found = sorted(tuple(name for _, name in way if name != "skip_connect") for way in ways)
-    same = len(set(found)) == 1 and all(name in WEIGHTLESS for name in found[0])
-    return tuple(found[:1] if same else found)
-
-
-def operation(name: str, channels: int) -> nn.Module:
-    """Return a fresh operation that keeps the shape `[B, channels, H, W]`."""
-    match name:
-        case "conv_1x1" | "conv_3x3":
-            return relu_conv_bn(channels, channels, int(name[-1]))
-        case "sep_conv_3x3":
-            return relu_separable_bn(channels, 3)
-        case "avg_pool_3x3":
-            return AveragePool(3)
-        case _:
-            raise ValueError(f"No module for operation '{name}'.")
-
-
-def down(name: str, channels: int, out_channels: int, *, first: bool) -> nn.Module:
-    """Return what begins a stage: `[B, channels, H, W]` to `[B, out_channels, ⌈H/2⌉, ⌈W/2⌉]`.
-
-    The first sees an image, not through a ReLU.
-    """
-    pool = nn.MaxPool2d(2, ceil_mode=True) if name == "max_pool" else nn.AvgPool2d(2, ceil_mode=True)
-    return nn.Sequential(*list(relu_conv_bn(channels, out_channels, 3))[first:], pool)
 
 
 @final
@@ -177,8 +117,6 @@ class FewShot(BackboneSpace):
         Raises:
             Infeasible: the inputs are no images.
         """
-        from search_spaces.few_shot_supernet import FewShotSupernet
-
         return FewShotSupernet(self, image_channels(shape, self.name))
 
     def backbone(
@@ -222,24 +160,3 @@ def _expression(cell: Iterable[Path]) -> str:
             term = f"{name}({term})"
         terms.append(term)
     return "+".join(terms) or "#"
-
-
-@final
-class Cell(nn.Module):
-    """The sum of what paths bring: `[B, C, H, W]` to the same shape.
-
-    Args:
-        paths: at least one.
-    """
-
-    def __init__(self, paths: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.paths = nn.ModuleList(paths)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the output node."""
-        first, *others = (path(x) for path in self.paths)
-        total: Tensor = first
-        for other in others:
-            total = total + other
-        return total

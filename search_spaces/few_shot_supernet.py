@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor, nn
 
 from nas.space import Architecture
 from nas.supernet import Mixture, Supernet
-from search_spaces.few_shot import DOWN, OPERATIONS, PAIRS, WEIGHTLESS, Cell, FewShot, down, operation, routes
+from search_spaces.few_shot_cells import DOWN, OPERATIONS, PAIRS, WEIGHTLESS, Cell, down, operation, routes
 from search_spaces.mixed.mixing import nonzero, of_the_batch, one_hot, strongest
 from search_spaces.mixed.pointwise import Convolved
 from search_spaces.mixed.source import Source
 from search_spaces.mixed.weighted_sum import Plain, weighted_sum
 from search_spaces.operations import Backbone
+
+if TYPE_CHECKING:
+    from search_spaces.few_shot import FewShot
 
 
 @final

@@ -14,8 +14,8 @@ from nas.errors import Infeasible
 from nas.space import Architecture, TaskShape
 from nas.testing.backbones import BackboneSuite
 from nas.testing.spaces import architectures
-from search_spaces.darts import Darts, Place
-from search_spaces.darts_cells import Cell
+from search_spaces.darts import Darts
+from search_spaces.darts_cells import Cell, Place
 from search_spaces.genotype import Edges, Genotype
 from search_spaces.separable import OPERATIONS, FactorizedReduction
 

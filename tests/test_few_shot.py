@@ -14,7 +14,8 @@ from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.space import Architecture, TaskShape
 from nas.testing.backbones import BackboneSuite
 from nas.testing.spaces import architectures
-from search_spaces.few_shot import DOWN, OPERATIONS, RESIDUAL, Cell, FewShot, down, operation, paths, routes
+from search_spaces.few_shot import RESIDUAL, FewShot
+from search_spaces.few_shot_cells import DOWN, OPERATIONS, Cell, down, operation, paths, routes
 
 OMNIGLOT = TaskShape((1, 28, 28), 20)
 SMALL = FewShot(channels=2, stages=2)
