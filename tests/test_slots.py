@@ -1,5 +1,6 @@
 import json
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,20 @@ from nas.controller import Evaluate, Outcome, Score, State
 from nas.driver.records import Records
 from nas.driver.search import check
 from nas.errors import ConfigError, UnknownName
+from nas.evaluation.targets import Target, Targets
 from nas.evaluator import Job
 from nas.learners.maml import Maml
 from nas.product import Product, resolve
+from nas.settings.evaluation import validate as evaluation
 from nas.settings.search import SearchConfig, validate
+from nas.settings.sections import choose
+from nas.storage.store import Store
 from nas.testing.toys import Toy
 from nas.training.provenance import proposal_rng
 from nas.training.train import Train
 from search_spaces.mlp import Mlp
 
+NETWORK = "20-40-relu"
 SLOTS = {"learner": {"lr": [1, 0.01], "inner_steps": [1, 2]}, "tasks": {"train_shots": [5, 20]}}
 SEARCH: dict[str, Any] = {
     "space": {"name": "mlp", "layers": 2},
@@ -202,3 +208,104 @@ def test_search_and_leaderboard(tmp_path: Path) -> None:
     assert nas("resume", "joint", "--trials=24", db)[0] == 0
     ranked = json.loads(nas("leaderboard", "--search=joint", "--limit=0", "--format=json", db)[1])
     assert len({row["architecture"] for row in ranked}) == len(ranked) > 10
+
+
+@pytest.fixture
+def searched(tmp_path: Path) -> Iterator[Store]:
+    """Three trials of a search with slots, and one of a search without."""
+    db = f"sqlite:///{tmp_path / 'nas.db'}"
+    options = [
+        "--set=space.layers=2",
+        "--space=mlp",
+        "--tasks=sinusoid",
+        "--learner=maml",
+        "--executor=inline",
+        "--evaluator=nas.testing.evaluators:Scripted",
+        "--controller=fixed",
+        f"--db={db}",
+    ]
+    slots = ["--slot=learner.lr=[0.1, 0.01]", "--slot=tasks.train_shots=[5, 20]"]
+    texts = [NETWORK, f"{NETWORK} | learner: lr=0.01", f"{NETWORK} | tasks: train_shots=20"]
+    fixed = f"--set=controller.architectures={json.dumps(texts)}"
+    assert nas("run", *options, *slots, fixed, "--trials=3", "--name=joint")[0] == 0
+    fixed = f"--set=controller.architectures={json.dumps(texts[:1])}"
+    assert nas("run", *options, fixed, "--trials=1", "--name=alone")[0] == 0
+    with Store(db) as store:
+        yield store
+
+
+def test_targets_have_what_their_trials_chose(searched: Store) -> None:
+    targets = Targets(searched).choose(["joint/0", "joint/1", "joint/2", "alone/0"])
+    assert {target.architecture for target in targets} == {NETWORK}
+    assert len({target.key for target in targets}) == 1
+    assert [target.config.chosen for target in targets] == [
+        {"learner": {"lr": 0.1}, "tasks": {"train_shots": 5}},
+        {"learner": {"lr": 0.01}, "tasks": {"train_shots": 5}},
+        {"learner": {"lr": 0.1}, "tasks": {"train_shots": 20}},
+        {},
+    ]
+    assert [target.config.learner["lr"] for target in targets] == [0.1, 0.01, 0.1, 0.001]
+    assert [target.config.tasks["train_shots"] for target in targets] == [5, 5, 20, None]
+    assert len({target.settings for target in targets}) == 4
+    assert len({target.protocol for target in targets}) == 1
+    assert len({target.lineage(0) for target in targets}) == 4
+    again = evaluation(targets[1].config.model_dump(mode="json"))
+    assert again == targets[1].config
+
+
+def test_what_the_user_sets_is_not_chosen(searched: Store) -> None:
+    def target(name: str, **learner: Any) -> Target:
+        def change(values: dict[str, Any]) -> None:
+            values["learner"] = {**values["learner"], **learner}
+
+        [found] = Targets(searched, change).choose([name])
+        return found
+
+    one, other = target("joint/1", lr=0.3), target("joint/2", lr=0.3)
+    assert one.config.chosen == {"tasks": {"train_shots": 5}}
+    assert one.config.learner["lr"] == 0.3
+    assert one.protocol == other.protocol == target("alone/0", lr=0.3).protocol
+    assert one.protocol != target("joint/1").protocol
+
+    def anil(values: dict[str, Any]) -> None:
+        choose(values, "learner", "anil")
+
+    [under] = Targets(searched, anil).choose(["joint/1"])
+    assert under.config.chosen == {"tasks": {"train_shots": 5}}
+    assert under.config.learner["lr"] == 0.001
+
+
+def test_baselines_are_trained_as_their_target(searched: Store) -> None:
+    made = Targets(searched)
+    [target] = made.choose(["joint/1"])
+    baseline = made.baseline("mlp:40-40-relu", target)
+    assert baseline.config == target.config
+    assert baseline.protocol == target.protocol
+
+
+def test_the_best_of_a_search(searched: Store) -> None:
+    best = Targets(searched).choose([], top=3, search="joint")
+    assert len({target.identity for target in best}) == 3
+
+
+@pytest.mark.slow
+def test_evaluations_rank_in_one_list_and_are_exported(searched: Store, tmp_path: Path) -> None:
+    files, db = f"--artifacts={tmp_path / 'files'}", f"--db=sqlite:///{tmp_path / 'nas.db'}"
+    budget = ["--train-episodes=4", "--validate-every=2", "--validation-episodes=2", "--seeds=1"]
+    code, _, errors = nas("evaluate", "joint/1", "alone/0", *budget, "--workers=1", files, db)
+    assert code == 0, errors
+    rows = json.loads(nas("leaderboard", "--stage=test", "--format=json", db)[1])
+    assert {row["search"]: row["chosen"] for row in rows} == {
+        "joint": {"learner.lr": 0.01, "tasks.train_shots": 5},
+        "alone": {},
+    }
+    assert len({row["protocol"] for row in rows}) == 1
+    [shown] = json.loads(nas("show", "joint/1", "--format=json", db)[1])["evaluations"]
+    assert shown["state"] == "completed"
+    path = tmp_path / "model.json"
+    assert nas("export", "joint/1", f"--output={path}", files, db)[0] == 0
+    description = json.loads(path.read_text())["description"]
+    assert description["learner"]["lr"] == 0.01
+    assert description["architecture"] == NETWORK
+    other = tmp_path / "other.json"
+    assert nas("export", "joint/2", f"--output={other}", files, db)[0] == 3

@@ -10,7 +10,7 @@ import typer
 from nas.cli import completion
 from nas.cli.interruption import continued_by
 from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, RayAddressOption, typed
-from nas.cli.output import Format, FormatOption, WideOption, emit, say
+from nas.cli.output import Format, FormatOption, WideOption, emit, say, setting
 from nas.errors import NasError
 from nas.executors import Name
 
@@ -40,6 +40,7 @@ COLUMNS = (
     "macs",
     "seconds",
     "architecture",
+    "chosen",
 )
 
 DROP = (
@@ -181,7 +182,10 @@ def evaluate(
         results = planned.results(store, rows)
         advice = _advice(made, planned)
     if results or form is Format.JSON:
-        emit([record(row) for row in results], form, COLUMNS, drop=DROP, wide=wide)
+        shown, columns = [record(row) for row in results], [name for name in COLUMNS if name != "chosen"]
+        if form in (Format.TABLE, Format.MARKDOWN) and any(row["chosen"] for row in shown):
+            shown, columns = [{**row, "chosen": setting(row["chosen"])} for row in shown], [*COLUMNS]
+        emit(shown, form, columns, drop=DROP, wide=wide)
     if results:
         _explain(results)
         for line in advice:
@@ -204,8 +208,8 @@ def _changes(
             if plugin is not None:
                 choose(values, kind, plugin)
         values["budget"] = {key: value for key, value in budget.items() if value is not None}
-        for setting in settings:
-            assign(values, setting)
+        for text in settings:
+            assign(values, text)
 
     return change
 

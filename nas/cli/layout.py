@@ -16,7 +16,7 @@ GAP = 2
 SHORTENED = frozenset({"architecture"})
 """Columns whose texts lose their middle."""
 
-WRAPPED = frozenset({"meaning", "summary", "finding", "error", "type", "default", "space_settings"})
+WRAPPED = frozenset({"meaning", "summary", "finding", "error", "type", "default", "space_settings", "chosen"})
 """Columns whose texts go on in the next line."""
 
 LEAST = 24

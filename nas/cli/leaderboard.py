@@ -50,6 +50,7 @@ TEST_COLUMNS = (
     "macs",
     "seconds",
     "architecture",
+    "chosen",
     "space_settings",
 )
 TEST_DROP = (
@@ -150,9 +151,10 @@ def leaderboard(
                 gap = "\n" if form is Format.MARKDOWN else ""
                 typer.echo(("\n" if number else "") + "\n".join(headings(_common(board))) + gap)
             rows = _told_apart(records([board]))
+            if any(row.get("chosen") for row in rows):
+                rows = [{**row, "chosen": setting(row["chosen"])} for row in rows]
             needless = {*(_said(board) if headed else ())}
-            if not any(row["space_settings"] for row in rows):
-                needless.add("space_settings")
+            needless |= {key for key in ("chosen", "space_settings") if not any(row.get(key) for row in rows)}
             emit(rows, form, [name for name in columns if name not in needless], drop=drop, wide=wide)
     else:
         emit(records(shown), form, columns, drop=drop, wide=wide)

@@ -12,9 +12,12 @@ from typing import Any
 import torch
 
 from nas import fingerprints
+from nas.driver.records import configuration
 from nas.errors import ConfigError, Infeasible, NotFound
 from nas.evaluation.published import own
 from nas.evaluation.references import FORMS, SpaceReference, TrialReference, parse
+from nas.evaluator import Chosen
+from nas.product import resolve
 from nas.queries.leaderboard import Query, leaderboard
 from nas.settings.evaluation import EvaluationConfig, validate
 from nas.settings.sections import UNTRAINED, choose, maker
@@ -139,14 +142,17 @@ class Targets:
     def of_trial(self, reference: TrialReference) -> Target:
         """Return the architecture of a trial, with the space, tasks, learner and precision of its search.
 
+        Settings that the trial chose are in their sections, unless the user sets them.
+
         Raises:
             NotFound: no such search or trial.
             ConfigError: what the user set is wrong, or does not fit the search: another split, too, whose
                 test classes the search has seen. Or the trial has no network under these settings.
         """
-        search, trial, architecture = tried(self._store, reference)
-        config = self._config(search)
-        if config.space == search.config["space"]:
+        search, trial, text = tried(self._store, reference)
+        architecture, chosen = resolved(search, text)
+        config = self._config(search, chosen=chosen)
+        if not chosen and config.space == search.config["space"]:
             fingerprints.check(search.plugins, config.make_space(), f"search '{search.name}'")
         self._refuse_seen(search, config)
         target = self._target(config, architecture, Origin(search.id, search.name, trial.number))
@@ -208,9 +214,13 @@ class Targets:
         return own(target.config.learner["name"], self._tasks(target.config.tasks).shape)
 
     def _config(
-        self, search: Search | None, space: str | None = None, settings: Mapping[str, Any] | None = None
+        self,
+        search: Search | None,
+        space: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        chosen: Chosen | None = None,
     ) -> EvaluationConfig:
-        values = {} if search is None else inherited(search)
+        values = {} if search is None else inherited(search, chosen or {})
         if space is not None:
             choose(values, "space", space)
         if settings is not None:
@@ -218,6 +228,7 @@ class Targets:
         self._change(values)
         if search is None:
             return validate(values)
+        _keep_chosen(values, search, chosen or {})
         _refuse_nameless(search, values)
         with fingerprints.explained(search.plugins, f"search '{search.name}'"):
             return validate(values)
@@ -314,8 +325,34 @@ def tried(store: Store, reference: TrialReference) -> tuple[Search, Trial, str]:
     )
 
 
-def inherited(search: Search) -> Values:
-    """Return what an evaluation takes over from a search."""
+def resolved(search: Search, text: str) -> tuple[str, Chosen]:
+    """Return what a trial of a search means: the text of its network, and the settings that it chose.
+
+    Raises:
+        PluginError: a plug-in of the search has changed since.
+    """
+    if not search.config.get("slots"):
+        return text, {}
+    space = configuration(search).make_space()
+    candidate = resolve(space, space.decode(text))
+    return candidate.space.text(candidate.architecture), candidate.settings
+
+
+def inherited(search: Search, chosen: Chosen) -> Values:
+    """Return what an evaluation takes over from a search, with the settings that a trial of it chose."""
     sections: Values = {kind: search.config[kind] for kind in ("space", "tasks", "learner")}
     sections = {kind: section for kind, section in sections.items() if section is not None}
-    return deepcopy(sections) | {"precision": search.config["resources"]["precision"]}
+    base = {kind: {key: sections[kind][key] for key in settings} for kind, settings in chosen.items()}
+    varied = {kind: {**sections[kind], **settings} for kind, settings in chosen.items()}
+    precision = search.config["resources"]["precision"]
+    return deepcopy({**sections, **varied, "base": base, "precision": precision})
+
+
+def _keep_chosen(values: Values, search: Search, chosen: Chosen) -> None:
+    """Take no setting for chosen that the user has set, or whose plug-in the user has replaced."""
+    for kind, settings in chosen.items():
+        now = {"name": search.config[kind]["name"], **settings}.items()
+        section = values[kind] if isinstance(values[kind], Mapping) else {}
+        kept = {key for key, value in section.items() if (key, value) in now}
+        base = values["base"][kind]
+        values["base"][kind] = {key: base[key] for key in base if kept >= {"name", key}}

@@ -14,7 +14,8 @@ from nas.backbone import BackboneSpace
 from nas.errors import ConfigError, NotFound, Unreadable
 from nas.evaluation.artifacts import WEIGHTS, locate
 from nas.evaluation.references import SpaceReference, TrialReference, parse
-from nas.evaluation.targets import inherited, tried
+from nas.evaluation.targets import inherited, resolved, tried
+from nas.evaluator import Chosen
 from nas.export.choice import Choice, listed
 from nas.export.command import Command
 from nas.export.description import Description, Scored
@@ -47,9 +48,14 @@ def find(store: Store, target: str, choice: Choice, folder: Path, options: str =
     """
     reference = parse(target)
     if isinstance(reference, TrialReference):
-        search, trial, _ = tried(store, reference)
+        search, trial, text = tried(store, reference)
         target = f"{search.name}/{trial.number}"
-        rows, own = store.evaluations.of_trial(trial.id), inherited(search)
+        architecture, chosen = resolved(search, text)
+        own = inherited(search, chosen)
+        if chosen:
+            rows = [row for row in _of_network(store, own["space"], architecture) if _chose(row, chosen)]
+        else:
+            rows = store.evaluations.of_trial(trial.id)
         if not rows:
             refuse(search, trial, choice)
     else:
@@ -108,6 +114,17 @@ def describe(row: Evaluation) -> Description:
             "versions": {name: row.environment[name] for name in VERSIONS if name in row.environment},
         }
     )
+
+
+def _of_network(store: Store, section: Mapping[str, Any], architecture: str) -> list[Evaluation]:
+    """Return the evaluations of an architecture of a space under its settings."""
+    space = _space(section)
+    return store.evaluations.of_network(space.name, space.canonical(space.decode(architecture)))
+
+
+def _chose(row: Evaluation, chosen: Chosen) -> bool:
+    """Return whether an evaluation has settings."""
+    return all(settings.items() <= row.config[kind].items() for kind, settings in chosen.items())
 
 
 def _of_space(store: Store, reference: SpaceReference) -> list[Evaluation]:

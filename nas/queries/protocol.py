@@ -17,9 +17,12 @@ PROTOCOL = ("tasks", "learner", "evaluator", "budget", *TRAINED)
 def settings(example: Search | Evaluation) -> dict[str, Any]:
     """Return what the scores of a search or an evaluation depend on: settings by their path, and the data.
 
-    The precision is what `auto` was where it began.
+    The precision is what `auto` was where it began. Settings that a search chose along with the network are
+    as in its own sections.
     """
-    found = {path: value for path, value in flat(example.config).items() if path.startswith(PROTOCOL)}
+    given = {kind: {**example.config[kind], **own} for kind, own in example.config.get("base", {}).items()}
+    config = {**example.config, **given}
+    found = {path: value for path, value in flat(config).items() if path.startswith(PROTOCOL)}
     known = example.environment
     found |= {"precision": known.get("precision", example.config.get("precision"))}
     return found | {f"data of {split}": value for split, value in known.get("classes", {}).items()}

@@ -40,6 +40,7 @@ class Result:
         protocol: hash of what scores depend on besides network and seed: equal means comparable.
         settings: the same with the settings of the space.
         space_settings: these settings: the same architecture is another network under other ones.
+        chosen: settings that a search chose along with the network, by their path.
     """
 
     space: str
@@ -66,6 +67,7 @@ class Result:
     protocol: str
     settings: str
     space_settings: dict[str, Any]
+    chosen: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,11 @@ def summarize(store: Store, rows: Sequence[Evaluation]) -> Result | None:
         protocol=first.protocol,
         settings=first.settings,
         space_settings={key: value for key, value in first.config["space"].items() if key != "name"},
+        chosen={
+            f"{kind}.{key}": first.config[kind][key]
+            for kind, own in first.config.get("base", {}).items()
+            for key in own
+        },
     )
 
 

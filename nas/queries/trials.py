@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from nas.errors import ConfigError
-from nas.storage.schema import Evaluation, Trial, TrialKind
+from nas.storage.schema import Evaluation, Search, Trial, TrialKind
 from nas.storage.store import Store
 
 
@@ -160,10 +160,17 @@ def details(store: Store, reference: str, number: int) -> TrialDetails:
         tuple(Point(m.step, m.metric, m.value) for m in store.measurements(search.id, number=number)),
         tuple(
             evaluation(row)
-            for row in store.evaluations.of_trial(found.id)
+            for row in _evaluations(store, search, found)
             if row.config["space"] == search.config["space"]
         ),
     )
+
+
+def _evaluations(store: Store, search: Search, found: Trial) -> list[Evaluation]:
+    """Return the evaluations of what a trial tried: of its network, or of this and the settings it chose."""
+    if search.config.get("slots"):
+        return store.evaluations.of_origin(search.id, found.number)
+    return store.evaluations.of_trial(found.id)
 
 
 def trial(row: Trial) -> TrialRow:

@@ -7,13 +7,14 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
 from nas.backbone import BackboneSpace
 from nas.learners.base import Learner
 from nas.precision import Precision
 from nas.settings.sections import Model, checked, maker, section
+from nas.settings.slots import SECTIONS, validated
 from nas.space import TaskShape
 from nas.tasks.base import TaskSource
 
@@ -48,8 +49,27 @@ class EvaluationConfig(Model):
     space: Annotated[dict[str, Any], section("space")]
     tasks: Annotated[dict[str, Any], section("tasks")]
     learner: Annotated[dict[str, Any], section("learner")]
+    base: Annotated[
+        dict[str, dict[str, Any]],
+        Field(description="of settings that a search chose: their values in its own sections"),
+    ] = Field(default_factory=dict)
     precision: Precision = "auto"
     budget: FullBudget = FullBudget()
+
+    @field_validator("base")
+    @classmethod
+    def _resolved(cls, base: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
+        return {
+            kind: own
+            for kind, values in base.items()
+            if kind in info.data or kind not in SECTIONS
+            if (own := validated(kind, values, info.data.get(kind)))
+        }
+
+    @property
+    def chosen(self) -> dict[str, dict[str, Any]]:
+        """The settings that a search chose along with the network, by section."""
+        return {kind: {key: getattr(self, kind)[key] for key in own} for kind, own in self.base.items()}
 
     def make_space(self) -> BackboneSpace:
         """Return a new instance of the search space."""
@@ -75,14 +95,19 @@ class EvaluationConfig(Model):
 
         Args:
             classes: hash of the classes of each split.
-            without: a section to leave out; without `space`, equal hashes mean comparable scores.
+            without: a section to leave out; without `space`, and so without what a search chose along with
+                the network, equal hashes mean comparable scores.
         """
-        return _hash(self.model_dump(mode="json", exclude={str(without)}) | {"classes": dict(classes)})
+        parts = self.model_dump(mode="json", exclude={str(without), *([] if self.base else ["base"])})
+        if without == "space":
+            for kind, own in parts.pop("base", {}).items():
+                parts[kind] |= own
+        return _hash(parts | {"classes": dict(classes)})
 
     def lineage(self, classes: Mapping[str, str]) -> str:
         """Return a hash of all that a training's course depends on but its length and its seed."""
-        length = {"budget": {"train_episodes", "test_episodes"}}
-        return _hash(self.model_dump(mode="json", exclude=length) | {"classes": dict(classes)})
+        passed: dict[str, Any] = {"budget": {"train_episodes", "test_episodes"}, "base": True}
+        return _hash(self.model_dump(mode="json", exclude=passed) | {"classes": dict(classes)})
 
 
 def _hash(parts: Mapping[str, Any]) -> str:

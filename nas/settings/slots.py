@@ -59,6 +59,20 @@ def resolved(
     return found
 
 
+def validated(slot: str, values: Mapping[str, Any], section: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return values of settings of a section as its plugin takes them.
+
+    Raises:
+        UnknownName: no such slot, or no such setting.
+        ConfigError: a value is wrong.
+    """
+    if slot not in SECTIONS or section is None:
+        raise UnknownName("slot", slot, SECTIONS)
+    own = {key: value for key, value in section.items() if key != "name"}
+    found = plugins.resolve(plugins.load(slot, section["name"], BASES[slot]), {**own, **values}, slot)
+    return {key: found[key] for key in values}
+
+
 def _values(cls: type, where: str, given: Mapping[str, Any], setting: str, values: list[Any]) -> list[Any]:
     found = [plugins.resolve(cls, {**given, setting: value}, where)[setting] for value in values]
     for value in found:

@@ -276,6 +276,17 @@ class Evaluations:
                 )
             )
 
+    def of_origin(self, search_id: int, number: int) -> list[Evaluation]:
+        """Return the evaluations of what a trial of a search proposed, oldest first."""
+        with self._database.read() as session:
+            return list(
+                session.scalars(
+                    select(Evaluation)
+                    .where(Evaluation.origin_search_id == search_id, Evaluation.origin_trial == number)
+                    .order_by(Evaluation.id)
+                )
+            )
+
     def scores(self, evaluation_id: int) -> list[float]:
         """Return the scores on the test episodes, in the order of the fixed list."""
         with self._database.read() as session:
