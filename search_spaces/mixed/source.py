@@ -17,7 +17,7 @@ from search_spaces.separable import FactorizedReduction
 
 
 class _Block(NamedTuple):
-    """ReLU, an optional depthwise convolution, a convolution and a batch norm without scale and shift."""
+    """ReLU, an optional depthwise convolution, a convolution and a batch norm."""
 
     depthwise: nn.Conv2d | None
     convolution: nn.Conv2d
@@ -25,7 +25,8 @@ class _Block(NamedTuple):
 
     @property
     def pointwise(self) -> bool:
-        return self.convolution.kernel_size == (1, 1)
+        """Whether convolution and batch norm are what `Convolved` computes."""
+        return _pointwise(self.convolution) and _of_the_batch(self.norm)
 
     @property
     def subsampled(self) -> bool:
@@ -41,8 +42,36 @@ class _Block(NamedTuple):
         return Convolved(x, self.convolution.weight, self.norm.eps, weight)
 
 
+def _pointwise(layer: nn.Conv2d) -> bool:
+    window = layer.kernel_size, layer.stride, layer.padding
+    return window == ((1, 1), (1, 1), (0, 0)) and layer.groups == 1 and layer.bias is None
+
+
+def _depthwise(layer: nn.Conv2d) -> bool:
+    """Return whether a layer is what `depthwise` computes."""
+    size, (stride, across), (dilation, _) = layer.kernel_size[0], layer.stride, layer.dilation
+    return (
+        layer.groups == layer.in_channels == layer.out_channels
+        and layer.kernel_size == (size, size)
+        and size % 2 == 1
+        and stride == across
+        and layer.dilation == (dilation, dilation)
+        and layer.padding == (dilation * (size // 2),) * 2
+        and layer.padding_mode == "zeros"
+        and layer.bias is None
+    )
+
+
+def _of_the_batch(norm: nn.BatchNorm2d) -> bool:
+    """Return whether a batch norm has neither scale nor shift nor running averages."""
+    return not (norm.affine or norm.track_running_stats)
+
+
 def _blocks(module: nn.Module) -> list[_Block]:
-    layers, blocks = list(module.children()), list[_Block]()
+    """Return the blocks that an operation consists of; none: it is computed by itself."""
+    if not isinstance(module, nn.Sequential):
+        return []
+    layers, blocks = list(module), list[_Block]()
     while layers:
         match layers:
             case [
@@ -51,7 +80,7 @@ def _blocks(module: nn.Module) -> list[_Block]:
                 nn.Conv2d() as convolution,
                 nn.BatchNorm2d() as norm,
                 *layers,
-            ]:
+            ] if _depthwise(first):
                 blocks.append(_Block(first, convolution, norm))
             case [nn.ReLU(), nn.Conv2d() as convolution, nn.BatchNorm2d() as norm, *layers]:
                 blocks.append(_Block(None, convolution, norm))
@@ -103,17 +132,21 @@ class Source:
         """Return what an operation makes of the state, in terms of a weighted sum.
 
         Args:
-            module: the identity, a factorized reduction, or blocks of ReLU, an optional depthwise
-                convolution, a convolution and a batch norm without scale and shift.
+            module: any operation. Fast are the identity, a factorized reduction, and blocks of ReLU, an
+                optional depthwise convolution, a convolution and a batch norm, with norms that have neither
+                scale nor shift.
             weight: of the operation, a scalar.
         """
         if isinstance(module, nn.Identity):
             return [Plain(self.x, weight)]
-        if isinstance(module, FactorizedReduction):
+        if isinstance(module, FactorizedReduction) and _of_the_batch(module.norm):
             return self._reduced(module, weight)
         if module not in self._blocks:
             self._blocks[module] = _blocks(module)
-        first, *others = blocks = self._blocks[module]
+        blocks = self._blocks[module]
+        if not blocks:
+            return [Plain(module(self.x), weight)]
+        first, *others = blocks
         if first.depthwise is None:
             x = self._rectified
         elif others and first.pointwise:
