@@ -16,11 +16,22 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nas.api import Search, compare, leaderboard, resume, search, show
+    from nas.api import Evaluated, Search, compare, evaluate, leaderboard, resume, search, show
     from nas.export import load
 
 __version__ = version("nas-service")
-__all__ = ["Search", "__version__", "compare", "leaderboard", "load", "resume", "search", "show"]
+__all__ = [
+    "Evaluated",
+    "Search",
+    "__version__",
+    "compare",
+    "evaluate",
+    "leaderboard",
+    "load",
+    "resume",
+    "search",
+    "show",
+]
 
 
 def __getattr__(name: str) -> Any:

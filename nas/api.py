@@ -20,8 +20,12 @@ from nas import counts, verbs
 from nas.comparison import comparison
 from nas.comparison.comparison import Comparison
 from nas.comparison.groups import find
-from nas.errors import ConfigError
+from nas.errors import ConfigError, NasError
+from nas.evaluation import missing
 from nas.evaluation.artifacts import folder
+from nas.evaluation.plan import plan
+from nas.evaluation.targets import Targets
+from nas.executors import Name as Executor
 from nas.plugins import import_from_here
 from nas.progress.searches import progress
 from nas.queries import boards, searches
@@ -29,7 +33,8 @@ from nas.queries import leaderboard as ranks
 from nas.queries import trials as tried
 from nas.queries.leaderboard import Query, Row
 from nas.queries.ranking import Ranked
-from nas.queries.rows import frame
+from nas.queries.results import Compared
+from nas.queries.rows import frame, record
 from nas.queries.searches import SearchDetails
 from nas.queries.trials import TrialDetails, TrialRow
 from nas.settings.paths import put
@@ -88,6 +93,21 @@ class Search:
         return leaderboard(self.name, sort=sort, limit=limit, db=self.db)
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What came of evaluations.
+
+    Attributes:
+        results: of each architecture, a row for each baseline that it is compared with.
+    """
+
+    results: tuple[Compared, ...]
+
+    def frame(self) -> pd.DataFrame:
+        """Return the results as a pandas data frame, a column each field."""
+        return frame([record(row) for row in self.results], Compared)
+
+
 def search(
     config: str | Path | None = None,
     *,
@@ -100,7 +120,7 @@ def search(
     workers: int | None = None,
     seed: int | None = None,
     name: str | None = None,
-    executor: str | None = None,
+    executor: Executor | None = None,
     scheduler: Literal["asha"] | Mapping[str, Any] | None = None,
     derive: int | None = None,
     ray_address: str | None = None,
@@ -207,6 +227,98 @@ def resume(
             return _run(session, url, artifacts, say, quiet)
 
 
+def evaluate(
+    *targets: str,
+    top: int | None = None,
+    search: str | None = None,
+    baseline: str | Iterable[str] | None = None,
+    tasks: Section | None = None,
+    learner: Section | None = None,
+    seeds: int = 3,
+    train_episodes: int | None = None,
+    validate_every: int | None = None,
+    patience: int | None = None,
+    validation_episodes: int | None = None,
+    test_episodes: int | None = None,
+    workers: int | None = None,
+    executor: Executor = "inline",
+    ray_address: str | None = None,
+    artifacts: str | Path | None = None,
+    db: str | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> Evaluated:
+    """Train architectures to the end over several seeds, and score them once on test tasks: `nas evaluate`.
+
+    What was evaluated before under the same settings is not run again; what was interrupted goes on.
+
+    Args:
+        targets: `SEARCH/TRIAL`, or `SPACE:ARCHITECTURE` such as `chain:conv4`.
+        top: the so many best networks of `search`, too.
+        search: of `top`; `SPACE:ARCHITECTURE` is evaluated under its settings.
+        baseline: architectures to compare with, under the same settings and seeds.
+        tasks: if other than the search's.
+        learner: if other than the search's.
+        seeds: trainings of each architecture.
+        train_episodes: training tasks at most; 20,000 by default.
+        validate_every: training tasks between validations; 1,000 by default.
+        patience: validations without a better score that end training; 10 by default, 0: none do.
+        validation_episodes: tasks of one validation; 500 by default.
+        test_episodes: tasks behind the test score, 1,000 at least.
+        workers: trainings at a time.
+        executor: where trainings run; by default `inline`: in this process, which a notebook can.
+        ray_address: of a Ray cluster.
+        artifacts: folder of weights and checkpoints; by default `NAS_ARTIFACTS`, or one beside the database.
+        db: URL of the database, which is made where there is none.
+        quiet: whether to show no progress, and say nothing.
+        settings: any other setting, by name or by path.
+
+    Raises:
+        NotFound: no such search or trial.
+        ConfigError: a target or a setting is wrong or missing.
+        NasError: an evaluation has no result; those of the others are in the database.
+        KeyboardInterrupt: the same call goes on.
+    """
+    budget = {
+        "train_episodes": train_episodes,
+        "validate_every": validate_every,
+        "patience": patience,
+        "validation_episodes": validation_episodes,
+        "test_episodes": test_episodes,
+    }
+
+    def change(values: dict[str, Any]) -> None:
+        for kind, section in (("tasks", tasks), ("learner", learner)):
+            if section is not None:
+                _choose(values, kind, section)
+        values["budget"] = {key: value for key, value in budget.items() if value is not None}
+        _set(values, settings)
+
+    import_from_here()
+    url, say = _database(db), _say(quiet)
+    with Store(url, create=True) as store:
+        made = Targets(store, change)
+        planned = plan(made, targets, _several(baseline), top=top, search=search)
+        with _continued("The same call goes on.", say, quiet):
+            rows = verbs.evaluated(
+                store,
+                made,
+                planned,
+                folder(url, _artifacts(artifacts)),
+                say,
+                seeds=seeds,
+                executor=executor,
+                workers=workers,
+                ray_address=ray_address,
+                quiet=quiet,
+            )
+        results = planned.results(store, rows)
+    complaint = missing.complaint([row for some in rows for row in some])
+    if complaint is not None:
+        raise NasError(complaint)
+    return Evaluated(tuple(results))
+
+
 def leaderboard(
     search: str | Iterable[str] | None = None,
     *,
@@ -303,7 +415,7 @@ def show(target: str, *, db: str | None = None) -> SearchDetails | TrialDetails:
 
 def _run(session: Session, db: str, artifacts: str | Path | None, say: Say, quiet: bool) -> Search:
     row, length = session.row, session.config.budget.train_episodes
-    again = f"nas.resume({row.name!r})"
+    again = f"Continue: nas.resume({row.name!r})"
     say(session.plan)
     with (
         _continued(again, say, quiet),
@@ -311,19 +423,19 @@ def _run(session: Session, db: str, artifacts: str | Path | None, say: Say, quie
     ):
         ended = session.run(observer, folder(db, _artifacts(artifacts)))
     if ended.state == "stopped":
-        say(f"Stopped on request. Continue: {again}")
+        say(f"Stopped on request. {again}")
     if ended.infeasible is not None:
         say(ended.infeasible)
     return Search(row.name, db)
 
 
 @contextmanager
-def _continued(call: str, say: Say, quiet: bool) -> Iterator[None]:
-    """Say which call goes on if the block is interrupted; quiet, it is a note of the interrupt."""
+def _continued(how: str, say: Say, quiet: bool) -> Iterator[None]:
+    """Say how to go on if the block is interrupted; if quiet, in a note of the interrupt."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        words = f"All that is done is saved. Continue: {call}"
+        words = f"All that is done is saved. {how}"
         if quiet:
             interrupt.add_note(words)
         say(words)

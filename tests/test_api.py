@@ -16,7 +16,7 @@ from command_line import nas as command
 from recorded import MIXED, record
 
 import nas
-from nas.errors import ConfigError, NotFound, TooManyFailures, UnknownName
+from nas.errors import ConfigError, NasError, NotFound, TooManyFailures, UnknownName
 from nas.executors.inline import InlineExecutor
 from nas.queries.searches import SearchDetails
 from nas.queries.trials import TrialDetails
@@ -107,8 +107,8 @@ def test_arguments_win_over_a_file(tmp_path: Path) -> None:
     assert (found.trials, found.config["seed"]) == (2, 1)
     assert (found.config["tasks"]["shots"], found.config["tasks"]["queries"]) == (6, 4)
     assert found.config["executor"] == "inline"
-    other = nas.search("s.toml", tasks="glyphs", learner="prototypical", quiet=True).show()
-    assert other.config["tasks"]["name"] == "glyphs"
+    other = nas.search("s.toml", trials=2, learner="anil", quiet=True).show()
+    assert other.config["learner"]["name"] == "anil"
 
 
 @pytest.mark.parametrize(
@@ -278,3 +278,64 @@ def test_the_environment_names_the_database(monkeypatch: pytest.MonkeyPatch) -> 
     assert (Path("named.db").exists(), Path("nas.db").exists()) == (True, False)
     nas.search(**PARTS, trials=1, quiet=True, db="sqlite:///given.db")
     assert len(nas.leaderboard(db="sqlite:///given.db")) == 1
+
+
+SMALL: dict[str, Any] = {
+    "tasks": {"name": "sinusoid", "shots": 2, "queries": 2},
+    "learner": {"name": "maml", "inner_lr": 0.01},
+    "train_episodes": 20,
+    "validate_every": 10,
+    "validation_episodes": 4,
+    "seeds": 1,
+    "quiet": True,
+}
+"""A short evaluation."""
+
+
+@pytest.mark.slow
+def test_evaluations_are_those_of_the_command(db: str) -> None:
+    nas.search(**PARTS | {"space": "mlp", "controller": "random"}, trials=3, name="s", quiet=True)
+    found = nas.evaluate(top=1, search="s", baseline="maml", **SMALL)
+    first, second = found.results
+    assert (first.search, first.baseline, first.seeds, first.test_episodes) == ("s", "mlp:maml", 1, 1000)
+    assert (second.search, second.baseline, second.difference) == (None, None, None)
+    assert first.difference == pytest.approx(first.test_score - second.test_score)
+    assert found.frame()["test_score"].tolist() == [first.test_score, second.test_score]
+    assert nas.evaluate(top=1, search="s", baseline=["maml"], **SMALL) == found  # what is done stays
+    assert sorted(nas.leaderboard(stage="test")["test_score"]) == sorted(found.frame()["test_score"])
+    options = [
+        *("--top=1", "--search=s", "--baseline=maml", "--seeds=1", "--train-episodes=20"),
+        *("--validate-every=10", "--validation-episodes=4", "--executor=inline", "--tasks=sinusoid"),
+        *("--set=tasks.shots=2", "--set=tasks.queries=2", "--learner=maml", "--set=learner.inner_lr=0.01"),
+    ]
+    rows = json.loads(command("evaluate", *options, "-f", "json")[1])
+    assert [(row["settings"], row["test_score"]) for row in rows] == [
+        (row.settings, row.test_score) for row in found.results
+    ]
+
+
+@pytest.mark.slow
+def test_an_evaluation_without_a_result_is_an_error() -> None:
+    with pytest.raises(NasError):
+        nas.evaluate("mlp:maml", **SMALL | {"learner": {"name": "maml", "inner_lr": 1e30}})
+    assert nas.leaderboard(stage="test").empty
+
+
+@pytest.mark.parametrize(
+    ("targets", "changes", "error"),
+    [
+        ((), {}, ConfigError),
+        ((), {"top": 1}, ConfigError),
+        (("nothing/3",), {}, NotFound),
+        (("mlp:maml",), {"seeds": 0}, ConfigError),
+        (("mlp:maml",), {"test_episodes": 10}, ConfigError),
+        (("mlp:maml",), {"budgets.x": 1}, UnknownName),
+        (("mlp:maml",), {"workers": 2}, ConfigError),
+        (("mlp:maml",), {"ray_address": "here:1"}, ConfigError),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(
+    targets: tuple[str, ...], changes: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        nas.evaluate(*targets, **SMALL | changes)

@@ -167,8 +167,12 @@ def test_python_does_what_the_verbs_do(
     assert set(ranked["search"]) == {"first"}
     exec(block(howto("python"), "evolutoin"), names)
     assert "Did you mean 'evolution'?" in capsys.readouterr().out
+    example = block(howto("python"), "nas.evaluate(")
+    short = "train_episodes=2, validation_episodes=2"
+    exec(example.replace("train_episodes=1000", short).replace("seeds=2", "seeds=1"), names)
+    assert [row.search for row in names["tested"].results] == ["first", None]
     for text in re.findall(r"`(nas\.leaderboard\([^`]+\))`", howto("python").read_text()):
-        assert len(eval(text, names)) == 0  # nothing is evaluated yet
+        assert len(eval(text, names)) == 2
 
 
 @pytest.mark.slow
