@@ -46,8 +46,7 @@ class Darts(BackboneSpace):
     thirds of the depth; global average pooling. A node adds up one operation on each of two earlier states,
     which are the nodes before it and the outputs of the two cells before; a cell returns its four nodes side
     by side. The paper's networks for CIFAR-10 have C = 36 and 20 cells; the defaults suit few-shot tasks on
-    28×28 images, where a training step takes about three times as long as with those of `nasbench201`. The
-    paper's auxiliary classifier and its dropping of paths are none of the backbone's.
+    28×28 images.
 
     The canonical key is that of the graph without what computes nothing (see `darts_cells.graph`), and
     without the reduction cell where no path leads from it to the output. Nodes that change places change the
