@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from command_line import SCRIPTED, nas
+from recorded import MIXED, record
 
 from nas.storage.schema import HEAD
 from nas.storage.store import Store
@@ -289,10 +290,15 @@ def test_db_current_and_upgrade(db: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["run", "--help"], ["leaderboard", "--help"], ["leaderboard"]]
+    "arguments",
+    [
+        *(["--help"], ["--version"], ["run", "--help"], ["leaderboard", "--help"]),
+        *(["leaderboard"], ["ls"], ["show", "s"], ["show", "s/1"]),
+    ],
 )
 def test_questions_load_nothing_heavy(arguments: list[str], db: Path) -> None:
-    nas("db", "upgrade")
+    with Store(f"sqlite:///{db}", create=True) as store:
+        record(store, MIXED, name="s")
     code = (
         "import sys\nfrom nas.cli.main import main\n"
         f"sys.argv = {['nas', *arguments]!r}\n"
