@@ -48,6 +48,7 @@ NOUNS = (
     "nas.learners.base",
     "nas.learners.inner",
     "nas.learners.update",
+    "nas.learners.augmentation",
     "nas.learners.weighting",
     "nas.evaluator",
     "nas.plugins",
@@ -66,6 +67,8 @@ NOUNS = (
     "nas.testing.strategies",
     "nas.testing.learners",
     "nas.testing.update_rules",
+    "nas.testing.augmentations",
+    "nas.testing.weightings",
     "nas.testing.tasks",
     "nas.testing.executors",
 )

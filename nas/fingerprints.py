@@ -83,7 +83,11 @@ def _of(kind: str, name: str) -> dict[str, Any]:
         source = inspect.getsourcefile(cls)
     except TypeError:  # made in an interpreter
         source = None
-    return {"name": name, "source": source, "settings": sorted(plugins.settings(cls))}
+    return {
+        "name": name,
+        "source": source,
+        "settings": sorted(plugins.settings(cls).keys() - plugins.slots(cls).keys()),
+    }
 
 
 def _decisions(space: Space[Any]) -> list[Any]:

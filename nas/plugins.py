@@ -7,15 +7,15 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, WithJsonSchema, create_model
 from pydantic.fields import FieldInfo
 
 from nas.errors import ConfigError, PluginError, UnknownName
@@ -30,8 +30,11 @@ GROUPS = {
     "learner": "nas.learners",
     "evaluator": "nas.evaluators",
     "strategy": "nas.strategies",
+    "update rule": "nas.update_rules",
+    "augmentation": "nas.augmentations",
+    "weighting": "nas.weightings",
 }
-"""What can be plugged in, by the section of a search's configuration that names it."""
+"""What can be plugged in, by the section of a search's configuration that names it, or by what it is."""
 
 
 def absolute(path: str) -> str:
@@ -59,6 +62,22 @@ def import_from_here() -> None:
 FilePath: TypeAlias = Annotated[str, AfterValidator(absolute)]
 """The type of a setting that is a path: a relative one counts from the file of the configuration, or from the
 working directory if it is given by an option."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Marks a setting that a plug-in of its own fills: given as its name, or as a section with a name.
+
+    The parameter takes what makes the plug-in, a class or a partial of one, and its default is a class that
+    has no settings without a default. A slot at its default is no part of a resolved section.
+
+    Attributes:
+        kind: of the plug-in.
+        base: what it must be.
+    """
+
+    kind: str
+    base: type
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,19 +146,52 @@ def load(kind: str, name: str, base: type = object) -> type[Any]:
     return loaded
 
 
-@cache
-def settings_model(cls: type) -> type[BaseModel]:
-    """Return a pydantic model of a plugin's settings: its constructor's keyword-only parameters."""
-    constructor = cls.__init__  # type: ignore[misc]
-    hints = get_type_hints(constructor, include_extras=True)
-    fields: dict[str, Any] = {
+def _parameters(function: Any) -> dict[str, tuple[Any, Any]]:
+    """Return the annotation and the default (`...`: none) of a function's keyword-only parameters."""
+    hints = get_type_hints(function, include_extras=True)
+    return {
         parameter.name: (
             hints.get(parameter.name, Any),
             ... if parameter.default is parameter.empty else parameter.default,
         )
-        for parameter in inspect.signature(constructor).parameters.values()
+        for parameter in inspect.signature(function).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
+
+
+@cache
+def _own(cls: type) -> dict[str, tuple[Any, Any]]:
+    return _parameters(cls.__init__)  # type: ignore[misc]
+
+
+@cache
+def _shared(cls: type) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that a plugin's base gives it: of the method `equip`, where it has one."""
+    equip = getattr(cls, "equip", None)
+    return {} if equip is None else {k: v for k, v in _parameters(equip).items() if k not in _own(cls)}
+
+
+def slots(cls: type) -> dict[str, tuple[Slot, Any]]:
+    """Return those settings of a plugin that are filled by plugins, each with its default."""
+    found = dict[str, tuple[Slot, Any]]()
+    for name, (hint, default) in (_own(cls) | _shared(cls)).items():
+        for mark in get_args(hint)[1:]:
+            if isinstance(mark, Slot):
+                found[name] = (mark, default)
+    return found
+
+
+@cache
+def settings_model(cls: type) -> type[BaseModel]:
+    """Return a pydantic model of a plugin's settings: its constructor's keyword-only parameters.
+
+    Those of a method `equip`, which its base may have, come after them. The model knows of a slot no more
+    than that it has a name.
+    """
+    fields: dict[str, Any] = _own(cls) | _shared(cls)
+    for name, (_, default) in slots(cls).items():
+        marks = [mark for mark in get_args(fields[name][0])[1:] if not isinstance(mark, Slot)]
+        fields[name] = (Annotated[str, *marks, WithJsonSchema({"type": "name or section"})], default.name)
     config = ConfigDict(
         extra="forbid", arbitrary_types_allowed=True, validate_default=True, allow_inf_nan=False
     )
@@ -161,8 +213,14 @@ def rooted(cls: type, values: Mapping[str, Any], folder: Path) -> dict[str, Any]
     """
     paths = [name for name, field in settings(cls).items() if AfterValidator(absolute) in field.metadata]
     relative = {name: values[name] for name in paths if isinstance(values.get(name), str)}
+    filled = {
+        name: rooted(load(slot.kind, values[name].get("name", default.name)), values[name], folder)
+        for name, (slot, default) in slots(cls).items()
+        if isinstance(values.get(name), Mapping)
+    }
     return {
         **values,
+        **filled,
         **{name: str(folder / path) for name, path in relative.items() if not path.startswith("~")},
     }
 
@@ -183,16 +241,70 @@ def resolve(cls: type, values: dict[str, Any], where: str) -> dict[str, Any]:
     for key in values:
         if key not in model.model_fields:
             raise UnknownName("setting", key, model.model_fields, of=f"the {where}")
+    filled = {
+        name: _filled(slot, default, values[name], f"{where}.{name}")
+        for name, (slot, default) in slots(cls).items()
+        if name in values
+    }
     try:
-        return model.model_validate(values).model_dump(mode="json")
+        checked = model.model_validate({name: v for name, v in values.items() if name not in filled})
     except ValidationError as error:
         raise ConfigError(explain(error, model, where)) from None
+    plain = checked.model_dump(mode="json", exclude=set(slots(cls)))
+    return plain | {name: section for name, section in filled.items() if section is not None}
 
 
-def arguments(cls: type, resolved: dict[str, Any]) -> dict[str, Any]:
-    """Return resolved settings as the types that the constructor declares, which plain JSON has lost."""
-    model = settings_model(cls).model_validate(resolved)
-    return {name: getattr(model, name) for name in settings(cls)}
+def _filled(slot: Slot, default: Any, value: Any, where: str) -> dict[str, Any] | None:
+    """Return the resolved section of what fills a slot; None: it is the default."""
+    if value is None:
+        return None
+    given = {"name": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
+    usual: str = default.name
+    name = given.pop("name", usual if given else None)
+    if not isinstance(name, str):
+        raise ConfigError(f"{where}: expected a name, or a section with a name (given: {_written(value)}).")
+    section = {"name": name} | resolve(load(slot.kind, name, slot.base), given, where)
+    return None if section == {"name": usual} | resolve(default, {}, where) else section
+
+
+def arguments(cls: type, resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return resolved settings as the types that the constructor declares, which plain JSON has lost.
+
+    Of a slot it is what makes the plugin; a slot at its default is left out.
+    """
+    own = slots(cls)
+    model = settings_model(cls).model_validate({k: v for k, v in resolved.items() if k not in own})
+    found = {name: getattr(model, name) for name in settings(cls) if name not in own}
+    for name, (slot, _) in own.items():
+        if name in resolved:
+            part, settings_ = _parted(slot, resolved[name])
+            found[name] = partial(part, **arguments(part, settings_))
+    return found
+
+
+def maker(cls: type, resolved: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return the constructor of a plugin with resolved settings, which `equip` is given, too."""
+    given = arguments(cls, resolved)
+    shared = {name: given.pop(name) for name in _shared(cls) if name in given}
+    make = partial(cls, **given)
+    return partial(_equipped, make, shared) if shared else make
+
+
+def _equipped(make: Callable[..., Any], shared: Mapping[str, Any], *arguments: Any) -> Any:
+    return make(*arguments).equip(**shared)
+
+
+def classes(kind: str, section: Mapping[str, Any]) -> list[type]:
+    """Return the class of a resolved section, and those that fill its slots."""
+    cls = load(kind, section["name"])
+    parts = [_parted(slot, section[name])[0] for name, (slot, _) in slots(cls).items() if name in section]
+    return [cls, *parts]
+
+
+def _parted(slot: Slot, section: Mapping[str, Any]) -> tuple[type, dict[str, Any]]:
+    """Return the class of a resolved section, and its settings."""
+    settings_ = {name: value for name, value in section.items() if name != "name"}
+    return load(slot.kind, section["name"], slot.base), settings_
 
 
 def explain(error: ValidationError, model: type[BaseModel], where: str = "", *, settable: bool = True) -> str:

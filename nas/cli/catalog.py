@@ -1,4 +1,4 @@
-"""Verbs that say what is installed: spaces, controllers, learners, tasks."""
+"""Verbs that say what is installed: spaces, controllers, learners and what fills their slots, tasks."""
 
 from __future__ import annotations
 
@@ -24,13 +24,25 @@ DROP = ("type", "default")
 NAMED = 4
 """How many names of decisions with equal choices are printed."""
 
-KINDS = {"spaces": "space", "controllers": "controller", "learners": "learner", "tasks": "tasks"}
+KINDS = {
+    "spaces": "space",
+    "controllers": "controller",
+    "learners": "learner",
+    "tasks": "tasks",
+    "update-rules": "update rule",
+    "augmentations": "augmentation",
+    "weightings": "weighting",
+}
+PATHS = {kind: f"learner.{kind.partition(' ')[0]}" for kind in ("update rule", "augmentation", "weighting")}
+"""Where settings stand, of kinds that fill a slot."""
 
 
 def register(app: typer.Typer) -> None:
     """Add these verbs to the command line."""
     for verb, kind in KINDS.items():
-        app.command(verb, help=f"List the installed {verb}, or one with its settings.")(_lister(kind))
+        app.command(verb, help=f"List the installed {verb.replace('-', ' ')}, or one with its settings.")(
+            _lister(kind)
+        )
 
 
 def _lister(kind: str) -> Callable[..., None]:
@@ -65,12 +77,12 @@ def _list(kind: str, form: Format, wide: bool) -> None:
 def _describe(kind: str, name: str, form: Format, wide: bool) -> None:
     from nas import plugins
     from nas.plugins import import_from_here
-    from nas.settings.sections import BASES
+    from nas.settings.sections import BASES, PARTS
 
     import_from_here()
-    cls: type = plugins.load(kind, name, BASES[kind])
+    cls: type = plugins.load(kind, name, (BASES | PARTS)[kind])
     schema = plugins.settings_model(cls).model_json_schema()
-    rows = list(settings_of(kind, schema, schema.get("$defs", {})))
+    rows = list(settings_of(PATHS.get(kind, kind), schema, schema.get("$defs", {})))
     if form is Format.TABLE:
         strategies = plugins.installed("strategy") if kind == "controller" else {}
         for described in [cls, *([strategies[name].load()] if name in strategies else [])]:

@@ -51,6 +51,7 @@ def document(config: SearchConfig, *, portable: bool = False) -> str:
         name = values[kind].pop("name")
         cls: type = plugins.load(kind, name, base)
         described = _rows(plugins.settings_model(cls), kind)
+        values[kind] = {key: default.name for key, (_, default) in plugins.slots(cls).items()} | values[kind]
         lines += ["", f"[{kind}]", f"name = {toml(name)}"]
         lines += _section({row["setting"].partition(".")[2]: row for row in described}, values[kind])
     for slot, choices in slots.items():

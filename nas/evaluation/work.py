@@ -333,7 +333,7 @@ def code(config: EvaluationConfig) -> str:
     comment would have everything trained again.
     """
     sections = {"space": config.space, "tasks": config.tasks, "learner": config.learner}
-    classes = [plugins.load(kind, section["name"]) for kind, section in sections.items()]
+    classes = [cls for kind, section in sections.items() for cls in plugins.classes(kind, section)]
     packages = {"nas", *(cls.__module__.partition(".")[0] for cls in classes)}
     return hashlib.sha256("".join(map(_of_package, sorted(packages))).encode()).hexdigest()[:16]
 

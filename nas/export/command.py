@@ -57,6 +57,8 @@ class Command:
             section, own = row.config[kind], self.inherited.get(kind) or {}
             if section["name"] == own.get("name"):
                 changed = {key: value for key, value in section.items() if own.get(key) != value}
+                slots = plugins.slots(plugins.load(kind, section["name"], BASES[kind]))
+                changed |= {key: slots[key][1].name for key in slots if key in own and key not in section}
             else:
                 changed = chosen(kind, section)
                 words += [] if kind == "space" else [f"--{kind}", section["name"]]

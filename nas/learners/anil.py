@@ -13,7 +13,7 @@ from nas.learners.folded import Weights, stacked
 from nas.learners.inner import InnerRate, InnerSteps, Order, TestSteps, adapt
 from nas.learners.network import Network, embed, normalized
 from nas.learners.schedule import Schedule, decay
-from nas.learners.update import Sgd
+from nas.learners.update import Sgd, Update
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
@@ -46,11 +46,12 @@ class Anil(Learner):
         lr: Annotated[float, Field(gt=0, description="learning rate of Adam on φ")] = 1e-3,
         schedule: Schedule = "constant",
         meta_batch: MetaBatch = 1,
+        update: Update = Sgd,
         normalization: Normalization = "transductive",
     ) -> None:
         super().__init__(backbone, shape)
         self.network = Network(normalized(backbone, normalization), shape.outputs)
-        self.update = Sgd(dict(self.network.head.named_parameters()), inner_lr)
+        self.update = update(dict(self.network.head.named_parameters()), inner_lr)
         self.inner_steps = inner_steps
         self.test_steps = test_steps or inner_steps
         self.order: Order = order

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Annotated, ClassVar, Literal
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +15,15 @@ from torch import Tensor, nn
 
 from nas.errors import ConfigError
 from nas.learners import threads
+from nas.learners.augmentation import Augmentation, Unchanged
 from nas.learners.averages import Averages
 from nas.learners.weighting import Uniform, Weighting
+from nas.plugins import Slot
 from nas.space import TaskShape
 from nas.tasks.base import Episode
+
+TENSORS = ("support_x", "support_y", "query_x", "query_y")
+"""The fields of an episode that may be learned."""
 
 HELD = 180 * 28 * 28
 """Numbers in the examples whose graph a meta-gradient holds at once, such as 180 images of Omniglot."""
@@ -36,12 +42,24 @@ Reduction = Literal["mean", "task", "example"]
 MetaBatch = Annotated[int, Field(ge=1, description="tasks per meta-step")]
 
 
+Augment = Annotated[
+    Callable[[TaskShape], Augmentation],
+    Slot("augmentation", Augmentation),
+    Field(description="of training tasks"),
+]
+Weigh = Annotated[
+    Callable[[], Weighting],
+    Slot("weighting", Weighting),
+    Field(description="how much the loss of each example counts"),
+]
+
+
 class Learner(nn.Module, ABC):
     """F_φ(support, queries) → predictions, differentiable in φ.
 
     A concrete learner sets `name`, `regression` (whether it can regress) and `normalization`, and takes
-    `(backbone, shape, *, settings...)`: its keyword-only arguments are its settings. `backbone` maps
-    `[batch, *shape.input]` to `[batch, backbone.out_features]`.
+    `(backbone, shape, *, settings...)`: its keyword-only arguments are its settings, and so are those of
+    `equip`. `backbone` maps `[batch, *shape.input]` to `[batch, backbone.out_features]`.
     """
 
     name: ClassVar[str]
@@ -69,7 +87,19 @@ class Learner(nn.Module, ABC):
     @abstractmethod
     def __init__(self, backbone: nn.Module, shape: TaskShape) -> None:
         super().__init__()
+        self._shape = shape
+        self.augmentation: Augmentation = Unchanged(shape)
         self.weighting: Weighting = Uniform()
+
+    def equip(self, *, augmentation: Augment = Unchanged, weighting: Weigh = Uniform) -> Self:
+        """Fill the slots that every learner has, and return the learner: call it before `optimizer`.
+
+        Args:
+            augmentation: makes what training tasks pass through, from their shape.
+            weighting: makes what weighs the losses of examples.
+        """
+        self.augmentation, self.weighting = augmentation(self._shape), weighting()
+        return self
 
     @classmethod
     def check(cls, episode: Episode, training: Episode | None = None) -> None:
@@ -148,6 +178,22 @@ class Learner(nn.Module, ABC):
         """Return L(φ) = the loss on the queries, a scalar: the mean over tasks."""
         return self.mean_loss(self(episode), episode.query_y)
 
+    def learn_from(self, episode: Episode, generator: torch.Generator) -> float:
+        """Augment training tasks and add their meta-gradient, as `meta_backward` does; return the loss.
+
+        Args:
+            episode: as drawn.
+            generator: of the augmentation.
+        """
+        augmented = self.augmentation(episode, generator)
+        learned = {name: x for name in TENSORS if (x := getattr(augmented, name)).requires_grad}
+        leaves = {name: x.detach().requires_grad_() for name, x in learned.items()}
+        loss = self.meta_backward(replace(augmented, **leaves))
+        reached = [name for name, leaf in leaves.items() if leaf.grad is not None]
+        if reached:
+            torch.autograd.backward([learned[n] for n in reached], [leaves[n].grad for n in reached])
+        return loss
+
     def meta_backward(self, episode: Episode) -> float:
         """Add the meta-gradient of the mean loss over tasks to `.grad`; return that loss.
 
@@ -155,7 +201,8 @@ class Learner(nn.Module, ABC):
         own. A learner whose update is no gradient (Reptile) replaces this.
         """
         size = self.passes * episode.support_x[0].numel() + episode.query_x[0].numel()
-        workers = threads.usable(self)
+        # Examples that are learned get their gradient from all parts.
+        workers = 1 if any(getattr(episode, name).requires_grad for name in TENSORS) else threads.usable(self)
         rounds = math.ceil(len(episode) / (workers * max(1, round(HELD / workers / size))))
         parts = list(episode.chunks(math.ceil(len(episode) / (workers * rounds))))
 

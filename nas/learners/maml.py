@@ -11,7 +11,7 @@ from nas.learners.base import Learner, MetaBatch, Normalization
 from nas.learners.inner import InnerRate, InnerSteps, Order, TestSteps
 from nas.learners.network import Network, fit, normalized, predict
 from nas.learners.schedule import Schedule, decay
-from nas.learners.update import Sgd
+from nas.learners.update import Sgd, Update
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
@@ -46,11 +46,12 @@ class Maml(Learner):
         lr: Annotated[float, Field(gt=0, description="learning rate of Adam on the initial weights")] = 1e-3,
         schedule: Schedule = "constant",
         meta_batch: MetaBatch = 1,
+        update: Update = Sgd,
         normalization: Normalization = "transductive",
     ) -> None:
         super().__init__(backbone, shape)
         self.network = Network(normalized(backbone, normalization), shape.outputs)
-        self.update = Sgd(self.network.trainable, inner_lr)
+        self.update = update(self.network.trainable, inner_lr)
         self.inner_steps = inner_steps
         self.test_steps = test_steps or inner_steps
         self.order: Order = order

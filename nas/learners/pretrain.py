@@ -13,7 +13,7 @@ from nas.learners.base import Learner, Normalization
 from nas.learners.folded import run
 from nas.learners.network import Network, features_of, fit, normalized, predict
 from nas.learners.schedule import Schedule, decay
-from nas.learners.update import Sgd
+from nas.learners.update import Sgd, Update
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
@@ -51,6 +51,7 @@ class Pretrain(Learner):
         lr: Annotated[float, Field(gt=0, description="learning rate of Adam")] = 1e-3,
         schedule: Schedule = "constant",
         meta_batch: Annotated[int, Field(ge=1, description="tasks per training step")] = 1,
+        update: Update = Sgd,
         normalization: Normalization = "transductive",
     ) -> None:
         super().__init__(backbone, shape)
@@ -60,7 +61,7 @@ class Pretrain(Learner):
         if classes:
             nn.init.zeros_(self.network.head.weight)
             nn.init.zeros_(self.network.head.bias)
-        self.update = Sgd(self.network.trainable, inner_lr)
+        self.update = update(self.network.trainable, inner_lr)
         self.test_steps = test_steps
         self.lr = lr
         self.decay = decay(schedule)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, TypeAlias, final
 
 import torch
@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas.learners.folded import Weights
+from nas.plugins import Slot
 
 State: TypeAlias = Any
 """What a rule remembers from step to step: tensors and numbers, in tuples, lists and dicts."""
@@ -50,6 +51,13 @@ class UpdateRule(nn.Module, ABC):
             losses: each task's loss at these weights, `[T]`.
         """
 
+
+Make: TypeAlias = Callable[[Mapping[str, Tensor], float], UpdateRule]
+"""From the weights to adapt, by name, and the learner's `inner_lr` to a rule."""
+
+Update = Annotated[
+    Make, Slot("update rule", UpdateRule), Field(description="rule of the inner steps, at the rate inner_lr")
+]
 
 Momentum = Annotated[float, Field(ge=0, lt=1, description="share of the last step's direction that stays")]
 

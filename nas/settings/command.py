@@ -67,7 +67,7 @@ def chosen(kind: str, section: dict[str, Any]) -> dict[str, Any]:
     given = {key: value for key, value in section.items() if key != "name"}
     required = {key: given[key] for key, field in plugins.settings(cls).items() if field.is_required()}
     usual = plugins.resolve(cls, required, kind)
-    return {key: value for key, value in given.items() if key in required or usual[key] != value}
+    return {key: value for key, value in given.items() if key in required or usual.get(key) != value}
 
 
 def text(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,7 +15,10 @@ from nas.backbone import BackboneSpace
 from nas.controller import Controller
 from nas.errors import ConfigError, NasError, NotFound, PluginError, UnknownName
 from nas.evaluator import Evaluator
+from nas.learners.augmentation import Augmentation
 from nas.learners.base import Learner
+from nas.learners.update import UpdateRule
+from nas.learners.weighting import Weighting
 from nas.tasks.base import TaskSource
 
 BASES: dict[str, type] = {
@@ -28,6 +30,13 @@ BASES: dict[str, type] = {
 }
 """What a plugin must be, by its section."""
 
+
+PARTS: dict[str, type] = {
+    "update rule": UpdateRule,
+    "augmentation": Augmentation,
+    "weighting": Weighting,
+}
+"""What a plugin that fills a slot of a learner must be."""
 
 UNTRAINED = ("tasks", "learner")
 """The sections that a search has none of if its evaluator trains nothing."""
@@ -122,8 +131,7 @@ _Config = TypeVar("_Config", bound=Model)
 def maker(kind: str, section: Mapping[str, Any]) -> Callable[..., Any]:
     """Return a plugin's constructor with the settings of its resolved section."""
     cls: type = plugins.load(kind, section["name"])
-    settings = {key: value for key, value in section.items() if key != "name"}
-    return functools.partial(cls, **plugins.arguments(cls, settings))
+    return plugins.maker(cls, {key: value for key, value in section.items() if key != "name"})
 
 
 def read(path: Path) -> tuple[str, dict[str, Any]]:

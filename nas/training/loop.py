@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nas.backbone import BackboneSpace
 from nas.errors import ConfigError, Diverged, Infeasible, PluginError, Unsupported
+from nas.learners.augmentation import chance
 from nas.learners.base import Learner, remedy
 from nas.precision import Arithmetic, Precision, choose
 from nas.space import Architecture, TaskShape
@@ -35,7 +36,7 @@ class Training:
 
     Before each meta-step the learning rates are the optimizer's initial ones times `learner.decay(done /
     episodes)`. Weights, and whatever else the learner draws, come from torch's global generator, which
-    `start` seeds; tasks come from a generator of their own.
+    `start` seeds; tasks come from a generator of their own, and their augmentation from one for each step.
 
     Attributes:
         learner: what learns, in training mode.
@@ -58,7 +59,7 @@ class Training:
         self._tasks, self._budget = tasks, episodes
         self._optimizer = learner.optimizer()
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
-        self._rng = np.random.default_rng(seed)
+        self._seed, self._rng = seed, np.random.default_rng(seed)
 
     def until(self, mark: int) -> Iterator[float]:
         """Take meta-steps until `mark` training episodes are done, or the budget; yield each one's loss.
@@ -79,7 +80,7 @@ class Training:
             group["lr"] = rate * decay
         self._optimizer.zero_grad(set_to_none=True)
         with self.arithmetic.autocast():
-            loss = self.learner.meta_backward(episode)
+            loss = self.learner.learn_from(episode, chance(self._seed, self.done))
         self._optimizer.step()
         self.done += tasks
         if not math.isfinite(loss):
@@ -169,7 +170,7 @@ def rehearse(
     with torch.random.fork_rng(devices=[]):
         made = learner(_Linear(shape), shape)
         made.check(validation, training)
-        made.train().meta_backward(training)
+        made.train().learn_from(training, chance(0))
     if made.sensitive and precision == "bfloat16":
         raise ConfigError(
             f"precision: '{made.name}' learns through gradient steps on each task, which the rounding of "

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from nas.learners.augmentation import chance
+from nas.learners.base import Learner
 from nas.strategy import Batches
 from nas.supernet import Mixture
 from nas.tasks.base import Episode, TaskSource
 from nas.training.oneshot.assembly import Assembly
+
+
+class Drawn(NamedTuple):
+    """A batch of tasks, and the seed of its augmentation: the same at every loss of the batch."""
+
+    episode: Episode
+    seed: tuple[int, ...]
 
 
 @final
@@ -32,6 +41,7 @@ class Bilevel:
         self._assembly = assembly
         self._batch = batch or assembly.learner.meta_batch
         self._sources = tasks.bilevel()
+        self._seed = seed
         self._rngs = [np.random.default_rng([seed, part]) for part in range(2)]
         self.drawn = 0
 
@@ -40,21 +50,20 @@ class Bilevel:
         learner = self._assembly.learner
         return Batches(_Loss(self, 0), _Loss(self, 1), dict(learner.named_parameters()))
 
-    def draw(self, part: int) -> Episode:
+    def draw(self, part: int) -> Drawn:
         """Draw a batch for the weights (0) or the architecture (1)."""
         episode = self._sources[part].sample("train", self._batch, self._rngs[part])
+        seed = (self._seed, part, self.drawn)
         self.drawn += self._batch
-        return self._assembly.arithmetic.place(episode)
+        return Drawn(self._assembly.arithmetic.place(episode), seed)
 
-    def loss(self, episode: Episode, mixture: Mixture, weights: Mapping[str, Tensor] | None) -> Tensor:
+    def loss(self, batch: Drawn, mixture: Mixture, weights: Mapping[str, Tensor] | None) -> Tensor:
         """Return the learner's loss of a batch under a mixture."""
-        learner, backbone = self._assembly.learner, self._assembly.backbone
-        backbone.mixture = mixture
+        objective = _Objective(self._assembly.learner)
+        self._assembly.backbone.mixture = mixture
+        named = {f"learner.{name}": weight for name, weight in (weights or {}).items()}
         with self._assembly.arithmetic.autocast():
-            if not weights:
-                return learner.meta_loss(episode)
-            named = {f"learner.{name}": weight for name, weight in weights.items()}
-            loss: Tensor = functional_call(_Objective(learner), named, (episode,))
+            loss: Tensor = functional_call(objective, named, (batch,)) if named else objective(batch)
             return loss
 
     def state(self) -> dict[str, Any]:
@@ -74,22 +83,21 @@ class _Loss:
 
     def __init__(self, bilevel: Bilevel, part: int) -> None:
         self._bilevel, self._part = bilevel, part
-        self._episode: Episode | None = None
+        self._batch: Drawn | None = None
 
     def __call__(self, mixture: Mixture, weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        if self._episode is None:
-            self._episode = self._bilevel.draw(self._part)
-        return self._bilevel.loss(self._episode, mixture, weights)
+        if self._batch is None:
+            self._batch = self._bilevel.draw(self._part)
+        return self._bilevel.loss(self._batch, mixture, weights)
 
 
 class _Objective(nn.Module):
     """A learner's loss as a module, so that its parameters can be replaced."""
 
-    def __init__(self, learner: nn.Module) -> None:
+    def __init__(self, learner: Learner) -> None:
         super().__init__()
         self.learner = learner
 
-    def forward(self, episode: Episode) -> Tensor:
-        """Return the loss on the queries, mean over tasks."""
-        loss: Tensor = self.learner.meta_loss(episode)  # type: ignore[operator]
-        return loss
+    def forward(self, batch: Drawn) -> Tensor:
+        """Return the loss on the queries of the augmented tasks, mean over tasks."""
+        return self.learner.meta_loss(self.learner.augmentation(batch.episode, chance(*batch.seed)))
