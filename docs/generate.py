@@ -18,7 +18,7 @@ from typer.main import get_command
 
 import nas
 from nas import plugins
-from nas.cli.catalog import REQUIRED, settings_of
+from nas.cli.catalog import PATHS, REQUIRED, settings_of
 from nas.cli.main import app
 from nas.settings.evaluation import EvaluationConfig
 from nas.settings.search import SearchConfig
@@ -34,6 +34,9 @@ KINDS = {
     "tasks": "Tasks",
     "learner": "Learners",
     "evaluator": "Evaluators",
+    "update rule": "Update rules",
+    "augmentation": "Augmentations",
+    "weighting": "Weightings",
 }
 """Headings of the kinds of plug-ins; another kind is headed by its name."""
 
@@ -166,7 +169,8 @@ def settings() -> str:
         for plugin in ours:
             cls = plugin.load()
             summary = " ".join((inspect.getdoc(cls) or "").partition("\n\n")[0].split())
-            parts += [f"### {kind}: {plugin.name}", summary, _rows(kind, plugins.settings_model(cls))]
+            where = PATHS.get(kind, kind)
+            parts += [f"### {kind}: {plugin.name}", summary, _rows(where, plugins.settings_model(cls))]
     return _joined(parts)
 
 

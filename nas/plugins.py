@@ -263,7 +263,12 @@ def _filled(slot: Slot, default: Any, value: Any, where: str) -> dict[str, Any] 
     name = given.pop("name", usual if given else None)
     if not isinstance(name, str):
         raise ConfigError(f"{where}: expected a name, or a section with a name (given: {_written(value)}).")
-    section = {"name": name} | resolve(load(slot.kind, name, slot.base), given, where)
+    try:
+        section = {"name": name} | resolve(load(slot.kind, name, slot.base), given, where)
+    except PluginError as error:
+        raise PluginError(f"{where}: {error}") from error
+    except UnknownName as error:
+        raise ConfigError(f"{where}: {error}") from None
     return None if section == {"name": usual} | resolve(default, {}, where) else section
 
 

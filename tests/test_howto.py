@@ -19,8 +19,10 @@ from command_line import nas
 from PIL import Image
 from small_models import described, trained
 
+from nas import plugins
 from nas.errors import ConfigError
 from nas.export.files import save
+from nas.learners.maml import Maml
 from nas.storage.store import Store
 from nas.tasks.glyphs import Glyphs
 from search_spaces.nasbench201 import NasBench201
@@ -59,6 +61,9 @@ TestWidths = suite("space", "TestWidths")
 TestClimber = suite("controller", "TestClimber")
 TestCosine = suite("learner", "TestCosine")
 TestBlobs = suite("tasks", "TestBlobs")
+TestHeavyBall = suite("learner_slots", "TestHeavyBall")
+TestErase = suite("learner_slots", "TestErase")
+TestTrimmed = suite("learner_slots", "TestTrimmed")
 
 
 @pytest.fixture
@@ -78,6 +83,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("controller", "--space widths:Widths"),
         ("controller", "--space few_shot"),
         ("learner", "cosine:Cosine --trials"),
+        ("learner_slots", "heavy_ball:HeavyBall"),
         ("tasks", "blobs:Blobs --learner"),
         ("evaluator", "untrained:Untrained"),
     ],
@@ -99,6 +105,14 @@ def test_settings_are_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         trials, searched = store.trials(store.search("joint").id), store.search("joint").config["slots"]
     assert all("| learner: inner_lr=0." in trial.architecture for trial in trials)
     assert searched == tomllib.loads(block(howto("slots"), "[slots.tasks]"))["slots"]
+
+
+def test_a_file_fills_a_slot() -> None:
+    """As options do: a section within the learner's."""
+    given = tomllib.loads(block(howto("learner_slots"), "[learner.augmentation]"))["learner"]
+    resolved = plugins.resolve(Maml, {"augmentation": given["augmentation"]}, "learner")
+    assert given["name"] == "maml"
+    assert resolved["augmentation"] == given["augmentation"] == {"name": "erase:Erase", "size": 6}
 
 
 def test_a_text_form() -> None:

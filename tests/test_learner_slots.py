@@ -11,7 +11,7 @@ from torch import nn
 
 from nas import plugins
 from nas.cli.document import document
-from nas.errors import ConfigError, PluginError, UnknownName
+from nas.errors import ConfigError, PluginError
 from nas.learners.augmentation import RotatedClasses, ShiftRotate, Unchanged
 from nas.learners.base import Learner
 from nas.learners.maml import Maml
@@ -121,9 +121,9 @@ def test_a_section_is_checked_and_its_defaults_filled_in():
     ("value", "error", "words"),
     [
         ({"name": "shift_rotate", "angle": 90}, ConfigError, r"learner\.augmentation\.angle"),
-        ({"name": "shift_rotate", "angel": 9}, UnknownName, "angel.*learner.augmentation"),
-        ("shift", UnknownName, "augmentation 'shift'"),
-        ({"shift": 1}, UnknownName, "shift"),
+        ({"name": "shift_rotate", "angel": 9}, ConfigError, r"learner\.augmentation.*angel"),
+        ("shift", ConfigError, r"learner\.augmentation.*shift_rotate"),
+        ({"shift": 1}, ConfigError, r"learner\.augmentation.*shift"),
         (3, ConfigError, r"learner\.augmentation"),
         ({}, ConfigError, r"learner\.augmentation"),
         ({"name": 3}, ConfigError, r"learner\.augmentation"),
