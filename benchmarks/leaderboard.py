@@ -35,6 +35,7 @@ CONTROLLERS = ("random", "evolution", "reinforce", "fixed")
 TASKS = ("omniglot", "glyphs")
 STATES = ("completed", "stopped", "reused", "infeasible", "failed")
 REPEATS = 15
+COSTS = {"parameters": 10**5, "macs": 10**7, "activations": 10**6}
 
 
 def create(store: Store, number: int, trials: int) -> Search:
@@ -78,6 +79,8 @@ def rows(search: Search, trials: int, rng: np.random.Generator) -> list[dict[str
             "seconds": float(rng.exponential(30)),
             "parameters": int(size[number]),
             "macs": int(size[number] * rng.uniform(50, 500)),
+            "activations": int(size[number] * rng.uniform(1, 50)),
+            "latency": float(rng.exponential(0.01)),
             "seed": int(rng.integers(2**62)),
             "split": "omniglot/vinyals/validation",
             "classes": "0" * 64,
@@ -121,7 +124,7 @@ def recording(store: Store, trials: int) -> dict[str, float]:
     search = store.acquire(create(store, 10**6, trials).id)
     curve = tuple(Measurement(30 * step, "loss", 1.0 / step) for step in range(1, 11))
     score = Score(0.9, 0.01, 200, "omniglot/vinyals/validation", "0" * 64, "transductive")
-    outcome = Outcome(State.COMPLETED, Choices("chain", (0,)), score, 300, 30.0, 10**5, 10**7, curve)
+    outcome = Outcome(State.COMPLETED, Choices("chain", (0,)), score, 300, 30.0, COSTS, curve)
 
     def record(number: int) -> None:
         trial = store.begin(
@@ -166,7 +169,9 @@ def ranking(store: Store, searches: int) -> dict[str, float]:
         "three states": Query(states=STATES[:3]),
         "by parameters": Query(sort="parameters"),
         "by seconds": Query(sort="seconds"),
+        "by latency": Query(sort="latency"),
         "front of score, parameters": Query(pareto=("score", "parameters")),
+        "front of score, latency": Query(pareto=("score", "latency")),
         "front of score, parameters, MACs": Query(pareto=("score", "parameters", "macs")),
         "front of score, parameters in one search": Query(pareto=("score", "parameters"), searches=one),
     }

@@ -93,7 +93,7 @@ def costs(space: str) -> list[tuple[int, int] | None]:
 
     def cost(architecture: Architecture) -> tuple[int, int] | None:
         try:
-            return tuple(made.cost(architecture, shape))
+            return made.cost(architecture, shape)[:2]
         except Infeasible:
             return None
 
@@ -120,7 +120,8 @@ def proposals(space: str, controller: str, limit: int | None = None) -> Rows:
         state = STATES.get(digest[4] % 16, State.COMPLETED)
         scored = state in (State.COMPLETED, State.STOPPED)
         measured = Score(score(made, architecture), ci95=0.0, episodes=1) if scored else None
-        return Outcome(state, architecture, measured, 1, 1.0, digest[5], digest[6])
+        used = {"parameters": digest[5], "macs": digest[6]}
+        return Outcome(state, architecture, measured, 1, 1.0, used)
 
     def share(number: int, supernet: TrainSupernet) -> Outcome:
         """Derive what was sampled, each network once, the best first."""

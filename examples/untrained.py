@@ -30,4 +30,4 @@ class Untrained(Evaluator):
         score = Score(float(scores.mean()), ci95, count, split, classes, learner.normalization)
         cost = space.cost(job.architecture, tasks.shape)
         seconds = time.perf_counter() - began
-        yield Outcome(State.COMPLETED, job.architecture, score, 0, seconds, cost.parameters, cost.macs)
+        yield Outcome(State.COMPLETED, job.architecture, score, 0, seconds, cost._asdict())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import weakref
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from nas.errors import PluginError, Unsupported
@@ -21,10 +23,18 @@ if TYPE_CHECKING:
 
 
 class Cost(NamedTuple):
-    """What a backbone costs: trainable weights, and multiply-accumulates for one example."""
+    """What a backbone costs.
+
+    Attributes:
+        parameters: trainable weights.
+        macs: multiply-accumulates for one example.
+        activations: peak bytes of activations in a forward pass of one example without gradients, in float32:
+            the input and all that is computed and still needed, without what a kernel takes for itself.
+    """
 
     parameters: int
     macs: int
+    activations: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +100,7 @@ class BackboneSpace(Space[nn.Module]):
         )
 
     def cost(self, architecture: Architecture, shape: TaskShape) -> Cost:
-        """Count a backbone's weights and multiply-accumulates on the meta device: nothing is allocated.
+        """Count what a backbone costs on the meta device: nothing is allocated, nothing computed.
 
         Raises:
             Infeasible: as `build`.
@@ -99,11 +109,11 @@ class BackboneSpace(Space[nn.Module]):
         with torch.device("meta"):
             backbone = self.build(architecture, shape).eval()
             example = torch.empty(1, *shape.input)
-        with torch.no_grad(), _FlopCounter() as counter:  # type: ignore[no-untyped-call]
+        with torch.no_grad(), _Counter(example) as counter:
             features = backbone(example)
         check_backbone(backbone, features, 1)
         parameters = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
-        return Cost(parameters, counter.flops // 2)
+        return Cost(parameters, counter.flops // 2, counter.peak)
 
 
 def width_of(backbone: nn.Module) -> int:
@@ -148,25 +158,54 @@ def _class(backbone: nn.Module) -> str:
     return f"{type(backbone).__module__}.{type(backbone).__qualname__}"
 
 
-class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up torch's own flop formulas; `torch.utils.flop_counter.FlopCounterMode` without its module tree.
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts a forward pass: its operations by torch's own formulas, its memory by the storages alive.
 
     Batch norms and rectifiers are free and keep the shape, yet the meta device spends most of a network's
     time on them: they are answered here.
+
+    Attributes:
+        flops: so far; two are a multiply-accumulate.
+        peak: the most bytes that were alive at once, the input's among them.
     """
 
-    flops = 0
+    def __init__(self, example: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = self.peak = self._bytes = 0
+        self._alive: dict[weakref.ref[torch.UntypedStorage], int] = {}
+        self._hold(example, ())
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        out = self._run(func, args, kwargs or {})
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._hold(tensor, (args, kwargs))
+        return out
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operator = func.overloadpacket
         if operator is torch.ops.aten.relu:
             return torch.empty_like(args[0])
         if operator is torch.ops.aten.native_batch_norm:
-            statistic = args[0].new_empty(args[0].shape[1])
-            return torch.empty_like(args[0]), statistic, statistic
-        out = func(*args, **(kwargs or {}))
+            return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
+        out = func(*args, **kwargs)
         if operator in flop_registry:
-            self.flops += flop_registry[operator](*args, **(kwargs or {}), out_val=out)
+            self.flops += flop_registry[operator](*args, **kwargs, out_val=out)
         return out
+
+    def _hold(self, tensor: Tensor, given: Any) -> None:
+        """Count a tensor's memory until it is freed, unless it is that of a tensor among those given."""
+        storage = tensor.untyped_storage()
+        reference = weakref.ref(storage, self._free)
+        if reference in self._alive or any(
+            other.untyped_storage() is storage for other in tree_leaves(given) if isinstance(other, Tensor)
+        ):
+            return
+        self._alive[reference] = storage.nbytes()
+        self._bytes += storage.nbytes()
+        self.peak = max(self.peak, self._bytes)
+
+    def _free(self, reference: weakref.ref[torch.UntypedStorage]) -> None:
+        self._bytes -= self._alive.pop(reference)

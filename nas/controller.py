@@ -83,7 +83,7 @@ class Outcome:
         score: on validation tasks; None where there is none (yet), and for a supernet.
         train_episodes: training episodes spent.
         seconds: worker time spent.
-        parameters, macs: the backbone's cost.
+        costs: the backbone's, by the names of `nas.costs`; empty where they are not known.
         measurements: what was measured since the report before.
         error: why it failed or is infeasible, or why a supernet's training ended before its budget.
         reused: number of the trial whose score this is.
@@ -95,8 +95,7 @@ class Outcome:
     score: Score | None = None
     train_episodes: int = 0
     seconds: float = 0.0
-    parameters: int | None = None
-    macs: int | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
     measurements: tuple[Measurement, ...] = ()
     error: str | None = None
     reused: int | None = None

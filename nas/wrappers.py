@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
 
-from nas.backbone import Cost
 from nas.controller import Controller, Evaluate, Outcome, Proposal, Reject, Reuse, State
+from nas.costs import excess
 from nas.errors import Infeasible
 from nas.product import resolve
 from nas.space import Architecture, Space, TaskShape
@@ -66,8 +66,7 @@ class Constrained(Controller):
         controller: who proposes.
         space: of what is proposed; its backbones are counted.
         shape: the task's.
-        max_parameters: trainable weights of the backbone at most.
-        max_macs: multiply-accumulates of the backbone for one example at most.
+        limits: the most that the backbone may cost, by a name in `nas.costs.COUNTED`.
     """
 
     def __init__(
@@ -75,13 +74,12 @@ class Constrained(Controller):
         controller: Controller,
         space: Space[Any],
         shape: TaskShape,
-        max_parameters: int | None = None,
-        max_macs: int | None = None,
+        limits: Mapping[str, float],
     ) -> None:
         self._controller = controller
         self._space = space
         self._shape = shape
-        self._limits = {"parameters": max_parameters, "macs": max_macs}
+        self._limits = dict(limits)
         self._reasons: dict[str, str | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -112,15 +110,7 @@ class Constrained(Controller):
         if key not in self._reasons:
             try:
                 cost = candidate.space.cost(candidate.architecture, self._shape)
-                self._reasons[key] = self._excess(cost)
+                self._reasons[key] = excess(cost._asdict(), self._limits)
             except Infeasible as error:
                 self._reasons[key] = str(error)
         return self._reasons[key]
-
-    def _excess(self, cost: Cost) -> str | None:
-        broken = [
-            f"{used} {unit}, {used - limit} more than constraints.max_{unit} = {limit}"
-            for unit, used in cost._asdict().items()
-            if (limit := self._limits[unit]) is not None and used > limit
-        ]
-        return "; ".join(broken) or None

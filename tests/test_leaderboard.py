@@ -17,6 +17,7 @@ from recorded import search as recorded_search
 from sqlalchemy import event
 
 from nas.controller import State
+from nas.costs import COSTS, OWN
 from nas.errors import ConfigError, NotFound, UnknownName
 from nas.pareto import nondominated
 from nas.queries import boards
@@ -53,13 +54,21 @@ def fill(store: Store) -> list[dict[str, Any]]:
             state = chance.choice(ENDINGS)
             scored = state not in (State.INFEASIBLE, State.FAILED) and chance.random() < 0.95
             cost = chance.choice([None, *range(100, 1000, 100)])
+            costs: dict[str, float] = {}
+            if cost:
+                costs = {"parameters": cost, "macs": cost * chance.randrange(1, 9)}
+            if cost and number % 4:
+                costs |= {
+                    "activations": cost * (number % 7),
+                    "latency": (number % 5) / 8,
+                    "latency_batch": 2.0,
+                }
             ended = outcome(
                 chance.randrange(1 + (cost or 500) // 100) / 12 if scored else None,
                 state,
                 train_episodes=300,
                 seconds=chance.choice([float("nan"), 1.0, 2.5, 7.0]),
-                parameters=cost,
-                macs=cost and cost * chance.randrange(1, 9),
+                costs=costs,
             )
             key = f"key{number % 30}"
             text = f"{number}.1"
@@ -76,8 +85,7 @@ def fill(store: Store) -> list[dict[str, Any]]:
                     "normalization": ended.score and ended.score.normalization,
                     "score": ended.score and ended.score.value,
                     "ci95": ended.score and ended.score.ci95,
-                    "parameters": ended.parameters,
-                    "macs": ended.macs,
+                    **{name: costs.get(name) for name in OWN},
                     "episodes": ended.score and ended.score.episodes,
                     "train_episodes": 300,
                     "seconds": ended.seconds if ended.seconds == ended.seconds else None,
@@ -256,9 +264,8 @@ def test_every_column_sorts(store: Store, recorded: list[dict[str, Any]], column
     values = [row[column] for row in rows]
     present = [value for value in values if value is not None]
     assert values == sorted(present, reverse=column == "score") + [None] * (len(values) - len(present))
-    costly = ("parameters", "macs", "seconds")
     ranked = [row for row in recorded if row["state"] == "completed" and row["score"] is not None]
-    assert len(rows) == sum(column not in costly or row[column] is not None for row in ranked)
+    assert len(rows) == sum(column not in COSTS or row[column] is not None for row in ranked)
 
 
 def test_scores_are_ranked_among_those_that_compare(tmp_path: Path) -> None:
@@ -269,7 +276,7 @@ def test_scores_are_ranked_among_those_that_compare(tmp_path: Path) -> None:
             row = search(store, name=name, settings=settings_, environment={"precision": precision})
             for number in range(3):
                 cost = {"parameters": 10 - number}
-                store.finish(begin(store, row, number, key=f"{number}"), outcome(number / 10, **cost))
+                store.finish(begin(store, row, number, key=f"{number}"), outcome(number / 10, costs=cost))
         found = sections(store, Query(limit=4))
         smallest = sections(store, Query(pareto=("parameters",), searches=("a", "b")))
         every = leaderboard(store, Query(limit=0))

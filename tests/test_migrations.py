@@ -19,6 +19,7 @@ from sqlalchemy import Engine, create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from nas.controller import Measurement
+from nas.costs import COSTS
 from nas.errors import ConfigError, NotFound, StorageError
 from nas.storage import migrations, schema
 from nas.storage.migrations import configuration, current, upgrade
@@ -305,6 +306,50 @@ def test_a_search_that_an_older_nas_drove_is_upgraded_and_back(url: str, engine:
         command.downgrade(config, "0003")
         assert connection.execute(text("SELECT * FROM searches")).mappings().one() == before
         assert connection.scalar(text("SELECT id FROM evaluations")) == evaluation
+
+
+def test_a_trial_of_an_older_nas_is_upgraded_and_back(url: str, engine: Engine) -> None:
+    """It keeps its costs; those that were not counted then are empty, and the index goes by them too."""
+    config = configuration()
+    instant = "'2026-01-01 12:00:00+00:00'"
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0004")
+        connection.execute(
+            text(
+                "INSERT INTO searches (name, state, config, space, controller, tasks, task_label, learner, "
+                "executor, seed, trials, settings, environment, created_at) VALUES ('s', 'completed', '{}', "
+                f"'chain', 'random', 'glyphs', 'glyphs', 'maml', 'inline', 0, 3, 'x', '{{}}', {instant})"
+            )
+        )
+        connection.execute(text("INSERT INTO architectures (space, key, text) VALUES ('chain', '0', '0')"))
+        connection.execute(
+            text(
+                "INSERT INTO trials (search_id, number, state, attempt, architecture_id, architecture, "
+                "score, parameters, macs, seconds, seed, observed, created_at, started_at) VALUES "
+                f"(1, 0, 'completed', 0, 1, '0', 0.5, 7, 9, 2.5, 3, 1, {instant}, {instant})"
+            )
+        )
+        before = connection.execute(text("SELECT * FROM trials")).mappings().one()
+    assert upgrade(url) == ("0004", schema.HEAD)
+    with Store(url, create=True) as store:
+        row = store.search("s")
+        old = columns(store.trial(row.id, 0))
+        assert {name: old[name] for name in COSTS} == {
+            **dict.fromkeys(COSTS),
+            "parameters": 7,
+            "macs": 9,
+            "seconds": 2.5,
+        }
+        store.finish(begin(store, row, 1), outcome(0.5, costs={"activations": 2**40, "latency": 0.25}))
+        new = store.trial(row.id, 1)
+        assert (new.parameters, new.activations, new.latency, new.latency_batch) == (None, 2**40, 0.25, None)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0004")
+        rows = connection.execute(text("SELECT * FROM trials ORDER BY id")).mappings().all()
+        assert rows[0] == before
+        assert rows[1]["score"] == 0.5
 
 
 def test_a_file_belongs_to_a_trial_or_an_evaluation(url: str, engine: Engine) -> None:

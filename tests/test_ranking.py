@@ -144,7 +144,8 @@ def test_results_are_ranked_within_their_protocol(store: Store) -> None:
 
 
 def test_questions_about_trials_alone_are_refused(store: Store) -> None:
-    for query in (Query(controller="random"), Query(states=("failed",))):
+    of_trials = (Query(controller="random"), Query(states=("failed",)), Query(pareto=("score", "latency")))
+    for query in (*of_trials, Query(sort="activations")):
         with pytest.raises(ConfigError, match="--stage test"):
             rank(store, query)
     with pytest.raises(NotFound, match="nas ls"):

@@ -206,12 +206,13 @@ def test_cost_of_convolutions() -> None:
     )
     parameters = 3 * 6 * 9 + 2 * 6 + (2 * 12 * 9 + 12) + (48 * 7 + 7)
     macs = 3 * 6 * 9 * 64 + 2 * 12 * 9 * 16 + 48 * 7
-    assert Grid(lambda: network.to("meta")).cost(at(0, 0, 0), SHAPE) == Cost(parameters, macs)
+    activations = 4 * (3 * 64 + 2 * 6 * 64)  # the input, which its caller keeps, and two maps of six
+    assert Grid(lambda: network.to("meta")).cost(at(0, 0, 0), SHAPE) == Cost(parameters, macs, activations)
 
 
 def test_frozen_weights_are_no_parameters() -> None:
     cost = Grid(lambda: nn.Conv2d(3, 2, 1, bias=False).requires_grad_(False)).cost(at(0, 0, 0), SHAPE)
-    assert cost == Cost(0, 3 * 2 * 64)
+    assert cost[:2] == (0, 3 * 2 * 64)
 
 
 @pytest.mark.parametrize(
@@ -235,9 +236,55 @@ def test_cost_is_what_torch_counts(make: Callable[[], nn.Module]) -> None:
     assert cost.parameters == sum(weight.numel() for weight in network.parameters())
 
 
+class Wired(nn.Module):
+    """Layers of 192 features and how they are joined."""
+
+    def __init__(self, wiring: Callable[[nn.Linear, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.wiring = nn.Linear(192, 192), wiring
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.wiring(self.layer, x.flatten(1))
+
+
+def kept(layer: nn.Linear, x: Tensor) -> Tensor:
+    outs = [x]
+    for _ in range(4):
+        outs.append(layer(outs[-1]))
+    return torch.cat(outs[1:], 1)[:, :192]
+
+
+def cycled(layer: nn.Linear, x: Tensor) -> Tensor:
+    for _ in range(4):
+        x = layer(x)
+    return x
+
+
+@pytest.mark.parametrize(
+    ("wiring", "vectors"),
+    [
+        (lambda layer, x: layer(x), 2),
+        (lambda layer, x: layer(x).relu_(), 2),  # in place
+        (lambda layer, x: layer(x).relu(), 3),
+        (lambda layer, x: x + layer(x), 3),
+        (lambda layer, x: layer(layer(x)), 3),  # the input stays with its caller
+        (cycled, 3),
+        (kept, 1 + 4 + 4),  # four for the concatenation
+        (lambda layer, x: layer.bias.expand(1, 192), 1),  # weights are no activations, nor are views
+        (lambda layer, x: x.new_zeros(5, 192)[:1].double().float() + x, 1 + 5 + 2),
+    ],
+)
+def test_activations_are_what_is_alive_at_once(
+    wiring: Callable[[nn.Linear, Tensor], Tensor], vectors: int
+) -> None:
+    """Counted by hand, in vectors of 192 numbers of four bytes."""
+    cost = Grid(lambda: Wired(wiring)).cost(at(0, 0, 0), SHAPE)
+    assert cost.activations == 4 * 192 * vectors
+
+
 def test_cost_allocates_nothing() -> None:
     huge = Grid(lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 10**12, bias=False)))
-    assert huge.cost(at(0, 0, 0), SHAPE) == Cost(192 * 10**12, 192 * 10**12)
+    assert huge.cost(at(0, 0, 0), SHAPE) == Cost(192 * 10**12, 192 * 10**12, 4 * (192 + 10**12))
 
 
 def test_cost_draws_no_chance() -> None:

@@ -54,7 +54,8 @@ class TestWrappedControllers(ControllerSuite):
     def make(self, request: pytest.FixtureRequest, space: BackboneSpace) -> Make:
         shape = TaskShape((8,), 5)
         return lambda seed: Deduplicated(
-            Constrained(INNER[request.param](space, seed), space, shape, 150, 100), space
+            Constrained(INNER[request.param](space, seed), space, shape, {"parameters": 150, "macs": 100}),
+            space,
         )
 
 
@@ -149,7 +150,7 @@ def test_redraws_are_bounded_and_the_next_of_the_same_generator() -> None:
 
 def test_the_inner_controller_sees_every_outcome() -> None:
     spy = Spy(SMALL)
-    wrapped = Deduplicated(Constrained(spy, SMALL, TaskShape((8,), 5), 150), SMALL)
+    wrapped = Deduplicated(Constrained(spy, SMALL, TaskShape((8,), 5), {"parameters": 150}), SMALL)
     run = simulate(wrapped, mixed(0), trials=60, workers=3)
     assert spy.told == run.history
     assert {outcome.state for _, outcome in spy.told} == set(State) - {State.RUNNING, State.INTERRUPTED}
@@ -167,7 +168,9 @@ def parameters_and_macs(architecture: Architecture, features: int) -> tuple[int,
 
 @pytest.mark.parametrize(("parameters", "macs"), [(None, None), (60, None), (None, 50), (90, 60)])
 def test_proposes_the_first_draw_that_fits(parameters: int | None, macs: int | None) -> None:
-    constrained = Constrained(Random(SMALL, 0), SMALL, TaskShape((8,), 5), parameters, macs)
+    asked = {"parameters": parameters, "macs": macs}
+    limits = {name: limit for name, limit in asked.items() if limit is not None}
+    constrained = Constrained(Random(SMALL, 0), SMALL, TaskShape((8,), 5), limits)
 
     def fits(architecture: Architecture) -> bool:
         used = parameters_and_macs(architecture, 8)
@@ -187,21 +190,23 @@ def test_rejects_with_the_limit_and_the_excess() -> None:
     architecture = SMALL.decode("1.2.1.0.0")  # 8 → 8 → 4: 108 weights, 96 multiply-accumulates
     assert parameters_and_macs(architecture, 8) == (108, 96)
 
-    def answer(*limits: int | None) -> object:
+    def answer(**limits: int) -> object:
         fixed = Fixed(SMALL, 0, architectures=("1.2.1.0.0",))
-        return Constrained(fixed, SMALL, TaskShape((8,), 5), *limits).propose(0, (), generator(0, 0))
+        return Constrained(fixed, SMALL, TaskShape((8,), 5), limits).propose(0, (), generator(0, 0))
 
-    assert answer(108, 96) == Evaluate(architecture)
+    assert answer(parameters=108, macs=96, activations=96) == Evaluate(architecture)
     over_weights = "108 parameters, 1 more than constraints.max_parameters = 107"
     over_macs = "96 macs, 86 more than constraints.max_macs = 10"
-    assert answer(107, 96) == Reject(architecture, over_weights)
-    assert answer(None, 10) == Reject(architecture, over_macs)
-    assert answer(107, 10) == Reject(architecture, f"{over_weights}; {over_macs}")
+    assert answer(parameters=107, macs=96) == Reject(architecture, over_weights)
+    assert answer(macs=10) == Reject(architecture, over_macs)
+    over_memory = "96 bytes of activations, 1 more than constraints.max_activations = 95"
+    assert answer(activations=95) == Reject(architecture, over_memory)  # the input and twice 8 features
+    assert answer(parameters=107, macs=10) == Reject(architecture, f"{over_weights}; {over_macs}")
 
 
 def test_rejects_what_cannot_be_built() -> None:
     fixed = Fixed(TINY, 0, architectures=("0.3.0.0",))
-    proposal = Constrained(fixed, TINY, TaskShape((2, 4), 5)).propose(0, (), generator(0, 0))
+    proposal = Constrained(fixed, TINY, TaskShape((2, 4), 5), {}).propose(0, (), generator(0, 0))
     assert isinstance(proposal, Reject)
     assert "16 is wider than the input, 8" in proposal.reason
 
@@ -209,7 +214,7 @@ def test_rejects_what_cannot_be_built() -> None:
 def test_rejects_the_last_of_bounded_draws() -> None:
     spy, rng = Spy(SMALL), generator(0, 0)
     last = [SMALL.sample(rng) for _ in range(REDRAWS)][-1]
-    proposal = Constrained(spy, SMALL, TaskShape((8,), 5), max_parameters=1).propose(0, (), generator(0, 0))
+    proposal = Constrained(spy, SMALL, TaskShape((8,), 5), {"parameters": 1}).propose(0, (), generator(0, 0))
     assert spy.asked == REDRAWS
     assert isinstance(proposal, Reject)
     assert proposal.architecture == last
@@ -221,7 +226,7 @@ def test_each_network_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         Toy, "cost", lambda self, a, shape: counted.append(self.canonical(a)) or cost(self, a, shape)
     )
-    constrained = Constrained(Random(SMALL, 0), SMALL, TaskShape((8,), 5), max_parameters=60)
+    constrained = Constrained(Random(SMALL, 0), SMALL, TaskShape((8,), 5), {"parameters": 60})
     for number in range(300):
         constrained.propose(number, (), generator(0, number))
     assert len(counted) == len(set(counted)) == 40
@@ -233,7 +238,10 @@ def test_answers_pass_through() -> None:
             return [None, Reject(self.space.sample(rng), "why"), Reuse(self.space.sample(rng), 3)][number]
 
     script = Script(TINY)
-    for wrapped in (Deduplicated(script, TINY), Constrained(script, TINY, TaskShape((2,), 5), 1)):
+    for wrapped in (
+        Deduplicated(script, TINY),
+        Constrained(script, TINY, TaskShape((2,), 5), {"parameters": 1}),
+    ):
         for number in range(3):
             expected = script.propose(number, (), generator(0, number))
             assert wrapped.propose(number, (), generator(0, number)) == expected

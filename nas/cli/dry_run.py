@@ -162,7 +162,8 @@ def _trials(
     some = {0, len(costs) // 2, len(costs) - 1} if _measurable(config) else {len(costs) // 2}
     taken = []
     for place, (cost, architecture) in enumerate(costs):
-        words = f"{counts.write(cost.parameters)} parameters, {counts.write(cost.macs)} MACs"
+        words = f"{counts.write(cost.parameters)} parameters, {counts.write(cost.macs)} MACs, "
+        words += f"{counts.write(cost.activations)} bytes of activations"
         if place in some:
             seconds, whole = _seconds(config, space, tasks, architecture)
             taken.append(seconds)

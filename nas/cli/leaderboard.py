@@ -27,10 +27,23 @@ COLUMNS = (
     "ci95",
     "parameters",
     "macs",
+    "activations",
+    "latency",
+    "latency_batch",
     "architecture",
     "space_settings",
 )
-DROP = ("normalization", "learner", "macs", "task", "parameters", "ci95")
+DROP = (
+    "normalization",
+    "learner",
+    "activations",
+    "latency_batch",
+    "latency",
+    "macs",
+    "task",
+    "parameters",
+    "ci95",
+)
 """What a narrow terminal can do without, the least important first; so below."""
 
 TEST_COLUMNS = (
@@ -106,7 +119,7 @@ def leaderboard(
         list[str] | None, typer.Option(help="Trials in this state. (default: completed)")
     ] = None,
     sort: Annotated[
-        str, typer.Option(help="The column to rank by, such as score, parameters or macs.")
+        str, typer.Option(help="The column to rank by, such as score, parameters or latency.")
     ] = "score",
     limit: Annotated[int, typer.Option(min=0, help="Rows of each list; 0 for all.")] = 20,
     pareto: Annotated[
@@ -143,7 +156,8 @@ def leaderboard(
     )
     with Store(db) as store:
         shown: Sequence[Board[Any]] = tests(store, query) if stage is Stage.TEST else trials(store, query)
-    columns, drop = (TEST_COLUMNS, TEST_DROP) if stage is Stage.TEST else (COLUMNS, DROP)
+    columns, dispensable = (TEST_COLUMNS, TEST_DROP) if stage is Stage.TEST else (COLUMNS, DROP)
+    drop = tuple(name for name in dispensable if name not in (query.sort, *query.pareto))
     if form in (Format.TABLE, Format.MARKDOWN) and shown:
         headed = len(shown) > 1 or any(board.unit for board in shown)
         for number, board in enumerate(shown):

@@ -16,6 +16,10 @@ from rich.cells import cell_len
 from nas import counts
 from nas.cli import messages
 from nas.cli.layout import GAP, Lines, Table, fit, pad, wrap, wrap_phrases
+from nas.costs import COUNTED, MEASURED
+
+FORMATS = {"seconds": ".1f"} | dict.fromkeys(MEASURED, ".3g")
+"""How numbers are written that are no scores: those of a short time differ in magnitude."""
 
 
 class Format(StrEnum):
@@ -128,12 +132,12 @@ def cell(name: str, value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return str(value).lower()
-    if name in ("parameters", "macs"):
+    if name in COUNTED:
         return counts.write(value)
     if isinstance(value, list | tuple):
         return " ".join(cell(name, part) for part in value)
     if isinstance(value, float):
-        return f"{value:.1f}" if name in ("seconds",) else f"{value:.4f}"
+        return f"{value:{FORMATS.get(name, '.4f')}}"
     if name.endswith("_at"):
         return str(value)[:19].replace("T", " ")
     return str(value)

@@ -25,11 +25,14 @@ COLUMNS = (
     "ci95",
     "parameters",
     "macs",
+    "activations",
+    "latency",
+    "latency_batch",
     "seconds",
     "architecture",
     "error",
 )
-DROP = ("kind", "macs", "seconds", "parameters", "ci95")
+DROP = ("kind", "activations", "latency_batch", "latency", "macs", "seconds", "parameters", "ci95")
 """What a narrow terminal can do without, the least important first."""
 
 EVALUATION_COLUMNS = (

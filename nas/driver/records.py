@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from nas import fingerprints
 from nas.controller import Derived, Outcome, Reuse, Score, State, TrainSupernet
+from nas.costs import OWN
 from nas.evaluator import AnyJob, Job, SupernetJob
 from nas.product import backbone_of, complete, resolve
 from nas.settings.search import SearchConfig, validate
@@ -126,8 +127,7 @@ class Records:
             score,
             trial.train_episodes or 0,
             trial.seconds or 0.0,
-            trial.parameters,
-            trial.macs,
+            {name: cost for name in OWN if (cost := getattr(trial, name)) is not None},
             error=trial.error,
             reused=trial.reused,
             derived=tuple(

@@ -83,6 +83,9 @@ class Row:
     ci95: float | None
     parameters: int | None
     macs: int | None
+    activations: int | None
+    latency: float | None
+    latency_batch: float | None
     episodes: int
     train_episodes: int
     seconds: float
@@ -128,6 +131,9 @@ _COLUMNS: dict[str, ColumnElement[Any] | InstrumentedAttribute[Any]] = {
     "ci95": Trial.ci95,
     "parameters": Trial.parameters,
     "macs": Trial.macs,
+    "activations": Trial.activations,
+    "latency": Trial.latency,
+    "latency_batch": Trial.latency_batch,
     "episodes": Trial.episodes,
     "train_episodes": Trial.train_episodes,
     "seconds": Trial.seconds,

@@ -87,6 +87,9 @@ def _refuse(query: Query) -> None:
         raise ConfigError("--controller and --state choose among trials: not with --stage test.")
     if query.sort not in (*SORTS, "rank"):
         raise ConfigError(f"sort: '{query.sort}' is a column of trials: not with --stage test.")
+    for field in query.pareto:
+        if field not in COSTS:
+            raise ConfigError(f"pareto: '{field}' is a column of trials: not with --stage test.")
 
 
 def _ranked(store: Store, query: Query, groups: Sequence[Group]) -> list[Ranked]:

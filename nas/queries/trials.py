@@ -21,7 +21,8 @@ class TrialRow:
         state: `running`, `interrupted`, or how it ended.
         score, ci95: on validation tasks, with half of its 95 % interval; higher is better.
         episodes, train_episodes: behind the score, and of training.
-        parameters, macs: the backbone's cost.
+        parameters, macs, activations: the backbone's cost; see `nas.backbone.Cost`.
+        latency, latency_batch: seconds of its forward pass, of one example and of a batch; None: unknown.
         seconds: worker time.
         architecture: text of the space; None where a supernet is trained.
         seed: of the weights and the training episodes.
@@ -42,6 +43,9 @@ class TrialRow:
     train_episodes: int | None
     parameters: int | None
     macs: int | None
+    activations: int | None
+    latency: float | None
+    latency_batch: float | None
     seconds: float | None
     architecture: str | None
     seed: int
@@ -185,6 +189,9 @@ def trial(row: Trial) -> TrialRow:
         train_episodes=row.train_episodes,
         parameters=row.parameters,
         macs=row.macs,
+        activations=row.activations,
+        latency=row.latency,
+        latency_batch=row.latency_batch,
         seconds=row.seconds,
         architecture=row.architecture,
         seed=row.seed,

@@ -15,6 +15,7 @@ from nas import counts, executors, plugins
 from nas.asha import Asha
 from nas.backbone import BackboneSpace
 from nas.controller import Controller
+from nas.costs import COUNTED
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Budget, Chosen, Context, Evaluator, Lookup, MakeLearner
 from nas.precision import Precision
@@ -45,7 +46,7 @@ def _count(value: Any) -> Any:
 
 
 Count = Annotated[int, BeforeValidator(_count), Field(ge=1, lt=2**63)]
-"""A number of weights or operations, such as 20000 or `20k`."""
+"""A number of weights, operations or bytes, such as 20000 or `20k`."""
 
 
 class Constraints(Model):
@@ -53,6 +54,15 @@ class Constraints(Model):
 
     max_parameters: Annotated[Count | None, Field(description="weights")] = None
     max_macs: Annotated[Count | None, Field(description="multiply-accumulates")] = None
+    max_activations: Annotated[
+        Count | None, Field(description="bytes of activations at once, for one example in float32")
+    ] = None
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """The limits of what is counted before a worker is spent, by cost."""
+        limits = {name: getattr(self, f"max_{name}") for name in COUNTED}
+        return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 class Resources(Model):
@@ -208,9 +218,8 @@ class SearchConfig(Model):
     def make_controller(self, space: Space[Any], tasks: TaskSource) -> Controller:
         """Return a new controller, within its wrappers."""
         controller: Controller = maker("controller", self.controller)(space, self.seed)
-        limits = self.constraints
-        if limits.max_parameters is not None or limits.max_macs is not None:
-            controller = Constrained(controller, space, tasks.shape, limits.max_parameters, limits.max_macs)
+        if limits := self.constraints.counted:
+            controller = Constrained(controller, space, tasks.shape, limits)
         return Deduplicated(controller, space) if self.deduplicate else controller
 
     def make_context(self, space: Space[Any], tasks: TaskSource) -> Context:

@@ -15,6 +15,9 @@ FIELDS: dict[str, InstrumentedAttribute[Any]] = {
     "score": Trial.score,
     "parameters": Trial.parameters,
     "macs": Trial.macs,
+    "activations": Trial.activations,
+    "latency": Trial.latency,
+    "latency_batch": Trial.latency_batch,
     "seconds": Trial.seconds,
 }
 """What trials are ranked by: the score, where more is better, and costs, where less is."""

@@ -31,7 +31,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nas.storage.columns import Finite, UTCDateTime
 
-HEAD = "0004"
+HEAD = "0005"
 """The revision of the tables below."""
 
 
@@ -192,6 +192,11 @@ class Trial(Base):
     seconds: Mapped[float | None]
     parameters: Mapped[int | None] = mapped_column(BigInteger)
     macs: Mapped[int | None] = mapped_column(BigInteger)
+    activations: Mapped[int | None] = mapped_column(BigInteger)
+    """Bytes at once; NULL where an older nas counted the others."""
+    latency: Mapped[float | None]
+    latency_batch: Mapped[float | None]
+    """Seconds of a forward pass, of one example and of a batch; NULL where they were not measured."""
     seed: Mapped[int] = mapped_column(BigInteger)
     """Of the weights and the training episodes, below 2⁶³."""
     split: Mapped[str | None]
@@ -218,6 +223,9 @@ Index(
     Trial.score,
     Trial.parameters,
     Trial.macs,
+    Trial.activations,
+    Trial.latency,
+    Trial.latency_batch,
     Trial.seconds,
     Trial.search_id,
     sqlite_where=Trial.score.is_not(None),

@@ -9,6 +9,7 @@ from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import aliased
 
+from nas.costs import OWN
 from nas.storage.schema import Architecture, Base, Measurement, Search, Trial
 
 if TYPE_CHECKING:
@@ -75,8 +76,7 @@ def columns(outcome: Outcome) -> dict[str, Any]:
         "normalization": score and score.normalization,
         "train_episodes": outcome.train_episodes,
         "seconds": outcome.seconds,
-        "parameters": outcome.parameters,
-        "macs": outcome.macs,
+        **{name: outcome.costs.get(name) for name in OWN},
         "error": outcome.error and storable(outcome.error),
         "reused": outcome.reused,
     }

@@ -27,13 +27,11 @@ class Train(Evaluator):
         context, shape = self._context, self._context.tasks.shape
         began = time.perf_counter()
         trainee = context.trainee(job.architecture)
-        cost = trainee.space.cost(trainee.architecture, shape)
+        costs = trainee.space.cost(trainee.architecture, shape)._asdict()
 
         def outcome(state: State, episodes: int, score: Score | None, *seen: Measurement) -> Outcome:
             seconds = time.perf_counter() - began
-            return Outcome(
-                state, job.architecture, score, episodes, seconds, cost.parameters, cost.macs, tuple(seen)
-            )
+            return Outcome(state, job.architecture, score, episodes, seconds, costs, tuple(seen))
 
         budget = context.budget
         training = start(

@@ -36,9 +36,8 @@ class TrialSuite(OpenStore):
         assert running.started_at.tzinfo is UTC
         score = Score(0.9875, 0.0031, 200, "omniglot/vinyals/validation", "ab" * 32, "transductive")
         curve = (Measurement(100, "score", 0.5), Measurement(50, "loss", 2.0), Measurement(100, "loss", 1.5))
-        ended = Outcome(
-            State.STOPPED, Architecture("chain", (1, 2, 3)), score, 300, 12.5, 111_936, 2**40, curve
-        )
+        costs = {"parameters": 111_936, "macs": 2**40, "activations": 2**41, "latency": 0.001}
+        ended = Outcome(State.STOPPED, Architecture("chain", (1, 2, 3)), score, 300, 12.5, costs, curve)
         assert store.finish(trial_id, ended) == 1
         found = other.trial(row.id, 7)
         assert columns(found) == columns(running) | {
@@ -53,6 +52,8 @@ class TrialSuite(OpenStore):
             "seconds": 12.5,
             "parameters": 111_936,
             "macs": 2**40,
+            "activations": 2**41,
+            "latency": 0.001,
             "observed": 1,
             "finished_at": found.finished_at,
         }

@@ -165,7 +165,7 @@ class _Run:
             None,
             train_episodes=done,
             seconds=self._seconds,
-            parameters=self._assembly.parameters,
+            costs={"parameters": self._assembly.parameters},
             measurements=tuple(Measurement(done, name, value) for name, value in (metrics or {}).items()),
             error=self._stop if state.final else None,
             derived=derived,
@@ -221,7 +221,7 @@ def _read(written: Mapping[str, Any], space: str, parameters: int) -> Outcome:
         None,
         train_episodes=done,
         seconds=written["seconds"],
-        parameters=parameters,
+        costs={"parameters": parameters},
         measurements=tuple(Measurement(done, metric, value) for metric, value in written["measurements"]),
         derived=tuple(
             Derived(Architecture(space, tuple(choices)), value) for choices, value in written["derived"]
