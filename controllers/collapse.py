@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 StopSkips = Annotated[
     int | None,
-    Field(ge=1, description="end at so many skip_connect in the derived architecture; by default never"),
+    Field(ge=1, description="end at so many skip connections in the derived architecture; by default never"),
 ]
 StopEigenvalue = Annotated[
     int | None,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nas.backbone import BackboneSpace
 from nas.controller import Derived
-from nas.space import Architecture
+from nas.space import Architecture, Role
 from nas.supernet import Supernet
 
 Mask = tuple[tuple[bool, ...], ...]
@@ -27,8 +27,9 @@ def most_probable(
     """Yield the derived architecture, then the next most probable ones, distinct by canonical key.
 
     The probability of an architecture is the product of its choices' weights over the supernet's decisions.
-    Where these are not the space's, as in DARTS, an edge that is left out is a choice of `none` which nobody
-    made, and does not count: so that the product is largest for what the paper's rule derives.
+    Where these are not the space's, as in DARTS, an edge that is left out is a choice with the role
+    `ABSENT` which nobody made, and does not count: so that the product is largest for what the paper's rule
+    derives.
 
     Next to one architecture lie those that are derived when one of its choices is forbidden; a heap keeps
     them. Each architecture is reached through more probable ones, so that the order is exact.
@@ -44,8 +45,8 @@ def most_probable(
     same = supernet.decisions == space.decisions
     logs = [
         [
-            0.0 if name == "none" and not same else log
-            for name, log in zip(d.choices, w.log().tolist(), strict=True)
+            0.0 if d.role(choice) is Role.ABSENT and not same else log
+            for choice, log in enumerate(w.log().tolist())
         ]
         for d, w in zip(supernet.decisions, weights, strict=True)
     ]

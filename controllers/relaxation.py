@@ -14,7 +14,7 @@ from nas.backbone import BackboneSpace
 from nas.bilevel import gradient
 from nas.controller import SupernetBudget
 from nas.metrics import alpha_metric
-from nas.space import Architecture, Decision
+from nas.space import Architecture, Decision, Role
 
 AlphaRate = Annotated[float, Field(gt=0, description="learning rate of α, by Adam")]
 PacedRate = Annotated[
@@ -106,5 +106,6 @@ class Alpha(nn.Module):
 
 
 def skips(space: BackboneSpace, architecture: Architecture) -> int:
-    """Return how many of an architecture's choices are `skip_connect`."""
-    return list(space.values(architecture).values()).count("skip_connect")
+    """Return how many of an architecture's choices are skip connections."""
+    chosen = zip(space.decisions, architecture.choices, strict=True)
+    return sum(decision.role(choice) is Role.IDENTITY for decision, choice in chosen)

@@ -7,6 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from itertools import chain
 from typing import Generic, TypeVar
@@ -21,6 +22,15 @@ Part = TypeVar("Part", covariant=True)
 Choice = str | int | float
 
 
+class Role(StrEnum):
+    """What a choice does, where code must know it: its name is the space's own affair."""
+
+    IDENTITY = "identity"
+    """Passes on what it is given: a skip connection."""
+    ABSENT = "absent"
+    """Stands for nothing: an edge that is not there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """One named categorical decision, such as `normal.node2.op1`.
@@ -31,11 +41,17 @@ class Decision:
         anchors: for each choice that takes earlier parts of the network as its input, the indices of the
             decisions made last about those parts; controllers may attend to them (Zoph & Le 2017, §3.3).
             Empty: no choice does.
+        roles: of each choice, None where it has none. Empty: no choice has one.
     """
 
     name: str
     choices: tuple[Choice, ...]
     anchors: tuple[tuple[int, ...], ...] = ()
+    roles: tuple[Role | None, ...] = ()
+
+    def role(self, choice: int) -> Role | None:
+        """Return the role of a choice, given by its index."""
+        return self.roles[choice] if self.roles else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from nas.supernet import Supernet
 from search_spaces.darts_cells import Cell, Graph, Place, Stack, graph
 from search_spaces.darts_supernet import DartsSupernet
 from search_spaces.genotype import EXAMPLE, INPUTS, NODES, Edges, Genotype, parsed, printed
-from search_spaces.operations import Backbone, image_channels
+from search_spaces.operations import Backbone, image_channels, on_edge
 from search_spaces.separable import OPERATIONS, operation
 
 STEM = 3
@@ -68,8 +68,8 @@ class Darts(BackboneSpace):
                     for pair in combinations(range(INPUTS + node), 2)
                 ),
             ),
-            Decision(f"{kind}.node{node}.op1", OPERATIONS),
-            Decision(f"{kind}.node{node}.op2", OPERATIONS),
+            on_edge(f"{kind}.node{node}.op1", OPERATIONS),
+            on_edge(f"{kind}.node{node}.op2", OPERATIONS),
         )
     )
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import Infeasible
-from nas.space import Architecture, Decision
+from nas.space import Architecture
 from nas.supernet import Mixture, Supernet
 from search_spaces.darts_cells import Applied, Cell, Graph, Place, Stack, Sum
 from search_spaces.genotype import INPUTS, NODES, Edges, Genotype
@@ -17,7 +17,7 @@ from search_spaces.mixed.mixing import nonzero, of_the_batch, one_hot
 from search_spaces.mixed.pointwise import Convolved
 from search_spaces.mixed.source import Source
 from search_spaces.mixed.weighted_sum import Plain, weighted_sum
-from search_spaces.operations import Backbone
+from search_spaces.operations import Backbone, on_edge
 from search_spaces.separable import OPERATIONS, WEIGHTLESS, operation
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class DartsSupernet(Supernet):
     """
 
     decisions = tuple(
-        Decision(f"{kind}.node{node}.from{state}", OPERATIONS)
+        on_edge(f"{kind}.node{node}.from{state}", OPERATIONS)
         for kind in Genotype._fields
         for state, node in PAIRS
     )

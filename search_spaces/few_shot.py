@@ -15,7 +15,7 @@ from nas.space import Architecture, Decision, TaskShape
 from nas.supernet import Supernet
 from search_spaces.few_shot_cells import DOWN, OPERATIONS, PAIRS, Cell, Path, down, operation, paths, routes
 from search_spaces.few_shot_supernet import FewShotSupernet
-from search_spaces.operations import Backbone, image_channels
+from search_spaces.operations import Backbone, image_channels, on_edge
 
 _OPERATION = "(" + "|".join(OPERATIONS) + ")"
 _STAGE = re.compile(rf"({'|'.join(DOWN)})\|{_OPERATION}~0\|\+\|{_OPERATION}~0\|{_OPERATION}~1\|")
@@ -51,7 +51,7 @@ class FewShot(BackboneSpace):
             for stage in range(1, stages + 1)
             for decision in (
                 Decision(f"stage{stage}.down", DOWN),
-                *(Decision(f"stage{stage}.node{n}.from{s}", OPERATIONS) for s, n in PAIRS),
+                *(on_edge(f"stage{stage}.node{n}.from{s}", OPERATIONS) for s, n in PAIRS),
             )
         )
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from nas.backbone import BackboneSpace
 from nas.errors import Infeasible
-from nas.space import Architecture, Decision, TaskShape
+from nas.space import Architecture, TaskShape
 from nas.supernet import Supernet
 from search_spaces.cells import OPERATIONS, PAIRS, Cell, edges_of, expression, operation, representative
 from search_spaces.nasbench201_supernet import MixedCell, NasBench201Supernet
-from search_spaces.operations import Backbone, image_channels, relu_conv_bn
+from search_spaces.operations import Backbone, image_channels, on_edge, relu_conv_bn
 
 RESNET = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|"
 """The residual block, the paper's hand-made reference."""
@@ -42,7 +42,7 @@ class NasBench201(BackboneSpace):
     """
 
     name: ClassVar[str] = "nasbench201"
-    decisions = tuple(Decision(f"node{node}.from{source}", OPERATIONS) for source, node in PAIRS)
+    decisions = tuple(on_edge(f"node{node}.from{source}", OPERATIONS) for source, node in PAIRS)
 
     def __init__(
         self,

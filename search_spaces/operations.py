@@ -9,7 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.errors import Infeasible
-from nas.space import TaskShape
+from nas.space import Decision, Role, TaskShape
+
+ROLES = {"none": Role.ABSENT, "skip_connect": Role.IDENTITY}
+"""Of the operations that have one; in a reduction, a skip connection halves the map."""
+
+
+def on_edge(name: str, operations: tuple[str, ...]) -> Decision:
+    """Return the decision which operation an edge carries."""
+    return Decision(name, operations, roles=tuple(map(ROLES.get, operations)))
 
 
 @final

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from controllers.derivation import best_sampled, likeliest, most_probable
 from nas.backbone import BackboneSpace
 from nas.errors import Infeasible
-from nas.space import Architecture, Decision, TaskShape
+from nas.space import Architecture, Decision, Role, TaskShape
 from nas.supernet import Mixture, Supernet
 from nas.testing.toy_supernet import Curves
 
@@ -40,7 +40,9 @@ class PairsSupernet(Supernet):
     def __init__(self, space: Pairs) -> None:
         super().__init__()
         self.space, self.out_features = space, 1
-        self.decisions = tuple(Decision(f"edge{i}", ("none", "conv", "pool")) for i in range(4))
+        self.decisions = tuple(
+            Decision(f"edge{i}", ("none", "conv", "pool"), roles=(Role.ABSENT, None, None)) for i in range(4)
+        )
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         raise NotImplementedError

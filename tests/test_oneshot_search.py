@@ -18,6 +18,7 @@ from nas.driver.records import Records
 from nas.driver.search import Search, create
 from nas.driver.trials import executor
 from nas.errors import ConfigError, Infeasible, TooManyFailures
+from nas.metrics import SHARED
 from nas.queries.leaderboard import Query, leaderboard
 from nas.settings.search import SearchConfig, validate
 from nas.storage.store import Store
@@ -47,6 +48,21 @@ def test_a_search_ends_after_what_was_derived(store: Store, tmp_path: Path) -> N
     assert [r.trial for r in leaderboard(store, Query())] != []
     assert all(r.trial > 0 for r in leaderboard(store, Query(sort="parameters")))
     assert not list((tmp_path / "files").rglob("*.pt"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("controller", ["darts", "enas", "gdas", "random_sharing"])
+def test_settings_that_could_be_chosen_stay_at_their_default(store: Store, controller: str) -> None:
+    budget = {"epochs": 2, "steps": 2, "batch": 2, "validation_episodes": 2}
+    asked = {"name": controller, "derive": 2, "budget": budget}
+    row = run(store, configure(controller=asked, slots={"learner": {"lr": [0.1, 0.001]}}))
+    assert row.state == "completed"
+    supernet, *derived = store.trials(row.id)
+    assert [entry["architecture"] for entry in supernet.derived] == [t.architecture for t in derived]
+    assert all(trial.architecture.endswith(" | learner: lr=0.001") for trial in derived)
+    shared = [m.metric for m in store.measurements(row.id, number=0) if m.metric.startswith(f"{SHARED}/")]
+    assert shared
+    assert all(metric.endswith(" | learner: lr=0.001") for metric in shared)
 
 
 def test_derived_architectures_beyond_the_limits_are_infeasible(store: Store) -> None:

@@ -74,6 +74,7 @@ class SpaceSuite(ABC):
             assert isinstance(decision.choices, tuple)
             assert len(set(decision.choices)) == len(decision.choices) > 0
             assert len(decision.anchors) in (0, len(decision.choices))
+            assert len(decision.roles) in (0, len(decision.choices))
             assert all(0 <= anchor < i for anchors in decision.anchors for anchor in anchors)
         assert space.size == math.prod(len(decision.choices) for decision in space.decisions)
 

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nas.backbone import BackboneSpace
-from nas.space import Architecture, Decision, TaskShape
+from nas.space import Architecture, Decision, Role, TaskShape
 from nas.strategy import Batches, Loss
 from nas.supernet import Mixture, Supernet
 
 CURVES = ("none", "skip_connect", "quadratic", "cubic")
+ROLES = (Role.ABSENT, Role.IDENTITY, None, None)
 
 
 @final
@@ -33,7 +34,7 @@ class Curves(BackboneSpace):
     def __init__(
         self, *, features: Annotated[int, Field(ge=1, description="features, each a choice")] = 3
     ) -> None:
-        self.decisions = tuple(Decision(f"curve{i}", CURVES) for i in range(features))
+        self.decisions = tuple(Decision(f"curve{i}", CURVES, roles=ROLES) for i in range(features))
 
     def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
         """Build the curves of one architecture; see `BackboneSpace.build`."""
@@ -75,7 +76,7 @@ class CurvesSupernet(Supernet):
     def _mixed(self, curves: Tensor, feature: int, weights: Tensor) -> Tensor:
         total = torch.zeros_like(curves[:, 0])
         for choice, weight in enumerate(weights.unbind()):
-            if CURVES[choice] != "none" and weight.detach() != 0:
+            if ROLES[choice] is not Role.ABSENT and weight.detach() != 0:
                 total = total + weight * self.multiple(feature, choice) * curves[:, choice]
         return total
 
