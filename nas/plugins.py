@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, Wit
 from pydantic.fields import FieldInfo
 
 from nas.errors import ConfigError, PluginError, UnknownName
+from nas.shadows import shadow
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -82,20 +83,37 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """One installed plugin, not yet imported."""
+    """One installed plugin, not yet imported.
+
+    Attributes:
+        kind: one of `GROUPS`.
+        name: as it is registered, or `module:Class`.
+        target: `module:Class`.
+        distribution: that registered it.
+        root: the folder that its module is in; None: not known.
+    """
 
     kind: str
     name: str
     target: str
     distribution: str
+    root: Path | None = None
 
     def load(self) -> type[Any]:
         """Import the class.
 
         Raises:
-            PluginError: the import failed, or what it names is no class.
+            PluginError: another module of this name hides it, the import failed, or what it names is no
+                class.
         """
         module, _, attribute = self.target.partition(":")
+        hidden = shadow(module, self.root) if self.root else None
+        if hidden is not None:
+            own = hidden.found if self.name in installed(self.kind) else hidden.hidden
+            raise PluginError(
+                f"The {self.kind} '{self.name}' is in {hidden.hidden}, but Python finds {hidden.found}, "
+                f"which has the same name. Rename {own}."
+            )
         try:
             loaded = getattr(importlib.import_module(module), attribute)
         except Exception as error:
@@ -109,7 +127,12 @@ class Plugin:
 
 
 def _plugin(kind: str, entry: EntryPoint) -> Plugin:
-    return Plugin(kind, entry.name, entry.value, entry.dist.name if entry.dist else "?")
+    if entry.dist is None:
+        return Plugin(kind, entry.name, entry.value, "?")
+    name = entry.dist.name
+    # Ours may be imported from its sources, which its installed files do not tell.
+    root = Path(__file__).parents[1] if name == "nas-service" else Path(str(entry.dist.locate_file("")))
+    return Plugin(kind, entry.name, entry.value, name, root)
 
 
 @cache
@@ -126,7 +149,7 @@ def find(kind: str, name: str) -> Plugin:
         UnknownName: no such plugin.
     """
     if ":" in name:
-        return Plugin(kind, name, name, "this path")
+        return Plugin(kind, name, name, "this path", Path())
     try:
         return installed(kind)[name]
     except KeyError:

@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -54,6 +55,8 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     installed.cache_clear()
     yield
     installed.cache_clear()
+    for module in ("third_party_spaces", "third_party_broken"):
+        sys.modules.pop(module, None)
 
 
 def test_groups_are_sorted_by_name_and_nothing_is_imported() -> None:
