@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
 from nas import counts, verbs
 from nas.comparison import comparison
 from nas.comparison.comparison import Comparison
@@ -181,6 +183,7 @@ def search(
     verbs.fill_in(values, "inline")
     resolved, url, say = validate(values), _database(db), _say(quiet)
     with (
+        _undisturbed(),
         Store(url, create=True) as store,
         verbs.started(store, resolved, say, source=text, ray_address=ray_address) as session,
     ):
@@ -216,7 +219,7 @@ def resume(
     """
     import_from_here()
     url, say = _database(db), _say(quiet)
-    with Store(url) as store:
+    with _undisturbed(), Store(url) as store:
         row = store.search(name, whole=True)
         wanted = row.trials if trials is None else verbs.total(str(trials), row.trials)
         if str(trials).startswith("+") and wanted == row.trials:
@@ -296,7 +299,7 @@ def evaluate(
 
     import_from_here()
     url, say = _database(db), _say(quiet)
-    with Store(url, create=True) as store:
+    with _undisturbed(), Store(url, create=True) as store:
         made = Targets(store, change)
         planned = plan(made, targets, _several(baseline), top=top, search=search)
         with _continued("The same call goes on.", say, quiet):
@@ -427,6 +430,17 @@ def _run(session: Session, db: str, artifacts: str | Path | None, say: Say, quie
     if ended.infeasible is not None:
         say(ended.infeasible)
     return Search(row.name, db)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Leave torch's generators and threads as they are: trainings in this process set both."""
+    threads = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from command_line import SCRIPTED
 from command_line import nas as command
 from recorded import MIXED, record
@@ -181,6 +182,24 @@ def test_an_interrupt_leaves_what_resume_takes_up(
     found = nas.Search("s", "sqlite:///nas.db")
     assert (found.state, [trial.state for trial in found.trials]) == ("interrupted", ["interrupted"])
     assert nas.resume("s", quiet=True).state == "completed"
+
+
+def test_torch_is_left_as_it_was() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        torch.manual_seed(3)
+        expected = torch.rand(2).tolist()
+        torch.manual_seed(3)
+        nas.search(
+            **PARTS | {"space": "mlp", "evaluator": "train"},
+            trials=1,
+            quiet=True,
+            budget={"train_episodes": 2},
+        )
+        assert (torch.get_num_threads(), torch.rand(2).tolist()) == (2, expected)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
