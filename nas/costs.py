@@ -16,15 +16,19 @@ OWN = (*COUNTED, *MEASURED)
 COSTS = (*OWN, "seconds")
 """All that a trial costs, in the order in which it is told: `seconds` of a worker, too. Less is better."""
 
-_UNITS = {"activations": "bytes of activations"}
+_UNITS = {"activations": "bytes of activations"} | {name: f"s of {name}" for name in MEASURED}
 
 
 def excess(costs: Mapping[str, float], limits: Mapping[str, float]) -> str | None:
     """Return which limits, by cost, are broken and by how much; None: none is."""
     broken = [
-        f"{costs[name]} {_UNITS.get(name, name)}, {costs[name] - limit} more than "
-        f"constraints.max_{name} = {limit}"
+        f"{_number(costs[name])} {_UNITS.get(name, name)}, {_number(costs[name] - limit)} more than "
+        f"constraints.max_{name} = {_number(limit)}"
         for name, limit in limits.items()
         if costs[name] > limit
     ]
     return "; ".join(broken) or None
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.3g}"

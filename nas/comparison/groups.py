@@ -25,8 +25,8 @@ OWN = ("name", "seed")
 SLOTS = "slots"
 """The section of what is chosen along with the network."""
 
-EXECUTION = ("executor", "workers", "resources.gpus")
-"""Where trials run, and how many at a time: searches that differ in these alone are the same."""
+EXECUTION = ("executor", "workers", "resources.gpus", "resources.latency")
+"""Where trials run, how many at a time, and what is timed: searches that differ in these are the same."""
 
 TELLING = (
     *("evaluator.name", "tasks.name", "tasks.split", "learner.name"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, NoReturn, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -15,7 +15,7 @@ from nas import counts, executors, plugins
 from nas.asha import Asha
 from nas.backbone import BackboneSpace
 from nas.controller import Controller
-from nas.costs import COUNTED
+from nas.costs import COUNTED, MEASURED
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Budget, Chosen, Context, Evaluator, Lookup, MakeLearner
 from nas.precision import Precision
@@ -37,6 +37,7 @@ from nas.settings.slots import SECTIONS, Slots, resolved
 from nas.settings_space import Settings
 from nas.space import Space, TaskShape
 from nas.tasks.base import TaskSource
+from nas.training.latency import Timed
 from nas.wrappers import Constrained, Deduplicated
 
 
@@ -50,7 +51,10 @@ Count = Annotated[int, BeforeValidator(_count), Field(ge=1, lt=2**63)]
 
 
 class Constraints(Model):
-    """What an architecture may cost at most; what breaks a limit is rejected before a worker is spent."""
+    """What an architecture may cost at most; what breaks a limit is not trained.
+
+    What is counted is rejected before a worker is spent, what is measured by the worker that would train it.
+    """
 
     max_parameters: Annotated[Count | None, Field(description="weights")] = None
     max_macs: Annotated[Count | None, Field(description="multiply-accumulates")] = None
@@ -58,10 +62,25 @@ class Constraints(Model):
         Count | None, Field(description="bytes of activations at once, for one example in float32")
     ] = None
 
+    max_latency: Annotated[
+        float | None, Field(gt=0, description="seconds of a forward pass of one example, measured")
+    ] = None
+    max_latency_batch: Annotated[
+        float | None, Field(gt=0, description="seconds of a forward pass of 32 examples, measured")
+    ] = None
+
     @property
-    def counted(self) -> dict[str, int]:
+    def counted(self) -> dict[str, float]:
         """The limits of what is counted before a worker is spent, by cost."""
-        limits = {name: getattr(self, f"max_{name}") for name in COUNTED}
+        return self._of(COUNTED)
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """The limits of what a worker measures, by cost."""
+        return self._of(MEASURED)
+
+    def _of(self, names: Iterable[str]) -> dict[str, float]:
+        limits = {name: getattr(self, f"max_{name}") for name in names}
         return {name: limit for name, limit in limits.items() if limit is not None}
 
 
@@ -73,6 +92,12 @@ class Resources(Model):
         float | None, Field(ge=0, description="share of a GPU; by default the GPUs split evenly over workers")
     ] = None
     precision: Precision = "auto"
+    latency: Annotated[
+        bool,
+        Field(
+            description="time each network's forward pass of one example, and of 32; its limits do so, too"
+        ),
+    ] = False
     seconds: Annotated[
         float | None,
         Field(
@@ -143,6 +168,11 @@ class SearchConfig(Model):
             raise Unsupported(
                 f"controller: '{self.controller['name']}' is one-shot: it trains a supernet, and the "
                 f"evaluator '{name}' trains nothing. Choose {controllers(one_shot=False)}."
+            )
+        if self.timed:
+            raise ConfigError(
+                f"resources.latency: the evaluator '{name}' builds no network, so that no latency can be "
+                "measured. Leave it out, with the limits constraints.max_latency and max_latency_batch."
             )
         for kind in UNTRAINED:
             if getattr(self, kind) is not None:
@@ -251,7 +281,12 @@ class SearchConfig(Model):
     def make_evaluator(self, context: Context) -> Evaluator:
         """Return a new evaluator: what a worker holds."""
         evaluator: Evaluator = maker("evaluator", self.evaluator)(context)
-        return evaluator
+        return Timed(evaluator, context, self.constraints.measured) if self.timed else evaluator
+
+    @property
+    def timed(self) -> bool:
+        """Whether the latency of each network is measured."""
+        return self.resources.latency or bool(self.constraints.measured)
 
 
 def _no_learner(backbone: nn.Module, shape: TaskShape) -> NoReturn:
