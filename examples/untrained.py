@@ -19,15 +19,16 @@ class Untrained(Evaluator):
     def evaluate(self, job: Job) -> Iterator[Outcome]:
         """Yield the score, and what the backbone costs."""
         began = time.perf_counter()
-        space, tasks, count = self.context.space, self.context.tasks, self.context.budget.validation_episodes
+        chosen, count = self.context.trainee(job.architecture), self.context.budget.validation_episodes
+        space, tasks = chosen.space, chosen.tasks
         torch.manual_seed(job.seed)
-        learner = self.context.learner(space.build(job.architecture, tasks.shape), tasks.shape).eval()
+        learner = chosen.learner(space.build(chosen.architecture, tasks.shape), tasks.shape).eval()
         with torch.no_grad():
             episodes = tasks.episodes("validation", count)
             scores = torch.cat([query_scores(learner(episode), episode) for episode in episodes])
         ci95 = 1.96 * float(scores.std()) / count**0.5
         split, classes = tasks.fingerprint("validation")
         score = Score(float(scores.mean()), ci95, count, split, classes, learner.normalization)
-        cost = space.cost(job.architecture, tasks.shape)
+        cost = space.cost(chosen.architecture, tasks.shape)
         seconds = time.perf_counter() - began
         yield Outcome(State.COMPLETED, job.architecture, score, 0, seconds, cost._asdict())
