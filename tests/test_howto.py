@@ -29,7 +29,7 @@ from search_spaces.nasbench201 import NasBench201
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = ROOT / "examples"
 CHEAP = ("--set=budget.train_episodes=2", "--set=budget.validation_episodes=2", "--executor=inline")
 
 
@@ -67,12 +67,10 @@ TestTrimmed = suite("learner_slots", "TestTrimmed")
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The examples in the working directory."""
-    for example in EXAMPLES:
-        shutil.copy(example, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples in the working directory, and a database elsewhere."""
+    monkeypatch.chdir(EXAMPLES)
+    monkeypatch.setenv("NAS_DB", f"sqlite:///{tmp_path}/nas.db")
 
 
 @pytest.mark.usefixtures("here")
@@ -152,7 +150,7 @@ def test_a_file_is_written_and_resolved(tmp_path: Path, monkeypatch: pytest.Monk
     for verb, *arguments in commands(block(howto("search"), "nas init search.toml")):
         cheap = (*CHEAP, "--dry-run") if verb == "run" else ()
         assert nas(verb, *arguments, *cheap)[0] == 0
-    assert Path("demo.toml").read_text() == (ROOT / "examples" / "demo.toml").read_text()
+    assert Path("demo.toml").read_text() == (EXAMPLES / "demo.toml").read_text()
 
 
 def test_the_database_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +261,7 @@ def test_the_walk_is_the_same_in_both_pages() -> None:
 
 @pytest.mark.slow
 def test_the_walk_to_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     cheap = {
         "run": [
