@@ -2,14 +2,15 @@
 
     python benchmarks/overhead.py -o docs/results/overhead.json
 
-Inline is timed alone; on Ray, each size runs as a search and as bare Ray Tune (a no-op class trainable,
-random suggestions, warm actors that import torch, loggers off, the same number at a time), in turn on the
-same cluster.
+Inline and processes are timed alone, the latter with the start of the processes; on Ray, each size runs as a
+search and as bare Ray Tune (a no-op class trainable, random suggestions, warm actors that import torch,
+loggers off, the same number at a time), in turn on the same cluster.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -21,8 +22,9 @@ from arguments import at_least
 
 from nas.controller import Outcome
 from nas.driver.search import Search, create
+from nas.driver.trials import executor as make_executor
 from nas.evaluator import Job
-from nas.executors.ray import RayExecutor, start
+from nas.executors.ray import start
 from nas.settings.search import SearchConfig, validate
 from nas.storage.store import Store
 
@@ -50,7 +52,7 @@ def configure(trials: int, executor: str) -> SearchConfig:
             "learner": "maml",
             "evaluator": "nas.testing.evaluators:Scripted",
             "executor": executor,
-            "workers": WORKERS if executor == "ray" else 1,
+            "workers": 1 if executor == "inline" else WORKERS,
             "trials": trials,
             "deduplicate": False,
         }
@@ -61,7 +63,7 @@ def search(trials: int, executor: str) -> float:
     """Return the seconds of a whole search, from its first proposal to its last commit."""
     config = configure(trials, executor)
     tasks = config.make_tasks()
-    runner = executor(config, tasks) if executor == "inline" else RayExecutor(config, tasks)
+    runner = make_executor(config, tasks)
     with tempfile.TemporaryDirectory() as folder, Store(f"sqlite:///{folder}/nas.db", create=True) as store:
         row = create(store, config, tasks)
         work = Search(store, row, config, config.make_space(), tasks, Silent())
@@ -114,10 +116,10 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     rows = []
-    for trials in arguments.sizes:
-        seconds = [search(trials, "inline") for _ in range(arguments.repeats)]
+    for path, trials in itertools.product(("inline", "process"), arguments.sizes):
+        seconds = [search(trials, path) for _ in range(arguments.repeats)]
         rows.append(
-            {"path": "inline", "trials": trials, "ms_per_trial": 1e3 * statistics.median(seconds) / trials}
+            {"path": path, "trials": trials, "ms_per_trial": 1e3 * statistics.median(seconds) / trials}
         )
         print(rows[-1], flush=True)
     with start(cpus=WORKERS):

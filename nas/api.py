@@ -146,7 +146,8 @@ def search(
         workers: trials at a time; by default one a core, and one at all with `inline`.
         seed: of everything random; 0 by default.
         name: by default made from its parts.
-        executor: where trials run; by default `inline`: in this process, which a notebook can.
+        executor: where trials run; by default `inline`: in this process, which a notebook can. A script that
+            chooses `process` calls this below `if __name__ == "__main__":`.
         scheduler: `asha`, or its settings: weak trials are stopped early.
         derive: architectures that a one-shot controller derives and evaluates.
         ray_address: of a Ray cluster.

@@ -37,7 +37,7 @@ from pathlib import Path
 from nas.tasks.sinusoid import Sinusoid
 
 class Deadly(Sinusoid):
-    '''Kills at its hundredth training task, once: its parent, or all of its group, as files ask.'''
+    '''Kills at its hundredth training task, once: its parent, all of its group, or itself, as files ask.'''
 
     drawn = 0
 
@@ -50,6 +50,9 @@ class Deadly(Sinusoid):
             with contextlib.suppress(FileNotFoundError):
                 Path("group").unlink()
                 os.killpg(0, signal.SIGKILL)
+            with contextlib.suppress(FileNotFoundError):
+                Path("worker").unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
         return super().sample(split, tasks, rng)
 """
 STUCK = """
@@ -125,8 +128,8 @@ def wait_for_curve(running: subprocess.Popen[str], db: Path) -> None:
     raise AssertionError(running.communicate()[1])
 
 
-def test_killed_twice_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    """The driver alone, whose worker ends with it; then all of its processes."""
+def test_killed_three_times_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    """Its driver, with whom its worker ends; all processes; its worker, after which another goes on."""
     command = ["evaluate", "mlp:maml", "mlp:80-80-0-relu", "--tasks=mine:Deadly", *LEARNER, *SMALL]
     command += ["--train-episodes=300"]
     broken, whole = tmp_path / "broken", tmp_path / "whole"
@@ -138,10 +141,13 @@ def test_killed_twice_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
         assert process(*command, folder=broken)[0] == -signal.SIGKILL
         assert not (broken / victim).exists()
         assert ask(broken / "nas.db", "SELECT DISTINCT state FROM evaluations") == [("running",)]
+    (broken / "worker").touch()
     for folder in (broken, whole):
         code, _, err = process(*command, folder=folder)
         assert code == 0, err
         assert "Traceback" not in err
+        assert ("killed by SIGKILL" in err) == (folder == broken)
+    assert not (broken / "worker").exists()
     assert outcome(broken / "nas.db") == outcome(whole / "nas.db")
     assert len(outcome(whole / "nas.db")[0]) == 2
     assert list((broken / "nas-artifacts" / "checkpoints").iterdir()) == []

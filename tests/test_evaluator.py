@@ -125,19 +125,19 @@ def test_mean_and_interval() -> None:
 
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
-def test_inline_twice_and_ray_give_the_same_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_executor_gives_the_same_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(1)
     command = ["run", "--space=nasbench201", "--controller=evolution", "--tasks=glyphs", "--seed=5"]
     command += ["--learner=prototypical", "--trials=6", "--workers=1", "--set=space.channels=4"]
     command += ["--set=controller.population=3", "--set=controller.sample=2"]
     command += [f"--set=budget.{key}={value}" for key, value in BUDGET.items()]
-    for name, executor in (("one", "inline"), ("two", "inline"), ("ray", "ray")):
+    for name, executor in (("one", "inline"), ("two", "inline"), ("process", "process"), ("ray", "ray")):
         result = CliRunner().invoke(app, [*command, f"--executor={executor}", f"--name={name}"])
         assert result.exit_code == 0, result.output
     found = []
-    for name in ("one", "two", "ray"):
+    for name in ("one", "two", "process", "ray"):
         shown = CliRunner().invoke(app, ["show", name, "-f", "json"]).stdout
         columns = ("trial", "state", "architecture", "score", "ci95", "seed")
         found.append([[trial[column] for column in columns] for trial in json.loads(shown)["trial_rows"]])
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1] == found[2] == found[3]

@@ -108,11 +108,22 @@ def test_killed_at_random_moments(tmp_path: Path, slots: list[str]) -> None:
     assert {n: row[:5] for n, row in rows.items()} == {n: row[:5] for n, row in finished(whole).items()}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "executor"),
+    [
+        (signal.SIGINT, "inline"),
+        (signal.SIGTERM, "inline"),
+        (signal.SIGHUP, "inline"),
+        (signal.SIGTERM, "process"),
+    ],
+)
+def test_an_interrupt_saves_and_says_how_to_go_on(
+    tmp_path: Path, number: signal.Signals, executor: str
+) -> None:
     db = tmp_path / "nas.db"
     pace = "--set=evaluator.seconds=0.05"
-    process = nas("run", *SCRIPTED, "--executor=inline", "--trials=200", "--name=s", pace, db=db)
+    asked = [*SCRIPTED, f"--executor={executor}", "--workers=1", "--trials=200", "--name=s", pace]
+    process = nas("run", *asked, db=db)
     wait_for_progress(process, db, 3)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)

@@ -28,6 +28,15 @@ def test_a_failed_attempt_is_repeated_with_other_weights(store: Store) -> None:
     assert trial.seed != clean[2][4]
 
 
+@pytest.mark.slow
+def test_a_killed_process_costs_no_trial(store: Store) -> None:
+    evaluator = {"name": SCRIPTED, "faults": {2: "kill"}, "once": True}
+    config = configure(evaluator=evaluator, executor="process", trials=5, name="killed")
+    found = run(store, config, executor(config, config.make_tasks()))
+    assert found == run(store, configure(trials=5))
+    assert [trial.attempt for trial in store.trials(store.search("killed").id)] == [0, 0, 1, 0, 0]
+
+
 @pytest.mark.parametrize("fault", ["raise", "diverge", "memory"])
 def test_a_failing_trial_is_one_row_and_the_search_goes_on(store: Store, fault: str) -> None:
     config = configure(evaluator={"name": SCRIPTED, "faults": {2: fault}}, trials=6, retries=2)
