@@ -21,7 +21,7 @@ from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudge
 from nas.metrics import SKIPS
 from nas.space import Architecture, Space
 from nas.strategy import Batches, Epoch, Strategy
-from nas.supernet import Supernet
+from nas.supernet import Relaxation
 
 Order = Annotated[
     Literal[1, 2, "exact"],
@@ -89,7 +89,7 @@ class Softmax(Strategy):
     def __init__(
         self,
         space: BackboneSpace,
-        supernet: Supernet,
+        relaxation: Relaxation,
         seed: int,
         *,
         order: Order = 1,
@@ -98,8 +98,8 @@ class Softmax(Strategy):
         stop_skips: StopSkips = None,
         stop_eigenvalue: StopEigenvalue = None,
     ) -> None:
-        super().__init__(space, supernet, seed)
-        self.alpha = Alpha(supernet.decisions, self.rng, alpha_rate, alpha_decay)
+        super().__init__(space, relaxation, seed)
+        self.alpha = Alpha(relaxation.decisions, self.rng, alpha_rate, alpha_decay)
         self.watch = Watch(stop_skips, stop_eigenvalue)
         self._order, self._curved = order, stop_eigenvalue is not None
 
@@ -126,7 +126,7 @@ class Softmax(Strategy):
 
         After a collapse they are of the α that collapsed; the architecture is that of the α gone back to.
         """
-        skipped = skips(self.space, self.supernet.derive(self.mixture()))
+        skipped = skips(self.space, self.relaxation.derive(self.mixture()))
         measurements = {**self.alpha.measurements(), SKIPS: float(skipped)}
         eigenvalue = None
         if self._curved:
@@ -136,8 +136,8 @@ class Softmax(Strategy):
         if collapse:
             self.alpha.restore(collapse.logits)
         reason = collapse.reason if collapse else None
-        return Epoch(self.supernet.derive(self.mixture()), measurements, reason)
+        return Epoch(self.relaxation.derive(self.mixture()), measurements, reason)
 
     def derive(self, number: int, score: Callable[[Architecture], float]) -> Sequence[Derived]:
         """Return the architecture of the strongest choices, then the next most probable ones."""
-        return likeliest(self.space, self.supernet, self.mixture(), number, score)
+        return likeliest(self.space, self.relaxation, self.mixture(), number, score)

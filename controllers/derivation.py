@@ -13,7 +13,7 @@ from torch import Tensor
 from nas.backbone import BackboneSpace
 from nas.controller import Derived
 from nas.space import Architecture, Role
-from nas.supernet import Supernet
+from nas.supernet import Relaxation
 
 Mask = tuple[tuple[bool, ...], ...]
 
@@ -22,11 +22,11 @@ SPARE = 100
 
 
 def most_probable(
-    space: BackboneSpace, supernet: Supernet, mixture: Sequence[Tensor]
+    space: BackboneSpace, relaxation: Relaxation, mixture: Sequence[Tensor]
 ) -> Iterator[Architecture]:
     """Yield the derived architecture, then the next most probable ones, distinct by canonical key.
 
-    The probability of an architecture is the product of its choices' weights over the supernet's decisions.
+    The probability of an architecture is the product of its choices' weights over the relaxation's decisions.
     Where these are not the space's, as in DARTS, an edge that is left out is a choice with the role
     `ABSENT` which nobody made, and does not count: so that the product is largest for what the paper's rule
     derives.
@@ -36,19 +36,19 @@ def most_probable(
 
     Args:
         space: of the architectures.
-        supernet: derives them.
-        mixture: a distribution over the choices of each of the supernet's decisions.
+        relaxation: derives them.
+        mixture: a distribution over the choices of each of the relaxation's decisions.
     """
     weights = [
         w.detach().to("cpu", torch.float64).clamp_min(torch.finfo(torch.float64).tiny) for w in mixture
     ]
-    same = supernet.decisions == space.decisions
+    same = relaxation.decisions == space.decisions
     logs = [
         [
             0.0 if d.role(choice) is Role.ABSENT and not same else log
             for choice, log in enumerate(w.log().tolist())
         ]
-        for d, w in zip(supernet.decisions, weights, strict=True)
+        for d, w in zip(relaxation.decisions, weights, strict=True)
     ]
     order, heap, keys = count(), list[tuple[float, int, Architecture, list[int], Mask]](), set[str]()
     free = tuple((True,) * len(w) for w in weights)
@@ -56,8 +56,8 @@ def most_probable(
 
     def push(mask: Mask, unlike: list[int] | None) -> None:
         allowed = [w * torch.tensor(m) for w, m in zip(weights, mask, strict=True)]
-        architecture = supernet.derive(allowed)
-        relaxed = () if same else supernet.mixture_of(architecture)
+        architecture = relaxation.derive(allowed)
+        relaxed = () if same else relaxation.mixture_of(architecture)
         choices = list(architecture.choices) if same else [int(w.argmax()) for w in relaxed]
         if choices != unlike:
             cost = -math.fsum(log[choice] for log, choice in zip(logs, choices, strict=True))
@@ -80,13 +80,13 @@ def most_probable(
 
 def likeliest(
     space: BackboneSpace,
-    supernet: Supernet,
+    relaxation: Relaxation,
     mixture: Sequence[Tensor],
     number: int,
     score: Callable[[Architecture], float],
 ) -> list[Derived]:
     """Return the `number` most probable architectures, the derived one first, each with its score."""
-    found = islice(most_probable(space, supernet, mixture), number)
+    found = islice(most_probable(space, relaxation, mixture), number)
     return [Derived(architecture, score(architecture)) for architecture in found]
 
 

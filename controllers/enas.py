@@ -20,7 +20,7 @@ from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudge
 from nas.metrics import SKIPS
 from nas.space import Architecture, Space
 from nas.strategy import Batches, Epoch, Loss, Strategy
-from nas.supernet import Supernet
+from nas.supernet import Relaxation
 
 WeightSteps = Annotated[int, Field(ge=1, description="steps of the weights before the policy's turn")]
 PolicySteps = Annotated[int, Field(ge=1, description="steps of the policy before the weights' turn")]
@@ -93,7 +93,7 @@ class SharedChildren(Strategy):
     def __init__(
         self,
         space: BackboneSpace,
-        supernet: Supernet,
+        relaxation: Relaxation,
         seed: int,
         *,
         weight_steps: WeightSteps = 20,
@@ -104,7 +104,7 @@ class SharedChildren(Strategy):
         hidden: Hidden = 32,
         samples: Samples = 100,
     ) -> None:
-        super().__init__(space, supernet, seed)
+        super().__init__(space, relaxation, seed)
         self.learned = LearnedPolicy(Policy(space.decisions, self.rng, hidden), rate, entropy)
         self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
         self._phases, self._children, self._samples = (weight_steps, policy_steps), children, samples
@@ -117,13 +117,13 @@ class SharedChildren(Strategy):
         weights_turn = int(self.taken) % sum(self._phases) < self._phases[0]
         self.taken += 1
         if weights_turn:
-            return descend(batches.inner(self.supernet.mixture_of(self._draw())), optimizer)
+            return descend(batches.inner(self.relaxation.mixture_of(self._draw())), optimizer)
         return self._teach(batches.outer)
 
     def _teach(self, loss: Loss) -> float:
         children = [self._draw() for _ in range(self._children)]
         with torch.no_grad():
-            losses = [float(loss(self.supernet.mixture_of(child))) for child in children]
+            losses = [float(loss(self.relaxation.mixture_of(child))) for child in children]
         pairs = [(c.choices, -x) for c, x in zip(children, losses, strict=True) if math.isfinite(x)]
         if len(pairs) < 2:
             return math.nan
@@ -139,7 +139,7 @@ class SharedChildren(Strategy):
 
     def mixture(self) -> list[Tensor]:
         """Return the path of the policy's likeliest choices."""
-        return self.supernet.mixture_of(self._greedy())
+        return self.relaxation.mixture_of(self._greedy())
 
     def end_epoch(self, batches: Batches) -> Epoch:
         """Return the policy's entropy, a decision's on average, and the skip connections of its mode."""

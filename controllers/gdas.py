@@ -20,7 +20,7 @@ from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudge
 from nas.metrics import SKIPS
 from nas.space import Architecture, Space
 from nas.strategy import Batches, Epoch, Strategy
-from nas.supernet import Supernet
+from nas.supernet import Relaxation
 
 Hot = Annotated[float, Field(gt=0, description="temperature of the Gumbel-softmax at the first step")]
 Cold = Annotated[
@@ -74,7 +74,7 @@ class HardGumbel(Strategy):
     def __init__(
         self,
         space: BackboneSpace,
-        supernet: Supernet,
+        relaxation: Relaxation,
         seed: int,
         *,
         hot: Hot = 10.0,
@@ -82,8 +82,8 @@ class HardGumbel(Strategy):
         alpha_rate: AlphaRate = 3e-4,
         alpha_decay: AlphaDecay = 1e-3,
     ) -> None:
-        super().__init__(space, supernet, seed)
-        self.alpha = Alpha(supernet.decisions, self.rng, alpha_rate, alpha_decay)
+        super().__init__(space, relaxation, seed)
+        self.alpha = Alpha(relaxation.decisions, self.rng, alpha_rate, alpha_decay)
         self._hot, self._cold = hot, cold
 
     def step(self, batches: Batches, optimizer: torch.optim.Optimizer, progress: float) -> float:
@@ -103,11 +103,11 @@ class HardGumbel(Strategy):
 
     def mixture(self) -> list[Tensor]:
         """Return the path of the strongest choices."""
-        return self.supernet.mixture_of(self._strongest())
+        return self.relaxation.mixture_of(self._strongest())
 
     def _strongest(self) -> Architecture:
         with torch.no_grad():
-            return self.supernet.derive(self.alpha.mixture())
+            return self.relaxation.derive(self.alpha.mixture())
 
     def end_epoch(self, batches: Batches) -> Epoch:
         """Return softmax(α), its entropy and the skip connections."""
@@ -117,7 +117,7 @@ class HardGumbel(Strategy):
 
     def derive(self, number: int, score: Callable[[Architecture], float]) -> Sequence[Derived]:
         """Return the architecture of the strongest choices, then the next most probable ones."""
-        return likeliest(self.space, self.supernet, self.alpha.mixture(), number, score)
+        return likeliest(self.space, self.relaxation, self.alpha.mixture(), number, score)
 
 
 def straight_through(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:

@@ -19,7 +19,7 @@ from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudge
 from nas.metrics import SKIPS
 from nas.space import Architecture, Space
 from nas.strategy import Batches, Epoch, Strategy
-from nas.supernet import Supernet
+from nas.supernet import Relaxation
 
 Samples = Annotated[int, Field(ge=1, description="architectures drawn and scored with the shared weights")]
 
@@ -60,24 +60,24 @@ class UniformPaths(Strategy):
     """
 
     def __init__(
-        self, space: BackboneSpace, supernet: Supernet, seed: int, *, samples: Samples = 100
+        self, space: BackboneSpace, relaxation: Relaxation, seed: int, *, samples: Samples = 100
     ) -> None:
-        super().__init__(space, supernet, seed)
+        super().__init__(space, relaxation, seed)
         self._samples, self._reference = samples, space.sample(self.rng)
 
     def step(self, batches: Batches, optimizer: torch.optim.Optimizer, progress: float) -> float:
         """Step the weights of an architecture drawn uniformly."""
-        return descend(batches.inner(self.supernet.mixture_of(self.space.sample(self.rng))), optimizer)
+        return descend(batches.inner(self.relaxation.mixture_of(self.space.sample(self.rng))), optimizer)
 
     def mixture(self) -> list[Tensor]:
         """Return the path of the architecture that stands for all."""
-        return self.supernet.mixture_of(self._reference)
+        return self.relaxation.mixture_of(self._reference)
 
     def end_epoch(self, batches: Batches) -> Epoch:
         """Return the architecture whose loss is least among ten draws, and its skip connections."""
         drawn = [self.space.sample(self.rng) for _ in range(10)]
         with torch.no_grad():
-            losses = [float(batches.outer(self.supernet.mixture_of(own))) for own in drawn]
+            losses = [float(batches.outer(self.relaxation.mixture_of(own))) for own in drawn]
         best = drawn[int(np.argmin(np.nan_to_num(losses, nan=np.inf)))]
         return Epoch(best, {SKIPS: float(skips(self.space, best))})
 

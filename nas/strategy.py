@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nas.backbone import BackboneSpace
 from nas.controller import Derived
 from nas.space import Architecture
-from nas.supernet import Mixture, Supernet
+from nas.supernet import Mixture, Relaxation
 
 
 class Loss(Protocol):
@@ -59,25 +59,26 @@ class Epoch(NamedTuple):
 class Strategy(nn.Module, ABC):
     """One method of training a supernet: which mixture each pass takes, and what is learned besides weights.
 
-    A concrete strategy takes `(space, supernet, seed, *, settings...)`: its keyword-only arguments are its
+    A concrete strategy takes `(space, relaxation, seed, *, settings...)`: its keyword-only arguments are its
     settings. It registers all that it learns as parameters, buffers or modules with an extra state, so that
     its `state_dict` continues it to the same bits.
 
     Attributes:
         space: of the architectures.
-        supernet: what is trained; it belongs to the learner and is no submodule, nor part of the state.
+        relaxation: of the space, which is the supernet that is trained; it belongs to the learner and is no
+            submodule, nor part of the state.
         rng: the only source of chance, part of the state.
     """
 
     space: BackboneSpace
-    supernet: Supernet
+    relaxation: Relaxation
     rng: np.random.Generator
 
     @abstractmethod
-    def __init__(self, space: BackboneSpace, supernet: Supernet, seed: int) -> None:
+    def __init__(self, space: BackboneSpace, relaxation: Relaxation, seed: int) -> None:
         super().__init__()
         self.space = space
-        self.__dict__["supernet"] = supernet  # an attribute, but not registered
+        self.__dict__["relaxation"] = relaxation  # an attribute, but not registered
         self.rng = np.random.default_rng(seed)
 
     @abstractmethod

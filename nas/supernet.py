@@ -28,7 +28,26 @@ def tasks_of(x: Tensor) -> int | None:
     return 1
 
 
-class Supernet(nn.Module, ABC):
+class Relaxation(ABC):
+    """What of a space is mixed, and the way between mixtures and architectures: all that a strategy sees.
+
+    Attributes:
+        decisions: what is mixed. They need not be the space's: where an architecture chooses both a node's
+            inputs and their operations, what is relaxed is the operation of every possible edge.
+    """
+
+    decisions: tuple[Decision, ...]
+
+    @abstractmethod
+    def mixture_of(self, architecture: Architecture) -> list[Tensor]:
+        """Return the weights, zeros and ones, under which what is mixed is one architecture."""
+
+    @abstractmethod
+    def derive(self, mixture: Mixture) -> Architecture:
+        """Return the architecture of the strongest choices, by the rule of the space's paper."""
+
+
+class Supernet(nn.Module, Relaxation):
     """A backbone that mixes competing operations by weights: `[batch, *input]` to `[batch, out_features]`.
 
     One contract serves every one-shot method: DARTS passes a softmax, GDAS a hard Gumbel sample, ENAS and
@@ -36,12 +55,9 @@ class Supernet(nn.Module, ABC):
     averages belong to no architecture.
 
     Attributes:
-        decisions: what is mixed. They need not be the space's: where an architecture chooses both a node's
-            inputs and their operations, what is relaxed is the operation of every possible edge.
         out_features: width of the output.
     """
 
-    decisions: tuple[Decision, ...]
     out_features: int
 
     @abstractmethod
@@ -50,14 +66,6 @@ class Supernet(nn.Module, ABC):
 
         A choice whose weight is zero is not computed: neither its operation nor its weight gets a gradient.
         """
-
-    @abstractmethod
-    def mixture_of(self, architecture: Architecture) -> list[Tensor]:
-        """Return the weights, zeros and ones, under which this is the network of one architecture."""
-
-    @abstractmethod
-    def derive(self, mixture: Mixture) -> Architecture:
-        """Return the architecture of the strongest choices, by the rule of the space's paper."""
 
     @abstractmethod
     def extract(self, architecture: Architecture) -> nn.Module:

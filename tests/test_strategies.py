@@ -12,7 +12,7 @@ from nas.controller import Derived
 from nas.plugins import arguments, installed, load, resolve
 from nas.space import Architecture
 from nas.strategy import Batches, Epoch, Strategy
-from nas.supernet import Supernet
+from nas.supernet import Relaxation
 from nas.testing.strategies import Make, StrategySuite, begin
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
@@ -33,7 +33,7 @@ class TestInstalledStrategies(StrategySuite):
     def make(self, request: pytest.FixtureRequest) -> Make:
         cls = load("strategy", request.param.split()[0], Strategy)
         given = resolve(cls, dict(SETTINGS.get(request.param, {})), "controller")
-        return lambda space, supernet, seed: cls(space, supernet, seed, **arguments(cls, given))
+        return lambda space, relaxation, seed: cls(space, relaxation, seed, **arguments(cls, given))
 
 
 # The suite itself: each way to break the promise fails a test
@@ -42,15 +42,15 @@ class TestInstalledStrategies(StrategySuite):
 class Broken(Strategy):
     """Uniform paths that derive a scored sample: right, until a subclass breaks it."""
 
-    def __init__(self, space: BackboneSpace, supernet: Supernet, seed: int) -> None:
-        super().__init__(space, supernet, seed)
+    def __init__(self, space: BackboneSpace, relaxation: Relaxation, seed: int) -> None:
+        super().__init__(space, relaxation, seed)
         self.reference = space.sample(self.rng)
 
     def step(self, batches: Batches, optimizer: torch.optim.Optimizer, progress: float) -> float:
-        return descend(batches.inner(self.supernet.mixture_of(self.space.sample(self.rng))), optimizer)
+        return descend(batches.inner(self.relaxation.mixture_of(self.space.sample(self.rng))), optimizer)
 
     def mixture(self) -> list[Tensor]:
-        return self.supernet.mixture_of(self.reference)
+        return self.relaxation.mixture_of(self.reference)
 
     def end_epoch(self, batches: Batches) -> Epoch:
         return Epoch(None, {})
@@ -77,20 +77,20 @@ class DrawsGlobally(Broken):
 
 class DrawsInMixture(Broken):
     def mixture(self) -> list[Tensor]:
-        return self.supernet.mixture_of(self.space.sample(self.rng))
+        return self.relaxation.mixture_of(self.space.sample(self.rng))
 
 
 class Registers(Broken):
-    def __init__(self, space: BackboneSpace, supernet: Supernet, seed: int) -> None:
-        super().__init__(space, supernet, seed)
-        self.inner = supernet
+    def __init__(self, space: BackboneSpace, relaxation: Relaxation, seed: int) -> None:
+        super().__init__(space, relaxation, seed)
+        self.inner = relaxation
 
 
 class StepsItself(Broken):
     def step(self, batches: Batches, optimizer: torch.optim.Optimizer, progress: float) -> float:
         loss = super().step(batches, optimizer, progress)
         with torch.no_grad():
-            for weight in self.supernet.parameters():
+            for weight in self.relaxation.parameters():
                 weight.mul_(0.9)
         return loss
 

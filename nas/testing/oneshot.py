@@ -28,7 +28,7 @@ from nas.evaluator import Context, SupernetJob
 from nas.settings.search import SearchConfig, validate
 from nas.space import Architecture
 from nas.strategy import Batches, Epoch, Strategy
-from nas.supernet import Supernet
+from nas.supernet import Relaxation
 
 SMALL = SupernetBudget(epochs=3, steps=4, batch=2, validation_episodes=4)
 
@@ -40,7 +40,7 @@ class Noisy(Strategy):
     def __init__(
         self,
         space: BackboneSpace,
-        supernet: Supernet,
+        relaxation: Relaxation,
         seed: int,
         *,
         rate: Annotated[float, Field(gt=0, description="learning rate of α")] = 0.1,
@@ -49,9 +49,9 @@ class Noisy(Strategy):
             str | None, Field(description="a file that, if it is there, is deleted in epoch 2: then it dies")
         ] = None,
     ) -> None:
-        super().__init__(space, supernet, seed)
+        super().__init__(space, relaxation, seed)
         self._kill = kill and Path(kill)
-        self.alpha = nn.ParameterList(torch.zeros(len(d.choices)) for d in supernet.decisions)
+        self.alpha = nn.ParameterList(torch.zeros(len(d.choices)) for d in relaxation.decisions)
         self._rate, self._stop = rate, stop
         self._epochs = 0
 
@@ -83,11 +83,11 @@ class Noisy(Strategy):
         self._epochs += 1
         measurements = {
             f"alpha.{decision.name}.{choice}": float(value)
-            for decision, alpha in zip(self.supernet.decisions, self.alpha, strict=True)
+            for decision, alpha in zip(self.relaxation.decisions, self.alpha, strict=True)
             for choice, value in zip(decision.choices, alpha.detach(), strict=True)
         }
         reason = "asked to stop" if self._stop == self._epochs else None
-        derived = self.supernet.derive(self.mixture())
+        derived = self.relaxation.derive(self.mixture())
         return Epoch(derived, {**measurements, "process": float(os.getpid())}, reason)
 
     def get_extra_state(self) -> Any:
@@ -101,7 +101,7 @@ class Noisy(Strategy):
 
     def derive(self, number: int, score: Callable[[Architecture], float]) -> Sequence[Derived]:
         """Return the strongest choices, and random others."""
-        found = {self.supernet.derive(self.mixture()): None}
+        found = {self.relaxation.derive(self.mixture()): None}
         while len(found) < min(number, self.space.size):
             found[self.space.sample(self.rng)] = None
         derived = [Derived(architecture, score(architecture)) for architecture in found]

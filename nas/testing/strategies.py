@@ -85,7 +85,7 @@ class StrategySuite(ABC):
     class TestMine(StrategySuite):
         @pytest.fixture
         def make(self):
-            return lambda space, supernet, seed: Mine(space, supernet, seed, rate=0.1)
+            return lambda space, relaxation, seed: Mine(space, relaxation, seed, rate=0.1)
     ```
 
     Choose settings that let it learn within `steps` steps.
@@ -149,7 +149,7 @@ class StrategySuite(ABC):
         assert _weights(run) == before
         own = {id(weight) for weight in run.problem.supernet.parameters()}
         assert not own & {id(parameter) for parameter in run.strategy.parameters()}
-        assert not any("supernet" in name for name in run.strategy.state_dict())
+        assert not any("relaxation" in name for name in run.strategy.state_dict())
 
     def test_mixture(self, make: Make) -> None:
         """It distributes one over each decision's choices, has no graph and draws nothing."""
