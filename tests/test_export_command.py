@@ -66,7 +66,7 @@ def test_the_command_printed_gives_the_same_settings(
 ) -> None:
     target = failed(searched, text, values)
     code, _, err = nas("export", text, "-o", "m.pt")
-    command = shlex.split(err.rpartition("Go on: ")[2])
+    command = shlex.split(err.rpartition("Go on: ")[2].strip().strip("`"))
     assert (code, command[:3]) == (3, ["nas", "evaluate", text])
     seen: list[Any] = []
 
