@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Annotated, final
@@ -12,6 +11,8 @@ from pydantic import Field
 
 from nas.controller import Controller, Evaluate, Outcome, State
 from nas.errors import ConfigError
+from nas.objective import Objective
+from nas.pareto import Point, crowded
 from nas.space import Architecture, Space
 
 SCORED = frozenset({State.COMPLETED, State.STOPPED, State.REUSED})
@@ -26,6 +27,10 @@ class Evolution(Controller):
     the oldest, however good. A parent is the best of `sample` uniform draws with replacement; a child differs
     from its parent in one decision. The first `population` trials are random by their number, so that workers
     need not wait for one another; later ones mutate whatever has been scored so far.
+
+    Where the objective has several goals, the best of a draw is the one on the better front of those alive
+    and, on one front, the one with more room: the crowded comparison of NSGA-II (Deb et al. 2002). Death is
+    by age as ever, unlike there: the front of a search is that of all its trials, not of who is alive.
 
     The defaults keep the paper's ratio (25 drawn of 100) at the size of a search of 50 to 300 trials.
     """
@@ -46,20 +51,27 @@ class Evolution(Controller):
         self._space = space
         self._size = population
         self._sample = sample
-        self._population: deque[tuple[float, Architecture]] = deque(maxlen=population)
+        self._objective = Objective()
+        self._population: deque[tuple[Point, Architecture]] = deque(maxlen=population)
+        self._order: list[Point] = []
+
+    def aim(self, objective: Objective) -> None:
+        """Take any objective; where it has several goals, parents are chosen by the crowded comparison."""
+        self._objective = objective
 
     def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:
         """Propose a random architecture at first, then a mutant of a tournament's winner."""
         if number < self._size or not self._population:
             return Evaluate(self._space.sample(rng))
         draws = rng.integers(len(self._population), size=self._sample)
-        _, parent = max((self._population[i] for i in draws), key=lambda member: member[0])
+        _, parent = self._population[min(draws, key=self._order.__getitem__)]
         return Evaluate(self._space.mutate(parent, rng))
 
     def observe(self, number: int, outcome: Outcome) -> None:
         """Let a scored architecture into the population."""
-        score, architecture = outcome.score, outcome.architecture
-        if outcome.state not in SCORED or score is None or architecture is None:
+        point, architecture = self._objective.point(outcome.values), outcome.architecture
+        if outcome.state not in SCORED or point is None or architecture is None:
             return
-        if not math.isnan(score.value):
-            self._population.append((score.value, architecture))
+        self._population.append((point, architecture))
+        points = [member for member, _ in self._population]
+        self._order = list(crowded(points)) if self._objective.several else points

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from nas.controller import Controller, Evaluate, Outcome
 from nas.errors import ConfigError
+from nas.objective import Objective
 from nas.space import Architecture, Space
 
 
@@ -35,6 +36,9 @@ class Fixed(Controller):
             self._architectures = tuple(space.decode(text) for text in architectures)
         except ConfigError as error:
             raise ConfigError(f"controller.architectures: {error}") from None
+
+    def aim(self, objective: Objective) -> None:
+        """Take any objective: nothing is learned from outcomes."""
 
     def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:
         """Propose the architecture at `number`, modulo how many there are."""

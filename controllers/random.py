@@ -8,6 +8,7 @@ from typing import final
 import numpy as np
 
 from nas.controller import Controller, Evaluate, Outcome
+from nas.objective import Objective
 from nas.space import Architecture, Space
 
 
@@ -17,6 +18,9 @@ class Random(Controller):
 
     def __init__(self, space: Space[object], seed: int) -> None:
         self._space = space
+
+    def aim(self, objective: Objective) -> None:
+        """Take any objective: nothing is learned from outcomes."""
 
     def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:
         """Propose a uniform sample of the space."""

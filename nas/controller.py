@@ -11,6 +11,8 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from nas.errors import Unsupported
+from nas.objective import SCORE, Objective
 from nas.space import Architecture, Space
 
 
@@ -102,6 +104,17 @@ class Outcome:
     derived: tuple[Derived, ...] = ()
 
     @property
+    def values(self) -> dict[str, float]:
+        """What an objective goes by: score and costs, as far as they are known.
+
+        A reused trial took no time of its own, and has no `seconds`.
+        """
+        found = dict(self.costs)
+        if self.state is not State.REUSED:
+            found["seconds"] = self.seconds
+        return found if self.score is None else found | {SCORE: self.score.value}
+
+    @property
     def final(self) -> bool:
         """Whether the trial is over."""
         return self.state.final
@@ -184,6 +197,21 @@ class Controller(ABC):
 
     @abstractmethod
     def __init__(self, space: Space[object], seed: int) -> None: ...
+
+    def aim(self, objective: Objective) -> None:
+        """Take up what the search makes better; called once, before all else.
+
+        By default that is the score, and nothing else will do. A controller that can do more replaces this.
+
+        Raises:
+            Unsupported: this controller does not make that better.
+        """
+        if objective != Objective():
+            raise Unsupported(
+                f"objective: {objective}; the controller {type(self).__name__} makes the score alone better. "
+                "Choose one that makes others better too, such as 'evolution' or 'random', or leave out the "
+                "objective."
+            )
 
     @abstractmethod
     def propose(

@@ -232,10 +232,15 @@ def _follow(session: Session, db: str, artifacts: Path | None) -> None:
         ended = session.run(observer, folder(db, artifacts))
     if ended.state == "stopped":
         say(f"Stopped on request. Continue: `{again}`")
-    rows = leaderboard(store, Query(searches=(row.name,), limit=TOP))
-    emit([asdict(entry) for entry in rows], Format.TABLE, COLUMNS, drop=DROP)
+    aim, front = config.aim, config.aim.several
+    pareto, limit = (aim.goals, 0) if front else ((), TOP)
+    rows = leaderboard(store, Query(searches=(row.name,), sort=aim.goals[0], pareto=pareto, limit=limit))
+    columns = [*COLUMNS[:-1], *(goal for goal in aim.goals if goal not in COLUMNS), COLUMNS[-1]]
+    drop = [name for name in DROP if name not in aim.goals]
+    emit([asdict(entry) for entry in rows], Format.TABLE, columns, drop=drop)
     tried = sum(trial.architecture is not None for trial in store.history(row.id))
-    say(f"The best {len(rows)} of {counted(tried, 'trial')}; a score that was reused counts once. More:")
+    which = f"The front of {aim}: {len(rows)}" if front else f"The best {len(rows)}"
+    say(f"{which} of {counted(tried, 'trial')}; a score that was reused counts once. More:")
     say(f"  nas leaderboard --search {row.name} --limit 0\n  nas show {row.name}")
     if ended.infeasible is not None:
         say(ended.infeasible)

@@ -53,7 +53,7 @@ EVALUATION_DROP = ("learner", "seconds", "train_episodes", "validation_score", "
 HEAVY = ("states", "config", "environment", "trial_rows")
 """Fields of a search that its facts do not print, or print otherwise."""
 
-SAID = ("name", "trials")
+SAID = ("name", "trials", "objective")
 """Settings that its facts print anyway."""
 
 
@@ -97,6 +97,8 @@ def _search(found: SearchDetails, form: Format, wide: bool) -> None:
         said = {key: value for key, value in record(found).items() if key not in HEAVY}
         if not found.remarks:
             del said["remarks"]
+        if found.front is None:
+            del said["front"]
         states = ", ".join(f"{count} {state}" for state, count in found.states.items()) or "none yet"
         said["trials"] = f"{found.trials} ({states})"
         settings = {key: setting(value) for key, value in found.config.items() if key not in SAID}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from nas.objective import Objective
 from nas.queries.leaderboard import NO_LEARNER
 from nas.queries.trials import TrialRow, trial
 from nas.storage.lease import driven
@@ -63,6 +64,9 @@ class SearchDetails:
         states: how many trials are in each state.
         created_at, finished_at: in UTC.
         note: what its owner wrote about it.
+        objective: what it makes better.
+        front: numbers of the completed trials that no other matches in all of the objective and beats in one;
+            None: the objective is one thing, and has a best.
         config: the configuration, every default filled in.
         environment: versions of what ran it, the machine, and the data.
         trial_rows: in the order proposed.
@@ -78,6 +82,8 @@ class SearchDetails:
     created_at: datetime
     finished_at: datetime | None
     note: str | None
+    objective: tuple[str, ...]
+    front: tuple[int, ...] | None
     config: dict[str, Any]
     environment: dict[str, Any]
     trial_rows: tuple[TrialRow, ...]
@@ -115,6 +121,7 @@ def details(store: Store, reference: str) -> SearchDetails:
     row = store.search(reference)
     rows = tuple(map(trial, store.trials(row.id)))
     states = Counter(found.state for found in rows)
+    objective = Objective(tuple(row.config.get("objective") or Objective().goals))
     return SearchDetails(
         search=row.name,
         state=state(row),
@@ -126,10 +133,17 @@ def details(store: Store, reference: str) -> SearchDetails:
         created_at=row.created_at,
         finished_at=row.finished_at,
         note=row.note,
+        objective=objective.goals,
+        front=_front(objective, rows) if objective.several else None,
         config=row.config,
         environment=row.environment,
         trial_rows=rows,
     )
+
+
+def _front(objective: Objective, rows: Sequence[TrialRow]) -> tuple[int, ...]:
+    completed = [row for row in rows if row.state == TrialState.COMPLETED and row.score is not None]
+    return tuple(completed[i].trial for i in objective.front([asdict(row) for row in completed]))
 
 
 def state(row: Search) -> str:

@@ -18,6 +18,7 @@ from nas.controller import Controller
 from nas.costs import COUNTED, MEASURED
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Budget, Chosen, Context, Evaluator, Lookup, MakeLearner
+from nas.objective import GOALS, Objective
 from nas.precision import Precision
 from nas.product import MAIN, Product, backbone_of
 from nas.settings.sections import (
@@ -48,6 +49,15 @@ def _count(value: Any) -> Any:
 
 Count = Annotated[int, BeforeValidator(_count), Field(ge=1, lt=2**63)]
 """A number of weights, operations or bytes, such as 20000 or `20k`."""
+
+
+def _goals(value: Any) -> Any:
+    """Return goals as a list, such as `score,macs` of a command line; the score alone is the default."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",")]
+    if isinstance(value, list) and all(isinstance(goal, str) for goal in value):
+        return None if Objective(tuple(value)) == Objective() else value
+    return value
 
 
 class Constraints(Model):
@@ -124,6 +134,11 @@ class SearchConfig(Model):
         default_factory=lambda: {"name": "train"}, validate_default=True
     )
     budget: Budget = Budget()
+    objective: Annotated[
+        list[str] | None,
+        BeforeValidator(_goals),
+        Field(description=f"what is made better, by default the score; one or several of {', '.join(GOALS)}"),
+    ] = None
     trials: Annotated[int, Field(ge=1, lt=2**31, description="architectures to try")] = 32
     max_seconds: Annotated[
         float | None, Field(gt=0, description="worker time in all after which no further trial starts")
@@ -157,6 +172,15 @@ class SearchConfig(Model):
         }
 
     @model_validator(mode="after")
+    def _stopped_by_score(self) -> Self:
+        if self.scheduler is not None and self.aim != Objective():
+            raise ConfigError(
+                f"scheduler: it stops trials by their score alone, and the objective is {self.aim}. Leave "
+                "one of them out."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _trained_or_looked_up(self) -> Self:
         name = self.evaluator["name"]
         if not self.looks_up:
@@ -172,7 +196,13 @@ class SearchConfig(Model):
         if self.timed:
             raise ConfigError(
                 f"resources.latency: the evaluator '{name}' builds no network, so that no latency can be "
-                "measured. Leave it out, with the limits constraints.max_latency and max_latency_batch."
+                "measured. Leave it out, with limits of latency, and objectives."
+            )
+        counted = [goal for goal in self.aim.goals if goal in COUNTED]
+        if counted:
+            raise ConfigError(
+                f"objective: the evaluator '{name}' builds no network, and tells no {', '.join(counted)}. "
+                "Leave them out."
             )
         for kind in UNTRAINED:
             if getattr(self, kind) is not None:
@@ -248,6 +278,7 @@ class SearchConfig(Model):
     def make_controller(self, space: Space[Any], tasks: TaskSource) -> Controller:
         """Return a new controller, within its wrappers."""
         controller: Controller = maker("controller", self.controller)(space, self.seed)
+        controller.aim(self.aim)
         if limits := self.constraints.counted:
             controller = Constrained(controller, space, tasks.shape, limits)
         return Deduplicated(controller, space) if self.deduplicate else controller
@@ -286,7 +317,13 @@ class SearchConfig(Model):
     @property
     def timed(self) -> bool:
         """Whether the latency of each network is measured."""
-        return self.resources.latency or bool(self.constraints.measured)
+        wanted = {*self.constraints.measured, *self.aim.goals}
+        return self.resources.latency or not wanted.isdisjoint(MEASURED)
+
+    @property
+    def aim(self) -> Objective:
+        """What the search makes better."""
+        return Objective() if self.objective is None else Objective(tuple(self.objective))
 
 
 def _no_learner(backbone: nn.Module, shape: TaskShape) -> NoReturn:
