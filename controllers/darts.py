@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Literal, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, final
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -13,13 +12,13 @@ from torch import Tensor
 from controllers.collapse import StopEigenvalue, StopSkips, Watch
 from controllers.curvature import largest_eigenvalue
 from controllers.derivation import likeliest
-from controllers.one_shot import BUDGET, Derive, SupernetTrial, descend
-from controllers.relaxation import Alpha, AlphaDecay, AlphaRate, PacedRate, paced, skips
+from controllers.one_shot import OneShot, descend
+from controllers.relaxation import Alpha, AlphaDecay, PacedRate, paced, skips
 from controllers.unrolled import exact, second_order
 from nas.backbone import BackboneSpace
-from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
+from nas.controller import Derived, SupernetBudget
 from nas.metrics import SKIPS
-from nas.space import Architecture, Space
+from nas.space import Architecture
 from nas.strategy import Batches, Epoch, Strategy
 from nas.supernet import Relaxation
 
@@ -30,43 +29,6 @@ Order = Annotated[
         "derivative by a finite difference; exact, the same by autograd"
     ),
 ]
-
-
-@final
-class Darts(Controller):
-    """Trains a supernet by DARTS, then evaluates what it derives."""
-
-    def __init__(
-        self,
-        space: Space[object],
-        seed: int,
-        *,
-        derive: Derive = 3,
-        budget: SupernetBudget = BUDGET,
-        order: Order = 1,
-        alpha_rate: PacedRate = None,
-        alpha_decay: AlphaDecay = 1e-3,
-        stop_skips: StopSkips = None,
-        stop_eigenvalue: StopEigenvalue = None,
-    ) -> None:
-        settings = {
-            "order": order,
-            "alpha_rate": paced(alpha_rate, budget),
-            "alpha_decay": alpha_decay,
-            "stop_skips": stop_skips,
-            "stop_eigenvalue": stop_eigenvalue,
-        }
-        self._trial = SupernetTrial("darts", settings, derive, budget)
-
-    def propose(
-        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
-    ) -> Proposal | None:
-        """Propose the supernet, then what it derived."""
-        return self._trial.propose(number)
-
-    def observe(self, number: int, outcome: Outcome) -> None:
-        """Take over what the supernet derived."""
-        self._trial.observe(number, outcome)
 
 
 @final
@@ -93,7 +55,7 @@ class Softmax(Strategy):
         seed: int,
         *,
         order: Order = 1,
-        alpha_rate: AlphaRate = 3e-4,
+        alpha_rate: PacedRate = None,
         alpha_decay: AlphaDecay = 1e-3,
         stop_skips: StopSkips = None,
         stop_eigenvalue: StopEigenvalue = None,
@@ -102,6 +64,11 @@ class Softmax(Strategy):
         self.alpha = Alpha(relaxation.decisions, self.rng, alpha_rate, alpha_decay)
         self.watch = Watch(stop_skips, stop_eigenvalue)
         self._order, self._curved = order, stop_eigenvalue is not None
+
+    @classmethod
+    def within(cls, settings: Mapping[str, Any], budget: SupernetBudget) -> dict[str, Any]:
+        """Pace α by the budget."""
+        return paced(settings, budget)
 
     def step(self, batches: Batches, optimizer: torch.optim.Optimizer, progress: float) -> float:
         """Step α by the outer batch, then the weights by the inner one."""
@@ -141,3 +108,11 @@ class Softmax(Strategy):
     def derive(self, number: int, score: Callable[[Architecture], float]) -> Sequence[Derived]:
         """Return the architecture of the strongest choices, then the next most probable ones."""
         return likeliest(self.space, self.relaxation, self.mixture(), number, score)
+
+
+@final
+class Darts(OneShot):
+    """Trains a supernet by DARTS, then evaluates what it derives."""
+
+    strategy = "darts"
+    settings_of = Softmax

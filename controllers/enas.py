@@ -6,19 +6,18 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, final
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from controllers.derivation import best_sampled
-from controllers.one_shot import BUDGET, Derive, SupernetTrial, descend
+from controllers.one_shot import OneShot, descend
 from controllers.policy import Policy, reinforce
 from controllers.relaxation import skips
 from nas.backbone import BackboneSpace
-from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
+from nas.controller import Derived
 from nas.metrics import SKIPS
-from nas.space import Architecture, Space
+from nas.space import Architecture
 from nas.strategy import Batches, Epoch, Loss, Strategy
 from nas.supernet import Relaxation
 
@@ -31,47 +30,6 @@ Hidden = Annotated[int, Field(ge=1, description="size of the policy's state")]
 Samples = Annotated[
     int, Field(ge=1, description="architectures drawn at the end, of which the best are derived")
 ]
-
-
-@final
-class Enas(Controller):
-    """Trains a supernet by ENAS, then evaluates what it derives."""
-
-    def __init__(
-        self,
-        space: Space[object],
-        seed: int,
-        *,
-        derive: Derive = 3,
-        budget: SupernetBudget = BUDGET,
-        weight_steps: WeightSteps = 20,
-        policy_steps: PolicySteps = 5,
-        children: Children = 10,
-        rate: Rate = 0.01,
-        entropy: Entropy = 0.001,
-        hidden: Hidden = 32,
-        samples: Samples = 100,
-    ) -> None:
-        settings = {
-            "weight_steps": weight_steps,
-            "policy_steps": policy_steps,
-            "children": children,
-            "rate": rate,
-            "entropy": entropy,
-            "hidden": hidden,
-            "samples": samples,
-        }
-        self._trial = SupernetTrial("enas", settings, derive, budget)
-
-    def propose(
-        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
-    ) -> Proposal | None:
-        """Propose the supernet, then what it derived."""
-        return self._trial.propose(number)
-
-    def observe(self, number: int, outcome: Outcome) -> None:
-        """Take over what the supernet derived."""
-        self._trial.observe(number, outcome)
 
 
 @final
@@ -155,6 +113,14 @@ class SharedChildren(Strategy):
 
     def _mutant(self) -> Architecture:
         return self.space.mutate(self._draw(), self.rng)
+
+
+@final
+class Enas(OneShot):
+    """Trains a supernet by ENAS, then evaluates what it derives."""
+
+    strategy = "enas"
+    settings_of = SharedChildren
 
 
 @final

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, final
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from controllers.derivation import likeliest
-from controllers.one_shot import BUDGET, Derive, SupernetTrial, descend
-from controllers.relaxation import Alpha, AlphaDecay, AlphaRate, PacedRate, paced, skips
+from controllers.one_shot import OneShot, descend
+from controllers.relaxation import Alpha, AlphaDecay, PacedRate, paced, skips
 from nas.backbone import BackboneSpace
 from nas.bilevel import gradient
-from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
+from nas.controller import Derived, SupernetBudget
 from nas.metrics import SKIPS
-from nas.space import Architecture, Space
+from nas.space import Architecture
 from nas.strategy import Batches, Epoch, Strategy
 from nas.supernet import Relaxation
 
@@ -26,37 +25,6 @@ Hot = Annotated[float, Field(gt=0, description="temperature of the Gumbel-softma
 Cold = Annotated[
     float, Field(gt=0, description="temperature at the end of the training, approached linearly")
 ]
-
-
-@final
-class Gdas(Controller):
-    """Trains a supernet by GDAS, then evaluates what it derives."""
-
-    def __init__(
-        self,
-        space: Space[object],
-        seed: int,
-        *,
-        derive: Derive = 3,
-        budget: SupernetBudget = BUDGET,
-        hot: Hot = 10.0,
-        cold: Cold = 0.1,
-        alpha_rate: PacedRate = None,
-        alpha_decay: AlphaDecay = 1e-3,
-    ) -> None:
-        rate = paced(alpha_rate, budget)
-        settings = {"hot": hot, "cold": cold, "alpha_rate": rate, "alpha_decay": alpha_decay}
-        self._trial = SupernetTrial("gdas", settings, derive, budget)
-
-    def propose(
-        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
-    ) -> Proposal | None:
-        """Propose the supernet, then what it derived."""
-        return self._trial.propose(number)
-
-    def observe(self, number: int, outcome: Outcome) -> None:
-        """Take over what the supernet derived."""
-        self._trial.observe(number, outcome)
 
 
 @final
@@ -79,12 +47,17 @@ class HardGumbel(Strategy):
         *,
         hot: Hot = 10.0,
         cold: Cold = 0.1,
-        alpha_rate: AlphaRate = 3e-4,
+        alpha_rate: PacedRate = None,
         alpha_decay: AlphaDecay = 1e-3,
     ) -> None:
         super().__init__(space, relaxation, seed)
         self.alpha = Alpha(relaxation.decisions, self.rng, alpha_rate, alpha_decay)
         self._hot, self._cold = hot, cold
+
+    @classmethod
+    def within(cls, settings: Mapping[str, Any], budget: SupernetBudget) -> dict[str, Any]:
+        """Pace α by the budget."""
+        return paced(settings, budget)
 
     def step(self, batches: Batches, optimizer: torch.optim.Optimizer, progress: float) -> float:
         """Step the weights along a draw by the inner batch, then α along another by the outer one."""
@@ -118,6 +91,14 @@ class HardGumbel(Strategy):
     def derive(self, number: int, score: Callable[[Architecture], float]) -> Sequence[Derived]:
         """Return the architecture of the strongest choices, then the next most probable ones."""
         return likeliest(self.space, self.relaxation, self.alpha.mixture(), number, score)
+
+
+@final
+class Gdas(OneShot):
+    """Trains a supernet by GDAS, then evaluates what it derives."""
+
+    strategy = "gdas"
+    settings_of = HardGumbel
 
 
 def straight_through(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:

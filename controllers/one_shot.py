@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, final
+import inspect
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from nas.controller import Evaluate, Finish, Outcome, SupernetBudget, TrainSupernet
-from nas.space import Architecture
+from nas.controller import Controller, Evaluate, Finish, Outcome, SupernetBudget, TrainSupernet
+from nas.space import Architecture, Space
+from nas.strategy import Strategy
 
 Derive = Annotated[int, Field(ge=1, description="architectures to derive, and to evaluate from scratch")]
 
 BUDGET = SupernetBudget()
 
 
-@final
-class SupernetTrial:
-    """The proposals of a one-shot controller: trial 0 trains the supernet, the rest evaluate what it derived.
+class OneShot(Controller):
+    """Trial 0 trains the supernet, the rest evaluate what it derived.
 
-    The search ends after the last derived architecture, or at once if the supernet derived none.
+    The search ends after the last derived architecture, or at once if the supernet derived none. Besides its
+    own settings it has those of its strategy.
+
+    Attributes:
+        strategy: how the supernet is trained, by its registered name.
+        settings_of: the strategy's class.
     """
 
-    def __init__(self, strategy: str, settings: dict[str, Any], derive: int, budget: SupernetBudget) -> None:
-        self._supernet = TrainSupernet(strategy, settings, derive, budget)
+    one_shot = True
+    strategy: ClassVar[str]
+    settings_of: ClassVar[type[Strategy]]
+
+    def __init__(
+        self,
+        space: Space[object],
+        seed: int,
+        *,
+        derive: Derive = 3,
+        budget: SupernetBudget = BUDGET,
+        **settings: Any,
+    ) -> None:
+        given = inspect.signature(self.settings_of).bind_partial(**settings)
+        given.apply_defaults()
+        method = self.settings_of.within(given.kwargs, budget)
+        self._supernet = TrainSupernet(self.strategy, method, derive, budget)
         self._derived: tuple[Architecture, ...] | None = None
 
-    def propose(self, number: int) -> TrainSupernet | Evaluate | Finish | None:
+    def propose(
+        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
+    ) -> TrainSupernet | Evaluate | Finish | None:
         """Propose trial `number`; None while the supernet is trained."""
         if number == 0:
             return self._supernet

@@ -12,42 +12,16 @@ from pydantic import Field
 from torch import Tensor
 
 from controllers.derivation import best_sampled
-from controllers.one_shot import BUDGET, Derive, SupernetTrial, descend
+from controllers.one_shot import OneShot, descend
 from controllers.relaxation import skips
 from nas.backbone import BackboneSpace
-from nas.controller import Controller, Derived, Outcome, Proposal, SupernetBudget
+from nas.controller import Derived
 from nas.metrics import SKIPS
-from nas.space import Architecture, Space
+from nas.space import Architecture
 from nas.strategy import Batches, Epoch, Strategy
 from nas.supernet import Relaxation
 
 Samples = Annotated[int, Field(ge=1, description="architectures drawn and scored with the shared weights")]
-
-
-@final
-class RandomSharing(Controller):
-    """Trains a supernet along single paths, then evaluates the best of a sample."""
-
-    def __init__(
-        self,
-        space: Space[object],
-        seed: int,
-        *,
-        derive: Derive = 3,
-        budget: SupernetBudget = BUDGET,
-        samples: Samples = 100,
-    ) -> None:
-        self._trial = SupernetTrial("random_sharing", {"samples": samples}, derive, budget)
-
-    def propose(
-        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
-    ) -> Proposal | None:
-        """Propose the supernet, then what it derived."""
-        return self._trial.propose(number)
-
-    def observe(self, number: int, outcome: Outcome) -> None:
-        """Take over what the supernet derived."""
-        self._trial.observe(number, outcome)
 
 
 @final
@@ -85,3 +59,11 @@ class UniformPaths(Strategy):
         """Return the best of `samples` uniform draws."""
         draw = partial(self.space.sample, self.rng)
         return best_sampled(self.space, draw, self._samples, number, score)
+
+
+@final
+class RandomSharing(OneShot):
+    """Trains a supernet along single paths, then evaluates the best of a sample."""
+
+    strategy = "random_sharing"
+    settings_of = UniformPaths

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, final
 
 import numpy as np
@@ -16,7 +16,6 @@ from nas.controller import SupernetBudget
 from nas.metrics import alpha_metric
 from nas.space import Architecture, Decision, Role
 
-AlphaRate = Annotated[float, Field(gt=0, description="learning rate of α, by Adam")]
 PacedRate = Annotated[
     float | None,
     Field(
@@ -30,6 +29,9 @@ AlphaDecay = Annotated[float, Field(ge=0, description="weight decay of α")]
 BETAS = (0.5, 0.999)
 """Of the Adam that learns α (Liu et al. 2019, §A.1.1; Dong & Yang 2019, §4.2)."""
 
+RATE = 3e-4
+"""Learning rate of α in the papers (Liu et al. 2019, §A.1.1; Dong & Yang 2019, §4.2)."""
+
 TRAVEL = 6.0
 """How far α can move in the training of Liu et al. (2019, §A.1.1): 3e-4 in each of some 20,000 steps."""
 
@@ -37,9 +39,10 @@ INITIAL = 1e-3
 """Standard deviation of α at the beginning, as in the code of DARTS."""
 
 
-def paced(rate: float | None, budget: SupernetBudget) -> float:
-    """Return the learning rate of α; by default α can move by `TRAVEL` in a training of this budget."""
-    return TRAVEL / (budget.epochs * budget.steps) if rate is None else rate
+def paced(settings: Mapping[str, Any], budget: SupernetBudget) -> dict[str, Any]:
+    """Return settings with an `alpha_rate`; by default α can move by `TRAVEL` in the whole training."""
+    rate = TRAVEL / (budget.epochs * budget.steps)
+    return {**settings, "alpha_rate": rate if settings["alpha_rate"] is None else settings["alpha_rate"]}
 
 
 @final
@@ -49,11 +52,12 @@ class Alpha(nn.Module):
     Args:
         decisions: the supernet's.
         rng: draws the beginning.
-        rate, decay: Adam's learning rate and L2 weight decay.
+        rate: Adam's learning rate; None: `RATE`.
+        decay: Adam's L2 weight decay.
     """
 
     def __init__(
-        self, decisions: Sequence[Decision], rng: np.random.Generator, rate: float, decay: float
+        self, decisions: Sequence[Decision], rng: np.random.Generator, rate: float | None, decay: float
     ) -> None:
         super().__init__()
         self._decisions = tuple(decisions)
@@ -61,7 +65,7 @@ class Alpha(nn.Module):
             nn.Parameter(torch.tensor(rng.normal(0, INITIAL, len(decision.choices)), dtype=torch.float32))
             for decision in decisions
         )
-        self._adam = torch.optim.Adam(self.logits, rate, BETAS, weight_decay=decay)
+        self._adam = torch.optim.Adam(self.logits, rate or RATE, BETAS, weight_decay=decay)
 
     def mixture(self) -> list[Tensor]:
         """Return the softmax of each decision's logits, with a graph."""

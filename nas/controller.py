@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -193,7 +193,13 @@ class Controller(ABC):
     A proposal is a pure function of the seed, the number and the history: `propose` changes nothing and draws
     only from the generator it is given; all learning happens in `observe`, which is called in the order in
     which the database recorded the outcomes. A search resumes by observing that record again.
+
+    Attributes:
+        one_shot: whether trial 0 trains a supernet, and the setting `derive` tells how many architectures of
+            it are evaluated.
     """
+
+    one_shot: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, space: Space[object], seed: int) -> None: ...

@@ -184,7 +184,10 @@ def _parameters(function: Any) -> dict[str, tuple[Any, Any]]:
 
 @cache
 def _own(cls: type) -> dict[str, tuple[Any, Any]]:
-    return _parameters(cls.__init__)  # type: ignore[misc]
+    """Return what a plugin's constructor takes, and what it passes on to its class `settings_of`."""
+    own = _parameters(cls.__init__)  # type: ignore[misc]
+    passed = getattr(cls, "settings_of", None)
+    return own if passed is None else own | {k: v for k, v in _own(passed).items() if k not in own}
 
 
 @cache
@@ -208,8 +211,9 @@ def slots(cls: type) -> dict[str, tuple[Slot, Any]]:
 def settings_model(cls: type) -> type[BaseModel]:
     """Return a pydantic model of a plugin's settings: its constructor's keyword-only parameters.
 
-    Those of a method `equip`, which its base may have, come after them. The model knows of a slot no more
-    than that it has a name.
+    Where it has an attribute `settings_of`, a class, those of this class come after them; it takes them as
+    `**settings`. Those of a method `equip`, which its base may have, come last. The model knows of a slot no
+    more than that it has a name.
     """
     fields: dict[str, Any] = _own(cls) | _shared(cls)
     for name, (_, default) in slots(cls).items():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.backbone import BackboneSpace
-from nas.controller import Derived
+from nas.controller import Derived, SupernetBudget
 from nas.space import Architecture
 from nas.supernet import Mixture, Relaxation
 
@@ -80,6 +80,11 @@ class Strategy(nn.Module, ABC):
         self.space = space
         self.__dict__["relaxation"] = relaxation  # an attribute, but not registered
         self.rng = np.random.default_rng(seed)
+
+    @classmethod
+    def within(cls, settings: Mapping[str, Any], budget: SupernetBudget) -> dict[str, Any]:
+        """Return settings, with a value for those whose default depends on the length of the training."""
+        return dict(settings)
 
     @abstractmethod
     def step(self, batches: Batches, optimizer: torch.optim.Optimizer, progress: float) -> float:

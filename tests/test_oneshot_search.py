@@ -67,7 +67,7 @@ def test_settings_that_could_be_chosen_stay_at_their_default(store: Store, contr
 
 def test_derived_architectures_beyond_the_limits_are_infeasible(store: Store) -> None:
     with pytest.raises(
-        Infeasible, match=r"^No architecture of the 2 .* a greater constraints\.max_parameters;"
+        Infeasible, match=r"^No architecture of the 2 .* a greater constraints\.max_parameters\."
     ):
         run(store, configure(constraints={"max_parameters": 1}))
     row = store.search("@last")

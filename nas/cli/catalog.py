@@ -84,8 +84,8 @@ def _describe(kind: str, name: str, form: Format, wide: bool) -> None:
     schema = plugins.settings_model(cls).model_json_schema()
     rows = list(settings_of(PATHS.get(kind, kind), schema, schema.get("$defs", {})))
     if form is Format.TABLE:
-        strategies = plugins.installed("strategy") if kind == "controller" else {}
-        for described in [cls, *([strategies[name].load()] if name in strategies else [])]:
+        strategy = getattr(cls, "settings_of", None)
+        for described in (cls, strategy) if strategy else (cls,):
             whole = inspect.getdoc(described) or ""
             typer.echo(f"{paragraphs(whole.partition(_OF_THE_CONSTRUCTOR)[0])}\n")
         if kind == "space" and not any(row["default"] == REQUIRED for row in rows):

@@ -190,7 +190,7 @@ class Ledger:
     @property
     def ending(self) -> str | None:
         """Why no trial can be added to a completed search by asking for more; None: it can."""
-        if "derive" in self._config.controller:
+        if self._config.one_shot:
             return "It is complete: all that its supernet derived was tried."
         if self.finished:
             name = self._config.controller["name"]

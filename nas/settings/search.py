@@ -188,7 +188,7 @@ class SearchConfig(Model):
                 if getattr(self, kind) is None:
                     raise lacking(kind)
             return self
-        if "derive" in self.controller:
+        if self.one_shot:
             raise Unsupported(
                 f"controller: '{self.controller['name']}' is one-shot: it trains a supernet, and the "
                 f"evaluator '{name}' trains nothing. Choose {controllers(one_shot=False)}."
@@ -214,6 +214,12 @@ class SearchConfig(Model):
                 '{4 = "valid_4", 12 = "valid_12", 108 = "valid_108"}, or leave the scheduler out.'
             )
         return self
+
+    @property
+    def one_shot(self) -> bool:
+        """Whether the controller trains a supernet."""
+        controller: type[Controller] = plugins.load("controller", self.controller["name"])
+        return controller.one_shot
 
     @property
     def looks_up(self) -> bool:

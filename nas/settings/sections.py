@@ -55,7 +55,7 @@ def section(kind: str) -> BeforeValidator:
         if not isinstance(name, str):
             raise lacking(kind)
         cls = plugins.load(kind, name, BASES[kind])
-        if kind == "controller" and "derive" in given and not derives(cls):
+        if issubclass(cls, Controller) and "derive" in given and not cls.one_shot:
             raise ConfigError(
                 f"controller.derive={given['derive']} (--derive): it is for one-shot controllers, and "
                 f"'{name}' is none. Choose {controllers(one_shot=True)} with --controller, or leave it out."
@@ -65,17 +65,12 @@ def section(kind: str) -> BeforeValidator:
     return BeforeValidator(resolve)
 
 
-def derives(controller: type) -> bool:
-    """Return whether a controller trains a supernet: those that do are told how many networks to derive."""
-    return "derive" in plugins.settings(controller)
-
-
 def controllers(*, one_shot: bool) -> str:
     """Return the names of the installed controllers that train a supernet, or of those that do not."""
     found = []
     for name in plugins.installed("controller"):
         with suppress(PluginError):
-            if derives(plugins.load("controller", name, BASES["controller"])) == one_shot:
+            if plugins.load("controller", name, Controller).one_shot == one_shot:
                 found.append(name)
     return ", ".join(found) or "another"
 

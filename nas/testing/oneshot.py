@@ -112,6 +112,8 @@ class Noisy(Strategy):
 class OneShot(Controller):
     """Trains a supernet, evaluates what it derived, and ends."""
 
+    one_shot = True
+
     def __init__(
         self,
         space: BackboneSpace,
