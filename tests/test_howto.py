@@ -94,6 +94,16 @@ def test_an_example_runs(page: str, holds: str) -> None:
     assert "3/3 trials" in err
 
 
+def test_several_objectives_end_in_a_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run, show, board = commands(block(howto("search"), "--set objective="))
+    assert nas(*run, *CHEAP, "--trials=4", "--workers=1")[0] == 0
+    rows = json.loads(nas(*board, "--format=json")[1])
+    assert {row["trial"] for row in rows} == set(json.loads(nas(*show, "--format=json")[1])["front"])
+    for one, other in itertools.permutations(rows, 2):
+        assert one["score"] > other["score"] or one["macs"] < other["macs"]  # neither is beaten in both
+
+
 def test_settings_are_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By options, and by the file that says the same."""
     monkeypatch.chdir(tmp_path)
