@@ -103,7 +103,7 @@ def test_no_code_is_run(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"version": 2}, "version is 2, this nas reads version 1"),
-        ({"format": "other"}, "no model that `nas export` wrote"),
+        ({"format": "other"}, "no model that nas exported"),
         ({"weights": None}, "holds no weights"),
         ({"weights": {}}, "do not fit"),
         ({"description": None}, "description"),

@@ -95,7 +95,7 @@ def test_an_example_is_written_as_it_is() -> None:
         assert Path(source.name).read_text() == source.read_text()
         assert ("nas run" in err, "nas benchmark" in err) == (
             name == "demo",
-            name in ("nasbench201", "omniglot"),
+            name in ("joint", "nasbench201", "omniglot"),
         )
     assert nas("init", "--example", "none")[0] == 2
     assert nas("init", "--tasks", "image_folder", "--set", "tasks.wayz=1")[0] == 2

@@ -30,6 +30,10 @@ def test_the_pages_are_those_of_their_numbers(monkeypatch: pytest.MonkeyPatch) -
     assert script("omniglot_search", monkeypatch)["table"](report) == written
     report, written = recorded("second_order")
     assert script("second_order", monkeypatch)["page"](report) == written
+    report, written = recorded("few_shot_space")
+    assert script("few_shot_space", monkeypatch)["table"](report) == written
+    report, written = recorded("joint_search")
+    assert script("joint_search", monkeypatch)["page"](report, "joint_search.png") == written
     report, written = recorded("shared_weights")
     assert script("shared_weights", monkeypatch)["page"](report) == written
 

@@ -50,8 +50,8 @@ CHARACTERS = 0.075
 MARGIN = 0.05
 """The share of the vertical range that is left free above and below."""
 
-BASELINE_DASHES = (0, (4, 2))
-"""Random search lies on top of the others, which show through its gaps."""
+BASELINE_DASHES = ((0, (4, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)))
+"""Random search lies on top of the others, which show through its gaps; of each group that there is."""
 
 
 def draw(panels: Sequence[Panel], title: str, file: Path) -> None:
@@ -89,12 +89,14 @@ def draw(panels: Sequence[Panel], title: str, file: Path) -> None:
 def styles(lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
     """Return the colour and the dashes of each label, the same in all panels."""
     looks: dict[str, dict[str, Any]] = {}
-    chosen = 0
+    chosen = baselines = 0
     for line in lines:
         if line.label in looks:
             continue
         if line.baseline:
-            looks[line.label] = {"color": GREY, "linestyle": BASELINE_DASHES}
+            dashes = BASELINE_DASHES[baselines % len(BASELINE_DASHES)]
+            looks[line.label] = {"color": GREY, "linestyle": dashes}
+            baselines += 1
         else:
             colour, dash = COLOURS[chosen % len(COLOURS)], DASHES[chosen // len(COLOURS) % len(DASHES)]
             looks[line.label] = {"color": colour, "linestyle": dash}

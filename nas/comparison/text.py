@@ -14,7 +14,7 @@ from nas.comparison.mixtures import Mixtures
 from nas.comparison.panels import Line, Panel, Window, window
 
 MARKS = "*o+x#@%&"
-BASELINE_MARK = "."
+BASELINE_MARKS = ".:'"
 
 ROUNDING = 1e-9
 """What a ratio of round numbers may be off."""
@@ -99,8 +99,8 @@ def _row(value: float, low: float, high: float, height: int) -> int:
 
 
 def _marks(lines: Sequence[Line]) -> list[str]:
-    marks = cycle(MARKS)
-    return [BASELINE_MARK if line.baseline else next(marks) for line in lines]
+    marks, baselines = cycle(MARKS), cycle(BASELINE_MARKS)
+    return [next(baselines if line.baseline else marks) for line in lines]
 
 
 def _values(line: Line, at: Floats, *, steps: bool) -> Floats:
