@@ -48,6 +48,8 @@ class Softmax(Strategy):
     it is watched, ends the training, and takes α back to before.
     """
 
+    heavy = ("order",)
+
     def __init__(
         self,
         space: BackboneSpace,

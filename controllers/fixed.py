@@ -22,6 +22,8 @@ class Fixed(Controller):
     the first round's scores, and only what failed is tried again.
     """
 
+    given = "architectures"
+
     def __init__(
         self,
         space: Space[object],

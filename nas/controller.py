@@ -197,9 +197,11 @@ class Controller(ABC):
     Attributes:
         one_shot: whether trial 0 trains a supernet, and the setting `derive` tells how many architectures of
             it are evaluated.
+        given: the setting that lists what is evaluated; None: the controller chooses.
     """
 
     one_shot: ClassVar[bool] = False
+    given: ClassVar[str | None] = None
 
     @abstractmethod
     def __init__(self, space: Space[object], seed: int) -> None: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -68,8 +68,10 @@ class Strategy(nn.Module, ABC):
         relaxation: of the space, which is the supernet that is trained; it belongs to the learner and is no
             submodule, nor part of the state.
         rng: the only source of chance, part of the state.
+        heavy: the settings that the memory of a step grows with; it is least at 1.
     """
 
+    heavy: ClassVar[tuple[str, ...]] = ()
     space: BackboneSpace
     relaxation: Relaxation
     rng: np.random.Generator

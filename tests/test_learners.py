@@ -34,8 +34,6 @@ class TestEveryLearner(LearnerSuite):
 
 
 class TestReptile(LearnerSuite):
-    exact_gradient = False
-
     @pytest.fixture
     def make(self):
         return Reptile

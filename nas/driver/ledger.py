@@ -168,8 +168,8 @@ class Ledger:
         sections = [("spaces", self._config.space), ("tasks", self._config.tasks)]
         listed = " and ".join(f"`nas {verb} {part['name']}`" for verb, part in sections if part)
         loosen = f"a greater {' and '.join(limits)}" if limits else "other settings"
-        if "architectures" in self._config.controller:
-            loosen = f"other `controller.architectures`, or {loosen}"
+        if self._config.proposer.given:
+            loosen = f"other `controller.{self._config.proposer.given}`, or {loosen}"
         return (
             f"No architecture of the {len(self._infeasible)} that '{name}' tried is feasible. The commonest "
             f"reason, that of {among}: {reason.rstrip('.')}. Start a new search with {loosen}"
@@ -190,7 +190,7 @@ class Ledger:
     @property
     def ending(self) -> str | None:
         """Why no trial can be added to a completed search by asking for more; None: it can."""
-        if self._config.one_shot:
+        if self._config.proposer.one_shot:
             return "It is complete: all that its supernet derived was tried."
         if self.finished:
             name = self._config.controller["name"]

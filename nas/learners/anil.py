@@ -33,6 +33,7 @@ class Anil(Learner):
     sensitive = True
     fixed_ways = True
     rates = ("inner_lr", "lr")
+    heavy = ("order", "inner_steps")
 
     def __init__(
         self,

@@ -72,6 +72,10 @@ class Learner(nn.Module, ABC):
     """Whether its network has an output for each class of a task."""
     ordinary: ClassVar[bool] = False
     """Whether it learns from ordinary data, whose tasks are minibatches without a support, and only that."""
+    gradient: ClassVar[bool] = True
+    """Whether `meta_backward` gives the gradient of `meta_loss`: what an architecture can learn from."""
+    heavy: ClassVar[tuple[str, ...]] = ()
+    """The settings that the memory of a meta-gradient grows with, besides `meta_batch`; it is least at 1."""
     rates: ClassVar[tuple[str, ...]] = ("lr",)
     """The settings to lower where training diverges."""
     lr: float = 1e-3

@@ -31,6 +31,7 @@ class MetaSgd(Learner):
     sensitive = True
     fixed_ways = True
     rates = ("inner_lr", "lr")
+    heavy = ("order", "inner_steps")
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ class Reptile(Learner):
 
     name = "reptile"
     regression = True
+    gradient = False
     sensitive = True
     fixed_ways = True
     rates = ("inner_lr", "lr")

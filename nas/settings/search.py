@@ -188,7 +188,7 @@ class SearchConfig(Model):
                 if getattr(self, kind) is None:
                     raise lacking(kind)
             return self
-        if self.one_shot:
+        if self.proposer.one_shot:
             raise Unsupported(
                 f"controller: '{self.controller['name']}' is one-shot: it trains a supernet, and the "
                 f"evaluator '{name}' trains nothing. Choose {controllers(one_shot=False)}."
@@ -216,10 +216,10 @@ class SearchConfig(Model):
         return self
 
     @property
-    def one_shot(self) -> bool:
-        """Whether the controller trains a supernet."""
+    def proposer(self) -> type[Controller]:
+        """The class of the controller."""
         controller: type[Controller] = plugins.load("controller", self.controller["name"])
-        return controller.one_shot
+        return controller
 
     @property
     def looks_up(self) -> bool:

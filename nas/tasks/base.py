@@ -105,10 +105,19 @@ class TaskSource(ABC):
     Attributes:
         training_settings: names of the settings that concern the tasks of split `train` alone. A search may
             choose these, since trials remain scored on the same tasks.
+        heavy: names of the settings that a batch's memory grows with; it need not have all of them.
     """
 
     name: ClassVar[str]
     training_settings: ClassVar[tuple[str, ...]] = ()
+    heavy: ClassVar[tuple[str, ...]] = (
+        "ways",
+        "shots",
+        "queries",
+        "train_ways",
+        "train_shots",
+        "train_queries",
+    )
 
     @property
     @abstractmethod

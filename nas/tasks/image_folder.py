@@ -64,6 +64,7 @@ class ImageFolder(TaskSource):
 
     name: ClassVar[str] = "image_folder"
     training_settings: ClassVar[tuple[str, ...]] = TRAINING_SETTINGS
+    heavy: ClassVar[tuple[str, ...]] = (*TaskSource.heavy, "size")
 
     def __init__(
         self,

@@ -57,6 +57,7 @@ class Supervised(TaskSource):
     """
 
     name: ClassVar[str] = "supervised"
+    heavy: ClassVar[tuple[str, ...]] = ("size", "batch")
 
     def __init__(
         self,

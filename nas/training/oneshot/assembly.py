@@ -89,7 +89,7 @@ def assemble(context: Context, proposal: TrainSupernet, seed: int) -> Assembly:
     supernet = space.supernet(shape)
     backbone = Mixed(supernet)
     learner = context.learner(backbone, shape)
-    if type(learner).meta_backward is not Learner.meta_backward:
+    if not learner.gradient:
         raise Unsupported(
             f"learner: the update of '{learner.name}' is no gradient of a loss, so an architecture cannot "
             "learn from it. Set another learner, such as 'maml' or 'prototypical'."

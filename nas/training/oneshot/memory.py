@@ -31,8 +31,6 @@ STEPS = 4
 """Steps measured: the first has no moments of the optimizer yet, and strategies may draw a path at each."""
 
 GIB = 2**30
-_SIZES = ("ways", "shots", "queries", "train_ways", "train_shots", "train_queries", "size", "batch")
-"""Settings of a task source that a batch's memory grows with."""
 
 
 def check(context: Context, proposal: TrainSupernet, seed: int) -> None:
@@ -219,15 +217,16 @@ def _remedies(context: Context, proposal: TrainSupernet, assembly: Assembly) -> 
     space = plugins.settings(type(context.space))
     yield from (f"`space.{name}`" for name, field in space.items() if field.annotation is int)
     tasks = plugins.settings(type(context.tasks))
-    yield from (f"`tasks.{name}`" for name in _SIZES if name in tasks)
+    yield from (f"`tasks.{name}`" for name in context.tasks.heavy if name in tasks)
     batch = proposal.budget.batch or assembly.learner.meta_batch
     if batch > 1:
         yield "`controller.budget.batch`" if proposal.budget.batch else "`learner.meta_batch`"
-    for name in ("order", "inner_steps"):
-        if getattr(assembly.learner, name, 1) != 1:
+    for name in assembly.learner.heavy:
+        if getattr(assembly.learner, name) != 1:
             yield f"`learner.{name}`"
-    if proposal.settings.get("order", 1) != 1:
-        yield f"`controller.order` (now {proposal.settings['order']})"
+    for name in assembly.strategy.heavy:
+        if (value := proposal.settings.get(name, 1)) != 1:
+            yield f"`controller.{name}` (now {value})"
 
 
 def _units(episode: Episode) -> int:
