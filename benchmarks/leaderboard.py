@@ -44,7 +44,7 @@ def create(store: Store, number: int, trials: int) -> Search:
     return store.create_search(
         name=f"search-{number}",
         source="# a configuration\n" * 50,
-        config={"space": {"name": "chain"}, "budget": {"train_episodes": 300}},
+        config={"space": {"name": "chain"}, "tasks": {"name": tasks}, "budget": {"train_episodes": 300}},
         space=f"space{number % 3}",
         controller=CONTROLLERS[number % 4],
         tasks=tasks,

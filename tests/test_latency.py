@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 import pytest
 import torch
+from command_line import nas
 from scripted_searches import configure, start
 from small_table import configure as tabular
 from small_table import eight_rows, write
@@ -87,6 +89,22 @@ def test_it_is_recorded_where_it_is_asked_for(store: Store) -> None:
     assert 0 < trials[0].latency < 0.051 <= trials[1].latency
     assert 0 < trials[0].latency_batch < 0.05 + 0.001 * BATCH <= trials[1].latency_batch
     assert trials[1].seconds > 4 * (0.051 + 0.082)  # of the worker
+
+
+def test_it_ranks_trials(store: Store, tmp_path: Path) -> None:
+    run(store, search(resources={"latency": True}))
+    db = f"sqlite:///{tmp_path}/nas.db"
+    code, out, _ = nas("leaderboard", "--sort", "latency", "--db", db)
+    head, *lines = out.splitlines()
+    assert code == 0
+    assert {"latency", "latency_batch"} < set(head.split())
+    assert [line.split()[2] for line in lines] == ["0", "1"]  # the slow one is last
+    rows = json.loads(nas("leaderboard", "--pareto", "score,latency", "-f", "json", "--db", db)[1])
+    better = max(store.trials(1), key=lambda trial: trial.score or 0.0).number
+    assert {row["trial"] for row in rows} == {0, better}
+    shown = json.loads(nas("show", "s/1", "-f", "json", "--db", db)[1])
+    assert shown["latency"] >= 0.051
+    assert nas("leaderboard", "--sort", "latency", "--stage", "test", "--db", db)[0] == 2
 
 
 def test_scores_do_not_depend_on_it() -> None:

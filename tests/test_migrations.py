@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,11 +16,13 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from scripted_searches import configure, reopen, results, run
 from sqlalchemy import Engine, create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from nas.controller import Measurement
 from nas.costs import COSTS
+from nas.driver.trials import executor
 from nas.errors import ConfigError, NotFound, StorageError
 from nas.storage import migrations, schema
 from nas.storage.migrations import configuration, current, upgrade
@@ -350,6 +353,34 @@ def test_a_trial_of_an_older_nas_is_upgraded_and_back(url: str, engine: Engine) 
         rows = connection.execute(text("SELECT * FROM trials ORDER BY id")).mappings().all()
         assert rows[0] == before
         assert rows[1]["score"] == 0.5
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
+def test_a_search_of_an_older_database_goes_on(tmp_path: Path, revision: str) -> None:
+    """As if it had run there in one go: it has its outcomes again, without the settings of today."""
+    url, whole = f"sqlite:///{tmp_path}/nas.db", configure(name="s", trials=12)
+    config = configuration()
+    with Store(f"sqlite:///{tmp_path}/whole.db", create=True) as store:
+        expected = run(store, whole)
+    with Store(url, create=True) as store:
+        run(store, configure(name="s", trials=7))
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+        settings = json.loads(connection.scalar(text("SELECT config FROM searches")) or "")
+        for name in ("objective", "slots"):
+            del settings[name]
+        for name in ("max_activations", "max_latency", "max_latency_batch"):
+            del settings["constraints"][name]
+        del settings["resources"]["latency"]
+        connection.execute(text("UPDATE searches SET config = :config"), {"config": json.dumps(settings)})
+    engine.dispose()
+    assert upgrade(url) == (revision, schema.HEAD)
+    with Store(url) as store:
+        search = reopen(store, "s", more=5)
+        assert search.run(executor(whole, whole.make_tasks())) == "completed"
+        assert results(store, "s") == expected
 
 
 def test_a_file_belongs_to_a_trial_or_an_evaluation(url: str, engine: Engine) -> None:

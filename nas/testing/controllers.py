@@ -9,7 +9,7 @@ import pickle
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
@@ -33,6 +33,8 @@ from nas.controller import (
     State,
     TrainSupernet,
 )
+from nas.errors import Unsupported
+from nas.objective import Objective
 from nas.space import Architecture
 
 Make = Callable[[int], Controller]
@@ -281,6 +283,22 @@ class ControllerSuite(ABC):
         """It goes on proposing, or says that it has nothing more to propose, when every trial ends badly."""
         share = shared(space, 0, [state])
         run = simulate(make(0), mixed(0, [state]), trials=40, workers=3, share=share)
+        assert len(run.proposals) == 40 or run.finished
+
+    def test_takes_several_goals_or_refuses(self, space: BackboneSpace, make: Make) -> None:
+        """It refuses an objective with two goals, or searches on, whether costs are known or not."""
+        controller = make(0)
+        try:
+            controller.aim(Objective(("score", "macs")))
+        except Unsupported:
+            return
+        endings = mixed(0)
+
+        def evaluate(number: int, architecture: Architecture) -> Outcome:
+            outcome = endings(number, architecture)
+            return replace(outcome, costs={"macs": number % 5}) if number % 3 else outcome
+
+        run = simulate(controller, evaluate, trials=40, workers=3, share=shared(space, 0))
         assert len(run.proposals) == 40 or run.finished
 
     @staticmethod
