@@ -22,6 +22,7 @@ from nas.export.description import Description, Scored
 from nas.export.missing import Missing, refuse
 from nas.export.model import Model
 from nas.settings.evaluation import validate
+from nas.settings.sections import make_space
 from nas.storage.schema import Evaluation, EvaluationState
 from nas.storage.store import Store
 from nas.tasks.appearance import appearance
@@ -155,8 +156,7 @@ def _means(row: Evaluation, architecture: str) -> bool:
 
 
 def _space(section: Mapping[str, Any]) -> BackboneSpace:
-    cls: type[BackboneSpace] = plugins.load("space", section["name"], BackboneSpace)
-    return cls(**plugins.arguments(cls, _settings(section)))
+    return make_space({"name": section["name"], **_settings(section)})
 
 
 def _settings(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import nn
 from nas.backbone import BackboneSpace
 from nas.learners.base import Learner
 from nas.precision import Precision
-from nas.settings.sections import Model, checked, maker, section
+from nas.settings.sections import Model, checked, make_space, make_tasks, maker, section
 from nas.settings.slots import SECTIONS, validated
 from nas.space import TaskShape
 from nas.tasks.base import TaskSource
@@ -73,8 +73,7 @@ class EvaluationConfig(Model):
 
     def make_space(self) -> BackboneSpace:
         """Return a new instance of the search space."""
-        space: BackboneSpace = maker("space", self.space)()
-        return space
+        return make_space(self.space)
 
     def make_tasks(self) -> TaskSource:
         """Return a new instance of the task source; reads its data.
@@ -82,8 +81,7 @@ class EvaluationConfig(Model):
         Raises:
             DataMissing: the data is not on this machine.
         """
-        tasks: TaskSource = maker("tasks", self.tasks)()
-        return tasks
+        return make_tasks(self.tasks)
 
     def make_learner(self, backbone: nn.Module, shape: TaskShape) -> Learner:
         """Return a new learner of the backbone."""

@@ -13,7 +13,6 @@ from torch import nn
 
 from nas import counts, executors, plugins
 from nas.asha import Asha
-from nas.backbone import BackboneSpace
 from nas.controller import Controller
 from nas.costs import COUNTED, MEASURED
 from nas.errors import ConfigError, Unsupported
@@ -29,6 +28,8 @@ from nas.settings.sections import (
     checked,
     controllers,
     lacking,
+    make_space,
+    make_tasks,
     maker,
     name_of,
     nameless,
@@ -249,7 +250,7 @@ class SearchConfig(Model):
 
     def make_space(self) -> Space[Any]:
         """Return a new instance of what is searched: the space of networks, or a product of slots with it."""
-        space: BackboneSpace = maker("space", self.space)()
+        space = make_space(self.space)
         if not self.slots:
             return space
         sections = {slot: (choices, getattr(self, slot)) for slot, choices in self.slots.items()}
@@ -270,8 +271,7 @@ class SearchConfig(Model):
         if self.tasks is None:
             lookup, settings = self._lookup()
             return lookup.source(backbone_of(self.make_space()), **settings)
-        tasks: TaskSource = maker("tasks", self.tasks)()
-        return tasks
+        return make_tasks(self.tasks)
 
     def make_learner(self) -> MakeLearner:
         """Return what makes learners.

@@ -129,6 +129,22 @@ def maker(kind: str, section: Mapping[str, Any]) -> Callable[..., Any]:
     return plugins.maker(cls, {key: value for key, value in section.items() if key != "name"})
 
 
+def make_space(section: Mapping[str, Any]) -> BackboneSpace:
+    """Return a new instance of the space of networks in a resolved section."""
+    space: BackboneSpace = maker("space", section)()
+    return space
+
+
+def make_tasks(section: Mapping[str, Any]) -> TaskSource:
+    """Return a new instance of the task source in a resolved section; reads its data.
+
+    Raises:
+        DataMissing: the data is not on this machine.
+    """
+    tasks: TaskSource = maker("tasks", section)()
+    return tasks
+
+
 def read(path: Path) -> tuple[str, dict[str, Any]]:
     """Return a TOML file's text and content; in the content, relative paths count from the file.
 

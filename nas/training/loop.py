@@ -17,6 +17,8 @@ from nas.learners.base import Learner, remedy
 from nas.precision import Arithmetic, Precision, choose
 from nas.space import Architecture, TaskShape
 from nas.tasks.base import Episode, Split, TaskSource
+from nas.training import generators
+from nas.training.rates import Rates
 
 BUILT = 3
 """How many architectures a rehearsal builds."""
@@ -58,7 +60,7 @@ class Training:
         self.done = 0
         self._tasks, self._budget = tasks, episodes
         self._optimizer = learner.optimizer()
-        self._rates = [group["lr"] for group in self._optimizer.param_groups]
+        self._rates = Rates(self._optimizer, learner.decay)
         self._seed, self._rng = seed, np.random.default_rng(seed)
 
     def until(self, mark: int) -> Iterator[float]:
@@ -75,9 +77,7 @@ class Training:
     def _step(self) -> float:
         tasks = min(self.learner.meta_batch, self._budget - self.done)
         episode = self.arithmetic.place(self._tasks.sample("train", tasks, self._rng))
-        decay = self.learner.decay(self.done / self._budget)
-        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * decay
+        self._rates.set(self.done / self._budget)
         self._optimizer.zero_grad(set_to_none=True)
         with self.arithmetic.autocast():
             loss = self.learner.learn_from(episode, chance(self._seed, self.done))
@@ -91,14 +91,12 @@ class Training:
 
     def state(self) -> State:
         """Return all that the next steps depend on; what it holds is not changed by them."""
-        device = self.arithmetic.device
         return {
             "done": self.done,
             "learner": copied(self.learner.state_dict()),
             "optimizer": copied(self._optimizer.state_dict()),
             "episodes": self._rng.bit_generator.state,
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            **generators.state(self.arithmetic.device),
         }
 
     def restore(self, state: State) -> None:
@@ -106,9 +104,7 @@ class Training:
         self.learner.load_state_dict(state["learner"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._rng.bit_generator.state = state["episodes"]
-        torch.set_rng_state(state["torch"])
-        if state["cuda"] is not None and self.arithmetic.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda"], self.arithmetic.device)
+        generators.restore(state, self.arithmetic.device)
         self.done = state["done"]
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from nas.controller import Derived, Measurement, Outcome, State
 from nas.errors import Diverged
@@ -20,11 +19,13 @@ from nas.metrics import shared_metric
 from nas.product import complete, resolve
 from nas.space import Architecture, Space
 from nas.supernet import Mixture
+from nas.training import generators
 from nas.training.checkpoint import Checkpoint
 from nas.training.loop import copied
 from nas.training.oneshot import memory
 from nas.training.oneshot.assembly import Assembly, assemble
 from nas.training.oneshot.batches import Bilevel
+from nas.training.rates import Rates
 from nas.training.scoring import score
 
 
@@ -76,7 +77,7 @@ class _Run:
     def _fresh(self) -> None:
         job, tasks = self._job, self._context.tasks
         self._assembly: Assembly = assemble(self._context, job.supernet, job.seed)
-        self._rates = [group["lr"] for group in self._assembly.optimizer.param_groups]
+        self._rates = Rates(self._assembly.optimizer, self._assembly.learner.decay)
         self._batches = Bilevel(self._assembly, tasks, job.supernet.budget.batch, job.seed)
         self._epochs: list[Outcome] = []
         self._stop: str | None = None
@@ -110,7 +111,7 @@ class _Run:
         losses = []
         for step in range(budget.steps):
             progress = (len(self._epochs) + step / budget.steps) / budget.epochs
-            self._decay(progress)
+            self._rates.set(progress)
             losses.append(strategy.step(batches.next(), self._assembly.optimizer, progress))
             if not math.isfinite(losses[-1]):
                 raise Diverged(
@@ -131,11 +132,6 @@ class _Run:
         if limit is None or self._seconds < limit:
             return None
         return f"It took resources.seconds = {limit:g} s after {len(self._epochs) + 1} epochs."
-
-    def _decay(self, progress: float) -> None:
-        decay = self._assembly.learner.decay(progress)
-        for group, rate in zip(self._assembly.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * decay
 
     def _score(self, architecture: Architecture) -> float:
         """Score an architecture with the shared weights, on validation tasks."""
@@ -177,14 +173,12 @@ class _Run:
 
     def _state(self) -> dict[str, Any]:
         assembly = self._assembly
-        device = assembly.arithmetic.device
         return {
             "learner": copied(assembly.learner.state_dict()),
             "optimizer": copied(assembly.optimizer.state_dict()),
             "strategy": copied(assembly.strategy.state_dict()),
             "batches": self._batches.state(),
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            **generators.state(assembly.arithmetic.device),
             "epochs": [_written(outcome) for outcome in self._epochs],
             "stop": self._stop,
             "seconds": self._seconds,
@@ -196,9 +190,7 @@ class _Run:
         assembly.optimizer.load_state_dict(saved["optimizer"])
         assembly.strategy.load_state_dict(saved["strategy"])
         self._batches.restore(saved["batches"])
-        torch.set_rng_state(saved["torch"])
-        if saved["cuda"] is not None and assembly.arithmetic.device.type == "cuda":
-            torch.cuda.set_rng_state(saved["cuda"], assembly.arithmetic.device)
+        generators.restore(saved, assembly.arithmetic.device)
         space = self._context.space.name
         self._epochs = [_read(written, space, assembly.parameters) for written in saved["epochs"]]
         self._stop, self._before = saved["stop"], saved["seconds"]
