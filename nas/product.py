@@ -11,6 +11,7 @@ from nas.space import Architecture, Decision, Space, TaskShape
 
 if TYPE_CHECKING:
     from nas.backbone import BackboneSpace
+    from nas.settings_space import Settings
 
 MAIN = "backbone"
 """The slot of the network."""
@@ -147,7 +148,9 @@ def resolve(space: Space[Any], architecture: Architecture) -> Candidate:
     if not isinstance(space, Product):
         return Candidate(backbone_of(space), architecture, {})
     parts = space.parts(architecture)
-    settings = {slot: space.slots[slot].values(part) for slot, part in parts.items() if slot != MAIN}
+    settings = {
+        slot: cast("Settings", space.slots[slot]).chosen(part) for slot, part in parts.items() if slot != MAIN
+    }
     return Candidate(backbone_of(space), parts[MAIN], settings)
 
 

@@ -309,3 +309,43 @@ def test_evaluations_rank_in_one_list_and_are_exported(searched: Store, tmp_path
     assert description["architecture"] == NETWORK
     other = tmp_path / "other.json"
     assert nas("export", "joint/2", f"--output={other}", files, db)[0] == 3
+
+
+AUGMENTATIONS = ["none", "rotated_classes", {"name": "shift_rotate", "angle": 20}]
+
+
+def test_plugins_that_fill_a_slot_of_the_learner_are_chosen(tmp_path: Path) -> None:
+    """The default is left out of a resolved section, so that protocols with and without the slot are one."""
+    db = f"sqlite:///{tmp_path / 'nas.db'}"
+    options = [
+        *("--space=chain", "--tasks=glyphs", "--learner=prototypical", "--executor=inline", f"--db={db}"),
+        *("--evaluator=nas.testing.evaluators:Scripted", "--controller=fixed"),
+    ]
+    network = "3x3/1:16,3x3/2:16@1,3x3/2:16@2,3x3/2:16@3"
+    words = ["none", "rotated_classes", "shift_rotate(shift:2.0,angle:20.0)"]
+    texts = json.dumps([f"{network} | learner: augmentation={word}" for word in words])
+    slot = f"--slot=learner.augmentation={json.dumps(AUGMENTATIONS)}"
+    fixed = f"--set=controller.architectures={texts}"
+    assert nas("run", *options, slot, fixed, "--trials=3", "--name=joint")[0] == 0
+    fixed = f"--set=controller.architectures={json.dumps([network])}"
+    assert nas("run", *options, fixed, "--trials=1", "--name=alone")[0] == 0
+    with Store(db) as store:
+        targets = Targets(store).choose(["joint/0", "joint/1", "joint/2", "alone/0"])
+        _, *filled = [target.config.learner.get("augmentation") for target in targets]
+        assert filled == [
+            {"name": "rotated_classes"},
+            {"name": "shift_rotate", "shift": 2.0, "angle": 20.0},
+            None,
+        ]
+        assert targets[0].config.learner == targets[3].config.learner
+        chosen = [target.config.chosen for target in targets]
+        assert chosen == [*({"learner": {"augmentation": value}} for value in ["none", *filled[:2]]), {}]
+        assert len({target.protocol for target in targets}) == 1
+        assert len({target.settings for target in targets}) == 4
+
+
+@pytest.mark.parametrize("values", [["none", "none"], ["unknown"], [{"angle": 20}], [3]], ids=str)
+def test_what_fills_no_slot_is_refused(values: list[Any]) -> None:
+    sections = {"space": "chain", "controller": "random", "tasks": "glyphs", "learner": "prototypical"}
+    with pytest.raises(ConfigError):
+        validate({**sections, "slots": {"learner": {"augmentation": values}}})

@@ -21,6 +21,7 @@ from nas.product import resolve
 from nas.queries.leaderboard import Query, leaderboard
 from nas.settings.evaluation import EvaluationConfig, validate
 from nas.settings.sections import UNTRAINED, choose, maker
+from nas.settings.slots import complete
 from nas.storage.evaluations import Origin
 from nas.storage.schema import Search, Trial, TrialState
 from nas.storage.store import Store
@@ -342,10 +343,15 @@ def inherited(search: Search, chosen: Chosen) -> Values:
     """Return what an evaluation takes over from a search, with the settings that a trial of it chose."""
     sections: Values = {kind: search.config[kind] for kind in ("space", "tasks", "learner")}
     sections = {kind: section for kind, section in sections.items() if section is not None}
-    base = {kind: {key: sections[kind][key] for key in settings} for kind, settings in chosen.items()}
+    base = {kind: _own(kind, sections[kind], settings) for kind, settings in chosen.items()}
     varied = {kind: {**sections[kind], **settings} for kind, settings in chosen.items()}
     precision = search.config["resources"]["precision"]
     return deepcopy({**sections, **varied, "base": base, "precision": precision})
+
+
+def _own(kind: str, section: Mapping[str, Any], chosen: Mapping[str, Any]) -> Values:
+    whole = complete(kind, section)
+    return {key: whole[key] for key in chosen}
 
 
 def _keep_chosen(values: Values, search: Search, chosen: Chosen) -> None:

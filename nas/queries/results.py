@@ -147,9 +147,9 @@ def summarize(store: Store, rows: Sequence[Evaluation]) -> Result | None:
         settings=first.settings,
         space_settings={key: value for key, value in first.config["space"].items() if key != "name"},
         chosen={
-            f"{kind}.{key}": first.config[kind][key]
+            f"{kind}.{key}": first.config[kind].get(key, usual)
             for kind, own in first.config.get("base", {}).items()
-            for key in own
+            for key, usual in own.items()
         },
     )
 

@@ -14,7 +14,7 @@ from nas.backbone import BackboneSpace
 from nas.learners.base import Learner
 from nas.precision import Precision
 from nas.settings.sections import Model, checked, make_space, make_tasks, maker, section
-from nas.settings.slots import SECTIONS, validated
+from nas.settings.slots import SECTIONS, complete, validated, varied
 from nas.space import TaskShape
 from nas.tasks.base import TaskSource
 
@@ -69,7 +69,8 @@ class EvaluationConfig(Model):
     @property
     def chosen(self) -> dict[str, dict[str, Any]]:
         """The settings that a search chose along with the network, by section."""
-        return {kind: {key: getattr(self, kind)[key] for key in own} for kind, own in self.base.items()}
+        whole = {kind: complete(kind, getattr(self, kind)) for kind in self.base}
+        return {kind: {key: whole[kind][key] for key in own} for kind, own in self.base.items()}
 
     def make_space(self) -> BackboneSpace:
         """Return a new instance of the search space."""
@@ -99,7 +100,7 @@ class EvaluationConfig(Model):
         parts = self.model_dump(mode="json", exclude={str(without), *([] if self.base else ["base"])})
         if without == "space":
             for kind, own in parts.pop("base", {}).items():
-                parts[kind] |= own
+                parts[kind] = varied(kind, parts[kind], own)
         return _hash(parts | {"classes": dict(classes)})
 
     def lineage(self, classes: Mapping[str, str]) -> str:

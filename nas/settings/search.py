@@ -35,7 +35,7 @@ from nas.settings.sections import (
     nameless,
     section,
 )
-from nas.settings.slots import SECTIONS, Slots, resolved
+from nas.settings.slots import SECTIONS, Slots, complete, resolved, varied
 from nas.settings_space import Settings
 from nas.space import Space, TaskShape
 from nas.tasks.base import TaskSource
@@ -253,13 +253,15 @@ class SearchConfig(Model):
         space = make_space(self.space)
         if not self.slots:
             return space
-        sections = {slot: (choices, getattr(self, slot)) for slot, choices in self.slots.items()}
-        others = {slot: Settings(slot, choices, given) for slot, (choices, given) in sections.items()}
+        others = {
+            slot: Settings(slot, choices, complete(slot, getattr(self, slot)))
+            for slot, choices in self.slots.items()
+        }
         return Product({MAIN: space, **others})
 
     def varied(self, chosen: Chosen) -> SearchConfig:
         """Return the search with these settings in its sections, and nothing but networks to choose."""
-        sections = {kind: {**getattr(self, kind), **settings} for kind, settings in chosen.items()}
+        sections = {kind: varied(kind, getattr(self, kind), settings) for kind, settings in chosen.items()}
         return self.model_copy(update={**sections, "slots": {}})
 
     def make_tasks(self) -> TaskSource:

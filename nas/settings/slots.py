@@ -42,8 +42,8 @@ def resolved(
     given = {key: value for key, value in section.items() if key != "name"}
     found = {}
     for setting, values in choices.items():
-        if setting not in given:
-            raise UnknownName("setting", setting, given, of=f"the {slot}")
+        if setting not in plugins.settings(cls):
+            raise UnknownName("setting", setting, plugins.settings(cls), of=f"the {slot}")
         if issubclass(cls, TaskSource) and setting not in cls.training_settings:
             raise ConfigError(
                 f"{where}.{setting}: '{section['name']}' would score trials on other tasks. Only settings of "
@@ -59,6 +59,19 @@ def resolved(
     return found
 
 
+def complete(slot: str, section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a resolved section with what it leaves out: the names of defaults that plugins fill."""
+    own = plugins.slots(plugins.load(slot, section["name"], BASES[slot]))
+    return {setting: default.name for setting, (_, default) in own.items()} | dict(section)
+
+
+def varied(slot: str, section: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a resolved section with what was chosen, resolved."""
+    given = {key: value for key, value in {**section, **chosen}.items() if key != "name"}
+    cls: type = plugins.load(slot, section["name"], BASES[slot])
+    return {"name": section["name"]} | plugins.resolve(cls, given, slot)
+
+
 def validated(slot: str, values: Mapping[str, Any], section: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return values of settings of a section as its plugin takes them.
 
@@ -70,13 +83,16 @@ def validated(slot: str, values: Mapping[str, Any], section: Mapping[str, Any] |
         raise UnknownName("slot", slot, SECTIONS)
     own = {key: value for key, value in section.items() if key != "name"}
     found = plugins.resolve(plugins.load(slot, section["name"], BASES[slot]), {**own, **values}, slot)
-    return {key: found[key] for key in values}
+    whole = complete(slot, {"name": section["name"], **found})
+    return {key: whole[key] for key in values}
 
 
 def _values(cls: type, where: str, given: Mapping[str, Any], setting: str, values: list[Any]) -> list[Any]:
-    found = [plugins.resolve(cls, {**given, setting: value}, where)[setting] for value in values]
+    filled = plugins.slots(cls)
+    usual = {setting: filled[setting][1].name} if setting in filled else {}
+    found = [(usual | plugins.resolve(cls, {**given, setting: value}, where))[setting] for value in values]
     for value in found:
-        if not isinstance(value, str | int | float):
+        if setting not in filled and not isinstance(value, str | int | float):
             raise ConfigError(
                 f"{where}.{setting}: {json.dumps(value)} cannot be chosen; give texts or numbers."
             )
