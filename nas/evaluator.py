@@ -55,6 +55,7 @@ class SupernetJob:
         name: of its checkpoint: another for other settings.
         folder: of the checkpoint, to save each epoch to and to continue from; None to save nothing.
         sample: what to score with the shared weights once they are trained, apart from what is derived.
+        memory: bytes that the training takes; None: the worker measures them.
     """
 
     number: int
@@ -64,6 +65,7 @@ class SupernetJob:
     name: str = ""
     folder: str | None = None
     sample: tuple[Architecture, ...] = ()
+    memory: int | None = None
 
 
 AnyJob: TypeAlias = Job | SupernetJob

@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from command_line import nas
+from scripted_searches import Silent
 
 from nas.controller import SupernetBudget, TrainSupernet
-from nas.driver.search import create
-from nas.driver.trials import Trials
+from nas.driver.search import Search, create
+from nas.driver.trials import Trials, executor
 from nas.errors import Infeasible
 from nas.evaluator import Context, SupernetJob
 from nas.executors.worker import reports
 from nas.settings.search import SearchConfig, validate
 from nas.storage.store import Store
+from nas.testing import oneshot
 from nas.testing.oneshot import Noisy
-from nas.training.oneshot import memory
+from nas.training.oneshot import epochs, memory
 from nas.training.oneshot.assembly import assemble
 from nas.training.oneshot.batches import Bilevel
 
@@ -172,6 +175,36 @@ def test_what_does_not_fit_is_refused_before_it_starts(
     [outcome] = reports(Trials(config, tasks), job)
     assert outcome.state == "infeasible"
     assert "`learner.meta_batch`" in (outcome.error or "")
+
+
+def test_a_worker_takes_over_what_the_driver_measured(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supernet is put together three times to be measured, once a search, and once to be trained."""
+    made: list[str] = []
+    for module in (memory, epochs):
+
+        def counted(*arguments: Any, name: str = module.__name__) -> Any:
+            made.append(name)
+            return assemble(*arguments)
+
+        monkeypatch.setattr(module, "assemble", counted)
+    budget = {"epochs": 1, "steps": 1, "batch": 3, "validation_episodes": 2}
+    config = oneshot.configure(controller={"name": "nas.testing.oneshot:OneShot", "budget": budget})
+    tasks = config.make_tasks()
+    row = create(store, config, tasks)
+    assert row.environment["supernet_bytes"] > 0
+    Search(store, row, config, config.make_space(), tasks, Silent()).run(executor(config, tasks))
+    assert store.trials(row.id)[0].state == "completed"
+    assert made == [memory.__name__] * 3 + [epochs.__name__]
+
+
+def test_a_worker_with_less_memory_than_was_measured_refuses() -> None:
+    config = oneshot.configure()
+    outcomes = [
+        list(reports(Trials(config, config.make_tasks()), replace(oneshot.job(), memory=taken)))[-1]
+        for taken in (2**60, 1)
+    ]
+    assert [outcome.state for outcome in outcomes] == ["infeasible", "completed"]
+    assert f"{2**30:.2f} GiB" in (outcomes[0].error or "")
 
 
 @pytest.mark.slow

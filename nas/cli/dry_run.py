@@ -19,7 +19,7 @@ from nas.cli.document import document
 from nas.cli.output import say
 from nas.controller import Evaluate, Outcome, State, TrainSupernet
 from nas.counts import clock, counted
-from nas.driver.search import check, supernet
+from nas.driver.search import MEMORY, check, supernet
 from nas.driver.trials import Trials
 from nas.errors import Infeasible
 from nas.evaluator import Job, SupernetJob
@@ -48,7 +48,7 @@ def dry_run(config: SearchConfig, tasks: TaskSource) -> None:
     Raises:
         NasError: the search would be refused, for the same reason.
     """
-    check(config, tasks, say)
+    made_by = check(config, tasks, say)
     typer.echo(document(config), nl=False)
     space = config.make_space()
     shared = supernet(config, space, tasks)
@@ -59,7 +59,7 @@ def dry_run(config: SearchConfig, tasks: TaskSource) -> None:
         return
     seconds = _trials(config, space, tasks, firsts, say)
     if shared is not None:
-        before = _supernet(config, space, tasks, shared)
+        before = _supernet(config, space, tasks, shared, made_by[MEMORY])
         say(f"The supernet: about {clock(before)}, extrapolated from a few of its steps.")
         _whole(config, seconds, shared.derive, before)
     else:
@@ -113,7 +113,7 @@ def _measured(
     config: SearchConfig, tasks: TaskSource, tell: Callable[[str], None]
 ) -> tuple[float | None, float, int | None]:
     """Return how many seconds a trial takes, what a supernet takes before, and how many it derives."""
-    check(config, tasks, tell)
+    made_by = check(config, tasks, tell)
     space = config.make_space()
     firsts = _firsts(config, space, tasks) or _drawn(config, space)
     torch.set_num_threads(config.resources.cpus)
@@ -124,7 +124,7 @@ def _measured(
     seconds = _trials(config, space, tasks, firsts, lambda words: None)
     if shared is None:
         return seconds, 0.0, None
-    return seconds, _supernet(config, space, tasks, shared), shared.derive
+    return seconds, _supernet(config, space, tasks, shared, made_by[MEMORY]), shared.derive
 
 
 def _firsts(config: SearchConfig, space: Space[Any], tasks: TaskSource) -> list[Architecture]:
@@ -217,14 +217,17 @@ def _seconds(
     return warm - began + left, whole
 
 
-def _supernet(config: SearchConfig, space: Space[Any], tasks: TaskSource, proposal: TrainSupernet) -> float:
+def _supernet(
+    config: SearchConfig, space: Space[Any], tasks: TaskSource, proposal: TrainSupernet, memory: int | None
+) -> float:
     """Return about how many seconds it takes to train a supernet and to derive from it."""
     context, budget = config.make_context(space, tasks), proposal.budget
     seed = training_seed(config.seed, "supernet 0", 0)
 
     def measured(steps: int, episodes: int) -> tuple[float, float]:
         small = budget.model_copy(update={"epochs": 1, "steps": steps, "validation_episodes": episodes})
-        outcomes = train_supernet(context, SupernetJob(0, 0, replace(proposal, budget=small), seed))
+        job = SupernetJob(0, 0, replace(proposal, budget=small), seed, memory=memory)
+        outcomes = train_supernet(context, job)
         times = [time.perf_counter()]
         for _ in outcomes:
             times.append(time.perf_counter())

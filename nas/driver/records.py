@@ -54,6 +54,7 @@ class Records:
         space: of the search; reads and writes the texts of architectures.
         folder: of checkpoints; None to keep none.
         data: what the tasks are drawn from, as `nas.training.provenance.classes`.
+        memory: bytes that a supernet's training takes; None: not known.
     """
 
     def __init__(
@@ -63,9 +64,10 @@ class Records:
         space: Space[Any],
         folder: Path | None,
         data: Mapping[str, str],
+        memory: int | None = None,
     ) -> None:
         self._name, self._config, self._space, self._folder = name, config, space, folder
-        self._data = dict(data)
+        self._data, self._memory = dict(data), memory
 
     def supernet(
         self, number: int, supernet: TrainSupernet, attempt: int = 0, seed: int | None = None
@@ -82,7 +84,7 @@ class Records:
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         folder = None if self._folder is None else str(self._folder)
         name = f"{self._name}-{number}-{digest}"
-        return SupernetJob(number, attempt, supernet, seed, name, folder, self._uniform())
+        return SupernetJob(number, attempt, supernet, seed, name, folder, self._uniform(), self._memory)
 
     def _uniform(self) -> tuple[Architecture, ...]:
         """Return what random search under the same seed proposes first, if it chooses networks alone."""

@@ -47,6 +47,9 @@ from nas.training.provenance import (
     proposal_rng,
 )
 
+MEMORY = "supernet_bytes"
+"""What the training of a search's supernet takes, in its environment."""
+
 
 class Observer(Protocol):
     """Who watches a search: the progress display."""
@@ -87,7 +90,7 @@ class Search:
         self._config, self._space = config, space
         self._observer = observer
         recorded, now = row.environment.get("classes"), classes(tasks)
-        self._records = Records(row.name, config, space, folder, now)
+        self._records = Records(row.name, config, space, folder, now, row.environment.get(MEMORY))
         self._controller: Controller = config.make_controller(space, tasks)
         self._scheduler = (
             AshaState(config.scheduler, config.budget.train_episodes, config.rungs)
@@ -441,5 +444,5 @@ def check(
                 f"architectures that it derives are {everything}. Leave trials out, or derive fewer."
             )
         say("Measuring the supernet's memory…")
-        memory.check(config.make_context(space, tasks), first, config.seed)
+        made_by[MEMORY] = memory.check(config.make_context(space, tasks), first, config.seed)
     return made_by

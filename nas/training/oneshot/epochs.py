@@ -62,8 +62,11 @@ class _Run:
         self._checkpoint = None if job.folder is None else Checkpoint(Path(job.folder), job.name)
         saved = None if self._checkpoint is None else self._checkpoint.load()
         if saved is None or not self._continued(saved):
-            memory.check(context, job.supernet, job.seed)
+            if job.memory is None:
+                memory.check(context, job.supernet, job.seed)
             self._fresh()
+            if job.memory is not None:
+                memory.check_again(context, job.supernet, self._assembly, job.memory)
 
     def _continued(self, saved: Mapping[str, Any]) -> bool:
         """Go on from a checkpoint; return whether it fits."""

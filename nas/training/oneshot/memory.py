@@ -33,8 +33,10 @@ STEPS = 4
 GIB = 2**30
 
 
-def check(context: Context, proposal: TrainSupernet, seed: int) -> None:
-    """Refuse a supernet training that will not fit in memory.
+def check(context: Context, proposal: TrainSupernet, seed: int) -> int | None:
+    """Refuse a supernet training that will not fit in memory; return the bytes that it takes.
+
+    They are those of `estimate`; None: nobody tells how much is available, and nothing was measured.
 
     Raises:
         Infeasible: it will not fit; the message names the settings to lower.
@@ -43,17 +45,33 @@ def check(context: Context, proposal: TrainSupernet, seed: int) -> None:
     context = context.networks()
     with torch.random.fork_rng(devices=[]):
         assembly = assemble(context, proposal, seed)
+        free = available(assembly.arithmetic.device)
+        if free is None:
+            return None
+        try:
+            needed, about = _needed(assembly, context, proposal, seed, (1 - KEPT_FREE) * free), "about"
+        except Exceeded as seen:
+            needed, about = seen.bytes, "more than"
+    _compare(needed, about, free, context, proposal, assembly)
+    return needed
+
+
+def check_again(context: Context, proposal: TrainSupernet, assembly: Assembly, needed: int) -> None:
+    """Refuse what `check` has measured, perhaps on another machine, and what will not fit here.
+
+    Raises:
+        Infeasible: it will not fit; the message names the settings to lower.
+    """
     free = available(assembly.arithmetic.device)
-    remedies = ", ".join(_remedies(context, proposal, assembly))
-    del assembly
-    if free is None:
-        return
-    limit = (1 - KEPT_FREE) * free
-    try:
-        needed, about = estimate(context, proposal, seed, limit), "about"
-    except Exceeded as seen:
-        needed, about = seen.bytes, "more than"
-    if needed > limit:
+    if free is not None:
+        _compare(needed, "about", free, context.networks(), proposal, assembly)
+
+
+def _compare(
+    needed: int, about: str, free: int, context: Context, proposal: TrainSupernet, assembly: Assembly
+) -> None:
+    if needed > (1 - KEPT_FREE) * free:
+        remedies = ", ".join(_remedies(context, proposal, assembly))
         raise Infeasible(
             f"To train the supernet of space '{context.space.name}' by strategy '{proposal.strategy}' takes "
             f"{about} {needed / GIB:.2f} GiB of memory; {free / GIB:.2f} GiB are available, of which "
@@ -74,22 +92,28 @@ def estimate(context: Context, proposal: TrainSupernet, seed: int, limit: float 
         Exceeded: a part alone takes more than `limit` bytes.
     """
     with torch.random.fork_rng(devices=[]):
-        whole = context.tasks.bilevel()[0].sample("train", 1, np.random.default_rng(seed))
-        batch = proposal.budget.batch or assemble(context, proposal, seed).learner.meta_batch
-        units = _units(whole)
-        few = max(1, units // 8)
-        more = min(units, 2 * few)
+        return _needed(assemble(context, proposal, seed), context, proposal, seed, limit)
 
-        def peak(tasks: int, examples: int) -> int:
-            part = _Part(context.tasks, examples)
-            return _measure(assemble(context, proposal, seed), part, tasks, seed, limit)
 
-        tasks = min(batch, 2)
-        one, twice = peak(tasks, few), peak(tasks, more)
-        example = max(0.0, (twice - one) / (more - few)) if more > few else 0.0
-        task = 0.0
-        if batch > tasks:
-            task = max(0, peak(tasks + 1, few) - one) + example / tasks * (units - few)
+def _needed(assembly: Assembly, context: Context, proposal: TrainSupernet, seed: int, limit: float) -> int:
+    """Return what `estimate` does; the assembly is new, and trained in the first part."""
+    whole = context.tasks.bilevel()[0].sample("train", 1, np.random.default_rng(seed))
+    batch = proposal.budget.batch or assembly.learner.meta_batch
+    units = _units(whole)
+    few = max(1, units // 8)
+    more = min(units, 2 * few)
+
+    def peak(assembly: Assembly, tasks: int, examples: int) -> int:
+        return _measure(assembly, _Part(context.tasks, examples), tasks, seed, limit)
+
+    tasks = min(batch, 2)
+    one = peak(assembly, tasks, few)
+    twice = peak(assemble(context, proposal, seed), tasks, more)
+    example = max(0.0, (twice - one) / (more - few)) if more > few else 0.0
+    task = 0.0
+    if batch > tasks:
+        further = peak(assemble(context, proposal, seed), tasks + 1, few)
+        task = max(0, further - one) + example / tasks * (units - few)
     return round(twice + example * (units - more) + task * (batch - tasks))
 
 
