@@ -239,9 +239,11 @@ def _follow(session: Session, db: str, artifacts: Path | None) -> None:
     drop = [name for name in DROP if name not in aim.goals]
     emit([asdict(entry) for entry in rows], Format.TABLE, columns, drop=drop)
     tried = sum(trial.architecture is not None for trial in store.history(row.id))
-    which = f"The front of {aim}: {len(rows)}" if front else f"The best {len(rows)}"
+    which, pick = f"The best {len(rows)}", ""
+    if front:
+        which, pick = f"The front of {aim}: {len(rows)}", f" --pareto {','.join(aim.goals)}"
     say(f"{which} of {counted(tried, 'trial')}; a score that was reused counts once. More:")
-    say(f"  nas leaderboard --search {row.name} --limit 0\n  nas show {row.name}")
+    say(f"  nas leaderboard --search {row.name}{pick} --limit 0\n  nas show {row.name}")
     if ended.infeasible is not None:
         say(ended.infeasible)
     if rows and not config.looks_up:

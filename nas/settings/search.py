@@ -72,7 +72,6 @@ class Constraints(Model):
     max_activations: Annotated[
         Count | None, Field(description="bytes of activations at once, for one example in float32")
     ] = None
-
     max_latency: Annotated[
         float | None, Field(gt=0, description="seconds of a forward pass of one example, measured")
     ] = None

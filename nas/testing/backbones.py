@@ -116,7 +116,7 @@ class BackboneSuite(SpaceSuite):
             cost = space.cost(architecture, shape)
             assert cost.parameters == sum(p.numel() for p in network.parameters())
             assert 4 * cost.macs == counter.get_total_flops()
-            assert cost.activations >= 4 * math.prod(shape.input)
+            assert cost.activations >= 4 * math.prod(shape.input)  # the input, in float32
 
     @pytest.mark.parametrize("example", [(1,), (6,), (1, 1, 1), (3, 7, 10)])
     def test_any_shape(self, space: BackboneSpace, example: tuple[int, ...]) -> None:
