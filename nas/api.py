@@ -336,6 +336,8 @@ def leaderboard(
     sort: str = "score",
     limit: int = 20,
     pareto: str | Iterable[str] | None = None,
+    where: str | Iterable[str] | None = None,
+    by: str | None = None,
     stage: Stage = "validation",
     db: str | None = None,
 ) -> pd.DataFrame:
@@ -355,6 +357,8 @@ def leaderboard(
         sort: the column to rank by.
         limit: rows of each protocol; 0 for all.
         pareto: only rows that no other beats in these fields, such as `"score,parameters"`.
+        where: only what a search chose along with the network, such as `"learner.lr=0.01"`.
+        by: such a setting: only the best of each of its values.
         stage: `validation`: trials of searches; `test`: what evaluations found.
         db: URL of the database.
 
@@ -374,6 +378,8 @@ def leaderboard(
         sort=sort,
         limit=limit,
         pareto=tuple(part.strip() for text in _several(pareto) for part in text.split(",")),
+        where=_several(where),
+        by=by,
     )
     if stage not in ("validation", "test"):
         raise ConfigError(f"stage={stage!r}: it is 'validation' or 'test'.")

@@ -24,7 +24,7 @@ class Settings(Space[dict[str, Any]]):
     def __init__(self, section: str, choices: Mapping[str, Sequence[Any]], given: Mapping[str, Any]) -> None:
         self._section, self._given, self._choices = section, dict(given), dict(choices)
         self.decisions = tuple(
-            Decision(setting, tuple(map(_word, values))) for setting, values in choices.items()
+            Decision(setting, tuple(map(word, values))) for setting, values in choices.items()
         )
 
     @property
@@ -52,7 +52,8 @@ class Settings(Space[dict[str, Any]]):
         return self.encode(architecture)
 
 
-def _word(value: Any) -> Choice:
+def word(value: Any) -> Choice:
+    """Return what the value of a setting is called among the choices of its decision."""
     if not isinstance(value, Mapping):
         choice: Choice = value
         return choice

@@ -95,6 +95,7 @@ def fill(store: Store) -> list[dict[str, Any]]:
                     "settings": "0" * 64,
                     "unit": None,
                     "space_settings": {"layers": asked["config"]["space"]["layers"]},
+                    "chosen": {},
                 }
             )
         begin(store, row, 40)

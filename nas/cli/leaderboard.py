@@ -126,6 +126,17 @@ def leaderboard(
         str | None,
         typer.Option(metavar="A,B", help="Only rows that no other beats, such as score,parameters."),
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SETTING=VALUE",
+            help="Only what a search chose along with the network, such as learner.lr=0.01; repeatable.",
+        ),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="SETTING", help="Only the best of each value of such a setting."),
+    ] = None,
     stage: Annotated[
         Stage, typer.Option(help="validation: trials of searches; test: what `nas evaluate` found.")
     ] = Stage.VALIDATION,
@@ -153,6 +164,8 @@ def leaderboard(
         sort=sort,
         limit=limit,
         pareto=tuple(part.strip() for part in pareto.split(",")) if pareto else (),
+        where=tuple(where or ()),
+        by=by,
     )
     with Store(db) as store:
         shown: Sequence[Board[Any]] = tests(store, query) if stage is Stage.TEST else trials(store, query)

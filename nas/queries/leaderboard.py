@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, func, or_, select
@@ -13,6 +13,8 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nas.errors import ConfigError, NotFound, UnknownName, nearest
 from nas.plugins import installed
+from nas.queries import chosen
+from nas.settings.paths import flat
 from nas.storage.front import FIELDS, front
 from nas.storage.schema import Architecture, Evaluation, Search, Trial, TrialState
 from nas.storage.store import Store
@@ -35,10 +37,12 @@ class Query:
         limit: how many rows, 0 for all.
         pareto: fields of the front: only trials remain that no other trial matches in all of them and beats
             in one.
+        where: settings that a search chose along with the network, and their values: `learner.lr=0.01`.
+        by: such a setting: of each of its values only the first row remains.
 
     Raises:
         UnknownName: no such column, field or state.
-        ConfigError: a negative limit.
+        ConfigError: a negative limit, or a condition without a value.
     """
 
     searches: tuple[str, ...] = ()
@@ -52,6 +56,18 @@ class Query:
     sort: str = "score"
     limit: int = 20
     pareto: tuple[str, ...] = ()
+    where: tuple[str, ...] = ()
+    by: str | None = None
+
+    @property
+    def conditions(self) -> list[tuple[str, str]]:
+        """The settings in `where`, and their values as text."""
+        return [chosen.condition(text) for text in self.where]
+
+    @property
+    def paths(self) -> list[str]:
+        """The settings that a search must have chosen for its trials to be asked for."""
+        return [*(path for path, _ in self.conditions), *([] if self.by is None else [self.by])]
 
     def __post_init__(self) -> None:
         for option, given, allowed in (
@@ -64,6 +80,7 @@ class Query:
                     raise UnknownName(option, name, allowed)
         if self.limit < 0:
             raise ConfigError(f"limit: {self.limit} rows; allowed: 0 (all) or more.")
+        _ = self.conditions
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +117,8 @@ class Row:
     """What a table calls a score that was looked up, in simulated seconds; None: it was trained for."""
     space_settings: dict[str, Any]
     """Of the search space: the same architecture is another network under other ones."""
+    chosen: dict[str, Any]
+    """Settings that the search chose along with the network, by their path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +204,9 @@ def sections(store: Store, query: Query) -> list[Section]:
             check_name(what, given, session.scalars(select(column).distinct()))
         labels = session.execute(select(Search.tasks, Search.task_label).distinct())
         check_name("tasks", query.tasks, (name for both in labels for name in both))
+        if query.paths:
+            slots = (config.get("slots") or {} for config in session.scalars(select(Search.config)))
+            chosen.check(query.paths, (path for some in slots for path in flat(some)))
         where = _where(query, searches)
         tried = select(Trial.search_id).where(*where)
         comparable: dict[str, list[Search]] = {}
@@ -238,9 +260,26 @@ def unit(row: Search | Evaluation) -> str | None:
 
 
 def _board(session: Session, query: Query, where: Sequence[ColumnElement[bool]]) -> list[Row]:
+    if query.paths:
+        where = _of(where, _matching(session, query, where), Trial.id)
     if query.pareto:
         where = _of(where, front(session, query.pareto, where), Trial.id)
-    return _ranked(session, query, where)
+    if query.by is None:
+        return _ranked(session, query, where)
+    every = _ranked(session, replace(query, limit=0), where)
+    best = chosen.best_of_each([(row, row.chosen) for row in every], query.by)[: query.limit or None]
+    return [replace(row, rank=rank) for rank, row in enumerate(best, start=1)]
+
+
+def _matching(session: Session, query: Query, where: Sequence[ColumnElement[bool]]) -> list[int]:
+    """Return the ids of the trials that chose what is asked for."""
+    found = []
+    rows = select(Trial.id, Trial.architecture, Search.config).join(Search, Search.id == Trial.search_id)
+    for number, text, config in session.execute(rows.where(*where)):
+        of_trial = chosen.of_text(config.get("slots") or {}, text)
+        if of_trial.keys() >= {*query.paths} and chosen.meets(of_trial, query.conditions):
+            found.append(number)
+    return found
 
 
 def _of(
@@ -306,20 +345,22 @@ def _ranked(session: Session, query: Query, where: Sequence[ColumnElement[bool]]
         .order_by(*_order(query.sort))
     ).all()
     ids = {row.search_id for row in rows}
-    searches = session.scalars(select(Search).where(*_of((), list(ids), Search.id)))
+    kept = session.scalars(select(Search).where(*_of((), list(ids), Search.id))).all()
     of_search: dict[int, dict[str, Any]] = {
         search.id: {
             "protocol": _protocol(search),
             "unit": unit(search),
             "space_settings": {key: value for key, value in search.config["space"].items() if key != "name"},
         }
-        for search in searches
+        for search in kept
     }
+    slots = {search.id: search.config.get("slots") or {} for search in kept}
     ranked = []
     for rank, row in enumerate(rows, start=1):
         values = dict(row._mapping)
-        of_its_search = of_search[values.pop("search_id")]
+        number = values.pop("search_id")
+        of_its_search, own = of_search[number], chosen.of_text(slots[number], row.architecture)
         if of_its_search["unit"] is not None:  # searches from before had an interval of 0
             values["ci95"] = None
-        ranked.append(Row(rank, **of_its_search, **values))
+        ranked.append(Row(rank, **of_its_search, **values, chosen=own))
     return ranked

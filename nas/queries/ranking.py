@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -11,8 +11,9 @@ from sqlalchemy import ColumnElement, or_, select
 
 from nas.errors import ConfigError
 from nas.pareto import nondominated
+from nas.queries.chosen import best_of_each, check, meets
 from nas.queries.leaderboard import TEST_SORTS, Query, check_name
-from nas.queries.results import Result, summarize
+from nas.queries.results import Result, chosen_by, summarize
 from nas.storage import names
 from nas.storage.schema import Evaluation, EvaluationState, TrialState
 from nas.storage.store import Store
@@ -75,6 +76,9 @@ def sections(store: Store, query: Query) -> list[tuple[Evaluation, list[Ranked]]
             check_name(what, given, session.scalars(select(column).distinct()))
         labels = session.execute(select(Evaluation.tasks, Evaluation.task_label).distinct())
         check_name("tasks", query.tasks, (name for both in labels for name in both))
+        if query.paths:
+            rows = session.scalars(select(Evaluation).where(Evaluation.state == EvaluationState.COMPLETED))
+            check(query.paths, (path for row in rows for path in chosen_by(row)))
     by_protocol: dict[str, list[Group]] = {}
     for group in _groups(store, _where(store, query)):
         by_protocol.setdefault(group[0].protocol, []).append(group)
@@ -98,6 +102,12 @@ def _ranked(store: Store, query: Query, groups: Sequence[Group]) -> list[Ranked]
 
 
 def _sorted(store: Store, query: Query, groups: Sequence[Group]) -> list[Result]:
+    if query.paths:
+        groups = [group for group in groups if _asked_for(query, chosen_by(group[0]))]
+    if query.by is not None:
+        query, by = replace(query, by=None, where=(), limit=0), query
+        rows = [(result, result.chosen) for result in _sorted(store, query, groups)]
+        return best_of_each(rows, str(by.by))[: by.limit or None]
     if query.pareto:
         groups = _front(groups, query.pareto)
     sort = "score" if query.sort in ("rank", "test_score") else query.sort
@@ -109,6 +119,10 @@ def _sorted(store: Store, query: Query, groups: Sequence[Group]) -> list[Result]
     results = [result for result in (summarize(store, group) for group in groups) if result is not None]
     results.sort(key=lambda result: (*_place(getattr(result, sort), high=sort in HIGH), -result.test_score))
     return results[: query.limit or None]
+
+
+def _asked_for(query: Query, chosen: Mapping[str, Any]) -> bool:
+    return chosen.keys() >= {*query.paths} and meets(chosen, query.conditions)
 
 
 def _place(value: Any, *, high: bool) -> tuple[bool, Any]:

@@ -146,12 +146,17 @@ def summarize(store: Store, rows: Sequence[Evaluation]) -> Result | None:
         protocol=first.protocol,
         settings=first.settings,
         space_settings={key: value for key, value in first.config["space"].items() if key != "name"},
-        chosen={
-            f"{kind}.{key}": first.config[kind].get(key, usual)
-            for kind, own in first.config.get("base", {}).items()
-            for key, usual in own.items()
-        },
+        chosen=chosen_by(first),
     )
+
+
+def chosen_by(row: Evaluation) -> dict[str, Any]:
+    """Return the settings of an evaluation that a search chose along with the network, by their path."""
+    return {
+        f"{kind}.{key}": row.config[kind].get(key, usual)
+        for kind, own in row.config.get("base", {}).items()
+        for key, usual in own.items()
+    }
 
 
 def _not_finite(store: Store, row: Evaluation) -> int:
