@@ -27,7 +27,7 @@ class OneShot(Controller):
     own settings it has those of its strategy.
 
     Attributes:
-        strategy: how the supernet is trained, by its registered name.
+        strategy: how the supernet is trained: the registered name of this controller.
         settings_of: the strategy's class.
     """
 

@@ -163,7 +163,7 @@ def settings() -> str:
     ]
     for kind in plugins.GROUPS:
         ours = [plugin for plugin in plugins.installed(kind).values() if plugin.distribution == OURS]
-        if kind == "strategy" or not ours:  # a strategy's settings are those of its controller
+        if not ours:
             continue
         parts.append(f"## {KINDS.get(kind, kind.capitalize())}")
         for plugin in ours:

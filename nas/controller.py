@@ -166,7 +166,7 @@ class TrainSupernet:
     """Train the space's supernet, and derive architectures from it.
 
     Attributes:
-        strategy: how, by its registered name.
+        strategy: how, by the registered name of its controller or as `module:Class`.
         settings: the strategy's own; what is left out takes its default.
         derive: how many architectures.
         budget: of the training.

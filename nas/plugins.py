@@ -30,7 +30,6 @@ GROUPS = {
     "tasks": "nas.tasks",
     "learner": "nas.learners",
     "evaluator": "nas.evaluators",
-    "strategy": "nas.strategies",
     "update rule": "nas.update_rules",
     "augmentation": "nas.augmentations",
     "weighting": "nas.weightings",
@@ -109,7 +108,7 @@ class Plugin:
         module, _, attribute = self.target.partition(":")
         hidden = shadow(module, self.root) if self.root else None
         if hidden is not None:
-            own = hidden.found if self.name in installed(self.kind) else hidden.hidden
+            own = hidden.hidden if ":" in self.name else hidden.found
             raise PluginError(
                 f"The {self.kind} '{self.name}' is in {hidden.hidden}, but Python finds {hidden.found}, "
                 f"which has the same name. Rename {own}."

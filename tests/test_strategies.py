@@ -8,12 +8,14 @@ from torch import Tensor
 
 from controllers.one_shot import descend
 from nas.backbone import BackboneSpace
-from nas.controller import Derived
+from nas.controller import Controller, Derived
+from nas.errors import PluginError
 from nas.plugins import arguments, installed, load, resolve
 from nas.space import Architecture
 from nas.strategy import Batches, Epoch, Strategy
 from nas.supernet import Relaxation
 from nas.testing.strategies import Make, StrategySuite, begin
+from nas.training.oneshot.assembly import method
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "darts": {"alpha_rate": 0.1},
@@ -25,13 +27,14 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 }
 """Where the defaults, made for longer trainings, would not do; and what a name alone does not reach."""
 
-CASES = sorted({*installed("strategy"), *SETTINGS})
+NAMES = [name for name in installed("controller") if load("controller", name, Controller).one_shot]
+CASES = sorted({*NAMES, *SETTINGS})
 
 
 class TestInstalledStrategies(StrategySuite):
     @pytest.fixture(params=CASES)
     def make(self, request: pytest.FixtureRequest) -> Make:
-        cls = load("strategy", request.param.split()[0], Strategy)
+        cls = method(request.param.split()[0])
         given = resolve(cls, dict(SETTINGS.get(request.param, {})), "controller")
         return lambda space, relaxation, seed: cls(space, relaxation, seed, **arguments(cls, given))
 
@@ -142,9 +145,9 @@ def test_suite_must_be_filled_in() -> None:
         type("Empty", (StrategySuite,), {})()
 
 
-@pytest.mark.parametrize("name", installed("strategy"))
+@pytest.mark.parametrize("name", NAMES)
 def test_a_controller_of_the_same_name_takes_the_settings(name: str) -> None:
-    settings = resolve(load("strategy", name), {}, "controller")
+    settings = resolve(method(name), {}, "controller")
     controller = resolve(load("controller", name), {}, "controller")
     assert set(controller) == {*settings, "derive", "budget"}
     settings.pop("alpha_rate", None)  # which the controller paces by its budget
@@ -152,7 +155,7 @@ def test_a_controller_of_the_same_name_takes_the_settings(name: str) -> None:
 
 
 def test_uniform_paths_train_all_architectures_alike() -> None:
-    cls = load("strategy", "random_sharing", Strategy)
+    cls = method("random_sharing")
     run = begin(lambda *args: cls(*args), features=1)
     seen = torch.zeros(4)
     inner = run.problem.batches().inner
@@ -167,7 +170,7 @@ def test_uniform_paths_train_all_architectures_alike() -> None:
 
 
 def test_uniform_paths_name_the_best_of_a_sample_after_an_epoch() -> None:
-    cls = load("strategy", "random_sharing", Strategy)
+    cls = method("random_sharing")
     run = begin(lambda *args: cls(*args), features=1)
     losses = dict[int, float]()
 
@@ -184,3 +187,9 @@ def test_uniform_paths_name_the_best_of_a_sample_after_an_epoch() -> None:
         least = min(loss for loss in losses.values() if not math.isnan(loss))
         assert losses[epoch.architecture.choices[0]] == least
         assert epoch.measurements["skips"] == epoch.architecture.choices.count(1)
+
+
+@pytest.mark.parametrize("name", ["evolution", "nas.testing.oneshot:OneShot"])
+def test_what_trains_no_supernet_is_no_strategy(name: str) -> None:
+    with pytest.raises(PluginError):
+        method(name)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from nas import plugins
 from nas.backbone import check_backbone, width_of
-from nas.controller import TrainSupernet
-from nas.errors import Unsupported
+from nas.controller import Controller, TrainSupernet
+from nas.errors import PluginError, Unsupported
 from nas.evaluator import Context
 from nas.learners.base import Learner
 from nas.precision import Arithmetic, choose
@@ -72,6 +72,21 @@ class Assembly:
         return sum(weight.numel() for weight in self.backbone.parameters() if weight.requires_grad)
 
 
+def method(name: str) -> type[Strategy]:
+    """Return a strategy, by the registered name of its controller or by a `module:Class` path.
+
+    Raises:
+        UnknownName: no such controller.
+        PluginError: it has no strategy, or the path points at none.
+    """
+    if ":" in name:
+        return plugins.load("strategy", name, Strategy)
+    strategy = getattr(plugins.load("controller", name, Controller), "settings_of", None)
+    if not (isinstance(strategy, type) and issubclass(strategy, Strategy)):
+        raise PluginError(f"The controller '{name}' has no strategy that trains a supernet.")
+    return strategy
+
+
 def assemble(context: Context, proposal: TrainSupernet, seed: int) -> Assembly:
     """Build what trains a supernet; sets torch's global seed.
 
@@ -96,7 +111,7 @@ def assemble(context: Context, proposal: TrainSupernet, seed: int) -> Assembly:
         )
     arithmetic = choose(context.precision, images=len(shape.input) == 3, sensitive=True)
     learner = arithmetic.prepare(learner).train()
-    cls: type[Strategy] = plugins.load("strategy", proposal.strategy, Strategy)
+    cls = method(proposal.strategy)
     settings = plugins.resolve(cls, dict(proposal.settings), "controller")
     strategy = cls(space, supernet, seed, **plugins.arguments(cls, settings))
     return Assembly(backbone, learner, strategy.to(arithmetic.device), learner.optimizer(), arithmetic)
