@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-SHARED = ("arguments", "curves", "shell", "turns")
+SHARED = ("arguments", "curves", "proposals", "shell", "turns")
 METHOD = """
 import sys
 sys.path.insert(0, {benchmarks!r})

@@ -212,9 +212,9 @@ def test_one_convolution_used_twice_is_built_as_two() -> None:
     two = "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_3x3~0|skip_connect~1|skip_connect~2|"
     assert {PRUNED.canonical(PRUNED.decode(text)) for text in (twice, two)} == {"#+#+(0)c3+(0)c3"}
     costs = [PRUNED.cost(PRUNED.decode(text), CIFAR) for text in (twice, two)]
-    assert costs[0] == costs[1]
+    assert costs[0][:2] == costs[1][:2]  # the memory depends on the order in which they are computed
     as_published = NasBench201(prune=False)
-    assert as_published.cost(as_published.decode(two), CIFAR) == costs[0]
+    assert as_published.cost(as_published.decode(two), CIFAR)[:2] == costs[0][:2]
     assert as_published.cost(as_published.decode(twice), CIFAR).parameters < costs[0].parameters
 
 

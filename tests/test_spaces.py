@@ -154,6 +154,12 @@ class Misnamed(Sound):
         return super().decode("0.0.1" if text == "least" else text)
 
 
+class Stray(Sound):
+    @property
+    def default(self) -> Architecture:
+        return Architecture(self.name, ())
+
+
 class IdleMutation(Sound):
     def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
         return architecture
@@ -248,6 +254,7 @@ BROKEN = [
     (LenientDecode, "refuses"),
     (Unchecked, "foreign"),
     (Misnamed, "named"),
+    (Stray, "default"),
     (IdleMutation, "mutate"),
     (WildMutation, "mutate"),
     (InventiveCrossover, "crossover"),

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from nas.errors import ConfigError, UnknownName
-from nas.settings_space import Settings, word
 
 Rows = TypeVar("Rows")
 
@@ -18,6 +17,10 @@ def of_text(slots: Mapping[str, Mapping[str, Sequence[Any]]], text: str) -> dict
         slots: of the search: by section, the values of each setting.
         text: of the candidate, or the indices of all its choices joined by dots.
     """
+    if not slots:
+        return {}
+    from nas.settings_space import Settings  # imports numpy, which few questions need
+
     found: dict[str, dict[str, Any]] = {}
     spaces = {slot: Settings(slot, choices, {}) for slot, choices in slots.items()}
     indices = text.split(".")
@@ -68,6 +71,8 @@ def best_of_each(rows: Sequence[tuple[Rows, Mapping[str, Any]]], path: str) -> l
         rows: in their order, each with what it chose.
         path: of the setting.
     """
+    from nas.settings_space import word
+
     first: dict[str, Rows] = {}
     for row, chosen in rows:
         if path in chosen:
@@ -81,5 +86,7 @@ def _equal(value: Any, text: str) -> bool:
             return value == float(text)
         except ValueError:
             return False
+    from nas.settings_space import word
+
     called = str(word(value))
     return text in (called, called.lower()) or (isinstance(value, Mapping) and text == value["name"])
