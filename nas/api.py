@@ -146,11 +146,11 @@ def search(
         workers: trials at a time; by default one a core, and one at all with `inline`.
         seed: of everything random; 0 by default.
         name: by default made from its parts.
-        executor: where trials run; by default `inline`: in this process, which a notebook can. A script that
-            chooses `process` calls this below `if __name__ == "__main__":`.
+        executor: where trials run; by default in this process (`inline`), as a notebook needs it. A script
+            that chooses `process` calls this below `if __name__ == "__main__":`.
         scheduler: `asha`, or its settings: weak trials are stopped early.
         derive: architectures that a one-shot controller derives and evaluates.
-        ray_address: of a Ray cluster.
+        ray_address: of a Ray cluster; trials then run there by default.
         artifacts: folder of checkpoints; by default `NAS_ARTIFACTS`, or one beside the database.
         db: URL of the database, which is made where there is none.
         quiet: whether to show no progress, and say nothing.
@@ -181,7 +181,7 @@ def search(
     if derive is not None:
         put(values, "controller.derive", derive, f"derive={derive}")
     _set(values, settings)
-    verbs.fill_in(values, "inline")
+    verbs.fill_in(values, verbs.place(ray_address, "inline"))
     resolved, url, say = validate(values), _database(db), _say(quiet)
     with (
         _undisturbed(),
@@ -245,7 +245,7 @@ def evaluate(
     validation_episodes: int | None = None,
     test_episodes: int | None = None,
     workers: int | None = None,
-    executor: Executor = "inline",
+    executor: Executor | None = None,
     ray_address: str | None = None,
     artifacts: str | Path | None = None,
     db: str | None = None,
@@ -270,8 +270,8 @@ def evaluate(
         validation_episodes: tasks of one validation; 500 by default.
         test_episodes: tasks behind the test score, 1,000 at least.
         workers: trainings at a time.
-        executor: where trainings run; by default `inline`: in this process, which a notebook can.
-        ray_address: of a Ray cluster.
+        executor: where trainings run; by default in this process (`inline`), as a notebook needs it.
+        ray_address: of a Ray cluster; trainings then run there by default.
         artifacts: folder of weights and checkpoints; by default `NAS_ARTIFACTS`, or one beside the database.
         db: URL of the database, which is made where there is none.
         quiet: whether to show no progress, and say nothing.
@@ -311,7 +311,7 @@ def evaluate(
                 folder(url, _artifacts(artifacts)),
                 say,
                 seeds=seeds,
-                executor=executor,
+                executor=executor or verbs.place(ray_address, "inline"),
                 workers=workers,
                 ray_address=ray_address,
                 quiet=quiet,
@@ -498,7 +498,7 @@ def _count(option: str, given: int | str | None) -> int | None:
     try:
         return counts.read(given) if isinstance(given, str) else given
     except ValueError as error:
-        raise ConfigError(f"{option}={given!r}: {error}.") from None
+        raise ConfigError(f"{option}: {error}") from None
 
 
 def _several(given: str | Iterable[str] | None) -> tuple[str, ...]:

@@ -118,6 +118,24 @@ def fill_in(values: dict[str, Any], executor: str | None = None) -> None:
     values.setdefault("workers", 1 if values["executor"] == "inline" else capacity.cores())
 
 
+def place(ray_address: str | None, usual: executors.Name) -> executors.Name:
+    """Return where jobs run if nobody says: on a cluster whose address is given, else as usual."""
+    return "ray" if _given(ray_address) else usual
+
+
+def _given(ray_address: str | None) -> bool:
+    """Return whether an address is other than RAY_ADDRESS, which may be there for other commands."""
+    return ray_address not in (None, os.environ.get("RAY_ADDRESS"))
+
+
+def _refuse_address(executor: executors.Name, ray_address: str | None) -> None:
+    if executor != "ray" and _given(ray_address):
+        raise ConfigError(
+            f"--ray-address {ray_address}: nothing runs there, since the executor is '{executor}'. Leave it "
+            "out, or choose --executor ray."
+        )
+
+
 @contextmanager
 def started(
     store: Store, config: SearchConfig, say: Say, *, source: str | None = None, ray_address: str | None = None
@@ -207,8 +225,10 @@ def ready(config: SearchConfig, say: Say, ray_address: str | None = None) -> Ite
 
     Raises:
         NasError: it cannot start.
-        ConfigError: no machine has what one trial is to get.
+        ConfigError: no machine has what one trial is to get, or there is an address and the executor is
+            another than Ray.
     """
+    _refuse_address(config.executor, ray_address)
     address = (ray_address or os.environ.get("RAY_ADDRESS")) if config.executor == "ray" else None
     warnings = [] if address else capacity.check(config, [capacity.here()], cluster=False)
     for warning in warnings:
@@ -317,8 +337,7 @@ def evaluated(
     """
     if seeds < 1:
         raise ConfigError(f"seeds={seeds}: each architecture takes at least one training.")
-    if executor != "ray" and ray_address not in (None, os.environ.get("RAY_ADDRESS")):
-        raise ConfigError(f"--ray-address {ray_address}: nothing runs there without --executor ray.")
+    _refuse_address(executor, ray_address)
     for remark in targets.remarks:
         say(f"warning: {remark}")
     say(plan.said(seeds))

@@ -350,7 +350,7 @@ def test_an_evaluation_without_a_result_is_an_error() -> None:
         (("mlp:maml",), {"test_episodes": 10}, ConfigError),
         (("mlp:maml",), {"budgets.x": 1}, UnknownName),
         (("mlp:maml",), {"workers": 2}, ConfigError),
-        (("mlp:maml",), {"ray_address": "here:1"}, ConfigError),
+        (("mlp:maml",), {"executor": "inline", "ray_address": "here:1"}, ConfigError),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(

@@ -133,7 +133,10 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Trainings at a time. (default: one a GPU, or one a core without any)"),
     ] = None,
-    executor: Annotated[Name, typer.Option(help="Where trainings run.")] = "process",
+    executor: Annotated[
+        Name | None,
+        typer.Option(help="Where trainings run. (default: process; ray where --ray-address is given)"),
+    ] = None,
     ray_address: RayAddressOption = None,
     artifacts: ArtifactsOption = None,
     form: FormatOption = Format.TABLE,
@@ -154,7 +157,7 @@ def evaluate(
     from nas.plugins import import_from_here
     from nas.queries.rows import record
     from nas.storage.store import Store
-    from nas.verbs import evaluated
+    from nas.verbs import evaluated, place
 
     budget = {
         "train_episodes": train_episodes,
@@ -175,7 +178,7 @@ def evaluate(
                 folder(db, artifacts),
                 say,
                 seeds=seeds,
-                executor=executor,
+                executor=executor or place(ray_address, "process"),
                 workers=workers,
                 ray_address=ray_address,
             )

@@ -19,6 +19,7 @@ from nas.evaluation.references import FORMS, SpaceReference, TrialReference, par
 from nas.evaluator import Chosen
 from nas.product import resolve
 from nas.queries.leaderboard import Query, leaderboard
+from nas.queries.results import Identity
 from nas.settings.evaluation import EvaluationConfig, validate
 from nas.settings.sections import UNTRAINED, choose, maker
 from nas.settings.slots import complete
@@ -68,8 +69,8 @@ class Target:
         return self.config.digest(self.classes, without="space")
 
     @property
-    def identity(self) -> tuple[str, str, str]:
-        """What no two targets share: the network, and the settings."""
+    def identity(self) -> Identity:
+        """What no two targets share: space, canonical key, and settings."""
         return self.space, self.key, self.settings
 
     @property

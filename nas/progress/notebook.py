@@ -29,7 +29,7 @@ class Line:
 
         Args:
             text: of one line.
-            now: whether to show it in any case: it is the last.
+            now: whether to show it in any case, such as the last.
         """
         if not now and time.monotonic() - self._shown < EVERY:
             return

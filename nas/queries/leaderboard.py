@@ -85,7 +85,28 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One ranked trial."""
+    """One ranked trial.
+
+    Attributes:
+        rank: from 1.
+        search, trial: name of the search, and number of the trial in it.
+        tasks, task: name of the task source, and the tasks in a few words.
+        learner: None: the score was looked up.
+        normalization: how batch norm found its statistics; None: it is not known.
+        score, ci95: on validation tasks, with half of its 95 % interval; higher is better.
+        parameters, macs, activations: the backbone's cost; see `nas.backbone.Cost`.
+        latency, latency_batch: seconds of its forward pass, of one example and of a batch; None: unknown.
+        episodes, train_episodes: behind the score, and of training.
+        seconds: worker time.
+        architecture, key: text and canonical key.
+        settings: hash of what scores depend on besides network and seed, for searches of one machine's
+            precision.
+        protocol: the same for every machine, with the precision in force and the data: equal means
+            comparable.
+        unit: what a table calls a score that was looked up, in simulated seconds; None: it was trained for.
+        space_settings: of the search space: the same architecture is another network under other ones.
+        chosen: settings that the search chose along with the network, by their path.
+    """
 
     rank: int
     search: str
@@ -110,15 +131,10 @@ class Row:
     key: str
     state: str
     settings: str
-    """Hash of what scores depend on besides network and seed, for searches of one machine's precision."""
     protocol: str
-    """The same for every machine, with the precision in force and the data: equal means comparable."""
     unit: str | None
-    """What a table calls a score that was looked up, in simulated seconds; None: it was trained for."""
     space_settings: dict[str, Any]
-    """Of the search space: the same architecture is another network under other ones."""
     chosen: dict[str, Any]
-    """Settings that the search chose along with the network, by their path."""
 
 
 @dataclass(frozen=True, slots=True)
