@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 from typer.main import get_command
@@ -143,6 +143,8 @@ def _value(option: Any) -> str:
     annotation = option.type_descriptor.annotation
     if inspect.isclass(annotation) and issubclass(annotation, enum.Enum):
         return "|".join(choice.value for choice in annotation)
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
     return {int: "N", float: "NUMBER", Path: "FILE"}.get(annotation, "TEXT")
 
 

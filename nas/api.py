@@ -403,6 +403,7 @@ def compare(*names: str, complete: bool = False, db: str | None = None) -> Compa
     """
     if not names:
         raise ConfigError("Compare which searches? Give names; `nas ls` lists them.")
+    import_from_here()
     with Store(_database(db)) as store:
         return comparison.compare(store, find(store, names), complete=complete)
 

@@ -80,7 +80,7 @@ Chosen: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Trainee:
-    """What an architecture of a search's space means for a training.
+    """What the training of one candidate takes.
 
     Attributes:
         space: builds the backbone.

@@ -23,6 +23,7 @@ from nas.queries.searches import SearchDetails
 from nas.queries.trials import TrialDetails
 from nas.storage.store import Store
 from nas.testing.evaluations import CONFIG, claim, trained
+from nas.verbs import place
 
 PARTS: dict[str, Any] = {
     "space": "nas.testing.toys:Toy",
@@ -54,6 +55,19 @@ def test_import_nas_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_only_ray_takes_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError):
+        nas.search(**PARTS, executor="inline", ray_address="here:1")
+    with pytest.raises(NotFound):
+        nas.show("@last")
+    monkeypatch.setenv("RAY_ADDRESS", "head:1")
+    assert [place(address, "inline") for address in (None, "head:1", "other:1")] == [
+        "inline",
+        "inline",
+        "ray",
+    ]
 
 
 def test_every_name_is_there() -> None:

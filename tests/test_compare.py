@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
-from command_line import nas
+from command_line import SCRIPTED, nas
 from recorded import LOOKED_UP, MIXED, Trained, Trial, close, record, record_one_shot, record_scratch
 
 from nas.comparison import baselines
@@ -256,3 +257,17 @@ def test_bad_input(db: str) -> None:
         record(store, MIXED, name="other", tasks={"name": "sinusoid", "shots": 2})
     code, _, err = nas("compare", "x-random-0", "other")
     assert (code, "tasks.shots: 10 and 2" in err) == (2, True)
+
+
+def test_a_plugin_of_the_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NAS_DB", f"sqlite:///{tmp_path}/own.db")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("own_toy.py").write_text("from nas.testing.toys import Toy\n\n\nclass Own(Toy):\n    pass\n")
+    options = [option for option in SCRIPTED if not option.startswith("--space")]
+    assert nas("run", "--space=own_toy:Own", *options, "--trials=2", "--name=s")[0] == 0
+    sys.path.remove(str(tmp_path))  # as in the process of another command
+    del sys.modules["own_toy"]
+    code, out, _ = nas("compare", "s", "-f", "json")
+    assert code == 0
+    assert [row["group"] for row in json.loads(out)] == ["evolution"]

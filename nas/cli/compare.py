@@ -81,8 +81,10 @@ def compare(
     """
     from nas.comparison import comparison
     from nas.comparison.groups import find
+    from nas.plugins import import_from_here
     from nas.storage.store import Store
 
+    import_from_here()
     with Store(db) as store:
         found = comparison.compare(store, find(store, names), complete=complete)
     report(found, form, wide=wide)
