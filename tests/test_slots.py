@@ -75,6 +75,7 @@ def test_networks_alone_are_no_product() -> None:
         ({"learner": {"inner_steps": [1, 1.0]}}, "slots.learner.inner_steps"),
         ({"learner": {"lr": []}}, "slots.learner.lr"),
         ({"learner": {"lr": 0.1}}, "slots.learner.lr"),
+        ({"learner": {"normalization": ["support", "running"]}}, "slots.learner.normalization"),
         ({"tasks": {"train_shots": [None, 5]}}, "slots.tasks.train_shots"),
         ({"tasks": {"shots": [1, 5]}}, "train_shots, train_queries"),
     ],

@@ -145,7 +145,9 @@ class SearchConfig(Model):
     ] = None
     seed: Annotated[int, Field(ge=0, lt=2**63, description="of everything random")] = 0
     executor: Annotated[executors.Name, Field(description="where trials run")] = "ray"
-    workers: Annotated[int, Field(ge=1, le=10_000, description="trials at a time")] = 1
+    workers: Annotated[
+        int, Field(ge=1, le=10_000, description="trials at a time; `nas run` fills in one a core")
+    ] = 1
     scheduler: Asha | None = None
     constraints: Constraints = Constraints()
     deduplicate: Annotated[bool, Field(description="train isomorphic networks once")] = True

@@ -31,7 +31,7 @@ def resolved(
     Raises:
         UnknownName: no such slot, or no such setting.
         ConfigError: a value is wrong, or no word, number or truth; two are equal; there is none; the section
-            sets the setting, too; or it would change the tasks that trials are scored on.
+            sets the setting, too; or scores under its values would not compare.
     """
     where = f"slots.{slot}"
     if slot not in SECTIONS:
@@ -48,6 +48,11 @@ def resolved(
             raise ConfigError(
                 f"{where}.{setting}: '{section['name']}' would score trials on other tasks. Only settings of "
                 f"training tasks can be chosen: {', '.join(cls.training_settings) or 'it has none'}."
+            )
+        if (slot, setting) == ("learner", "normalization"):
+            raise ConfigError(
+                f"{where}.{setting}: scores of different modes do not compare, so that no search can choose "
+                f"one by its score. Set {slot}.{setting}, in a search for each."
             )
         others = {key: value for key, value in given.items() if key != setting}
         if plugins.settings(cls)[setting].is_required() or plugins.resolve(cls, others, slot) != given:
