@@ -10,9 +10,9 @@ Point = tuple[float, ...]
 
 
 def nondominated(points: Sequence[Point]) -> list[int]:
-    """Return the indices of the points that no other point is below or level with everywhere and not equal.
+    """Return the indices of the points that no other point dominates.
 
-    Equal points stand or fall together.
+    One dominates another if it is nowhere above it, and somewhere below. Equal points stand or fall together.
 
     Args:
         points: sorted; in every coordinate less is better.
