@@ -294,7 +294,8 @@ def _filled(slot: Slot, default: Any, value: Any, where: str) -> dict[str, Any] 
     except PluginError as error:
         raise PluginError(f"{where}: {error}") from error
     except UnknownName as error:
-        raise ConfigError(f"{where}: {error}") from None
+        own = "" if name in installed(slot.kind) else " One of your own is named by module:Class."
+        raise ConfigError(f"{where}: {error}{own}") from None
     return None if section == {"name": usual} | resolve(default, {}, where) else section
 
 

@@ -316,7 +316,7 @@ AUGMENTATIONS = ["none", "rotated_classes", {"name": "shift_rotate", "angle": 20
 
 
 def test_plugins_that_fill_a_slot_of_the_learner_are_chosen(tmp_path: Path) -> None:
-    """The default is left out of a resolved section, so that protocols with and without the slot are one."""
+    """The default is no choice: the training is that of a search without the slot."""
     db = f"sqlite:///{tmp_path / 'nas.db'}"
     options = [
         *("--space=chain", "--tasks=glyphs", "--learner=prototypical", "--executor=inline", f"--db={db}"),
@@ -331,18 +331,16 @@ def test_plugins_that_fill_a_slot_of_the_learner_are_chosen(tmp_path: Path) -> N
     fixed = f"--set=controller.architectures={json.dumps([network])}"
     assert nas("run", *options, fixed, "--trials=1", "--name=alone")[0] == 0
     with Store(db) as store:
-        targets = Targets(store).choose(["joint/0", "joint/1", "joint/2", "alone/0"])
-        _, *filled = [target.config.learner.get("augmentation") for target in targets]
-        assert filled == [
-            {"name": "rotated_classes"},
-            {"name": "shift_rotate", "shift": 2.0, "angle": 20.0},
-            None,
-        ]
-        assert targets[0].config.learner == targets[3].config.learner
+        targets = Targets(store).choose(["joint/0", "joint/1", "joint/2"])
+        filled = [target.config.learner.get("augmentation") for target in targets]
+        turned = {"name": "shift_rotate", "shift": 2.0, "angle": 20.0}
+        assert filled == [None, {"name": "rotated_classes"}, turned]
         chosen = [target.config.chosen for target in targets]
-        assert chosen == [*({"learner": {"augmentation": value}} for value in ["none", *filled[:2]]), {}]
+        assert chosen == [{}, *({"learner": {"augmentation": value}} for value in filled[1:])]
         assert len({target.protocol for target in targets}) == 1
-        assert len({target.settings for target in targets}) == 4
+        assert len({target.settings for target in targets}) == 3
+        [alone] = Targets(store).choose(["alone/0"])
+        assert alone.identity == targets[0].identity
 
 
 @pytest.mark.parametrize("values", [["none", "none"], ["unknown"], [{"angle": 20}], [3]], ids=str)

@@ -10,7 +10,7 @@ import typer
 from nas.cli import completion
 from nas.cli.interruption import continued_by
 from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, RayAddressOption, typed
-from nas.cli.output import Format, FormatOption, WideOption, emit, say, setting
+from nas.cli.output import Format, FormatOption, WideOption, emit, say
 from nas.errors import NasError
 from nas.executors import Name
 
@@ -155,6 +155,7 @@ def evaluate(
     from nas.evaluation.plan import plan
     from nas.evaluation.targets import Targets
     from nas.plugins import import_from_here
+    from nas.queries.chosen import apart
     from nas.queries.rows import record
     from nas.storage.store import Store
     from nas.verbs import evaluated, place
@@ -187,7 +188,7 @@ def evaluate(
     if results or form is Format.JSON:
         shown, columns = [record(row) for row in results], [name for name in COLUMNS if name != "chosen"]
         if form in (Format.TABLE, Format.MARKDOWN) and any(row["chosen"] for row in shown):
-            shown, columns = [{**row, "chosen": setting(row["chosen"])} for row in shown], [*COLUMNS]
+            shown, columns = [apart(row) for row in shown], [*COLUMNS]
         emit(shown, form, columns, drop=DROP, wide=wide)
     if results:
         _explain(results)

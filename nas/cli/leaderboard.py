@@ -31,6 +31,7 @@ COLUMNS = (
     "latency",
     "latency_batch",
     "architecture",
+    "chosen",
     "space_settings",
 )
 DROP = (
@@ -149,6 +150,7 @@ def leaderboard(
     Scores of different tasks, learners or settings do not compare: each has a list of its own.
     """
     from nas.queries.boards import records, tests, trials
+    from nas.queries.chosen import apart
     from nas.queries.leaderboard import Query
     from nas.storage.store import Store
 
@@ -178,8 +180,7 @@ def leaderboard(
                 gap = "\n" if form is Format.MARKDOWN else ""
                 typer.echo(("\n" if number else "") + "\n".join(headings(_common(board))) + gap)
             rows = _told_apart(records([board]))
-            if any(row.get("chosen") for row in rows):
-                rows = [{**row, "chosen": setting(row["chosen"])} for row in rows]
+            rows = [apart(row) for row in rows]
             needless = {*(_said(board) if headed else ())}
             needless |= {key for key in ("chosen", "space_settings") if not any(row.get(key) for row in rows)}
             emit(rows, form, [name for name in columns if name not in needless], drop=drop, wide=wide)

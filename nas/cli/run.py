@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 TOP = 10
 """Rows of the leaderboard at the end of a run."""
 
-COLUMNS = ("rank", "trial", "score", "ci95", "parameters", "macs", "seconds", "architecture")
+COLUMNS = ("rank", "trial", "score", "ci95", "parameters", "macs", "seconds", "architecture", "chosen")
 DROP = ("seconds", "macs", "parameters", "ci95")
 """What a narrow terminal can do without, the least important first."""
 
@@ -223,6 +223,7 @@ def rm(
 def _follow(session: Session, db: str, artifacts: Path | None) -> None:
     from nas.evaluation.artifacts import folder
     from nas.progress.searches import progress
+    from nas.queries.chosen import apart
     from nas.queries.leaderboard import Query, leaderboard
 
     store, row, config = session.store, session.row, session.config
@@ -235,9 +236,12 @@ def _follow(session: Session, db: str, artifacts: Path | None) -> None:
     aim, front = config.aim, config.aim.several
     pareto, limit = (aim.goals, 0) if front else ((), TOP)
     rows = leaderboard(store, Query(searches=(row.name,), sort=aim.goals[0], pareto=pareto, limit=limit))
-    columns = [*COLUMNS[:-1], *(goal for goal in aim.goals if goal not in COLUMNS), COLUMNS[-1]]
+    known = [name for name in COLUMNS if name != "chosen" or any(row.chosen for row in rows)]
+    goals = [goal for goal in aim.goals if goal not in known]
+    place = known.index("architecture")
+    columns = [*known[:place], *goals, *known[place:]]
     drop = [name for name in DROP if name not in aim.goals]
-    emit([asdict(entry) for entry in rows], Format.TABLE, columns, drop=drop)
+    emit([apart(asdict(entry)) for entry in rows], Format.TABLE, columns, drop=drop)
     tried = sum(trial.architecture is not None for trial in store.history(row.id))
     which, pick = f"The best {len(rows)}", ""
     if front:

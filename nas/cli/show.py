@@ -88,6 +88,7 @@ def show(
 
 
 def _search(found: SearchDetails, form: Format, wide: bool) -> None:
+    from nas.queries.chosen import choices
     from nas.queries.rows import record
 
     if form in (Format.JSON, Format.NDJSON):
@@ -102,6 +103,8 @@ def _search(found: SearchDetails, form: Format, wide: bool) -> None:
         states = ", ".join(f"{count} {state}" for state, count in found.states.items()) or "none yet"
         said["trials"] = f"{found.trials} ({states})"
         settings = {key: setting(value) for key, value in found.config.items() if key not in SAID}
+        if found.config.get("slots"):
+            settings["slots"] = choices(found.config["slots"])
         _facts({**said, **settings})
         typer.echo()
     rows = [record(row) for row in found.trial_rows]

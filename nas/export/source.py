@@ -23,6 +23,7 @@ from nas.export.missing import Missing, refuse
 from nas.export.model import Model
 from nas.settings.evaluation import validate
 from nas.settings.sections import make_space
+from nas.settings.slots import complete
 from nas.storage.schema import Evaluation, EvaluationState
 from nas.storage.store import Store
 from nas.tasks.appearance import appearance
@@ -125,7 +126,9 @@ def _of_network(store: Store, section: Mapping[str, Any], architecture: str) -> 
 
 def _chose(row: Evaluation, chosen: Chosen) -> bool:
     """Return whether an evaluation has settings."""
-    return all(settings.items() <= row.config[kind].items() for kind, settings in chosen.items())
+    return all(
+        settings.items() <= complete(kind, row.config[kind]).items() for kind, settings in chosen.items()
+    )
 
 
 def _of_space(store: Store, reference: SpaceReference) -> list[Evaluation]:

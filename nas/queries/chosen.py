@@ -47,16 +47,47 @@ def condition(text: str) -> tuple[str, str]:
     return path.strip(), value.strip()
 
 
-def check(paths: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse settings that no search chooses.
+def check(
+    conditions: Sequence[tuple[str, str]], by: str | None, known: Iterable[tuple[str, Iterable[Any]]]
+) -> None:
+    """Refuse settings that no search chooses, and values that none can have.
+
+    Args:
+        conditions: settings and values that are asked for.
+        by: another setting.
+        known: settings by their path, with values.
 
     Raises:
         UnknownName: the first of them.
     """
-    names = sorted(set(known))
-    for path in paths:
-        if path not in names:
-            raise UnknownName("setting that a search chose", path, names)
+    from nas.settings_space import word
+
+    values: dict[str, list[Any]] = {}
+    for path, some in known:
+        values.setdefault(path, []).extend(some)
+    for path in [*(path for path, _ in conditions), *([] if by is None else [by])]:
+        if path not in values:
+            raise UnknownName("setting that a search chose", path, sorted(values))
+    for path, text in conditions:
+        if not any(_equal(value, text) for value in values[path]):
+            words = dict.fromkeys(str(word(value)) for value in values[path])
+            raise UnknownName("value", text, list(words), of=path)
+
+
+def apart(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row for a table: its text is that of the network alone, and what it chose stands by itself."""
+    if not row["chosen"]:
+        return {**row, "chosen": None}
+    slot = next(iter(row["chosen"])).partition(".")[0]
+    network = row["architecture"].partition(f" | {slot}: ")[0]
+    return {**row, "architecture": network, "chosen": told(row["chosen"])}
+
+
+def told(values: Mapping[str, Any]) -> str:
+    """Return settings by their path, each with what its value is called in a candidate's text."""
+    from nas.settings_space import word
+
+    return " ".join(f"{path}={word(value)}" for path, value in values.items())
 
 
 def meets(chosen: Mapping[str, Any], conditions: Sequence[tuple[str, str]]) -> bool:
@@ -78,6 +109,17 @@ def best_of_each(rows: Sequence[tuple[Rows, Mapping[str, Any]]], path: str) -> l
         if path in chosen:
             first.setdefault(str(word(chosen[path])), row)
     return list(first.values())
+
+
+def choices(slots: Mapping[str, Mapping[str, Sequence[Any]]]) -> str:
+    """Return the settings of slots by their path, each with what its values are called."""
+    from nas.settings_space import word
+
+    return " ".join(
+        f"{slot}.{setting}={','.join(str(word(value)) for value in values)}"
+        for slot, own in slots.items()
+        for setting, values in own.items()
+    )
 
 
 def _equal(value: Any, text: str) -> bool:

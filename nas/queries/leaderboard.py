@@ -222,16 +222,18 @@ def sections(store: Store, query: Query) -> list[Section]:
         check_name("tasks", query.tasks, (name for both in labels for name in both))
         if query.paths:
             slots = (config.get("slots") or {} for config in session.scalars(select(Search.config)))
-            chosen.check(query.paths, (path for some in slots for path in flat(some)))
+            values = [pair for some in slots for pair in flat(some).items()]
+            chosen.check(query.conditions, query.by, values)
         where = _where(query, searches)
         tried = select(Trial.search_id).where(*where)
         comparable: dict[str, list[Search]] = {}
         for search in session.scalars(select(Search).where(Search.id.in_(tried)).order_by(Search.id.desc())):
             comparable.setdefault(_protocol(search), []).append(search)
-        return [
+        found = [
             Section(some[0], _board(session, query, _of(where, [search.id for search in some])))
             for some in comparable.values()
         ]
+        return [section for section in found if section.rows]
 
 
 def check_name(what: str, given: str | None, known: Iterable[str]) -> None:

@@ -78,12 +78,14 @@ def sections(store: Store, query: Query) -> list[tuple[Evaluation, list[Ranked]]
         check_name("tasks", query.tasks, (name for both in labels for name in both))
         if query.paths:
             rows = session.scalars(select(Evaluation).where(Evaluation.state == EvaluationState.COMPLETED))
-            check(query.paths, (path for row in rows for path in chosen_by(row)))
+            values = [(path, [value]) for row in rows for path, value in chosen_by(row).items()]
+            check(query.conditions, query.by, values)
     by_protocol: dict[str, list[Group]] = {}
     for group in _groups(store, _where(store, query)):
         by_protocol.setdefault(group[0].protocol, []).append(group)
     newest = sorted(by_protocol.values(), key=lambda groups: -max(row.id for row in groups[-1]))
-    return [(groups[0][0], _ranked(store, query, groups)) for groups in newest]
+    found = [(groups[0][0], _ranked(store, query, groups)) for groups in newest]
+    return [(example, rows) for example, rows in found if rows]
 
 
 def _refuse(query: Query) -> None:

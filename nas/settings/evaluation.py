@@ -59,12 +59,14 @@ class EvaluationConfig(Model):
     @field_validator("base")
     @classmethod
     def _resolved(cls, base: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
-        return {
-            kind: own
-            for kind, values in base.items()
-            if kind in info.data or kind not in SECTIONS
-            if (own := validated(kind, values, info.data.get(kind)))
-        }
+        """Check the values; what was chosen as it was is no choice."""
+        found: dict[str, dict[str, Any]] = {}
+        for kind, values in base.items():
+            if kind in info.data or kind not in SECTIONS:
+                own, section = validated(kind, values, info.data.get(kind)), info.data[kind]
+                whole = complete(kind, section)
+                found[kind] = {key: value for key, value in own.items() if whole[key] != value}
+        return {kind: own for kind, own in found.items() if own}
 
     @property
     def chosen(self) -> dict[str, dict[str, Any]]:
