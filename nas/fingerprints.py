@@ -17,7 +17,7 @@ from nas.space import Space
 
 Fingerprints = dict[str, Any]
 """By kind of plug-in: `name`, `source` (the file of its class), `settings` (their names), and of a space
-`decisions` (`[name, [choices]]`); plain JSON."""
+`decisions` (`[name, [choices]]`); plain JSON. What fills a slot of a plug-in, or may, is `KIND:NAME`."""
 
 
 def take(config: Mapping[str, Any], space: Space[Any]) -> Fingerprints:
@@ -33,7 +33,19 @@ def take(config: Mapping[str, Any], space: Space[Any]) -> Fingerprints:
         if kind in plugins.GROUPS and section is not None
     }
     found["space"]["decisions"] = _decisions(space)
-    return found
+    return found | {f"{kind}:{name}": _of(kind, name) for kind, name in _filling(config)}
+
+
+def _filling(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the kind and the name of all that fills a slot of a plug-in, or may be chosen to."""
+    for section_kind, section in config.items():
+        if section_kind not in plugins.GROUPS or section is None:
+            continue
+        choices = (config.get("slots") or {}).get(section_kind, {})
+        for setting, (slot, _) in plugins.slots(plugins.load(section_kind, section["name"])).items():
+            for value in [section.get(setting), *choices.get(setting, ())]:
+                if isinstance(value, Mapping):
+                    yield slot.kind, value["name"]
 
 
 def check(recorded: Mapping[str, Any] | None, space: Space[Any], what: str) -> None:
@@ -64,7 +76,8 @@ def explained(recorded: Mapping[str, Any] | None, what: str) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        for kind, then in (recorded or {}).items():
+        for key, then in (recorded or {}).items():
+            kind = key.partition(":")[0]
             try:
                 now = _of(kind, then["name"])
             except ConfigError as gone:

@@ -163,3 +163,43 @@ def test_another_error_is_left_as_it_is(write: Write) -> None:
     whole = take(validate(CONFIG).model_dump(mode="json"), validate(CONFIG).make_space())
     with pytest.raises(PluginError, match="own words"), explained(whole, "it"):
         raise PluginError("own words")
+
+
+FILLING = """
+from nas.learners.augmentation import Augmentation
+
+class Mine(Augmentation):
+    name = "mine"
+
+    def __init__(self, shape, *, {setting}: int = 3) -> None:
+        super().__init__(shape)
+
+    def forward(self, episode, generator):
+        return episode
+"""
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+@pytest.mark.parametrize("change", [None, "other"], ids=["deleted", "another setting"])
+def test_what_fills_a_slot_of_the_learner_has_a_fingerprint(
+    write: Write, chosen: bool, change: str | None
+) -> None:
+    path = write()
+    path.write_text(FILLING.format(setting="size"))
+    fill = (
+        "--slot=learner.augmentation=['none', 'mine:Mine']"
+        if chosen
+        else "--set=learner.augmentation=mine:Mine"
+    )
+    assert nas("run", *SCRIPTED, fill, "--trials=2", "--name=s")[0] == 0
+    before = recorded()
+    assert isinstance(before[-1], dict)
+    assert before[-1]["augmentation:mine:Mine"]["settings"] == ["size"]
+    write(None)
+    if change is not None:
+        write().write_text(FILLING.format(setting=change))
+    code, _, err = nas("resume", "s", "--trials=+2")
+    assert code == 2
+    for word in ("augmentation 'mine:Mine'", str(path), "search 's'"):
+        assert word in err
+    assert recorded() == before
