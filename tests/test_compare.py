@@ -271,3 +271,6 @@ def test_a_plugin_of_the_folder_is_found(tmp_path: Path, monkeypatch: pytest.Mon
     code, out, _ = nas("compare", "s", "-f", "json")
     assert code == 0
     assert [row["group"] for row in json.loads(out)] == ["evolution"]
+    Path("own_toy.py").unlink()
+    del sys.modules["own_toy"]
+    assert nas("compare", "s", "-f", "json")[1] == out

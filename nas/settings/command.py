@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from nas import plugins
+from nas.errors import PluginError, UnknownName
 from nas.settings.paths import assign, flat
 from nas.settings.search import SearchConfig
 from nas.settings.sections import BASES
@@ -62,9 +63,12 @@ def one_shot(search: Search) -> bool:
 
 
 def chosen(kind: str, section: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a plugin that are not its defaults."""
-    cls = plugins.load(kind, section["name"])
+    """Return the settings of a plugin that are not its defaults; all of them where it cannot be loaded."""
     given = {key: value for key, value in section.items() if key != "name"}
+    try:
+        cls = plugins.load(kind, section["name"])
+    except (PluginError, UnknownName):
+        return given
     required = {key: given[key] for key, field in plugins.settings(cls).items() if field.is_required()}
     usual = plugins.resolve(cls, required, kind)
     return {key: value for key, value in given.items() if key in required or usual.get(key) != value}
