@@ -421,6 +421,8 @@ def _wanted(
         known = "" if section is None else f"; allowed: {', '.join(section.model_fields)}"
         return f"there is no such setting{known}"
     if kind in _LISTS:
+        if isinstance(given, str) and given.startswith("["):
+            return "expected a list: each text in it stands between double quotes"
         if isinstance(given, str | int | float):
             return f"expected a list: write {path}=[{_written(given)}], in a shell between single quotes"
         return "expected a list"

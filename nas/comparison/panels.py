@@ -103,7 +103,8 @@ def window(panel: Panel) -> Window:
     else:
         least = 2.0 if panel.whole else SPAN * max(abs(low), abs(high))
     low, high = widened(low, high, least)
-    return Window(start, end, low, high) if low < high else Window(start, end, low - 0.5, high + 0.5)
+    half = 0.0 if low < high else abs(low) / 20 or 0.5
+    return Window(start, end, low - half, high + half)
 
 
 def widened(low: float, high: float, least: float) -> tuple[float, float]:

@@ -56,7 +56,7 @@ class AugmentationSuite(ABC):
         """It has a name, and every setting says what it means."""
         cls = type(self.augmentation(make))
         assert cls.name
-        assert all(field.description for field in plugins.settings(cls).values())
+        assert [name for name, field in plugins.settings(cls).items() if not field.description] == []
 
     def test_tasks_keep_their_shapes(self, make: Make) -> None:
         """Tasks, ways, shots and queries are as many, of the same types, and every number is finite."""

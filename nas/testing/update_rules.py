@@ -104,7 +104,7 @@ class UpdateRuleSuite(ABC):
         """It has a name, and every setting says what it means."""
         rule = type(self.rule(make))
         assert rule.name
-        assert all(field.description for field in plugins.settings(rule).values())
+        assert [name for name, field in plugins.settings(rule).items() if not field.description] == []
 
     def test_weights_keep_their_names_shapes_and_precision(self, make: Make) -> None:
         """What a step returns is like what it is given, in float32 as in float64."""

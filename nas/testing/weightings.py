@@ -47,7 +47,7 @@ class WeightingSuite(ABC):
         """It has a name, and every setting says what it means."""
         cls = type(self.weighting(make))
         assert cls.name
-        assert all(field.description for field in plugins.settings(cls).values())
+        assert [name for name, field in plugins.settings(cls).items() if not field.description] == []
 
     def test_every_example_has_a_weight(self, make: Make) -> None:
         """Weights are `[T, B]`, finite, none negative, and not all zero."""
