@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,8 @@ def own(tmp_path, monkeypatch):
     (tmp_path / "own_weighting.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    return "own_weighting:Own"
+    yield "own_weighting:Own"
+    sys.modules.pop("own_weighting", None)
 
 
 def configuration(**learner):
