@@ -12,7 +12,7 @@ class Shadow(NamedTuple):
 
     Attributes:
         found: what Python imports.
-        hidden: what was to be imported.
+        hidden: the module that was asked for.
     """
 
     found: Path

@@ -292,9 +292,11 @@ def _board(session: Session, query: Query, where: Sequence[ColumnElement[bool]])
 def _matching(session: Session, query: Query, where: Sequence[ColumnElement[bool]]) -> list[int]:
     """Return the ids of the trials that chose what is asked for."""
     found = []
-    rows = select(Trial.id, Trial.architecture, Search.config).join(Search, Search.id == Trial.search_id)
-    for number, text, config in session.execute(rows.where(*where)):
-        of_trial = chosen.of_text(config.get("slots") or {}, text)
+    configs = session.execute(select(Search.id, Search.config))
+    slots = {search: config["slots"] for search, config in configs if config.get("slots")}
+    rows = select(Trial.id, Trial.search_id, Trial.architecture).where(*where)
+    for number, search, text in session.execute(rows.where(*_of((), list(slots)))):
+        of_trial = {} if text is None else chosen.of_text(slots[search], text)
         if of_trial.keys() >= {*query.paths} and chosen.meets(of_trial, query.conditions):
             found.append(number)
     return found

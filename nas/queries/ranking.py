@@ -107,9 +107,9 @@ def _sorted(store: Store, query: Query, groups: Sequence[Group]) -> list[Result]
     if query.paths:
         groups = [group for group in groups if _asked_for(query, chosen_by(group[0]))]
     if query.by is not None:
-        query, by = replace(query, by=None, where=(), limit=0), query
-        rows = [(result, result.chosen) for result in _sorted(store, query, groups)]
-        return best_of_each(rows, str(by.by))[: by.limit or None]
+        every = _sorted(store, replace(query, by=None, where=(), limit=0), groups)
+        rows = [(result, result.chosen) for result in every]
+        return best_of_each(rows, query.by)[: query.limit or None]
     if query.pareto:
         groups = _front(groups, query.pareto)
     sort = "score" if query.sort in ("rank", "test_score") else query.sort

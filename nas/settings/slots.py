@@ -86,9 +86,7 @@ def validated(slot: str, values: Mapping[str, Any], section: Mapping[str, Any] |
     """
     if slot not in SECTIONS or section is None:
         raise UnknownName("slot", slot, SECTIONS)
-    own = {key: value for key, value in section.items() if key != "name"}
-    found = plugins.resolve(plugins.load(slot, section["name"], BASES[slot]), {**own, **values}, slot)
-    whole = complete(slot, {"name": section["name"], **found})
+    whole = complete(slot, varied(slot, section, values))
     return {key: whole[key] for key in values}
 
 
