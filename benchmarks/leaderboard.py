@@ -161,10 +161,13 @@ def ranking(store: Store, searches: int) -> dict[str, float]:
         "one controller": Query(controller="evolution"),
         "one task source": Query(tasks="glyphs"),
         "one task": Query(tasks="omniglot 20-way 1-shot"),
-        "few parameters": Query(max_parameters=20_000),
-        "few MACs": Query(max_macs=2_000_000),
+        "few parameters": Query(limits={"parameters": 20_000}),
+        "few MACs": Query(limits={"macs": 2_000_000}),
         "every filter": Query(
-            space="space1", controller="evolution", tasks="glyphs", max_parameters=10**5, max_macs=10**8
+            space="space1",
+            controller="evolution",
+            tasks="glyphs",
+            limits={"parameters": 10**5, "macs": 10**8},
         ),
         "three states": Query(states=STATES[:3]),
         "by parameters": Query(sort="parameters"),

@@ -332,6 +332,10 @@ def leaderboard(
     learner: str | None = None,
     max_parameters: int | str | None = None,
     max_macs: int | str | None = None,
+    max_activations: int | str | None = None,
+    max_latency: float | None = None,
+    max_latency_batch: float | None = None,
+    max_seconds: float | None = None,
     state: str | Iterable[str] | None = None,
     sort: str = "score",
     limit: int = 20,
@@ -353,6 +357,10 @@ def leaderboard(
         learner: only this learner.
         max_parameters: at most so many weights, a number or a text such as `20k`.
         max_macs: at most so many multiply-accumulates.
+        max_activations: at most so many bytes of activations.
+        max_latency: at most so many seconds of a forward pass of one example.
+        max_latency_batch: at most so many seconds of a forward pass of 32 examples.
+        max_seconds: at most so many seconds of a worker.
         state: trials in these states; by default `completed`.
         sort: the column to rank by.
         limit: rows of each protocol; 0 for all.
@@ -366,14 +374,21 @@ def leaderboard(
         NotFound: no database, or nothing of a name that is given.
         ConfigError: no such column, field or state, or it is of the other stage.
     """
+    limits = {
+        "parameters": _count("max_parameters", max_parameters),
+        "macs": _count("max_macs", max_macs),
+        "activations": _count("max_activations", max_activations),
+        "latency": max_latency,
+        "latency_batch": max_latency_batch,
+        "seconds": max_seconds,
+    }
     query = Query(
         searches=_several(search),
         space=space,
         controller=controller,
         tasks=tasks,
         learner=learner,
-        max_parameters=_count("max_parameters", max_parameters),
-        max_macs=_count("max_macs", max_macs),
+        limits={name: limit for name, limit in limits.items() if limit is not None},
         states=_several(state) or ("completed",),
         sort=sort,
         limit=limit,

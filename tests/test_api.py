@@ -259,6 +259,10 @@ def test_the_leaderboard_is_that_of_the_command(db: str) -> None:
         ({"search": "a", "limit": 2}, ["--search=a", "--limit=2"]),
         ({"pareto": ["score", "parameters"]}, ["--pareto=score,parameters"]),
         ({"max_parameters": "20k", "sort": "parameters"}, ["--max-parameters=20k", "--sort=parameters"]),
+        (
+            {"max_activations": "20k", "max_seconds": 60.0, "max_macs": 10**6},
+            ["--max-activations=20k", "--max-seconds=60", "--max-macs=1M"],
+        ),
     ):
         table = nas.leaderboard(**arguments)  # type: ignore[arg-type]
         rows = json.loads(command("leaderboard", *options, "-f", "json")[1])

@@ -28,16 +28,18 @@ def test_texts_tell_what_was_chosen(odd: bool) -> None:
     slots = {**SLOTS, "tasks": {"label": ["a b", "c"]}} if odd else SLOTS
     others = {slot: Settings(slot, choices, {}) for slot, choices in slots.items()}
     product, rng = Product({"backbone": Toy(layers=3), **others}), np.random.default_rng(0)
+    texts = chosen.Texts(slots)
     for _ in range(50):
         drawn = product.sample(rng)
         built = [others[slot].chosen(part) for slot, part in product.parts(drawn).items() if slot in others]
         paths = [f"{slot}.{setting}" for slot, choices in slots.items() for setting in choices]
         values = [value for own in built for value in own.values()]
-        assert chosen.of_text(slots, product.text(drawn)) == dict(zip(paths, values, strict=True))
+        assert texts.chosen(product.text(drawn)) == dict(zip(paths, values, strict=True))
 
 
 def test_a_search_without_slots_chose_nothing() -> None:
-    assert chosen.of_text({}, "16.8") == {}
+    assert chosen.Texts(None).chosen("16.8") == {}
+    assert chosen.Texts(SLOTS).chosen(None) == {}
 
 
 @pytest.mark.parametrize(

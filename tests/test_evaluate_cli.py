@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from command_line import nas, process
 
+from nas.costs import MEASURED
 from nas.evaluation.driver import Driver
 from nas.evaluation.missing import complaint
 from nas.evaluation.targets import Target
@@ -143,10 +144,20 @@ def test_the_test_leaderboard_is_filtered(evaluated: tuple[Path, str, str]) -> N
         (["--limit=1"], 1),
         (["--learner=prototypical"], 0),
         (["--max-parameters=0"], 0),
+        (["--max-activations=10k", "--max-latency=10", "--max-latency-batch=10"], 3),
+        (["--max-latency=1e-9"], 0),
+        (["--max-seconds=1e-9"], 0),
         (["--tasks=sinusoid", "--sort=parameters"], 3),
     ):
         _, out, _ = asked("leaderboard", "--stage=test", "-f", "json", *arguments, folder=cwd)
         assert len(json.loads(out)) == count, arguments
+    for column in MEASURED:
+        _, out, _ = asked("leaderboard", "--stage=test", "-f", "json", f"--sort={column}", folder=cwd)
+        found = [row[column] for row in json.loads(out)]
+        assert found == sorted(found)
+        assert len(found) == 3
+    _, out, _ = asked("leaderboard", "--stage=test", "--pareto=score,latency", folder=cwd)
+    assert {"activations", "latency", "latency_batch"} < {*out.splitlines()[0].split()}
     code, _, err = asked("leaderboard", "--stage=test", "--controller=random", folder=cwd)
     assert (code, "--stage test" in err) == (2, True)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas.costs import COUNTED, OWN
 from nas.errors import NotFound
 from nas.evaluation import work
 from nas.evaluation.artifacts import folder, locate, store_weights
@@ -104,6 +105,16 @@ def test_the_test_tasks_are_seen_once_and_last(tmp_path: Path) -> None:
     assert {number for split, number in kinds if split == "validation"} == {5}
 
 
+def test_it_tells_what_the_network_costs(tmp_path: Path) -> None:
+    result = ended(list(reports(job(tmp_path))))
+    space, shape = configure().make_space(), configure().make_tasks().shape
+    counted = space.cost(space.decode("maml"), shape)._asdict()
+    assert {name: result.costs[name] for name in COUNTED} == counted
+    assert result.costs.keys() == {*OWN}
+    assert 0 < result.costs["latency"] < 1
+    assert 0 < result.costs["latency_batch"] < 1
+
+
 def test_before_the_test_tasks_it_says_so(tmp_path: Path) -> None:
     *_, before, last = reports(job(tmp_path))
     assert before == Scoring(1000)
@@ -169,7 +180,7 @@ def test_a_training_killed_anywhere_ends_as_if_it_had_not_been(
     expected = {(m.step, m.metric): m.value for r in whole if isinstance(r, Curve) for m in r.measurements}
     assert curve == expected
     assert isinstance(report, Trained)
-    one, two = replace(report, seconds=0), replace(ended(whole), seconds=0)
+    one, two = replace(report, seconds=0, costs={}), replace(ended(whole), seconds=0, costs={})
     assert replace(one, weights=one.weights) == replace(
         two, weights=replace(two.weights, uri=one.weights.uri)
     )

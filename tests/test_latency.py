@@ -104,7 +104,10 @@ def test_it_ranks_trials(store: Store, tmp_path: Path) -> None:
     assert {row["trial"] for row in rows} == {0, better}
     shown = json.loads(nas("show", "s/1", "-f", "json", "--db", db)[1])
     assert shown["latency"] >= 0.051
-    assert nas("leaderboard", "--sort", "latency", "--stage", "test", "--db", db)[0] == 2
+    for limit, kept in (("--max-latency=0.05", 1), ("--max-latency-batch=0.001", 1), ("--max-seconds=99", 2)):
+        rows = json.loads(nas("leaderboard", limit, "-f", "json", "--db", db)[1])
+        assert [row["trial"] for row in rows if row["trial"] == 0] == [0]
+        assert len(rows) == kept
 
 
 def test_scores_do_not_depend_on_it() -> None:

@@ -133,8 +133,7 @@ def expected(recorded: list[dict[str, Any]], query: Query) -> list[dict[str, Any
             and query.controller in (None, row["controller"])
             and query.tasks in (None, row["tasks"], row["task"])
             and query.learner in (None, row["learner"])
-            and (query.max_parameters is None or (row["parameters"] or 1e9) <= query.max_parameters)
-            and (query.max_macs is None or (row["macs"] or 1e9) <= query.max_macs)
+            and all(row[name] is not None and row[name] <= limit for name, limit in query.limits.items())
             and all(row[field] is not None for field in query.pareto)
         )
 
@@ -169,8 +168,9 @@ queries = st.builds(
     controller=maybe({asked["controller"] for asked in SEARCHES}),
     tasks=maybe({asked[key] for asked in SEARCHES for key in ("tasks", "task_label")}),
     learner=maybe({asked["learner"] for asked in SEARCHES}),
-    max_parameters=st.none() | st.sampled_from([0, 300, 500, 10_000]),
-    max_macs=st.none() | st.sampled_from([0, 900, 2_000]),
+    limits=st.dictionaries(
+        st.sampled_from(COSTS), st.sampled_from([0, 0.25, 2.0, 300, 900, 10_000]), max_size=2
+    ),
     states=st.lists(st.sampled_from([state.value for state in TrialState]), min_size=1).map(tuple),
     sort=st.sampled_from(sorted(FIELDS)),
     limit=st.sampled_from([0, 1, 5, 20]),
@@ -252,6 +252,7 @@ def test_searches_go_by_prefix_and_as_the_newest(store: Store, recorded: list[di
         ),
         ({"pareto": ("score", "flops")}, "field in pareto 'flops'"),
         ({"states": ("done",)}, "state 'done'.*completed"),
+        ({"limits": {"score": 1.0}}, "cost in limits 'score'"),
     ],
 )
 def test_what_no_row_has_is_refused(wrong: dict[str, Any], message: str) -> None:
@@ -354,7 +355,7 @@ def test_boards_name_the_settings_in_which_they_differ(tmp_path: Path) -> None:
     [
         Query(),
         Query(searches=("s1",)),
-        Query(space="chain", controller="random", tasks="glyphs", max_parameters=500, max_macs=2000),
+        Query(space="chain", controller="random", tasks="glyphs", limits={"parameters": 500, "macs": 2000}),
         Query(sort="seconds"),
         Query(pareto=("score", "parameters")),
     ],

@@ -355,7 +355,7 @@ def test_a_trial_of_an_older_nas_is_upgraded_and_back(url: str, engine: Engine) 
         assert rows[1]["score"] == 0.5
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005"])
 def test_a_search_of_an_older_database_goes_on(tmp_path: Path, revision: str) -> None:
     """As if it had run there in one go: it has its outcomes again, without the settings of today."""
     url, whole = f"sqlite:///{tmp_path}/nas.db", configure(name="s", trials=12)
@@ -381,6 +381,34 @@ def test_a_search_of_an_older_database_goes_on(tmp_path: Path, revision: str) ->
         search = reopen(store, "s", more=5)
         assert search.run(executor(whole, whole.make_tasks())) == "completed"
         assert results(store, "s") == expected
+
+
+def test_an_evaluation_of_an_older_nas_is_upgraded_and_back(url: str, engine: Engine) -> None:
+    """It keeps its costs; those that were not recorded then are empty."""
+    with Store(url, create=True) as store:
+        older = claim(store).id
+        store.evaluations.complete(older, trained(costs={"parameters": 7, "macs": 9}))
+        before = columns(store.evaluations.get(older))
+    config = configuration()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0005")
+        kept = connection.execute(text("SELECT * FROM evaluations")).mappings().one()
+        assert (kept["parameters"], kept["macs"], kept["test_score"]) == (7, 9, before["test_score"])
+        assert before.keys() - kept.keys() == {"activations", "latency", "latency_batch"}
+    assert upgrade(url) == ("0005", schema.HEAD)
+    with Store(url, create=True) as store:
+        assert columns(store.evaluations.get(older)) == before
+        newer = claim(store, seed=1).id
+        costs = {"parameters": 7, "activations": 2**40, "latency": 0.25}
+        store.evaluations.complete(newer, trained(costs=costs))
+        found = store.evaluations.get(newer)
+        assert (found.macs, found.activations, found.latency, found.latency_batch) == (
+            None,
+            2**40,
+            0.25,
+            None,
+        )
 
 
 def test_a_file_belongs_to_a_trial_or_an_evaluation(url: str, engine: Engine) -> None:

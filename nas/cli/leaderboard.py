@@ -62,6 +62,9 @@ TEST_COLUMNS = (
     "validation_score",
     "parameters",
     "macs",
+    "activations",
+    "latency",
+    "latency_batch",
     "seconds",
     "architecture",
     "chosen",
@@ -71,6 +74,9 @@ TEST_DROP = (
     "normalization",
     "learner",
     "seconds",
+    "activations",
+    "latency_batch",
+    "latency",
     "macs",
     "space",
     "validation_score",
@@ -116,6 +122,18 @@ def leaderboard(
         int | None,
         typer.Option(parser=_count, metavar="N", help="At most so many multiply-accumulates, such as 1.5M."),
     ] = None,
+    max_activations: Annotated[
+        int | None, typer.Option(parser=_count, metavar="N", help="At most so many bytes of activations.")
+    ] = None,
+    max_latency: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="At most so long a forward pass of one example.")
+    ] = None,
+    max_latency_batch: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="At most so long a forward pass of 32 examples.")
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="At most so much worker time.")
+    ] = None,
     state: Annotated[
         list[str] | None, typer.Option(help="Trials in this state. (default: completed)")
     ] = None,
@@ -154,14 +172,21 @@ def leaderboard(
     from nas.queries.leaderboard import Query
     from nas.storage.store import Store
 
+    limits = {
+        "parameters": max_parameters,
+        "macs": max_macs,
+        "activations": max_activations,
+        "latency": max_latency,
+        "latency_batch": max_latency_batch,
+        "seconds": max_seconds,
+    }
     query = Query(
         searches=tuple(search or ()),
         space=space,
         controller=controller,
         tasks=tasks,
         learner=learner,
-        max_parameters=max_parameters,
-        max_macs=max_macs,
+        limits={name: limit for name, limit in limits.items() if limit is not None},
         states=tuple(state or ("completed",)),
         sort=sort,
         limit=limit,

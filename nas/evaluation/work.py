@@ -20,6 +20,7 @@ from nas.controller import Measurement, State
 from nas.errors import Diverged, Unwritable
 from nas.evaluation.artifacts import store_weights
 from nas.evaluation.selection import Selection
+from nas.evaluator import Trainee
 from nas.executors.base import Runner
 from nas.learners.base import remedy
 from nas.learners.schedule import constant
@@ -29,6 +30,7 @@ from nas.storage.evaluations import Trained
 from nas.storage.schema import EvaluationState
 from nas.tasks.base import TaskSource
 from nas.training.checkpoint import VERSIONS, Checkpoint
+from nas.training.latency import latencies
 from nas.training.loop import start
 from nas.training.scoring import lenient_scores, not_finite, score, summary
 
@@ -178,7 +180,9 @@ class _Run:
         self._began = self._saved = self._reported = time.monotonic()
         self._job, self._tasks, self._space = job, tasks, job.config.make_space()
         self._architecture = self._space.decode(job.architecture)
-        self._cost = self._space.cost(self._architecture, tasks.shape)
+        trainee = Trainee(self._space, self._architecture, tasks, job.config.make_learner)
+        counted = self._space.cost(self._architecture, tasks.shape)._asdict()
+        self._costs = counted | latencies(trainee, job.config.precision)
         self._checkpoint = Checkpoint(job.folder, job.name)
         self._fresh()
         shared = job.lineage is not None and self._lasts
@@ -279,8 +283,7 @@ class _Run:
             validation=selection.score,
             test=summary(training.learner, self._tasks, "test", scores),
             scores=tuple(scores),
-            parameters=self._cost.parameters,
-            macs=self._cost.macs,
+            costs=self._costs,
             seconds=self._seconds,
             best_episodes=selection.episodes,
             train_episodes=training.done,

@@ -3,36 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nas.errors import ConfigError, UnknownName
+
+if TYPE_CHECKING:
+    from nas.settings_space import Settings
 
 Rows = TypeVar("Rows")
 
 
-def of_text(slots: Mapping[str, Mapping[str, Sequence[Any]]], text: str) -> dict[str, Any]:
-    """Return the settings that a candidate chose, by their path; see `nas.product.Product` for the text.
+class Texts:
+    """Reads what the candidates of one search chose; see `nas.product.Product` for their texts.
 
     Args:
-        slots: of the search: by section, the values of each setting.
-        text: of the candidate, or the indices of all its choices joined by dots.
+        slots: of the search: by section, the values of each setting; None or empty: nothing is chosen.
     """
-    if not slots:
-        return {}
-    from nas.settings_space import Settings  # imports numpy, which few questions need
 
-    found: dict[str, dict[str, Any]] = {}
-    spaces = {slot: Settings(slot, choices, {}) for slot, choices in slots.items()}
-    indices = text.split(".")
-    whole = all(index.isdigit() for index in indices)
-    for slot, space in reversed(spaces.items()):
-        if whole:
-            own = ".".join(indices[-len(space.decisions) :])
-            del indices[-len(space.decisions) :]
-        else:
-            text, _, own = text.rpartition(f" | {slot}: ")
-        found[slot] = space.chosen(space.decode(own))
-    return {f"{slot}.{setting}": value for slot in spaces for setting, value in found[slot].items()}
+    def __init__(self, slots: Mapping[str, Mapping[str, Sequence[Any]]] | None) -> None:
+        self._spaces: dict[str, Settings] = {}
+        if slots:
+            from nas.settings_space import Settings  # imports numpy, which few questions need
+
+            self._spaces = {slot: Settings(slot, choices, {}) for slot, choices in slots.items()}
+
+    def chosen(self, text: str | None) -> dict[str, Any]:
+        """Return the settings that a candidate chose, by their path.
+
+        Args:
+            text: of the candidate, or the indices of all its choices joined by dots; None: it is a supernet,
+                which chose none.
+        """
+        if text is None:
+            return {}
+        found: dict[str, dict[str, Any]] = {}
+        indices = text.split(".")
+        whole = all(index.isdigit() for index in indices)
+        for slot, space in reversed(self._spaces.items()):
+            if whole:
+                own = ".".join(indices[-len(space.decisions) :])
+                del indices[-len(space.decisions) :]
+            else:
+                text, _, own = text.rpartition(f" | {slot}: ")
+            found[slot] = space.chosen(space.decode(own))
+        return {f"{slot}.{setting}": value for slot in self._spaces for setting, value in found[slot].items()}
 
 
 def condition(text: str) -> tuple[str, str]:

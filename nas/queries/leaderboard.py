@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from nas.costs import COSTS, OWN
 from nas.errors import ConfigError, NotFound, UnknownName, nearest
 from nas.plugins import installed
 from nas.queries import chosen
@@ -30,7 +31,7 @@ class Query:
     Attributes:
         searches: names, prefixes or `@last`; empty for all.
         space, controller, tasks, learner: a plugin's name; `tasks` may be a whole label too.
-        max_parameters, max_macs: inclusive; trials whose cost is unknown are left out.
+        limits: by cost, inclusive; rows whose cost is unknown are left out.
         states: of the trials.
         sort: a column: scores from high to low, all else from low to high. Trials without a score or a cost
             that is asked for have no rank.
@@ -50,8 +51,7 @@ class Query:
     controller: str | None = None
     tasks: str | None = None
     learner: str | None = None
-    max_parameters: int | None = None
-    max_macs: int | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
     states: tuple[str, ...] = (TrialState.COMPLETED.value,)
     sort: str = "score"
     limit: int = 20
@@ -71,6 +71,7 @@ class Query:
 
     def __post_init__(self) -> None:
         for option, given, allowed in (
+            ("cost in limits", self.limits, COSTS),
             ("column in sort", (self.sort,), (*SORTS, *TEST_SORTS)),
             ("field in pareto", self.pareto, FIELDS),
             ("state", self.states, [state.value for state in TrialState]),
@@ -164,11 +165,7 @@ _COLUMNS: dict[str, ColumnElement[Any] | InstrumentedAttribute[Any]] = {
     "normalization": func.nullif(Trial.normalization, ""),
     "score": Trial.score,
     "ci95": Trial.ci95,
-    "parameters": Trial.parameters,
-    "macs": Trial.macs,
-    "activations": Trial.activations,
-    "latency": Trial.latency,
-    "latency_batch": Trial.latency_batch,
+    **{name: FIELDS[name] for name in OWN},
     "episodes": Trial.episodes,
     "train_episodes": Trial.train_episodes,
     "seconds": Trial.seconds,
@@ -293,10 +290,10 @@ def _matching(session: Session, query: Query, where: Sequence[ColumnElement[bool
     """Return the ids of the trials that chose what is asked for."""
     found = []
     configs = session.execute(select(Search.id, Search.config))
-    slots = {search: config["slots"] for search, config in configs if config.get("slots")}
+    texts = {search: chosen.Texts(config["slots"]) for search, config in configs if config.get("slots")}
     rows = select(Trial.id, Trial.search_id, Trial.architecture).where(*where)
-    for number, search, text in session.execute(rows.where(*_of((), list(slots)))):
-        of_trial = {} if text is None else chosen.of_text(slots[search], text)
+    for number, search, text in session.execute(rows.where(*_of((), list(texts)))):
+        of_trial = texts[search].chosen(text)
         if of_trial.keys() >= {*query.paths} and chosen.meets(of_trial, query.conditions):
             found.append(number)
     return found
@@ -318,10 +315,7 @@ def _where(query: Query, searches: Sequence[int]) -> list[ColumnElement[bool]]:
     ]
     if query.sort in FIELDS:
         where.append(FIELDS[query.sort].is_not(None))
-    if query.max_parameters is not None:
-        where.append(Trial.parameters <= query.max_parameters)
-    if query.max_macs is not None:
-        where.append(Trial.macs <= query.max_macs)
+    where += [FIELDS[name] <= limit for name, limit in query.limits.items()]
     if searches:
         where.append(Trial.search_id.in_(searches))
     of: list[ColumnElement[bool]] = [
@@ -374,12 +368,12 @@ def _ranked(session: Session, query: Query, where: Sequence[ColumnElement[bool]]
         }
         for search in kept
     }
-    slots = {search.id: search.config.get("slots") or {} for search in kept}
+    texts = {search.id: chosen.Texts(search.config.get("slots")) for search in kept}
     ranked = []
     for rank, row in enumerate(rows, start=1):
         values = dict(row._mapping)
         number = values.pop("search_id")
-        of_its_search, own = of_search[number], chosen.of_text(slots[number], row.architecture)
+        of_its_search, own = of_search[number], texts[number].chosen(row.architecture)
         if of_its_search["unit"] is not None:  # searches from before had an interval of 0
             values["ci95"] = None
         ranked.append(Row(rank, **of_its_search, **values, chosen=own))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -10,10 +10,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, or_, select
 
 from nas.errors import ConfigError
+from nas.objective import GOALS, SCORE
 from nas.pareto import nondominated
 from nas.queries.chosen import best_of_each, check, meets
 from nas.queries.leaderboard import TEST_SORTS, Query, check_name
-from nas.queries.results import Result, chosen_by, summarize
+from nas.queries.results import Result, chosen_by, cost, summarize
 from nas.storage import names
 from nas.storage.schema import Evaluation, EvaluationState, TrialState
 from nas.storage.store import Store
@@ -21,15 +22,7 @@ from nas.storage.store import Store
 Group = list[Evaluation]
 """The completed evaluations of one architecture under one settings."""
 
-COSTS: dict[str, Callable[[Group], float]] = {
-    "score": lambda group: -fmean(row.test_score or 0.0 for row in group),
-    "parameters": lambda group: group[0].parameters or 0,
-    "macs": lambda group: group[0].macs or 0,
-    "seconds": lambda group: fmean(row.seconds or 0.0 for row in group),
-}
-"""What fronts are drawn by, such that less is better."""
-
-SORTS = ("space", "tasks", "task", "learner", "normalization", "search", "trial", *TEST_SORTS, *COSTS)
+SORTS = ("space", "tasks", "task", "learner", "normalization", "search", "trial", *TEST_SORTS, *GOALS)
 """Columns to rank by."""
 
 HIGH = ("test_score", "validation_score")
@@ -93,9 +86,6 @@ def _refuse(query: Query) -> None:
         raise ConfigError("--controller and --state choose among trials: not with --stage test.")
     if query.sort not in (*SORTS, "rank"):
         raise ConfigError(f"sort: '{query.sort}' is a column of trials: not with --stage test.")
-    for field in query.pareto:
-        if field not in COSTS:
-            raise ConfigError(f"pareto: '{field}' is a column of trials: not with --stage test.")
 
 
 def _ranked(store: Store, query: Query, groups: Sequence[Group]) -> list[Ranked]:
@@ -104,19 +94,21 @@ def _ranked(store: Store, query: Query, groups: Sequence[Group]) -> list[Ranked]
 
 
 def _sorted(store: Store, query: Query, groups: Sequence[Group]) -> list[Result]:
+    groups = [group for group in groups if _within(group, query.limits)]
     if query.paths:
         groups = [group for group in groups if _asked_for(query, chosen_by(group[0]))]
     if query.by is not None:
-        every = _sorted(store, replace(query, by=None, where=(), limit=0), groups)
+        every = _sorted(store, replace(query, by=None, where=(), limits={}, limit=0), groups)
         rows = [(result, result.chosen) for result in every]
         return best_of_each(rows, query.by)[: query.limit or None]
     if query.pareto:
         groups = _front(groups, query.pareto)
     sort = "score" if query.sort in ("rank", "test_score") else query.sort
     second = "parameters" if sort == "score" else "score"
-    if sort in COSTS:
-        ordered = sorted(groups, key=lambda group: (COSTS[sort](group), COSTS[second](group), group[0].id))
-        found = (summarize(store, group) for group in ordered[: query.limit or None])
+    if sort in GOALS:
+        ranked = [(place, group) for group in groups if (place := _goal(group, sort)) is not None]
+        ranked.sort(key=lambda pair: (pair[0], _place(_goal(pair[1], second), high=False), pair[1][0].id))
+        found = (summarize(store, group) for _, group in ranked[: query.limit or None])
         return [result for result in found if result is not None]
     results = [result for result in (summarize(store, group) for group in groups) if result is not None]
     results.sort(key=lambda result: (*_place(getattr(result, sort), high=sort in HIGH), -result.test_score))
@@ -142,10 +134,6 @@ def _where(store: Store, query: Query) -> list[ColumnElement[bool]]:
         where.append(Evaluation.learner == query.learner)
     if query.tasks is not None:
         where.append(or_(Evaluation.tasks == query.tasks, Evaluation.task_label == query.tasks))
-    if query.max_parameters is not None:
-        where.append(Evaluation.parameters <= query.max_parameters)
-    if query.max_macs is not None:
-        where.append(Evaluation.macs <= query.max_macs)
     return where
 
 
@@ -167,6 +155,18 @@ def _groups(store: Store, where: Sequence[ColumnElement[bool]]) -> list[Group]:
     return list(groups.values())
 
 
-def _front(groups: Sequence[Group], fields: Sequence[str]) -> list[Group]:
-    points = sorted((tuple(COSTS[field](group) for field in fields), i) for i, group in enumerate(groups))
+def _goal(group: Group, name: str) -> float | None:
+    """Return the score or a cost of a group such that less is better; None: it is not known."""
+    return -fmean(row.test_score or 0.0 for row in group) if name == SCORE else cost(group, name)
+
+
+def _within(group: Group, limits: Mapping[str, float]) -> bool:
+    """Return whether all costs that have a limit are known, and none is beyond it."""
+    pairs = [(cost(group, name), limit) for name, limit in limits.items()]
+    return all(value is not None and value <= limit for value, limit in pairs)
+
+
+def _front(groups: Sequence[Group], goals: Sequence[str]) -> list[Group]:
+    values = [[_goal(group, name) for name in goals] for group in groups]
+    points = sorted((tuple(own), i) for i, own in enumerate(values) if None not in own)
     return [groups[points[place][1]] for place in nondominated([point for point, _ in points])]

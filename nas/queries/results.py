@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
+from nas.costs import COSTS, COUNTED, MEASURED
 from nas.intervals import by_episode, half_width_over_episodes, half_width_over_seeds
 from nas.storage.schema import Architecture, Evaluation, EvaluationState
 from nas.storage.store import Store
@@ -33,7 +34,9 @@ class Result:
         test_episodes: how many episodes each seed was scored on.
         test_not_finite: in how many of all the seeds' a prediction was not finite, and counts as wrong.
         validation_score: mean over seeds, of the weights that were kept.
-        parameters, macs: the backbone's cost.
+        parameters, macs, activations: the backbone's cost; None: an older nas did not count it.
+        latency, latency_batch: seconds of its forward pass, of one example and of a batch: the median over
+            seeds; None: an older nas did not measure it.
         seconds, train_episodes, best_episodes: means over seeds: the worker's time, training episodes when
             training stopped, and those behind the weights that were kept.
         architecture, key: text and canonical key.
@@ -59,6 +62,9 @@ class Result:
     validation_score: float
     parameters: int
     macs: int
+    activations: int | None
+    latency: float | None
+    latency_batch: float | None
     seconds: float
     train_episodes: float
     best_episodes: float
@@ -121,6 +127,7 @@ def summarize(store: Store, rows: Sequence[Evaluation]) -> Result | None:
         key = session.get_one(Architecture, first.architecture_id).key
     runs = [store.evaluations.scores(row.id) for row in done]
     means = [fmean(run) for run in runs]
+    costs: dict[str, Any] = {name: cost(done, name) for name in COSTS}
     return Result(
         space=first.space,
         tasks=first.tasks,
@@ -136,9 +143,7 @@ def summarize(store: Store, rows: Sequence[Evaluation]) -> Result | None:
         test_episodes=len(runs[0]),
         test_not_finite=sum(_not_finite(store, row) for row in done),
         validation_score=fmean(row.validation_score or 0.0 for row in done),
-        parameters=first.parameters or 0,
-        macs=first.macs or 0,
-        seconds=fmean(row.seconds or 0.0 for row in done),
+        **costs,
         train_episodes=fmean(row.train_episodes or 0 for row in done),
         best_episodes=fmean(row.best_episodes or 0 for row in done),
         architecture=first.architecture,
@@ -148,6 +153,20 @@ def summarize(store: Store, rows: Sequence[Evaluation]) -> Result | None:
         space_settings={key: value for key, value in first.config["space"].items() if key != "name"},
         chosen=chosen_by(first),
     )
+
+
+def cost(rows: Sequence[Evaluation], name: str) -> float | None:
+    """Return a cost of an architecture by its completed evaluations; None: none of them tells.
+
+    What is counted is the same under every seed. Of a latency it is the median over seeds, of `seconds` the
+    mean.
+    """
+    known: list[float] = [value for row in rows if (value := getattr(row, name)) is not None]
+    if not known:
+        return None
+    if name in COUNTED:
+        return known[0]
+    return median(known) if name in MEASURED else fmean(known)
 
 
 def chosen_by(row: Evaluation) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy import ColumnElement, Connection, insert, select, update
 
+from nas.costs import OWN
 from nas.errors import NotFound, StorageError
 from nas.storage import lease
 from nas.storage.columns import now
@@ -56,7 +57,7 @@ class Trained:
         validation: of the weights that were kept.
         test: of the same weights.
         scores: of the test episodes, in the order of the fixed list.
-        parameters, macs: the backbone's cost.
+        costs: the backbone's, by the names in `nas.costs.OWN`.
         seconds: worker time, over every run of it.
         best_episodes: training episodes behind the weights that were kept.
         train_episodes: training episodes when training stopped.
@@ -67,8 +68,7 @@ class Trained:
     validation: Score
     test: Score
     scores: tuple[float, ...]
-    parameters: int
-    macs: int
+    costs: Mapping[str, float]
     seconds: float
     best_episodes: int
     train_episodes: int
@@ -200,8 +200,7 @@ class Evaluations:
             "split": test.split,
             "classes": test.classes,
             "normalization": test.normalization,
-            "parameters": trained.parameters,
-            "macs": trained.macs,
+            **{name: trained.costs.get(name) for name in OWN},
             "seconds": trained.seconds,
             "best_episodes": trained.best_episodes,
             "train_episodes": trained.train_episodes,

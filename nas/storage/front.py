@@ -8,18 +8,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from nas.objective import GOALS, SCORE
 from nas.pareto import nondominated
 from nas.storage.schema import Trial
 
-FIELDS: dict[str, InstrumentedAttribute[Any]] = {
-    "score": Trial.score,
-    "parameters": Trial.parameters,
-    "macs": Trial.macs,
-    "activations": Trial.activations,
-    "latency": Trial.latency,
-    "latency_batch": Trial.latency_batch,
-    "seconds": Trial.seconds,
-}
+FIELDS: dict[str, InstrumentedAttribute[Any]] = {name: getattr(Trial, name) for name in GOALS}
 """What trials are ranked by: the score, where more is better, and costs, where less is."""
 
 FIRST_ROUND = 250
@@ -38,7 +31,7 @@ def front(session: Session, fields: Sequence[str], where: Sequence[ColumnElement
     at all. Each round does this with more rows, until they are all that is left.
     """
     columns = [FIELDS[field] for field in fields]
-    signs = [-1 if field == "score" else 1 for field in fields]
+    signs = [-1 if field == SCORE else 1 for field in fields]
     order = [column.desc() if sign < 0 else column for column, sign in zip(columns, signs, strict=True)]
     candidates = select(Trial.id, *columns).where(*where, *(column.is_not(None) for column in columns))
     candidates = candidates.order_by(*order)

@@ -31,7 +31,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nas.storage.columns import Finite, UTCDateTime
 
-HEAD = "0005"
+HEAD = "0006"
 """The revision of the tables below."""
 
 
@@ -286,6 +286,10 @@ class Evaluation(Base):
     normalization: Mapped[str | None]
     parameters: Mapped[int | None] = mapped_column(BigInteger)
     macs: Mapped[int | None] = mapped_column(BigInteger)
+    activations: Mapped[int | None] = mapped_column(BigInteger)
+    latency: Mapped[float | None]
+    latency_batch: Mapped[float | None]
+    """As in `Trial`; NULL where an older nas ran it."""
     seconds: Mapped[float | None]
     best_episodes: Mapped[int | None]
     """Training episodes behind the weights that were kept."""

@@ -15,7 +15,7 @@ from nas.controller import Outcome, State
 from nas.costs import MEASURED, excess
 from nas.evaluator import Context, Evaluator, Job, Trainee
 from nas.precision import Arithmetic, Precision
-from nas.training.loop import start
+from nas.training.loop import arithmetic_of
 
 BATCH = 32
 """Examples of the batch."""
@@ -64,11 +64,11 @@ def latencies(trainee: Trainee, precision: Precision) -> dict[str, float]:
     Raises:
         Infeasible: the architecture has no network for these tasks.
     """
-    space, architecture, tasks, learner = trainee.space, trainee.architecture, trainee.tasks, trainee.learner
+    arithmetic = arithmetic_of(trainee.tasks, trainee.learner, precision)
+    shape = trainee.tasks.shape
     with torch.random.fork_rng(devices=[]):
-        arithmetic = start(space, architecture, tasks, learner, precision, 1, 0).arithmetic
-        network = arithmetic.prepare(space.build(architecture, tasks.shape)).eval()
-        batch = torch.rand(BATCH, *tasks.shape.input).to(arithmetic.device)
+        network = arithmetic.prepare(trainee.space.build(trainee.architecture, shape)).eval()
+        batch = torch.rand(BATCH, *shape.input).to(arithmetic.device)
     return {
         name: _seconds(network, x, arithmetic) for name, x in zip(MEASURED, (batch[:1], batch), strict=True)
     }

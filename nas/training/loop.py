@@ -176,6 +176,18 @@ def rehearse(
     return _arithmetic(made, tasks, precision)
 
 
+def arithmetic_of(
+    tasks: TaskSource, learner: Callable[[nn.Module, TaskShape], Learner], precision: Precision
+) -> Arithmetic:
+    """Return where and in which precision a training would run on this machine.
+
+    No architecture is built, and torch's generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        made = learner(_Linear(tasks.shape), tasks.shape)
+    return _arithmetic(made, tasks, precision)
+
+
 def _build_some(space: BackboneSpace, shape: TaskShape) -> None:
     """Build a few architectures; a failure of some alone costs their trials, not the search.
 
