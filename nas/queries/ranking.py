@@ -168,5 +168,6 @@ def _within(group: Group, limits: Mapping[str, float]) -> bool:
 
 def _front(groups: Sequence[Group], goals: Sequence[str]) -> list[Group]:
     values = [[_goal(group, name) for name in goals] for group in groups]
-    points = sorted((tuple(own), i) for i, own in enumerate(values) if None not in own)
+    known = [[value for value in own if value is not None] for own in values]
+    points = sorted((tuple(own), i) for i, own in enumerate(known) if len(own) == len(goals))
     return [groups[points[place][1]] for place in nondominated([point for point, _ in points])]
