@@ -42,7 +42,8 @@ class Scripted(Evaluator):
 
     def evaluate(self, job: Job) -> Iterator[Outcome]:
         """Yield a score at every rung, growing with the budget, then the score itself."""
-        time.sleep(self._seconds)
+        if self._seconds:  # a sleep of 0 takes 60 µs, and gives the core away
+            time.sleep(self._seconds)
         if job.number in self._faults and not (self._once and job.attempt):
             self._fail(self._faults[job.number])
         digest = hashlib.sha256(self._context.space.canonical(job.architecture).encode()).digest()
