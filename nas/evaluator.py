@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from nas.backbone import BackboneSpace
 from nas.controller import Outcome, TrainSupernet
+from nas.errors import ConfigError
 from nas.learners.base import Learner
 from nas.precision import Precision
 from nas.product import resolve
@@ -26,6 +27,20 @@ class Budget(BaseModel):
 
     train_episodes: Annotated[int, Field(ge=1, lt=2**31, description="training tasks of a trial")] = 300
     validation_episodes: Annotated[int, Field(ge=2, lt=2**31, description="tasks behind a score")] = 200
+    score_at: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...],
+        Field(description="training tasks after which a trial is scored, too: its learning curve"),
+    ] = ()
+
+    @model_validator(mode="after")
+    def _scored_on_the_way(self) -> Self:
+        late = [mark for mark in self.score_at if mark >= self.train_episodes]
+        if late:
+            raise ConfigError(
+                f"budget.score_at: {late[0]} is not below budget.train_episodes={self.train_episodes}. "
+                "Leave it out: a trial is scored at its end in any case."
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +119,7 @@ class Context:
         tasks: samples the episodes, where a candidate does not choose otherwise.
         learner: from a backbone and a shape to a learner, where a candidate does not choose otherwise.
         budget: of one evaluation.
-        rungs: training episodes at which a scheduler wants a score, ascending, below the budget.
+        rungs: training episodes at which a score is wanted, ascending, below the budget.
         precision: of the arithmetic in forward and backward passes.
         seconds: after which the training of a supernet ends with its epoch; None: no limit.
         vary: returns tasks and learner under settings that a candidate chose; None: candidates choose none.

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from nas.cli.main import app
 from nas.controller import Outcome, State
-from nas.errors import Diverged, Infeasible
+from nas.errors import ConfigError, Diverged, Infeasible
 from nas.evaluator import Job
 from nas.settings.search import SearchConfig, validate
 from nas.training.scoring import mean_ci95
@@ -88,6 +88,23 @@ def test_scores_at_rungs() -> None:
     assert [o.train_episodes for o in outcomes if o.score is not None] == [3, 6, 12]
     plain = evaluate(configure(), "resnet")[0][-1]
     assert outcomes[-1].score == plain.score  # looking on the way changes nothing
+
+
+def test_scores_on_the_way_without_a_scheduler() -> None:
+    config = configure(budget={**BUDGET, "score_at": [7, 2]})
+    outcomes = evaluate(config, "resnet")[0]
+    assert [o.train_episodes for o in outcomes if o.score is not None] == [2, 7, 12]
+    assert outcomes[-1].score == evaluate(configure(), "resnet")[0][-1].score
+    assert config.settings == configure().settings
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"budget": {**BUDGET, "score_at": [12]}}, {"budget": {**BUDGET, "score_at": [3]}, "scheduler": {}}],
+)
+def test_what_says_twice_when_a_trial_is_scored_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"budget\.score_at"):
+        configure(**wrong)
 
 
 def test_a_meta_batch_may_pass_a_rung() -> None:

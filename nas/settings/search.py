@@ -160,7 +160,8 @@ class SearchConfig(Model):
     @functools.cached_property
     def settings(self) -> str:
         """Hash of what a score depends on besides what is chosen and the seed: equal means comparable."""
-        parts = self.model_dump(mode="json", include={"tasks", "learner", "evaluator", "budget"})
+        parts = self.model_dump(mode="json", include={"tasks", "learner", "evaluator"})
+        parts["budget"] = self.budget.model_dump(mode="json", exclude={"score_at"})
         parts["precision"] = self.resources.precision
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -179,6 +180,14 @@ class SearchConfig(Model):
             raise ConfigError(
                 f"scheduler: it stops trials by their score alone, and the objective is {self.aim}. Leave "
                 "one of them out."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _scored_at_rungs(self) -> Self:
+        if self.scheduler is not None and self.budget.score_at:
+            raise ConfigError(
+                "budget.score_at: the scheduler says when a trial is scored. Leave one of them out."
             )
         return self
 
@@ -230,9 +239,9 @@ class SearchConfig(Model):
 
     @property
     def rungs(self) -> tuple[int, ...]:
-        """Training episodes at which the scheduler wants a score; of a lookup the lengths that it has."""
+        """Training episodes at which a score is wanted, besides the last; of a lookup its lengths."""
         if self.scheduler is None:
-            return ()
+            return tuple(sorted(set(self.budget.score_at)))
         if self.looks_up:
             return tuple(n for n in self.lengths[:-1] if n >= (self.scheduler.minimum or 1))
         return self.scheduler.rungs(self.budget.train_episodes)
