@@ -26,6 +26,7 @@ from nas.driver.ledger import Attempt, Ledger
 from nas.driver.records import Records, document, forget, recordable
 from nas.errors import ConfigError, Infeasible, NasError, TooManyFailures
 from nas.evaluator import AnyJob, Job, SupernetJob
+from nas.executors.attempts import again
 from nas.executors.base import Executor
 from nas.precision import Arithmetic
 from nas.product import backbone_of
@@ -209,8 +210,8 @@ class Search:
         seconds = running.spent + outcome.seconds
         limit = self._config.resources.seconds if isinstance(job, Job) else None
         late = limit is not None and outcome.seconds >= limit  # another attempt would take as long
-        failed = outcome.state is State.FAILED and not late
-        if failed and self._retry(job, outcome.error or "", seconds, new_seed=True):
+        failed = outcome.state is State.FAILED
+        if failed and self._retry(job, outcome.error or "", seconds, new_seed=True, in_vain=late):
             return
         seen = (*running.measurements, *outcome.measurements)
         self._record(job.number, replace(outcome, seconds=seconds, measurements=seen))
@@ -290,14 +291,16 @@ class Search:
         )
         return self._start(Attempt(row, job))
 
-    def _retry(self, job: AnyJob, error: str, seconds: float, *, new_seed: bool) -> bool:
-        if job.attempt >= self._config.retries:
+    def _retry(
+        self, job: AnyJob, error: str, seconds: float, *, new_seed: bool, in_vain: bool = False
+    ) -> bool:
+        if not again(job.attempt, self._config.retries, in_vain=in_vain):
             return False
         self.tick()
-        again = self._records.again(job, new_seed=new_seed)
+        next_job = self._records.again(job, new_seed=new_seed)
         if self._scheduler is not None:
             self._scheduler.forget(job.number)
-        waiting = self._running.pop(job.number).again(again, seconds)
+        waiting = self._running.pop(job.number).again(next_job, seconds)
         self._restart(waiting)  # now: a driver that dies before its turn comes must not forget the attempt
         self._again.append(waiting)
         if new_seed:

@@ -11,20 +11,19 @@ from typing import Any, Protocol
 
 from nas import fingerprints
 from nas.errors import ConfigError
+from nas.evaluation.missing import in_vain
 from nas.evaluation.targets import Target
 from nas.evaluation.work import Curve, Failure, Job, Lost, Report, code
+from nas.executors.attempts import again
 from nas.executors.base import Executor
 from nas.files import writing
-from nas.settings.evaluation import validate
+from nas.settings.evaluation import APART, validate
 from nas.storage import lease
 from nas.storage.evaluations import Trained
 from nas.storage.schema import Evaluation, EvaluationState
 from nas.storage.store import Store
 from nas.training.checkpoint import Checkpoint
 from nas.training.provenance import environment
-
-RETRIES = 1
-"""How often an evaluation goes on after its worker died; one that failed would fail again, in its seed."""
 
 
 class Observer(Protocol):
@@ -37,7 +36,7 @@ class Observer(Protocol):
         """Take note of what a worker says; `Trained` and `Failure` are committed."""
 
     def retried(self, row: Evaluation, error: str) -> None:
-        """Take note that an evaluation whose worker died goes on at another one."""
+        """Take note that an evaluation that failed, or whose worker died, goes on from its checkpoint."""
 
     def reused(self, row: Evaluation, *, by_other_code: bool) -> None:
         """Take note that an evaluation was there, perhaps computed by other code than is installed now."""
@@ -123,8 +122,10 @@ class Driver:
         return True
 
     def finish(self, job: Job, report: Report) -> None:
-        """Record how an evaluation ended."""
+        """Record how an evaluation ended, or have what failed go on from its checkpoint."""
         self.tick()
+        if isinstance(report, Failure) and self._retry(job, report):
+            return
         if isinstance(report, Trained):
             self._store.evaluations.complete(job.id, report)
             Checkpoint(job.folder, job.name).remove()
@@ -134,13 +135,17 @@ class Driver:
 
     def lost(self, job: Job, error: str) -> None:
         """Have another worker go on from the checkpoint; out of attempts, record a failure."""
-        if job.attempt < RETRIES:
-            self._again.append(replace(job, attempt=job.attempt + 1))
-            self._observer.retried(self._running[job.id], error)
-        else:
-            self.finish(job, Failure(EvaluationState.FAILED, error))
+        self.finish(job, Failure(EvaluationState.FAILED, error))
 
     # The driver
+
+    def _retry(self, job: Job, failure: Failure) -> bool:
+        """Queue an evaluation again, unless its seed would fail again."""
+        if not again(job.attempt, job.config.retries, in_vain=in_vain(failure.state, failure.error)):
+            return False
+        self._again.append(replace(job, attempt=job.attempt + 1))
+        self._observer.retried(self._running[job.id], failure.error)
+        return True
 
     def _claims(self, targets: Sequence[Target], seeds: int) -> Iterator[Job]:
         for seed in range(seeds):
@@ -180,7 +185,7 @@ class Driver:
         return max(shorter)
 
     def _claim(self, target: Target, seed: int) -> Evaluation:
-        config = target.config.model_dump(mode="json")
+        config = target.config.model_dump(mode="json", exclude=APART)
         return self._store.evaluations.claim(
             architecture=target.architecture,
             key=target.key,

@@ -10,9 +10,14 @@ from nas.storage.schema import Evaluation, EvaluationState
 
 
 def repeats(row: Evaluation) -> bool:
-    """Return whether another try ends the same way: the architecture is infeasible, or the seed diverges."""
-    return row.state == EvaluationState.INFEASIBLE or (
-        row.state == EvaluationState.FAILED and (row.error or "").startswith(f"{Diverged.__name__}:")
+    """Return whether another try at an evaluation ends the same way."""
+    return in_vain(row.state, row.error)
+
+
+def in_vain(state: str, error: str | None) -> bool:
+    """Return whether what ended so ends so again: the architecture is infeasible, or the seed diverges."""
+    return state == EvaluationState.INFEASIBLE or (
+        state == EvaluationState.FAILED and (error or "").startswith(f"{Diverged.__name__}:")
     )
 
 
@@ -25,10 +30,11 @@ def complaint(rows: Sequence[Evaluation]) -> str | None:
     if not missing:
         return None
     have = "has" if len(missing) == 1 else "have"
+    vain = [row for row in missing if repeats(row)]
     lines = [f"{len(missing)} of {counted(len(rows), 'evaluation')} {have} no result."]
     for heading, some in (
-        ("The same command takes up again:", [row for row in missing if not repeats(row)]),
-        ("Another try would end the same way:", [row for row in missing if repeats(row)]),
+        ("The same command takes up again:", [row for row in missing if row not in vain]),
+        ("Another try would end the same way:", vain),
     ):
         if some:
             lines += [heading, *(f"  {fate}" for fate in fates(some, named=True))]

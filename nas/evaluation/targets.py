@@ -17,6 +17,7 @@ from nas.errors import ConfigError, Infeasible, NotFound
 from nas.evaluation.published import own
 from nas.evaluation.references import FORMS, SpaceReference, TrialReference, parse
 from nas.evaluator import Chosen
+from nas.executors.attempts import RETRIES
 from nas.product import resolve
 from nas.queries.leaderboard import Query, leaderboard
 from nas.queries.results import Identity
@@ -347,7 +348,8 @@ def inherited(search: Search, chosen: Chosen) -> Values:
     base = {kind: _own(kind, sections[kind], settings) for kind, settings in chosen.items()}
     varied = {kind: {**sections[kind], **settings} for kind, settings in chosen.items()}
     precision = search.config["resources"]["precision"]
-    return deepcopy({**sections, **varied, "base": base, "precision": precision})
+    retries = search.config.get("retries", RETRIES)
+    return deepcopy({**sections, **varied, "base": base, "precision": precision, "retries": retries})
 
 
 def _own(kind: str, section: Mapping[str, Any], chosen: Mapping[str, Any]) -> Values:

@@ -54,7 +54,7 @@ class Job:
         folder: of checkpoints and weights.
         lineage: name of the file that trainings of another length pass through, too; None to have none.
         earlier: training episodes of a shorter training that is complete; 0 if there is none.
-        attempt: 0, or how often its worker died before.
+        attempt: 0, or how often it was tried before.
     """
 
     id: int

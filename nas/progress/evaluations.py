@@ -124,7 +124,7 @@ class _Lines:
             self._end(row, f"{report.state}: {report.error.strip().splitlines()[0]}")
 
     def retried(self, row: Evaluation, error: str) -> None:
-        self._say(f"{_name(row)}: another worker goes on. {error.strip().splitlines()[0]}")
+        self._say(f"{_name(row)}: trying again: {error.strip().splitlines()[0]}")
 
     def reused(self, row: Evaluation, *, by_other_code: bool) -> None:
         when = "evaluated before" + (", by other code than this" if by_other_code else "")

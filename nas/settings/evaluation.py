@@ -11,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
 from nas.backbone import BackboneSpace
+from nas.executors.attempts import RETRIES, Retries
 from nas.learners.base import Learner
 from nas.precision import Precision
 from nas.settings.sections import Model, checked, make_space, make_tasks, maker, section
@@ -22,6 +23,9 @@ TEST_EPISODES = 1000
 """Fewer test episodes than this are refused: their interval would hide the differences of interest."""
 
 Count = Annotated[int, Field(lt=2**31)]
+
+APART = {"retries"}
+"""Settings that no result depends on: they are neither hashed nor recorded with it."""
 
 
 class FullBudget(Model):
@@ -44,7 +48,7 @@ class FullBudget(Model):
 
 
 class EvaluationConfig(Model):
-    """All that an evaluation depends on but the architecture, the seed and the data."""
+    """What is evaluated, and how: all but the architecture, the seed and the data."""
 
     space: Annotated[dict[str, Any], section("space")]
     tasks: Annotated[dict[str, Any], section("tasks")]
@@ -55,6 +59,7 @@ class EvaluationConfig(Model):
     ] = Field(default_factory=dict)
     precision: Precision = "auto"
     budget: FullBudget = FullBudget()
+    retries: Retries = RETRIES
 
     @field_validator("base")
     @classmethod
@@ -99,7 +104,7 @@ class EvaluationConfig(Model):
             without: a section to leave out; without `space`, and so without what a search chose along with
                 the network, equal hashes mean comparable scores.
         """
-        parts = self.model_dump(mode="json", exclude={str(without), *([] if self.base else ["base"])})
+        parts = self.model_dump(mode="json", exclude={str(without), *([] if self.base else ["base"]), *APART})
         if without == "space":
             for kind, own in parts.pop("base", {}).items():
                 parts[kind] = varied(kind, parts[kind], own)
@@ -108,6 +113,7 @@ class EvaluationConfig(Model):
     def lineage(self, classes: Mapping[str, str]) -> str:
         """Return a hash of all that a training's course depends on but its length and its seed."""
         passed: dict[str, Any] = {"budget": {"train_episodes", "test_episodes"}, "base": True}
+        passed |= dict.fromkeys(APART, True)
         return _hash(self.model_dump(mode="json", exclude=passed) | {"classes": dict(classes)})
 
 

@@ -17,6 +17,7 @@ from nas.controller import Controller
 from nas.costs import COUNTED, MEASURED
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Budget, Chosen, Context, Evaluator, Lookup, MakeLearner
+from nas.executors.attempts import RETRIES, Retries
 from nas.objective import GOALS, Objective
 from nas.precision import Precision
 from nas.product import MAIN, Product, backbone_of
@@ -151,7 +152,7 @@ class SearchConfig(Model):
     scheduler: Asha | None = None
     constraints: Constraints = Constraints()
     deduplicate: Annotated[bool, Field(description="train isomorphic networks once")] = True
-    retries: Annotated[int, Field(ge=0, description="further attempts at a trial that failed")] = 1
+    retries: Retries = RETRIES
     max_failed: Annotated[
         float, Field(ge=0, le=1, description="share of failed trials above which the search gives up")
     ] = 0.5
