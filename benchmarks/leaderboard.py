@@ -23,9 +23,10 @@ import numpy as np
 from arguments import at_least
 from sqlalchemy import insert
 
-from nas.controller import Measurement, Outcome, Score, State
+from nas.controller import Measurement, Outcome, Score
 from nas.queries.leaderboard import Query, leaderboard
 from nas.space import Architecture as Choices
+from nas.states import TrialState
 from nas.storage.columns import now
 from nas.storage.database import Database
 from nas.storage.schema import Architecture, Search, Trial
@@ -124,7 +125,7 @@ def recording(store: Store, trials: int) -> dict[str, float]:
     search = store.acquire(create(store, 10**6, trials).id)
     curve = tuple(Measurement(30 * step, "loss", 1.0 / step) for step in range(1, 11))
     score = Score(0.9, 0.01, 200, "omniglot/vinyals/validation", "0" * 64, "transductive")
-    outcome = Outcome(State.COMPLETED, Choices("chain", (0,)), score, 300, 30.0, COSTS, curve)
+    outcome = Outcome(TrialState.COMPLETED, Choices("chain", (0,)), score, 300, 30.0, COSTS, curve)
 
     def record(number: int) -> None:
         trial = store.begin(

@@ -17,20 +17,11 @@ from typing import Any
 import numpy as np
 
 from nas.backbone import BackboneSpace
-from nas.controller import (
-    Derived,
-    Evaluate,
-    Outcome,
-    Proposal,
-    Reject,
-    Reuse,
-    Score,
-    State,
-    TrainSupernet,
-)
+from nas.controller import Derived, Evaluate, Outcome, Proposal, Reject, Reuse, Score, TrainSupernet
 from nas.errors import Infeasible
 from nas.settings.search import SearchConfig, validate
 from nas.space import Architecture
+from nas.states import TrialState
 from nas.testing.controllers import simulate
 from nas.training.provenance import training_seed
 
@@ -64,7 +55,7 @@ ROUNDED = ("rnn", "rnn, ppo")
 LIMITED = ("random", "random_sharing")
 """The controllers that are held to a limit: what does not fit is drawn again by the one, not by the other."""
 
-STATES = {0: State.FAILED, 1: State.INFEASIBLE, 2: State.STOPPED}
+STATES = {0: TrialState.FAILED, 1: TrialState.INFEASIBLE, 2: TrialState.STOPPED}
 """By a digit of a network's hash: how its trial ends; completed by any other."""
 
 Rows = list[str]
@@ -117,8 +108,8 @@ def proposals(space: str, controller: str, limit: int | None = None) -> Rows:
     def evaluate(number: int, architecture: Architecture) -> Outcome:
         """End the trial by the network's hash: its state, score and costs."""
         digest = digits(made, architecture)
-        state = STATES.get(digest[4] % 16, State.COMPLETED)
-        scored = state in (State.COMPLETED, State.STOPPED)
+        state = STATES.get(digest[4] % 16, TrialState.COMPLETED)
+        scored = state in (TrialState.COMPLETED, TrialState.STOPPED)
         measured = Score(score(made, architecture), ci95=0.0, episodes=1) if scored else None
         used = {"parameters": digest[5], "macs": digest[6]}
         return Outcome(state, architecture, measured, 1, 1.0, used)
@@ -128,7 +119,7 @@ def proposals(space: str, controller: str, limit: int | None = None) -> Rows:
         networks = {made.canonical(architecture): architecture for architecture in sampled(space)}
         derived = [Derived(architecture, score(made, architecture)) for architecture in networks.values()]
         best = sorted(derived, key=lambda one: -one.score)[: supernet.derive]
-        return Outcome(State.COMPLETED, None, derived=tuple(best))
+        return Outcome(TrialState.COMPLETED, None, derived=tuple(best))
 
     run = simulate(
         settings.make_controller(made, settings.make_tasks()),

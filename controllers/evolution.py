@@ -9,13 +9,14 @@ from typing import Annotated, final
 import numpy as np
 from pydantic import Field
 
-from nas.controller import Controller, Evaluate, Outcome, State
+from nas.controller import Controller, Evaluate, Outcome
 from nas.errors import ConfigError
 from nas.objective import Objective
 from nas.pareto import Point, crowded
 from nas.space import Architecture, Space
+from nas.states import TrialState
 
-SCORED = frozenset({State.COMPLETED, State.STOPPED, State.REUSED})
+SCORED = frozenset({TrialState.COMPLETED, TrialState.STOPPED, TrialState.REUSED})
 """Trials whose score enters the population; one stopped early enters with the score of its smaller budget."""
 
 

@@ -14,8 +14,9 @@ import torch
 from pydantic import Field
 
 from controllers.policy import Policy, ppo, reinforce
-from nas.controller import Controller, Evaluate, Outcome, State
+from nas.controller import Controller, Evaluate, Outcome
 from nas.space import Architecture, Space
+from nas.states import TrialState
 
 COMPARED = 100
 """Scored outcomes, the latest, that a new score is ranked among."""
@@ -89,7 +90,7 @@ class Rnn(Controller):
             self._waiting.clear()
 
     def _reward(self, outcome: Outcome) -> float | None:
-        if outcome.state in (State.FAILED, State.INFEASIBLE):
+        if outcome.state in (TrialState.FAILED, TrialState.INFEASIBLE):
             return 0.0
         if outcome.score is None or math.isnan(outcome.score.value):
             return None

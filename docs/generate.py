@@ -44,6 +44,7 @@ NOUNS = (
     "nas.space",
     "nas.backbone",
     "nas.supernet",
+    "nas.states",
     "nas.controller",
     "nas.strategy",
     "nas.bilevel",

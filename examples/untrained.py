@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import torch
 
-from nas.controller import Outcome, Score, State
+from nas.controller import Outcome, Score
 from nas.evaluator import Context, Evaluator, Job
 from nas.learners.base import query_scores
+from nas.states import TrialState
 
 
 class Untrained(Evaluator):
@@ -31,4 +32,4 @@ class Untrained(Evaluator):
         score = Score(float(scores.mean()), ci95, count, split, classes, learner.normalization)
         cost = space.cost(chosen.architecture, tasks.shape)
         seconds = time.perf_counter() - began
-        yield Outcome(State.COMPLETED, job.architecture, score, 0, seconds, cost._asdict())
+        yield Outcome(TrialState.COMPLETED, job.architecture, score, 0, seconds, cost._asdict())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -14,27 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from nas.errors import Unsupported
 from nas.objective import SCORE, Objective
 from nas.space import Architecture, Space
-
-
-class State(StrEnum):
-    """What became of a trial."""
-
-    RUNNING = "running"
-    COMPLETED = "completed"
-    STOPPED = "stopped"
-    """A scheduler, or a limit of time, stopped it early: the score belongs to a smaller budget."""
-    REUSED = "reused"
-    """An isomorphic architecture had been scored before; no worker was spent."""
-    INFEASIBLE = "infeasible"
-    """No network for this task shape, or a broken constraint."""
-    FAILED = "failed"
-    INTERRUPTED = "interrupted"
-    """The driver died or was stopped while it ran; `nas resume` runs it again."""
-
-    @property
-    def final(self) -> bool:
-        """Whether the trial is over and counts towards the search's number of trials."""
-        return self not in (State.RUNNING, State.INTERRUPTED)
+from nas.states import TrialState
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +71,7 @@ class Outcome:
         derived: what a supernet derived, best first; so far, the one that it would derive now.
     """
 
-    state: State
+    state: TrialState
     architecture: Architecture | None
     score: Score | None = None
     train_episodes: int = 0
@@ -110,7 +89,7 @@ class Outcome:
         A reused trial took no time of its own, and has no `seconds`.
         """
         found = dict(self.costs)
-        if self.state is not State.REUSED:
+        if self.state is not TrialState.REUSED:
             found["seconds"] = self.seconds
         return found if self.score is None else found | {SCORE: self.score.value}
 

@@ -7,11 +7,12 @@ from typing import Any, final
 
 import numpy as np
 
-from nas.controller import Controller, Evaluate, Outcome, Proposal, Reject, Reuse, State
+from nas.controller import Controller, Evaluate, Outcome, Proposal, Reject, Reuse
 from nas.costs import excess
 from nas.errors import Infeasible
 from nas.product import resolve
 from nas.space import Architecture, Space, TaskShape
+from nas.states import TrialState
 
 REDRAWS = 100
 """Proposals asked of the inner controller, all from one generator, before a wrapper gives up."""
@@ -50,7 +51,7 @@ class Deduplicated(Controller):
 
     def observe(self, number: int, outcome: Outcome) -> None:
         """Remember the first trial that completed each network; tell the inner controller everything."""
-        if outcome.state is State.COMPLETED and outcome.architecture is not None:
+        if outcome.state is TrialState.COMPLETED and outcome.architecture is not None:
             self._completed.setdefault(self._space.canonical(outcome.architecture), number)
         self._controller.observe(number, outcome)
 

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nas.controller import Measurement, Outcome, Score, State
+from nas.controller import Measurement, Outcome, Score
 from nas.metrics import shared_metric
 from nas.settings.search import validate
+from nas.states import TrialState
 from nas.storage.schema import Search
 from nas.storage.store import Store
 from nas.storage.trials import Derivations
@@ -107,7 +108,7 @@ def record(store: Store, trials: Sequence[Trial], /, **changes: Any) -> Search:
             attempt=0,
         )
         outcome = Outcome(
-            State(state),
+            TrialState(state),
             architecture,
             None if score is None else Score(score, 0.0, 1),
             seconds=seconds,
@@ -128,7 +129,7 @@ def record_one_shot(
     seen = [Measurement(10 * epoch, "skips", float(n)) for epoch, n in enumerate(trained.skips)]
     seen += [Measurement(10, shared_metric(text), score) for text, score in trained.sampled.items()]
     derived = [{"architecture": text, "score": score} for text, score in trained.derived]
-    outcome = Outcome(State.COMPLETED, None, seconds=10.0, measurements=tuple(seen), error=trained.ended)
+    outcome = Outcome(TrialState.COMPLETED, None, seconds=10.0, measurements=tuple(seen), error=trained.ended)
     store.finish(trial, outcome, Derivations(derived, []))
     _scratch(store, row, scratch, first=1)
     return close(store, row)
@@ -149,4 +150,4 @@ def _scratch(
     for number, (text, (state, score)) in enumerate(scratch.items(), start=first):
         trial = store.begin(row.id, number, architecture=text, key=text, space="toy", seed=0, attempt=0)
         found = None if score is None else Score(score, 0.0, 1)
-        store.finish(trial, Outcome(State(state), Toy().decode(text), found, seconds=1.0))
+        store.finish(trial, Outcome(TrialState(state), Toy().decode(text), found, seconds=1.0))

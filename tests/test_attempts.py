@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scripted_searches import configure, start
 
-from nas.controller import Outcome, State
+from nas.controller import Outcome
 from nas.errors import NasError
 from nas.evaluation.driver import Driver
 from nas.evaluation.targets import Targets
@@ -18,7 +18,7 @@ from nas.evaluator import Job
 from nas.executors.base import Executor, Workload
 from nas.progress.evaluations import watching
 from nas.settings.evaluation import validate
-from nas.storage.schema import EvaluationState
+from nas.states import EvaluationState, TrialState
 from nas.storage.store import Store
 from nas.testing.stores import begin, search
 
@@ -45,7 +45,7 @@ class Doomed(Executor):
                 workload.finish(job, self._end)
 
 
-FAILED = Outcome(State.FAILED, None, seconds=1.0, error="OSError: no")
+FAILED = Outcome(TrialState.FAILED, None, seconds=1.0, error="OSError: no")
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])

@@ -11,7 +11,8 @@ from rich.console import Console
 from nas.controller import Measurement
 from nas.evaluation.work import Curve, Failure, Progress, Scoring
 from nas.progress.evaluations import _Bars, _progress, _short, counting
-from nas.storage.schema import Evaluation, EvaluationState
+from nas.states import EvaluationState
+from nas.storage.schema import Evaluation
 
 CELL = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|{}~2|"
 

@@ -10,10 +10,11 @@ import torch
 from controllers.fixed import Fixed
 from controllers.random import Random
 from nas.backbone import BackboneSpace
-from nas.controller import Controller, Evaluate, Outcome, Reject, Reuse, State
+from nas.controller import Controller, Evaluate, Outcome, Reject, Reuse
 from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.plugins import arguments, installed, load, resolve
 from nas.space import Architecture, Decision, TaskShape
+from nas.states import TrialState
 from nas.testing.controllers import ControllerSuite, Make, completed, generator, mixed, simulate
 from nas.testing.toys import WIDTHS, Toy
 
@@ -133,7 +134,7 @@ class Suite(ControllerSuite):
         (LearnsFromObject, Suite().test_replay_resumes),
         (OutOfRange, Suite().test_proposals_are_valid),
         (NumpyInts, Suite().test_proposals_are_valid),
-        (NeedsScores, partial(Suite().test_survives_bad_trials, state=State.FAILED)),
+        (NeedsScores, partial(Suite().test_survives_bad_trials, state=TrialState.FAILED)),
         (Waits, Suite().test_proposals_are_valid),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -165,7 +166,7 @@ def test_simulate_records_what_needs_no_worker() -> None:
 
     run = simulate(Script(Toy(layers=1), 0), completed(lambda _: 0.5), trials=3)
     states = [outcome.state for _, outcome in run.history]
-    assert states == [State.COMPLETED, State.REUSED, State.INFEASIBLE]
+    assert states == [TrialState.COMPLETED, TrialState.REUSED, TrialState.INFEASIBLE]
     assert run.history[1][1].reused == 0
     assert run.history[1][1].score == run.history[0][1].score
     assert run.history[2][1].error == "too big"

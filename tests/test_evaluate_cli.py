@@ -20,7 +20,8 @@ from nas.costs import MEASURED
 from nas.evaluation.driver import Driver
 from nas.evaluation.missing import complaint
 from nas.evaluation.targets import Target
-from nas.storage.schema import Evaluation, EvaluationState
+from nas.states import EvaluationState
+from nas.storage.schema import Evaluation
 from nas.storage.store import Store
 from nas.testing.evaluations import claim, trained
 

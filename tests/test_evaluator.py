@@ -12,10 +12,11 @@ import torch
 from typer.testing import CliRunner
 
 from nas.cli.main import app
-from nas.controller import Outcome, State
+from nas.controller import Outcome
 from nas.errors import ConfigError, Diverged, Infeasible
 from nas.evaluator import Job
 from nas.settings.search import SearchConfig, validate
+from nas.states import TrialState
 from nas.training.scoring import mean_ci95
 
 BUDGET = {"train_episodes": 12, "validation_episodes": 6}
@@ -44,13 +45,13 @@ SKIPS = "|skip_connect~0|+|none~0|nor_conv_1x1~1|+|none~0|none~1|nor_conv_3x3~2|
 
 def test_a_trial_reports_its_curve_and_ends_with_a_score() -> None:
     *reports, final = evaluate(configure(), "resnet")[0]
-    assert [report.state for report in reports] == [State.RUNNING] * len(reports)
+    assert [report.state for report in reports] == [TrialState.RUNNING] * len(reports)
     steps = [
         m.step for outcome in (*reports, final) for m in outcome.measurements if m.metric == "train_loss"
     ]
     assert steps == sorted(set(steps))
     assert steps[-1] == 12
-    assert final.state is State.COMPLETED
+    assert final.state is TrialState.COMPLETED
     assert final.score is not None
     assert 0 <= final.score.value <= 1
     assert (final.score.episodes, final.train_episodes) == (6, 12)

@@ -15,15 +15,16 @@ from torch import nn
 from controllers.evolution import Evolution
 from controllers.random import Random
 from nas.backbone import BackboneSpace
-from nas.controller import Controller, Outcome, Score, State
+from nas.controller import Controller, Outcome, Score
 from nas.errors import ConfigError, Infeasible
 from nas.plugins import resolve
 from nas.space import Architecture, Decision, TaskShape
+from nas.states import TrialState
 from nas.testing.controllers import completed, generator, mixed, simulate
 from nas.testing.toys import Toy
 
 
-def scored(architecture: Architecture, value: float, state: State = State.COMPLETED) -> Outcome:
+def scored(architecture: Architecture, value: float, state: TrialState = TrialState.COMPLETED) -> Outcome:
     return Outcome(state, architecture, Score(value, 0.0, 1))
 
 
@@ -121,8 +122,8 @@ def test_the_oldest_dies_however_good() -> None:
     assert all(sum(a != b for a, b in zip(c.choices, worse.choices, strict=True)) == 1 for c in children)
 
 
-@pytest.mark.parametrize("state", [State.COMPLETED, State.STOPPED, State.REUSED])
-def test_scored_outcomes_live(state: State) -> None:
+@pytest.mark.parametrize("state", [TrialState.COMPLETED, TrialState.STOPPED, TrialState.REUSED])
+def test_scored_outcomes_live(state: TrialState) -> None:
     space = Toy()
     member = space.sample(np.random.default_rng(1))
     controller = Evolution(space, 0, population=1, sample=1)
@@ -134,10 +135,10 @@ def test_scored_outcomes_live(state: State) -> None:
 @pytest.mark.parametrize(
     "outcome",
     [
-        lambda a: scored(a, 1.0, State.FAILED),
-        lambda a: scored(a, 1.0, State.INFEASIBLE),
+        lambda a: scored(a, 1.0, TrialState.FAILED),
+        lambda a: scored(a, 1.0, TrialState.INFEASIBLE),
         lambda a: scored(a, float("nan")),
-        lambda a: Outcome(State.STOPPED, a),
+        lambda a: Outcome(TrialState.STOPPED, a),
     ],
     ids=["failed", "infeasible", "not a number", "stopped before a score"],
 )

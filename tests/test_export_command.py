@@ -12,7 +12,7 @@ from command_line import nas
 from nas.errors import NotFound
 from nas.evaluation.driver import Driver
 from nas.evaluation.targets import Target, Targets
-from nas.storage.schema import EvaluationState
+from nas.states import EvaluationState
 from nas.storage.store import Store
 from nas.testing.evaluations import claim
 

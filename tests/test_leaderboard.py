@@ -16,16 +16,15 @@ from hypothesis import strategies as st
 from recorded import search as recorded_search
 from sqlalchemy import event
 
-from nas.controller import State
 from nas.costs import COSTS, OWN
 from nas.errors import ConfigError, NotFound, UnknownName
 from nas.pareto import nondominated
 from nas.queries import boards
 from nas.queries.leaderboard import SORTS, Query, Row, leaderboard, sections
 from nas.queries.rows import frame, record
+from nas.states import TrialState
 from nas.storage import front
 from nas.storage.front import FIELDS
-from nas.storage.schema import TrialState
 from nas.storage.store import Store
 from nas.testing.stores import begin, outcome, search, temporary_schema
 
@@ -41,7 +40,13 @@ SEARCHES: list[dict[str, Any]] = [
     }
     for n in range(6)
 ]
-ENDINGS = (*[State.COMPLETED] * 6, State.STOPPED, State.REUSED, State.INFEASIBLE, State.FAILED)
+ENDINGS = (
+    *[TrialState.COMPLETED] * 6,
+    TrialState.STOPPED,
+    TrialState.REUSED,
+    TrialState.INFEASIBLE,
+    TrialState.FAILED,
+)
 
 
 def fill(store: Store) -> list[dict[str, Any]]:
@@ -52,7 +57,7 @@ def fill(store: Store) -> list[dict[str, Any]]:
         row = search(store, **asked)
         for number in range(40):
             state = chance.choice(ENDINGS)
-            scored = state not in (State.INFEASIBLE, State.FAILED) and chance.random() < 0.95
+            scored = state not in (TrialState.INFEASIBLE, TrialState.FAILED) and chance.random() < 0.95
             cost = chance.choice([None, *range(100, 1000, 100)])
             costs: dict[str, float] = {}
             if cost:

@@ -20,11 +20,12 @@ from small_table import eight_rows, write
 
 from controllers.evolution import Evolution
 from controllers.random import Random
-from nas.controller import Controller, Outcome, Score, State
+from nas.controller import Controller, Outcome, Score
 from nas.errors import ConfigError, UnknownName, Unsupported
 from nas.objective import GOALS, Objective
 from nas.pareto import Point, crowded, crowding, fronts, nondominated
 from nas.space import Architecture
+from nas.states import TrialState
 from nas.storage.store import Store
 from nas.testing.controllers import simulate
 from nas.testing.toys import WIDTHS, Toy
@@ -108,9 +109,9 @@ def test_wrong_objectives_are_refused(goals: tuple[str, ...]) -> None:
 
 def test_an_outcome_tells_what_it_knows() -> None:
     architecture = Toy().sample(np.random.default_rng(0))
-    outcome = Outcome(State.COMPLETED, architecture, Score(0.5, 0.1, 9), seconds=2.0, costs={"macs": 3})
+    outcome = Outcome(TrialState.COMPLETED, architecture, Score(0.5, 0.1, 9), seconds=2.0, costs={"macs": 3})
     assert outcome.values == {"score": 0.5, "seconds": 2.0, "macs": 3}
-    reused = Outcome(State.REUSED, architecture, Score(0.5, 0.1, 9), costs={"macs": 3}, reused=0)
+    reused = Outcome(TrialState.REUSED, architecture, Score(0.5, 0.1, 9), costs={"macs": 3}, reused=0)
     assert reused.values == {"score": 0.5, "macs": 3}
 
 
@@ -175,7 +176,7 @@ def sized(space: Toy, architecture: Architecture) -> Outcome:
     depth, *widths = architecture.choices[:9]
     cost = sum(WIDTHS[width] for width in widths[: depth + 1])
     score = Score(space.score(architecture), 0.0, 1)
-    return Outcome(State.COMPLETED, architecture, score, costs={"macs": cost})
+    return Outcome(TrialState.COMPLETED, architecture, score, costs={"macs": cost})
 
 
 def test_parents_are_won_by_rank_then_room() -> None:
@@ -186,7 +187,7 @@ def test_parents_are_won_by_rank_then_room() -> None:
     values = [(0.9, 9), (0.8, 3), (0.1, 1), (0.7, 8), (0.75, 2)]  # the fourth is dominated
     members = [Architecture("toy", (i, *[i % 4] * 8, i % 2, 0)) for i in range(5)]
     for number, (score, macs) in enumerate(values):
-        outcome = Outcome(State.COMPLETED, members[number], Score(score, 0.0, 1), costs={"macs": macs})
+        outcome = Outcome(TrialState.COMPLETED, members[number], Score(score, 0.0, 1), costs={"macs": macs})
         controller.observe(number, outcome)
     room = {1: 7 / 8 + 0.15 / 0.8, 4: 2 / 8 + 0.7 / 0.8}
     assert room[4] > room[1]

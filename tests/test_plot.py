@@ -24,9 +24,10 @@ from nas.comparison.panels import FEW, Line, Panel, caption, window
 from nas.comparison.series import anytime, measured, metrics
 from nas.comparison.text import render
 from nas.comparison.units import metric_name, score_name
-from nas.controller import Measurement, Outcome, Score, State
+from nas.controller import Measurement, Outcome, Score
 from nas.errors import ConfigError, NasError, NotFound, UnknownName
 from nas.settings.search import validate
+from nas.states import TrialState
 from nas.storage.store import Store
 from nas.testing.toys import Toy
 
@@ -92,7 +93,9 @@ def fill(
         trial = store.begin(row.id, number, architecture=text, key=key, space="toy", seed=0, attempt=0)
         seen = tuple(Measurement(step, "train_loss", value) for step, value in loss.items())
         score = Score(0.1 * (number + seed + 1), 0.0, 1)
-        store.finish(trial, Outcome(State.COMPLETED, architecture, score, seconds=10.0, measurements=seen))
+        store.finish(
+            trial, Outcome(TrialState.COMPLETED, architecture, score, seconds=10.0, measurements=seen)
+        )
     store.acquire(row.id)
     store.release(row.id, "completed")
 
@@ -153,7 +156,7 @@ def test_supernets_have_lines_of_their_own(db: str) -> None:
             search.id, 9, architecture=None, key=None, space="toy", seed=0, attempt=0, supernet={}
         )
         seen = tuple(Measurement(step, "train_loss", 0.5) for step in (100, 200))
-        store.finish(supernet, Outcome(State.COMPLETED, None, seconds=1.0, measurements=seen))
+        store.finish(supernet, Outcome(TrialState.COMPLETED, None, seconds=1.0, measurements=seen))
         groups, _ = grouped(find(store, ["x-evolution"]))
         fill(store, "y-evolution-1", 1, "evolution", [{10: 3.0}])
         both, _ = grouped(find(store, ["x-evolution", "y"]))

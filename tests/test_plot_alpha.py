@@ -23,9 +23,10 @@ from nas.comparison.groups import find, grouped
 from nas.comparison.mixtures import Mixtures, mixtures
 from nas.comparison.series import metrics
 from nas.comparison.text import table
-from nas.controller import Measurement, Outcome, State
+from nas.controller import Measurement, Outcome
 from nas.errors import ConfigError, NotFound
 from nas.metrics import alpha_choice, alpha_metric
+from nas.states import TrialState
 from nas.storage.store import Store
 from nas.testing.oneshot import configure
 from nas.testing.toy_supernet import CURVES, Curves, Regression
@@ -48,7 +49,7 @@ def fill(store: Store, name: str, seed: int, weights: Weights, controller: str =
         for epoch, value in enumerate(values, start=1)
     ]
     seen.append(Measurement(20, "alpha_entropy", 1.0))
-    store.finish(trial, Outcome(State.COMPLETED, None, seconds=1.0, measurements=tuple(seen)))
+    store.finish(trial, Outcome(TrialState.COMPLETED, None, seconds=1.0, measurements=tuple(seen)))
     recorded.close(store, row)
 
 

@@ -10,7 +10,8 @@ import pytest
 from command_line import nas
 from recorded import LOOKED_UP, MIXED, close, record, search
 
-from nas.controller import Measurement, Outcome, State
+from nas.controller import Measurement, Outcome
+from nas.states import TrialState
 from nas.storage.store import Store
 
 FEW_SHOT: dict[str, Any] = {"tasks": "sinusoid", "learner": "maml"}
@@ -54,7 +55,7 @@ def test_the_steps_of_a_metric(changes: dict[str, Any], episodes: str, db: Path,
                 supernet=supernet,
             )
             seen = Measurement(10, "loss", 0.5), Measurement(10, metric, 2.0)
-            store.finish(trial, Outcome(State.COMPLETED, None, seconds=1.0, measurements=seen))
+            store.finish(trial, Outcome(TrialState.COMPLETED, None, seconds=1.0, measurements=seen))
         close(store, row)
     code, out, _ = nas(
         "plot", "s", "--metric=skips", "--metric=loss", "--metric=score", "-o", "a.svg", "--text"

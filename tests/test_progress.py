@@ -10,10 +10,11 @@ import pytest
 from command_line import SCRIPTED, nas
 from recorded import Trained, record_one_shot, search
 
-from nas.controller import Derived, Outcome, Score, State
+from nas.controller import Derived, Outcome, Score
 from nas.evaluator import Job
 from nas.progress.searches import _Tally
 from nas.space import Architecture
+from nas.states import TrialState
 from nas.storage.store import Store
 from nas.testing.oneshot import job
 
@@ -27,7 +28,7 @@ def store(tmp_path: Path):
 
 
 def evaluated(score: float) -> Outcome:
-    return Outcome(State.COMPLETED, ONE, Score(score, 0.01, 9), seconds=1.0)
+    return Outcome(TrialState.COMPLETED, ONE, Score(score, 0.01, 9), seconds=1.0)
 
 
 def test_a_supernet_says_how_many_trials_are_to_come(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +39,7 @@ def test_a_supernet_says_how_many_trials_are_to_come(store: Store, monkeypatch: 
     assert tally.summary() == "0/32 trials"
     tally.start(job(derive=3))
     assert tally.summary() == "0/4 trials (a supernet, 3 derived)"
-    tally.add(0, Outcome(State.COMPLETED, None, seconds=600.0, derived=(Derived(ONE, 0.5),) * 2))
+    tally.add(0, Outcome(TrialState.COMPLETED, None, seconds=600.0, derived=(Derived(ONE, 0.5),) * 2))
     assert tally.summary() == "1/3 trials (a supernet, 2 derived)"
     assert tally.left == "?"
     tally.start(Job(1, 0, ONE, 0))
@@ -52,11 +53,11 @@ def test_a_supernet_says_which_epoch_ended_and_how_long_the_others_take(store: S
     tally.start(asked)
     assert tally.left == "?"
     for epoch, words in ((1, "epoch 1/4, 0:01:30 left"), (2, "epoch 2/4, 0:01:00 left")):
-        assert tally.epoch(asked, Outcome(State.RUNNING, None, seconds=30.0 * epoch)) == words
+        assert tally.epoch(asked, Outcome(TrialState.RUNNING, None, seconds=30.0 * epoch)) == words
     assert tally.left.startswith("0:01:00")
     tally.start(asked)  # it failed, and begins again
-    assert tally.epoch(asked, Outcome(State.RUNNING, None, seconds=30.0)).startswith("epoch 1/4")
-    tally.add(0, Outcome(State.COMPLETED, None, seconds=240.0, derived=(Derived(ONE, 0.5),)))
+    assert tally.epoch(asked, Outcome(TrialState.RUNNING, None, seconds=30.0)).startswith("epoch 1/4")
+    tally.add(0, Outcome(TrialState.COMPLETED, None, seconds=240.0, derived=(Derived(ONE, 0.5),)))
     assert tally.left == "?"
 
 
@@ -67,7 +68,7 @@ def test_what_needs_no_worker_sets_no_pace(store: Store, monkeypatch: pytest.Mon
     tally = _Tally(search(store, trials=4), store)
     tally.start(Job(1, 0, ONE, 0))
     seconds = 30.0
-    tally.add(0, Outcome(State.INFEASIBLE, ONE, error="zero"))
+    tally.add(0, Outcome(TrialState.INFEASIBLE, ONE, error="zero"))
     assert tally.left == "?"
     tally.add(1, evaluated(0.5))
     assert tally.left == "0:01:00"

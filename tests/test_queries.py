@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from recorded import MIXED, Trained, close, record, record_one_shot, search
 
-from nas.controller import Measurement, Outcome, State
+from nas.controller import Measurement, Outcome
 from nas.errors import ConfigError, NotFound
 from nas.queries import rows, searches, trials
 from nas.queries.trials import Point
+from nas.states import TrialState
 from nas.storage.store import Store
 from nas.testing.evaluations import CONFIG, claim, trained
 from nas.testing.toys import Toy
@@ -92,7 +93,9 @@ def test_a_number_that_was_not_finite_is_none(store: Store) -> None:
     row = search(store, name="a")
     trial = store.begin(row.id, 0, architecture="1.0", key="1.0", space="toy", seed=0, attempt=0)
     nan = Measurement(1, "train_loss", float("nan"))
-    store.finish(trial, Outcome(State.FAILED, (1, 0), seconds=1.0, measurements=(nan,), error="no\nmore"))
+    store.finish(
+        trial, Outcome(TrialState.FAILED, (1, 0), seconds=1.0, measurements=(nan,), error="no\nmore")
+    )
     close(store, row, "failed")
     found = trials.details(store, "a", 0)
     assert found.measurements == (Point(1, "train_loss", None),)

@@ -14,8 +14,8 @@ import pytest
 from nas.errors import ConfigError, NotFound
 from nas.queries.leaderboard import Query
 from nas.queries.ranking import SORTS, rank, sections
+from nas.states import EvaluationState
 from nas.storage.evaluations import Origin
-from nas.storage.schema import EvaluationState
 from nas.storage.store import Store
 from nas.testing.evaluations import CONFIG, claim, trained
 from nas.testing.stores import search

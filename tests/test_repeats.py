@@ -11,12 +11,13 @@ import pytest
 from command_line import SCRIPTED, nas
 from scripted_searches import Silent, configure, reopen, results, run, start
 
-from nas.controller import Outcome, Score, State
+from nas.controller import Outcome, Score
 from nas.driver.ledger import Ledger
 from nas.driver.trials import executor
 from nas.evaluator import Job
 from nas.settings.search import SearchConfig
 from nas.space import Architecture
+from nas.states import TrialState
 from nas.storage.store import Store
 
 EIGHT = {"name": "nas.testing.toys:Toy", "layers": 1}
@@ -95,7 +96,7 @@ def test_the_search_waits_for_what_runs(store: Store, few: int) -> None:
 
     def finish(job: object, value: float) -> None:
         assert isinstance(job, Job)
-        search.finish(job, Outcome(State.COMPLETED, job.architecture, Score(value, 0.1, 9)))
+        search.finish(job, Outcome(TrialState.COMPLETED, job.architecture, Score(value, 0.1, 9)))
 
     for value in range(7):
         finish(search.next(), value)
@@ -111,7 +112,7 @@ def test_the_search_waits_for_what_runs(store: Store, few: int) -> None:
 def test_what_is_trained_begins_the_count_anew(few: int) -> None:
     ledger = Ledger(of_eight(), 1000)
     one = Architecture("toy", (0, 0, 0, 0))
-    reused, infeasible = Outcome(State.REUSED, one), Outcome(State.INFEASIBLE, one)
+    reused, infeasible = Outcome(TrialState.REUSED, one), Outcome(TrialState.INFEASIBLE, one)
 
     def add(outcome: Outcome, times: int = 1) -> bool:
         for _ in range(times):
@@ -119,7 +120,7 @@ def test_what_is_trained_begins_the_count_anew(few: int) -> None:
             ledger.next += 1
         return ledger.enough
 
-    for state in (State.COMPLETED, State.STOPPED, State.FAILED):
+    for state in (TrialState.COMPLETED, TrialState.STOPPED, TrialState.FAILED):
         assert not add(reused, few - 1)
         assert not add(replace(reused, state=state))
     assert not add(reused, few - 1)

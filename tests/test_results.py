@@ -13,7 +13,8 @@ import pytest
 from nas.controller import Measurement
 from nas.intervals import student_t
 from nas.queries.results import NOT_FINITE, Difference, against, compare, compared, summarize
-from nas.storage.schema import Evaluation, EvaluationState
+from nas.states import EvaluationState
+from nas.storage.schema import Evaluation
 from nas.storage.store import Store
 from nas.testing.evaluations import claim, trained
 

@@ -8,10 +8,11 @@ from torch import nn
 
 from controllers.rnn import Rnn
 from nas.backbone import BackboneSpace
-from nas.controller import Outcome, Score, State
+from nas.controller import Outcome, Score
 from nas.errors import ConfigError
 from nas.plugins import installed, load, resolve
 from nas.space import Architecture, Decision, TaskShape
+from nas.states import TrialState
 from nas.testing.controllers import ControllerSuite, Make, completed, generator, mixed, simulate
 from nas.testing.toys import Toy
 
@@ -39,7 +40,7 @@ class Bandit(BackboneSpace):
         return sum(a == b for a, b in zip(architecture.choices, self.best, strict=True)) / 3
 
 
-def scored(architecture: Architecture, value: float, state: State = State.COMPLETED) -> Outcome:
+def scored(architecture: Architecture, value: float, state: TrialState = TrialState.COMPLETED) -> Outcome:
     return Outcome(state, architecture, Score(value, 0.0, 1))
 
 
@@ -94,7 +95,7 @@ def test_it_finds_the_best_arm_in_noise_among_failures_and_with_workers() -> Non
     def evaluate(number: int, architecture: Architecture) -> Outcome:
         rng = generator(7, number)
         if rng.random() < 0.1:
-            return Outcome(State.FAILED, architecture, error="by chance")
+            return Outcome(TrialState.FAILED, architecture, error="by chance")
         return scored(architecture, space.score(architecture) + rng.normal(0, 0.1))
 
     controller = Rnn(space, 0)
@@ -107,7 +108,7 @@ def test_it_leaves_what_is_infeasible() -> None:
 
     def evaluate(_: int, architecture: Architecture) -> Outcome:
         if architecture.choices[2] == 0:
-            return Outcome(State.INFEASIBLE, architecture, error="no network")
+            return Outcome(TrialState.INFEASIBLE, architecture, error="no network")
         return scored(architecture, 0.5)
 
     controller = Rnn(Bandit(), 0)
@@ -142,11 +143,11 @@ def test_rewards_are_ranks_and_the_advantage_what_they_exceed_the_moving_average
     outcomes = [
         scored(space.sample(rng), 0.3),
         scored(space.sample(rng), 0.9),
-        Outcome(State.FAILED, space.sample(rng), error="memory"),
-        scored(space.sample(rng), 0.3, State.REUSED),
+        Outcome(TrialState.FAILED, space.sample(rng), error="memory"),
+        scored(space.sample(rng), 0.3, TrialState.REUSED),
         scored(space.sample(rng), float("nan")),
-        Outcome(State.STOPPED, space.sample(rng)),
-        scored(space.sample(rng), -1e30, State.STOPPED),
+        Outcome(TrialState.STOPPED, space.sample(rng)),
+        scored(space.sample(rng), -1e30, TrialState.STOPPED),
     ]
     rewards = [1 / 2, 3 / 4, 0, 1 / 3, 1 / 8]
     for number, outcome in enumerate(outcomes):

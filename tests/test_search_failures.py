@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 from scripted_searches import Script, configure, reopen, run, start
 
-from nas.controller import Outcome, Score, State, TrainSupernet
+from nas.controller import Outcome, Score, TrainSupernet
 from nas.driver.ledger import Attempt
 from nas.driver.trials import executor
 from nas.errors import TooManyFailures
 from nas.evaluator import SupernetJob
+from nas.states import TrialState
 from nas.storage.store import Store
 
 SCRIPTED = "nas.testing.evaluators:Scripted"
@@ -65,8 +66,8 @@ def test_every_attempt_counts_its_seconds(store: Store, monkeypatch: pytest.Monk
     """A failed one what it reported, a lost one the time on the clock; a resume counts the same."""
     clock = itertools.count(0, 10)
     config = configure(trials=3, name="s", retries=2, controller="random", max_failed=1.0, max_seconds=1e6)
-    failed = Outcome(State.FAILED, None, seconds=3.0, error="diverged")
-    good = Outcome(State.COMPLETED, None, Score(0.5, 0.1, 9), seconds=2.0)
+    failed = Outcome(TrialState.FAILED, None, seconds=3.0, error="diverged")
+    good = Outcome(TrialState.COMPLETED, None, Score(0.5, 0.1, 9), seconds=2.0)
     live = start(store, config)
     monkeypatch.setattr("nas.driver.ledger.time.monotonic", lambda: float(next(clock)))
     attempts: list[Outcome | None] = [failed, failed, good, None, None, None]
@@ -85,8 +86,8 @@ def test_every_attempt_counts_its_seconds(store: Store, monkeypatch: pytest.Monk
 
 def test_the_seconds_of_a_failed_attempt_survive_the_driver(store: Store) -> None:
     config = configure(trials=1, name="s", retries=2)
-    failed = Outcome(State.FAILED, None, seconds=3.0, error="diverged")
-    good = Outcome(State.COMPLETED, None, Score(0.5, 0.1, 9), seconds=2.0)
+    failed = Outcome(TrialState.FAILED, None, seconds=3.0, error="diverged")
+    good = Outcome(TrialState.COMPLETED, None, Score(0.5, 0.1, 9), seconds=2.0)
     assert start(store, config).run(Script([failed])) == "interrupted"
     assert (store.trial(store.search("s").id, 0).attempt, store.search("s").state) == (1, "interrupted")
     assert reopen(store, "s").run(Script([good])) == "completed"
@@ -98,7 +99,7 @@ def test_a_lost_supernet_counts_what_its_checkpoint_tells_once(monkeypatch: pyte
     monkeypatch.setattr("nas.driver.ledger.time.monotonic", lambda: now[0])
     job = SupernetJob(0, 0, TrainSupernet("x"), 7, "one", "folder")
     first = Attempt(1, job)
-    first.report(Outcome(State.RUNNING, None, seconds=8.0))
+    first.report(Outcome(TrialState.RUNNING, None, seconds=8.0))
     now[0] = 10.0
     second = first.again(replace(job, attempt=1), first.seconds)
     assert (second.spent, second.kept) == (2.0, 8.0)

@@ -12,13 +12,14 @@ from scripted_searches import Script, Silent, configure, reopen, results, run, s
 from sqlalchemy import text
 
 from nas.backbone import BackboneSpace
-from nas.controller import Controller, Evaluate, Outcome, Proposal, Score, State
+from nas.controller import Controller, Evaluate, Outcome, Proposal, Score
 from nas.driver.trials import executor
 from nas.errors import ConfigError, NasError, StorageError
 from nas.evaluator import Job
 from nas.executors.base import Executor, Workload
 from nas.settings.search import SearchConfig
 from nas.space import Architecture, Space
+from nas.states import TrialState
 from nas.storage import lease
 from nas.storage.store import Store
 from nas.testing.stores import another_driver, columns
@@ -142,7 +143,7 @@ def test_what_is_observed_is_what_a_replay_tells(
     monkeypatch.setattr(SearchConfig, "make_controller", lambda self, space, tasks: Remembering(space, 0))
     config = configure(trials=2, name="s", deduplicate=False)
     live = start(store, config)
-    outcomes = [Outcome(State.COMPLETED, None, Score(x, 0.5, 9), seconds=1.0) for x in (value, 0.25)]
+    outcomes = [Outcome(TrialState.COMPLETED, None, Score(x, 0.5, 9), seconds=1.0) for x in (value, 0.25)]
     assert live.run(Script([*outcomes])) == "completed"
     again = reopen(store, "s")
     again._replay()

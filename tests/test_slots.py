@@ -9,7 +9,7 @@ import pytest
 from command_line import nas
 
 from nas.cli.document import document
-from nas.controller import Evaluate, Outcome, Score, State
+from nas.controller import Evaluate, Outcome, Score
 from nas.driver.records import Records
 from nas.driver.search import check
 from nas.errors import ConfigError, UnknownName
@@ -20,6 +20,7 @@ from nas.product import Product, resolve
 from nas.settings.evaluation import validate as evaluation
 from nas.settings.search import SearchConfig, validate
 from nas.settings.sections import choose
+from nas.states import TrialState
 from nas.storage.store import Store
 from nas.testing.toys import Toy
 from nas.training.provenance import proposal_rng
@@ -177,7 +178,7 @@ def test_controllers_choose_in_every_slot(controller: str) -> None:
         candidate = resolve(space, space.check(proposal.architecture))
         assert candidate.space.cost(candidate.architecture, tasks.shape).parameters <= 3000
         seen.append(proposal.architecture)
-        outcome = Outcome(State.COMPLETED, proposal.architecture, Score(float(number % 7), 0.1, 10))
+        outcome = Outcome(TrialState.COMPLETED, proposal.architecture, Score(float(number % 7), 0.1, 10))
         for own in (first, again):
             own.observe(number, outcome)
     assert len(set(map(space.canonical, seen))) == len(seen)

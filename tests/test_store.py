@@ -14,11 +14,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from nas.controller import State
 from nas.errors import ConfigError, StorageError
 from nas.storage import engine
 from nas.storage.columns import UTCDateTime, now
-from nas.storage.schema import TrialState
 from nas.storage.store import Store
 from nas.testing.evaluations import EvaluationSuite
 from nas.testing.stores import StoreSuite, begin, outcome, search, temporary_schema
@@ -55,10 +53,6 @@ class TestEvaluationsOnPostgres(OnPostgres, EvaluationSuite): ...
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "nas.db"
-
-
-def test_trial_states_are_those_of_outcomes() -> None:
-    assert {state.name: state.value for state in TrialState} == {state.name: state.value for state in State}
 
 
 def test_storage_imports_nothing_heavy(path: Path) -> None:

@@ -8,7 +8,7 @@ import platformdirs
 import pytest
 import torch
 
-from nas.controller import State, SupernetBudget, TrainSupernet
+from nas.controller import SupernetBudget, TrainSupernet
 from nas.errors import ConfigError
 from nas.evaluator import Job, SupernetJob
 from nas.learners.classifier import Classifier
@@ -16,6 +16,7 @@ from nas.learners.prototypical import Prototypical
 from nas.plugins import resolve
 from nas.settings.search import validate
 from nas.space import TaskShape
+from nas.states import TrialState
 from nas.tasks.base import SPLITS
 from nas.tasks.glyphs import Glyphs
 from nas.tasks.supervised import Supervised
@@ -181,7 +182,7 @@ def test_a_classifier_learns(file: Path) -> None:
     evaluator = config.make_evaluator(config.make_context(space, tasks))
     architecture = space.sample(np.random.default_rng(0))
     *_, outcome = evaluator.evaluate(Job(0, 0, architecture, 0))
-    assert outcome.state is State.COMPLETED
+    assert outcome.state is TrialState.COMPLETED
     assert outcome.score.value > 0.9  # of four classes
     assert outcome.score.split == "supervised/squares/validation"
     assert outcome.score.normalization == "running"

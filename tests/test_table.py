@@ -12,10 +12,11 @@ from small_table import TEXTS, configure, eight_rows, look_up, write
 from torch import nn
 
 from nas.backbone import BackboneSpace
-from nas.controller import Measurement, State
+from nas.controller import Measurement
 from nas.errors import ConfigError, NotFound
 from nas.evaluator import Job
 from nas.space import Architecture, Decision, TaskShape
+from nas.states import TrialState
 from nas.testing.toys import Toy
 
 
@@ -234,7 +235,7 @@ def test_a_part_of_a_space_is_searched_where_the_user_says_so(frame: pd.DataFram
     assert ["6 of the 8" in remark for remark in tasks.remarks] == [True]
     assert look_up(config, "0.0.0.0").score.value == 10.0
     outcome = look_up(config, "0.1.0.0")
-    assert (outcome.state, outcome.score, outcome.seconds) == (State.INFEASIBLE, None, 0.0)
+    assert (outcome.state, outcome.score, outcome.seconds) == (TrialState.INFEASIBLE, None, 0.0)
     assert configure(write(frame, tmp_path / "all.csv")).make_tasks().remarks == ()
     with pytest.raises(ConfigError, match=r"has no rows"):
         configure(write(frame[:0], tmp_path / "t.csv"), settings={"partial": True}).make_tasks()
@@ -259,9 +260,9 @@ def test_columns_for_training_lengths(frame: pd.DataFrame, tmp_path: Path) -> No
     shares = [101 * 4 / 108, 101 * 12 / 108, 101.0]
     for costs, seconds in (("cost", shares), ({4: "cost_4", 12: "cost_12", 108: "cost"}, [7.0, 9.0, 101.0])):
         assert outcomes(cost=costs, test_metric="test") == [
-            (State.RUNNING, 4, 5.0, seconds[0], (seen(4, 5.0),)),
-            (State.RUNNING, 12, 10.0, seconds[1], (seen(12, 10.0),)),
-            (State.COMPLETED, 108, 20.0, 101.0, (seen(108, 20.0), Measurement(108, "test_score", 0.2))),
+            (TrialState.RUNNING, 4, 5.0, seconds[0], (seen(4, 5.0),)),
+            (TrialState.RUNNING, 12, 10.0, seconds[1], (seen(12, 10.0),)),
+            (TrialState.COMPLETED, 108, 20.0, 101.0, (seen(108, 20.0), Measurement(108, "test_score", 0.2))),
         ]
     assert [seconds for _, _, _, seconds, _ in outcomes()] == [4 / 108, 12 / 108, 1.0]
     whole = configure(path, settings={"metric": metric})

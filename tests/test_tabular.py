@@ -16,7 +16,7 @@ from torch import nn
 
 from nas.asha import Asha, AshaState
 from nas.backbone import BackboneSpace
-from nas.controller import Measurement, State
+from nas.controller import Measurement
 from nas.driver.search import Search
 from nas.driver.trials import executor
 from nas.errors import ConfigError, Unsupported
@@ -24,6 +24,7 @@ from nas.evaluator import Job
 from nas.plugins import FilePath
 from nas.settings.search import SearchConfig, validate
 from nas.space import Architecture, Decision, TaskShape
+from nas.states import TrialState
 from nas.storage.store import Store
 from nas.tables.evaluator import Table
 
@@ -39,7 +40,7 @@ def run(store: Store, config: SearchConfig) -> str:
 
 def test_a_row_becomes_an_outcome(table: Path) -> None:
     outcome = look_up(configure(table), "0.2.1.0")
-    assert outcome.state is State.COMPLETED
+    assert outcome.state is TrialState.COMPLETED
     assert (outcome.score.value, outcome.seconds) == (60.0, 105.0)
     assert math.isnan(outcome.score.ci95)
     assert outcome.score.split == "small/valid"

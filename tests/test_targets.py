@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from nas import plugins, precision
-from nas.controller import State
 from nas.errors import ConfigError, NotFound, Unsupported
 from nas.evaluation.published import own, published
 from nas.evaluation.references import SpaceReference, TrialReference, parse
 from nas.evaluation.targets import Targets, tried
 from nas.settings.evaluation import EvaluationConfig, validate
 from nas.space import TaskShape
+from nas.states import TrialState
 from nas.storage.evaluations import Origin
 from nas.storage.store import Store
 from nas.storage.trials import Derivations
@@ -111,7 +111,7 @@ def recorded(store: Store) -> Any:
     for number, (network, score) in enumerate([(0, 0.5), (1, 0.9), (0, 0.7), (2, None), (1, 0.8), (3, 0.6)]):
         text = space.encode(networks[network])
         trial = begin(store, row, number, architecture=text, key=space.canonical(networks[network]))
-        store.finish(trial, outcome(score, State.INFEASIBLE if score is None else State.COMPLETED))
+        store.finish(trial, outcome(score, TrialState.INFEASIBLE if score is None else TrialState.COMPLETED))
     return row
 
 
@@ -138,7 +138,7 @@ def test_an_infeasible_trial_is_refused_unless_it_only_broke_a_constraint(store:
     config = {key: {"name": name} for key, name in sections.items()} | {"resources": {"precision": "float32"}}
     row = search(store, name="zero", space="nasbench201", config=config)
     nothing = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
-    store.finish(begin(store, row, 0, architecture=nothing, key="0"), outcome(None, State.INFEASIBLE))
+    store.finish(begin(store, row, 0, architecture=nothing, key="0"), outcome(None, TrialState.INFEASIBLE))
     with pytest.raises(
         ConfigError,
         match=r"zero/0 is infeasible, .*: The cell .* is zero: .* `nas leaderboard --search zero`",

@@ -13,10 +13,11 @@ import pytest
 from command_line import nas
 from scripted_searches import configure, reopen, start
 
-from nas.controller import Outcome, Score, State
+from nas.controller import Outcome, Score
 from nas.driver.trials import executor
 from nas.evaluator import Context, Evaluator, Job
 from nas.executors.limit import Overtime, limited
+from nas.states import TrialState
 from nas.storage.store import Store
 
 
@@ -30,13 +31,13 @@ class Hanging(Evaluator):
     def evaluate(self, job: Job) -> Iterator[Outcome]:
         score = Score(0.5, 0.1, 4)
         if job.number == 2:
-            yield Outcome(State.RUNNING, job.architecture, score, 10)
+            yield Outcome(TrialState.RUNNING, job.architecture, score, 10)
         while job.number in (1, 2):
             try:
                 time.sleep(0.01)
             except Exception:
                 continue
-        yield Outcome(State.COMPLETED, job.architecture, score, 40)
+        yield Outcome(TrialState.COMPLETED, job.architecture, score, 40)
 
 
 def test_trials_that_hang_end_and_the_search_goes_on(store: Store) -> None:

@@ -11,8 +11,9 @@ from command_line import nas
 from rich.console import Console
 
 from nas.cli import watch as watching
-from nas.controller import Outcome, Score, State
+from nas.controller import Outcome, Score
 from nas.space import Architecture
+from nas.states import TrialState
 from nas.storage.store import Store
 from nas.testing.stores import begin, search
 from nas.testing.stores.rows import columns
@@ -20,7 +21,7 @@ from nas.testing.stores.rows import columns
 
 def finish(store: Store, trial: int, score: float) -> None:
     store.finish(
-        trial, Outcome(State.COMPLETED, Architecture("toy", (0,)), Score(score, 0.01, 9), seconds=2.0)
+        trial, Outcome(TrialState.COMPLETED, Architecture("toy", (0,)), Score(score, 0.01, 9), seconds=2.0)
     )
 
 

@@ -10,8 +10,9 @@ from controllers.evolution import Evolution
 from controllers.fixed import Fixed
 from controllers.random import Random
 from nas.backbone import BackboneSpace
-from nas.controller import Controller, Evaluate, Outcome, Reject, Reuse, Score, State
+from nas.controller import Controller, Evaluate, Outcome, Reject, Reuse, Score
 from nas.space import Architecture, TaskShape
+from nas.states import TrialState
 from nas.testing.controllers import ControllerSuite, Make, completed, generator, mixed, simulate
 from nas.testing.toys import Toy
 from nas.wrappers import REDRAWS, Constrained, Deduplicated
@@ -75,7 +76,7 @@ def test_no_network_is_completed_twice_nor_runs_twice_at_once(
     for asked in run.asked:
         done: dict[str, int] = {}
         for number, outcome in run.history[: asked.observed]:
-            if outcome.state is State.COMPLETED:
+            if outcome.state is TrialState.COMPLETED:
                 done.setdefault(SMALL.canonical(outcome.architecture), number)
         pending = [SMALL.canonical(architecture) for architecture in asked.pending]
         match asked.proposal:
@@ -94,9 +95,11 @@ def test_with_one_worker_only_the_cost_changes(inner: Callable[[BackboneSpace, i
     saving = simulate(Deduplicated(inner(SMALL, 0), SMALL), completed(SMALL.score), trials=100)
     pairs = list(zip(plain.history, saving.history, strict=True))
     assert all((a.architecture, a.score) == (b.architecture, b.score) for (_, a), (_, b) in pairs)
-    evaluated = [SMALL.canonical(o.architecture) for _, o in saving.history if o.state is State.COMPLETED]
+    evaluated = [
+        SMALL.canonical(o.architecture) for _, o in saving.history if o.state is TrialState.COMPLETED
+    ]
     assert len(evaluated) == len(set(evaluated)) < 41
-    assert all(o.state in (State.COMPLETED, State.REUSED) for _, o in saving.history)
+    assert all(o.state in (TrialState.COMPLETED, TrialState.REUSED) for _, o in saving.history)
 
 
 def test_a_tiny_space_is_exhausted_then_reused() -> None:
@@ -121,20 +124,22 @@ def test_a_fixed_duplicate_waits_for_its_twin() -> None:
     first = controller.propose(0, (), generator(0, 0))
     assert isinstance(first, Evaluate)
     assert controller.propose(1, [first.architecture], generator(0, 1)) is None
-    controller.observe(0, Outcome(State.COMPLETED, first.architecture, Score(0.5, 0.1, 10)))
+    controller.observe(0, Outcome(TrialState.COMPLETED, first.architecture, Score(0.5, 0.1, 10)))
     twin = SMALL.decode("0.1.3.0.0")
     assert controller.propose(1, (), generator(0, 1)) == Reuse(twin, 0)
     assert controller.propose(2, (), generator(0, 2)) == Reuse(first.architecture, 0)
 
 
-@pytest.mark.parametrize("state", [State.STOPPED, State.FAILED, State.INFEASIBLE, State.REUSED])
-def test_only_completed_scores_are_reused(state: State) -> None:
+@pytest.mark.parametrize(
+    "state", [TrialState.STOPPED, TrialState.FAILED, TrialState.INFEASIBLE, TrialState.REUSED]
+)
+def test_only_completed_scores_are_reused(state: TrialState) -> None:
     controller = Deduplicated(Fixed(TINY, 0, architectures=("0.1.0.0",)), TINY)
     architecture = TINY.decode("0.1.0.0")
     controller.observe(0, Outcome(state, architecture, Score(0.5, 0.1, 10)))
     assert controller.propose(1, (), generator(0, 1)) == Evaluate(architecture)
-    controller.observe(1, Outcome(State.COMPLETED, architecture, Score(0.6, 0.1, 10)))
-    controller.observe(2, Outcome(State.COMPLETED, architecture, Score(0.7, 0.1, 10)))
+    controller.observe(1, Outcome(TrialState.COMPLETED, architecture, Score(0.6, 0.1, 10)))
+    controller.observe(2, Outcome(TrialState.COMPLETED, architecture, Score(0.7, 0.1, 10)))
     assert controller.propose(3, (), generator(0, 3)) == Reuse(architecture, 1)
 
 
@@ -153,7 +158,10 @@ def test_the_inner_controller_sees_every_outcome() -> None:
     wrapped = Deduplicated(Constrained(spy, SMALL, TaskShape((8,), 5), {"parameters": 150}), SMALL)
     run = simulate(wrapped, mixed(0), trials=60, workers=3)
     assert spy.told == run.history
-    assert {outcome.state for _, outcome in spy.told} == set(State) - {State.RUNNING, State.INTERRUPTED}
+    assert {outcome.state for _, outcome in spy.told} == set(TrialState) - {
+        TrialState.RUNNING,
+        TrialState.INTERRUPTED,
+    }
 
 
 # Constrained

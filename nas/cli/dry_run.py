@@ -17,7 +17,7 @@ import typer
 from nas import counts
 from nas.cli.document import document
 from nas.cli.output import say
-from nas.controller import Evaluate, Outcome, State, TrainSupernet
+from nas.controller import Evaluate, Outcome, TrainSupernet
 from nas.counts import clock, counted
 from nas.driver.search import MEMORY, check, supernet
 from nas.driver.trials import Trials
@@ -28,6 +28,7 @@ from nas.plugins import load
 from nas.product import resolve
 from nas.settings.search import SearchConfig
 from nas.space import Architecture, Space
+from nas.states import TrialState
 from nas.tasks.base import TaskSource
 from nas.training.loop import start
 from nas.training.oneshot.epochs import train_supernet
@@ -244,7 +245,7 @@ def _supernet(
 def _looked_up(config: SearchConfig, tasks: TaskSource, architectures: Sequence[Architecture]) -> None:
     space, outcomes = config.make_space(), _found(config, tasks, architectures)
     for outcome, architecture in zip(outcomes, architectures, strict=True):
-        if outcome.state is State.INFEASIBLE:
+        if outcome.state is TrialState.INFEASIBLE:
             say(f"{space.encode(architecture)}: infeasible: {outcome.error}")
         else:
             say(f"{outcome.seconds:.1f} s of simulated time: {space.encode(architecture)}")
@@ -266,7 +267,7 @@ def _found(config: SearchConfig, tasks: TaskSource, architectures: Sequence[Arch
 
 
 def _feasible(outcomes: Sequence[Outcome]) -> bool:
-    return any(outcome.state is not State.INFEASIBLE for outcome in outcomes)
+    return any(outcome.state is not TrialState.INFEASIBLE for outcome in outcomes)
 
 
 def _total(config: SearchConfig, seconds: float, trials: int, before: float) -> float:

@@ -15,9 +15,10 @@ from nas.driver.search import create
 from nas.errors import ConfigError, Infeasible, TooManyFailures
 from nas.settings.paths import flat
 from nas.settings.search import SearchConfig, validate
+from nas.states import SearchState
 from nas.storage.lease import driven, refuse
 from nas.storage.names import checked
-from nas.storage.schema import Search, SearchState
+from nas.storage.schema import Search
 from nas.storage.store import Store
 from nas.tasks.base import TaskSource
 

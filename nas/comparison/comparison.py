@@ -15,7 +15,8 @@ from nas.comparison.summary import Row, Taken, beyond, exhausted, scored, shorte
 from nas.comparison.supernets import Supernets, supernets
 from nas.errors import NotFound
 from nas.queries.rows import frame, record
-from nas.storage.schema import Search, SearchState
+from nas.states import SearchState
+from nas.storage.schema import Search
 from nas.storage.store import Store
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from sqlalchemy import select
 
 from nas.driver.ledger import REPEATS, repeats
 from nas.metrics import TEST_SCORE
-from nas.storage.schema import Measurement, Search, SearchState, Trial, TrialState
+from nas.states import SearchState, TrialState
+from nas.storage.schema import Measurement, Search, Trial
 from nas.storage.store import Store
 
 Floats = npt.NDArray[np.float64]

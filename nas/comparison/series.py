@@ -15,7 +15,8 @@ from nas.comparison.panels import Line, Panel, mean_line, one_by_one
 from nas.comparison.units import metric_name, score_name
 from nas.errors import NotFound, UnknownName
 from nas.metrics import SHARED, family
-from nas.storage.schema import Measurement, Search, Trial, TrialKind, TrialState
+from nas.states import TrialState
+from nas.storage.schema import Measurement, Search, Trial, TrialKind
 from nas.storage.store import Store
 
 POINTS = 400

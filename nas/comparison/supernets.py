@@ -12,7 +12,8 @@ from sqlalchemy import select
 from nas.comparison.groups import BASELINE, Group
 from nas.comparison.ranks import spearman
 from nas.metrics import SHARED, SKIPS, shared_architecture
-from nas.storage.schema import Measurement, Search, Trial, TrialKind, TrialState
+from nas.states import TrialState
+from nas.storage.schema import Measurement, Search, Trial, TrialKind
 from nas.storage.store import Store
 
 PAIRS = 3

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-from nas.controller import Derived, Measurement, Outcome, State
+from nas.controller import Derived, Measurement, Outcome
 from nas.evaluator import AnyJob, SupernetJob
 from nas.settings.search import SearchConfig
+from nas.states import TrialState
 
 REPEATS = 1_000
 """Reused trials without a trained one between them that end a search with `max_seconds`."""
@@ -19,9 +20,9 @@ REPEATS = 1_000
 
 def repeats(before: int, state: str) -> int:
     """Return how many reused trials followed the last trained one, after one more trial that ended so."""
-    if state == State.REUSED:
+    if state == TrialState.REUSED:
         return before + 1
-    return before if state == State.INFEASIBLE else 0
+    return before if state == TrialState.INFEASIBLE else 0
 
 
 @dataclass(slots=True)
@@ -99,14 +100,14 @@ class Ledger:
         """Count a trial that ended, now or before a resume."""
         self.ended += 1
         self._spent += outcome.seconds
-        self._reused += outcome.state is State.REUSED
+        self._reused += outcome.state is TrialState.REUSED
         self._repeats = repeats(self._repeats, outcome.state)
         if outcome.architecture is not None:
-            if outcome.state is State.INFEASIBLE:
+            if outcome.state is TrialState.INFEASIBLE:
                 self._infeasible.append(_line(outcome.error))
             else:
                 self._feasible = True
-        if outcome.architecture is None and outcome.state is not State.COMPLETED:
+        if outcome.architecture is None and outcome.state is not TrialState.COMPLETED:
             self.broken = f"The supernet (trial {number}) is {outcome.state}: {_line(outcome.error)}"
 
     def fail(self) -> None:

@@ -14,12 +14,13 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from nas import fingerprints
-from nas.controller import Derived, Outcome, Reuse, Score, State, TrainSupernet
+from nas.controller import Derived, Outcome, Reuse, Score, TrainSupernet
 from nas.costs import OWN
 from nas.evaluator import AnyJob, Job, SupernetJob
 from nas.product import backbone_of, complete, resolve
 from nas.settings.search import SearchConfig, validate
 from nas.space import Architecture, Space
+from nas.states import TrialState
 from nas.storage.schema import Search, Trial
 from nas.storage.trials import Derivations
 from nas.training.checkpoint import CHECKPOINTS, Checkpoint
@@ -124,7 +125,7 @@ class Records:
                 trial.normalization or "",
             )
         return Outcome(
-            State(trial.state),
+            TrialState(trial.state),
             None if trial.architecture is None else self._space.decode(trial.architecture),
             score,
             trial.train_episodes or 0,
@@ -142,7 +143,7 @@ class Records:
         """Return the outcome of a trial that takes over another's score."""
         return replace(
             self.outcome(trial),
-            state=State.REUSED,
+            state=TrialState.REUSED,
             architecture=proposal.architecture,
             train_episodes=0,
             seconds=0.0,

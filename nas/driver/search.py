@@ -12,16 +12,7 @@ from typing import Any, Protocol
 
 from nas import fingerprints
 from nas.asha import AshaState
-from nas.controller import (
-    Controller,
-    Evaluate,
-    Finish,
-    Outcome,
-    Reject,
-    Reuse,
-    State,
-    TrainSupernet,
-)
+from nas.controller import Controller, Evaluate, Finish, Outcome, Reject, Reuse, TrainSupernet
 from nas.driver.ledger import Attempt, Ledger
 from nas.driver.records import Records, document, forget, recordable
 from nas.errors import ConfigError, Infeasible, NasError, TooManyFailures
@@ -32,6 +23,7 @@ from nas.precision import Arithmetic
 from nas.product import backbone_of
 from nas.settings.search import SearchConfig
 from nas.space import Space
+from nas.states import TrialState
 from nas.storage.lease import Pulse, mine
 from nas.storage.schema import Search as SearchRow
 from nas.storage.store import Store
@@ -205,12 +197,12 @@ class Search:
         An outcome that is not final is that of a trial that the scheduler stopped.
         """
         if not outcome.final:
-            outcome = replace(outcome, state=State.STOPPED, measurements=())
+            outcome = replace(outcome, state=TrialState.STOPPED, measurements=())
         running = self._running[job.number]
         seconds = running.spent + outcome.seconds
         limit = self._config.resources.seconds if isinstance(job, Job) else None
         late = limit is not None and outcome.seconds >= limit  # another attempt would take as long
-        failed = outcome.state is State.FAILED
+        failed = outcome.state is TrialState.FAILED
         if failed and self._retry(job, outcome.error or "", seconds, new_seed=True, in_vain=late):
             return
         seen = (*running.measurements, *outcome.measurements)
@@ -221,7 +213,7 @@ class Search:
         seconds = self._running[job.number].seconds
         if not self._retry(job, error, seconds, new_seed=False):
             architecture = job.architecture if isinstance(job, Job) else None
-            self._record(job.number, Outcome(State.FAILED, architecture, seconds=seconds, error=error))
+            self._record(job.number, Outcome(TrialState.FAILED, architecture, seconds=seconds, error=error))
 
     # The driver
 
@@ -310,7 +302,7 @@ class Search:
 
     def _without_worker(self, proposal: Reuse | Reject) -> Outcome:
         if isinstance(proposal, Reject):
-            return Outcome(State.INFEASIBLE, proposal.architecture, error=proposal.reason)
+            return Outcome(TrialState.INFEASIBLE, proposal.architecture, error=proposal.reason)
         return self._records.reused(proposal, self._store.trial(self._id, proposal.trial))
 
     def _record(self, number: int, outcome: Outcome) -> None:
@@ -320,7 +312,7 @@ class Search:
             derivations = self._records.derivations(outcome, running.derived)
         if self._store.finish(running.row, outcome, derivations) is not None:
             forget(running.job)
-            if outcome.state is State.FAILED:
+            if outcome.state is TrialState.FAILED:
                 self._ledger.fail()
                 if self._scheduler is not None:
                     self._scheduler.forget(number)
@@ -337,7 +329,7 @@ class Search:
         for trial in history:
             self._learn(trial.number, self._records.outcome(trial))
         if self._scheduler is not None:
-            numbers = {trial.id: trial.number for trial in history if trial.state != State.FAILED}
+            numbers = {trial.id: trial.number for trial in history if trial.state != TrialState.FAILED}
             for seen in self._store.measurements(self._id):
                 if seen.metric == "score" and seen.value is not None and seen.trial_id in numbers:
                     self._scheduler.record(numbers[seen.trial_id], seen.step, seen.value)

@@ -9,11 +9,12 @@ from functools import partial
 
 import torch
 
-from nas.controller import Outcome, State
+from nas.controller import Outcome
 from nas.evaluator import AnyJob, Context, Evaluator, Job, SupernetJob
 from nas.executors import make_executor
 from nas.executors.base import Executor, Runner
 from nas.settings.search import SearchConfig
+from nas.states import TrialState
 from nas.tasks.base import TaskSource
 from nas.training.oneshot.epochs import train_supernet
 
@@ -43,12 +44,12 @@ class Trials(Runner[AnyJob, Outcome]):
         self._began, self._before, self._scored = time.perf_counter(), 0.0, None
         return self._noted(job)
 
-    def failure(self, job: AnyJob, state: State, error: str) -> Outcome:
+    def failure(self, job: AnyJob, state: TrialState, error: str) -> Outcome:
         """Return the outcome of a job that raised; one that was late has its last score, or has failed."""
         seconds = self._before + time.perf_counter() - self._began
-        if state is State.STOPPED and self._scored is not None:
+        if state is TrialState.STOPPED and self._scored is not None:
             return replace(self._scored, state=state, measurements=(), seconds=seconds, error=error)
-        state = State.INFEASIBLE if state is State.INFEASIBLE else State.FAILED
+        state = TrialState.INFEASIBLE if state is TrialState.INFEASIBLE else TrialState.FAILED
         architecture = job.architecture if isinstance(job, Job) else None
         return Outcome(state, architecture, seconds=seconds, error=error)
 

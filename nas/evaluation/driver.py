@@ -18,9 +18,10 @@ from nas.executors.attempts import again
 from nas.executors.base import Executor
 from nas.files import writing
 from nas.settings.evaluation import APART, validate
+from nas.states import EvaluationState
 from nas.storage import lease
 from nas.storage.evaluations import Trained
-from nas.storage.schema import Evaluation, EvaluationState
+from nas.storage.schema import Evaluation
 from nas.storage.store import Store
 from nas.training.checkpoint import Checkpoint
 from nas.training.provenance import environment

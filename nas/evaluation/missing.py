@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from nas.counts import counted
 from nas.errors import Diverged
-from nas.storage.schema import Evaluation, EvaluationState
+from nas.states import EvaluationState
+from nas.storage.schema import Evaluation
 
 
 def repeats(row: Evaluation) -> bool:

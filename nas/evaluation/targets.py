@@ -24,8 +24,9 @@ from nas.queries.results import Identity
 from nas.settings.evaluation import EvaluationConfig, validate
 from nas.settings.sections import UNTRAINED, choose, maker
 from nas.settings.slots import complete
+from nas.states import TrialState
 from nas.storage.evaluations import Origin
-from nas.storage.schema import Search, Trial, TrialState
+from nas.storage.schema import Search, Trial
 from nas.storage.store import Store
 from nas.tasks.base import SPLITS, TaskSource
 from nas.training.loop import rehearse

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 
 from nas import plugins
-from nas.controller import Measurement, State
+from nas.controller import Measurement
 from nas.errors import Diverged, Unwritable
 from nas.evaluation.artifacts import store_weights
 from nas.evaluation.selection import Selection
@@ -26,8 +26,8 @@ from nas.learners.base import remedy
 from nas.learners.schedule import constant
 from nas.queries.results import NOT_FINITE
 from nas.settings.evaluation import EvaluationConfig
+from nas.states import EvaluationState, TrialState
 from nas.storage.evaluations import Trained
-from nas.storage.schema import EvaluationState
 from nas.tasks.base import TaskSource
 from nas.training.checkpoint import VERSIONS, Checkpoint
 from nas.training.latency import latencies
@@ -161,7 +161,7 @@ class Trainings(Runner[Job, Report]):
             )
         return _Run(job, self._tasks(job.config)).reports()
 
-    def failure(self, job: Job, state: State, error: str) -> Failure:
+    def failure(self, job: Job, state: TrialState, error: str) -> Failure:
         """Return why a job has no result."""
         return Failure(EvaluationState(state), error)
 

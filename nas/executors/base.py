@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from nas.controller import State
+from nas.states import TrialState
 
 Job = TypeVar("Job")
 
@@ -60,7 +60,7 @@ class Runner(ABC, Generic[Job, Reported]):
         """
 
     @abstractmethod
-    def failure(self, job: Job, state: State, error: str) -> Reported:
+    def failure(self, job: Job, state: TrialState, error: str) -> Reported:
         """Return the final report of the job that ran last and raised.
 
         Args:

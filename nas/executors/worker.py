@@ -8,10 +8,10 @@ from collections.abc import Generator
 
 import torch
 
-from nas.controller import State
 from nas.errors import Infeasible, NasError, Unwritable
 from nas.executors.base import Job, Reported, Runner
 from nas.executors.limit import Overtime, limited
+from nas.states import TrialState
 
 
 def reports(runner: Runner[Job, Reported], job: Job) -> Generator[Reported, None, None]:
@@ -29,22 +29,22 @@ def reports(runner: Runner[Job, Reported], job: Job) -> Generator[Reported, None
             with limited(limit and limit + began - time.perf_counter()):
                 report = next(running, None)
             if report is None:
-                yield runner.failure(job, State.FAILED, "It ended without a final report.")
+                yield runner.failure(job, TrialState.FAILED, "It ended without a final report.")
                 return
             yield report
             if report.final:
                 return
     except Overtime:
-        yield runner.failure(job, State.STOPPED, f"It took longer than resources.seconds = {limit:g} s.")
+        yield runner.failure(job, TrialState.STOPPED, f"It took longer than resources.seconds = {limit:g} s.")
     except Infeasible as error:
-        yield runner.failure(job, State.INFEASIBLE, str(error))
+        yield runner.failure(job, TrialState.INFEASIBLE, str(error))
     except Unwritable:
         raise
     except NasError as error:
-        yield runner.failure(job, State.FAILED, f"{type(error).__name__}: {error}")
+        yield runner.failure(job, TrialState.FAILED, f"{type(error).__name__}: {error}")
     except Exception as error:  # whatever plugin code raises must cost one job, not all
         where = "".join(traceback.format_exception(error)[-6:])
-        yield runner.failure(job, State.FAILED, f"{type(error).__name__}: {error}\n{where}")
+        yield runner.failure(job, TrialState.FAILED, f"{type(error).__name__}: {error}\n{where}")
     finally:
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.empty_cache()

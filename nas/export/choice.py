@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nas.settings.paths import flat
-from nas.storage.schema import Evaluation, EvaluationState
+from nas.states import EvaluationState
+from nas.storage.schema import Evaluation
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from nas.evaluation.missing import fates, repeats, seeds
 from nas.export.choice import Choice, grouped, listed
 from nas.export.command import Command
 from nas.product import resolve
-from nas.storage.schema import Evaluation, EvaluationState, Search, Trial, TrialState
+from nas.states import EvaluationState, TrialState
+from nas.storage.schema import Evaluation, Search, Trial
 
 
 @dataclass(frozen=True, slots=True)

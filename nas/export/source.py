@@ -24,7 +24,8 @@ from nas.export.model import Model
 from nas.settings.evaluation import validate
 from nas.settings.sections import make_space
 from nas.settings.slots import complete
-from nas.storage.schema import Evaluation, EvaluationState
+from nas.states import EvaluationState
+from nas.storage.schema import Evaluation
 from nas.storage.store import Store
 from nas.tasks.appearance import appearance
 

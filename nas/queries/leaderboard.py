@@ -16,8 +16,9 @@ from nas.errors import ConfigError, NotFound, UnknownName, nearest
 from nas.plugins import installed
 from nas.queries import chosen
 from nas.settings.paths import flat
+from nas.states import TrialState
 from nas.storage.front import FIELDS, front
-from nas.storage.schema import Architecture, Evaluation, Search, Trial, TrialState
+from nas.storage.schema import Architecture, Evaluation, Search, Trial
 from nas.storage.store import Store
 
 TEST_SORTS = ("seeds", "test_score", "ci95_seeds", "ci95_episodes", "validation_score")

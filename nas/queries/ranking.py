@@ -15,8 +15,9 @@ from nas.pareto import nondominated
 from nas.queries.chosen import best_of_each, check, meets
 from nas.queries.leaderboard import TEST_SORTS, Query, check_name
 from nas.queries.results import Result, chosen_by, cost, summarize
+from nas.states import EvaluationState, TrialState
 from nas.storage import names
-from nas.storage.schema import Evaluation, EvaluationState, TrialState
+from nas.storage.schema import Evaluation
 from nas.storage.store import Store
 
 Group = list[Evaluation]

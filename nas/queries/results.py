@@ -9,7 +9,8 @@ from typing import Any
 
 from nas.costs import COSTS, COUNTED, MEASURED
 from nas.intervals import by_episode, half_width_over_episodes, half_width_over_seeds
-from nas.storage.schema import Architecture, Evaluation, EvaluationState
+from nas.states import EvaluationState
+from nas.storage.schema import Architecture, Evaluation
 from nas.storage.store import Store
 
 NOT_FINITE = "test_not_finite"

@@ -11,8 +11,9 @@ from typing import Any
 from nas.objective import Objective
 from nas.queries.leaderboard import NO_LEARNER
 from nas.queries.trials import TrialRow, trial
+from nas.states import SearchState, TrialState
 from nas.storage.lease import driven
-from nas.storage.schema import Search, SearchState, TrialState
+from nas.storage.schema import Search
 from nas.storage.store import Store
 
 UNFINISHED = (TrialState.RUNNING.value, TrialState.INTERRUPTED.value)

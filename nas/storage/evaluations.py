@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, insert, select, update
 
 from nas.costs import OWN
 from nas.errors import NotFound, StorageError
+from nas.states import EvaluationState
 from nas.storage import lease
 from nas.storage.columns import now
 from nas.storage.database import Database
@@ -20,7 +21,6 @@ from nas.storage.schema import (
     Evaluation,
     EvaluationMeasurement,
     EvaluationScore,
-    EvaluationState,
     Search,
     Trial,
 )

@@ -20,8 +20,9 @@ from threading import Lock
 from typing import NamedTuple
 
 from nas.errors import ConfigError
+from nas.states import SearchState
 from nas.storage.columns import now
-from nas.storage.schema import Evaluation, Search, SearchState
+from nas.storage.schema import Evaluation, Search
 
 HEARTBEAT_SECONDS = 2.0
 """How often a driver shows that it lives."""

@@ -35,30 +35,6 @@ HEAD = "0006"
 """The revision of the tables below."""
 
 
-class SearchState(StrEnum):
-    """What a search is doing."""
-
-    RUNNING = "running"
-    COMPLETED = "completed"
-    STOPPED = "stopped"
-    """Someone asked it to stop."""
-    INTERRUPTED = "interrupted"
-    """No driver has taken it up, or the driver left before the end; `nas resume` continues it."""
-    FAILED = "failed"
-
-
-class TrialState(StrEnum):
-    """What became of a trial: the names of `nas.controller.State`, without its imports."""
-
-    RUNNING = "running"
-    COMPLETED = "completed"
-    STOPPED = "stopped"
-    REUSED = "reused"
-    INFEASIBLE = "infeasible"
-    FAILED = "failed"
-    INTERRUPTED = "interrupted"
-
-
 class TrialKind(StrEnum):
     """What a trial does."""
 
@@ -66,17 +42,6 @@ class TrialKind(StrEnum):
     """Train one architecture from scratch and score it."""
     SUPERNET = "supernet"
     """Train a supernet and derive architectures from it."""
-
-
-class EvaluationState(StrEnum):
-    """What became of an evaluation."""
-
-    RUNNING = "running"
-    COMPLETED = "completed"
-    INFEASIBLE = "infeasible"
-    FAILED = "failed"
-    INTERRUPTED = "interrupted"
-    """Its driver left before the end; asking again continues it from its checkpoint."""
 
 
 _NO_ID_TWICE = {"sqlite_autoincrement": True}

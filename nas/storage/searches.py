@@ -9,8 +9,9 @@ from sqlalchemy import exists, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from nas.errors import ConfigError, NotFound
+from nas.states import TrialState
 from nas.storage import lease, names
-from nas.storage.schema import Architecture, Evaluation, Search, Trial, TrialState
+from nas.storage.schema import Architecture, Evaluation, Search, Trial
 
 _AT_ONCE = 500
 """Ids in one statement: databases limit how many a statement may name."""

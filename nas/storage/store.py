@@ -9,11 +9,12 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nas.errors import ConfigError, NotFound, StorageError
+from nas.states import SearchState, TrialState
 from nas.storage import lease, searches, statements, trials
 from nas.storage.columns import now
 from nas.storage.database import Database
 from nas.storage.evaluations import Evaluations
-from nas.storage.schema import Artifact, Search, SearchState, Trial, TrialState
+from nas.storage.schema import Artifact, Search, Trial
 from nas.storage.searches import Summary
 from nas.storage.trials import Derivations, Known, Measured
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import Session
 
+from nas.states import TrialState
 from nas.storage import statements
 from nas.storage.columns import now
-from nas.storage.schema import Measurement, Trial, TrialKind, TrialState
+from nas.storage.schema import Measurement, Trial, TrialKind
 
 if TYPE_CHECKING:
     from nas.controller import Outcome

@@ -10,11 +10,12 @@ from typing import Annotated, Any, TypeAlias, final
 from pydantic import Field
 
 from nas.backbone import BackboneSpace
-from nas.controller import Measurement, Outcome, Score, State
+from nas.controller import Measurement, Outcome, Score
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Context, Job, Lookup
 from nas.metrics import TEST_SCORE
 from nas.plugins import FilePath
+from nas.states import TrialState
 from nas.tables.table import Columns, Table, load
 
 PerLength: TypeAlias = str | Annotated[dict[Annotated[int, Field(ge=1)], str], Field(min_length=1)]
@@ -92,7 +93,7 @@ class Tabular(Lookup):
         entry = self._table.get(job.architecture)
         if entry is None:
             error = f"The table '{self._table.label}' has no row of this architecture."
-            yield Outcome(State.INFEASIBLE, job.architecture, error=error)
+            yield Outcome(TrialState.INFEASIBLE, job.architecture, error=error)
             return
         split, digest = self._table.fingerprint("validation")
         for scored in entry.scores:
@@ -103,7 +104,7 @@ class Tabular(Lookup):
             if whole and entry.test is not None:
                 seen.append(Measurement(scored.length, TEST_SCORE, entry.test))
             yield Outcome(
-                State.COMPLETED if whole else State.RUNNING,
+                TrialState.COMPLETED if whole else TrialState.RUNNING,
                 job.architecture,
                 Score(scored.score, math.nan, 0, split, digest),
                 scored.length,

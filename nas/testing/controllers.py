@@ -30,12 +30,12 @@ from nas.controller import (
     Reject,
     Reuse,
     Score,
-    State,
     TrainSupernet,
 )
 from nas.errors import Unsupported
 from nas.objective import Objective
 from nas.space import Architecture
+from nas.states import TrialState
 
 Make = Callable[[int], Controller]
 """From a seed to a new controller."""
@@ -46,7 +46,13 @@ Evaluation = Callable[[int, Architecture], Outcome]
 Sharing = Callable[[int, TrainSupernet], Outcome]
 """From a trial's number and the supernet it trains to a final outcome."""
 
-ENDINGS = (State.COMPLETED, State.COMPLETED, State.STOPPED, State.FAILED, State.INFEASIBLE)
+ENDINGS = (
+    TrialState.COMPLETED,
+    TrialState.COMPLETED,
+    TrialState.STOPPED,
+    TrialState.FAILED,
+    TrialState.INFEASIBLE,
+)
 
 _SUPERNET = TypeAdapter(TrainSupernet)
 
@@ -110,30 +116,32 @@ def generator(seed: int, number: int) -> np.random.Generator:
 def completed(score: Callable[[Architecture], float]) -> Evaluation:
     """Return the evaluation that completes every trial with a score of its architecture alone."""
     return lambda _, architecture: Outcome(
-        State.COMPLETED, architecture, Score(score(architecture), ci95=0.0, episodes=1)
+        TrialState.COMPLETED, architecture, Score(score(architecture), ci95=0.0, episodes=1)
     )
 
 
-def mixed(seed: int, endings: Sequence[State] = ENDINGS) -> Evaluation:
+def mixed(seed: int, endings: Sequence[TrialState] = ENDINGS) -> Evaluation:
     """Return an evaluation that ends trials in any of `endings`, with coarse random scores: many tie."""
 
     def evaluate(number: int, architecture: Architecture) -> Outcome:
         rng = np.random.default_rng([seed, number, 1])
         state = endings[int(rng.integers(len(endings)))]
-        if state in (State.COMPLETED, State.STOPPED):
+        if state in (TrialState.COMPLETED, TrialState.STOPPED):
             return Outcome(state, architecture, Score(round(float(rng.random()), 1), 0.1, 10))
         return Outcome(state, architecture, error="by chance")
 
     return evaluate
 
 
-def shared(space: BackboneSpace, seed: int, endings: Sequence[State] = (State.COMPLETED,)) -> Sharing:
+def shared(
+    space: BackboneSpace, seed: int, endings: Sequence[TrialState] = (TrialState.COMPLETED,)
+) -> Sharing:
     """Return a supernet training that ends in any of `endings`, and derives random architectures."""
 
     def train(number: int, supernet: TrainSupernet) -> Outcome:
         rng = np.random.default_rng([seed, number, 2])
         state = endings[int(rng.integers(len(endings)))]
-        if state is not State.COMPLETED:
+        if state is not TrialState.COMPLETED:
             return Outcome(state, None, error="by chance")
         drawn = {space.canonical(a): a for a in (space.sample(rng) for _ in range(supernet.derive))}
         scores = sorted(rng.random(len(drawn)), reverse=True)
@@ -195,9 +203,9 @@ def simulate(
                 case Evaluate() | TrainSupernet():
                     running[number] = proposal
                 case Reuse(architecture, trial):
-                    observe(number, Outcome(State.REUSED, architecture, scores[trial], reused=trial))
+                    observe(number, Outcome(TrialState.REUSED, architecture, scores[trial], reused=trial))
                 case Reject(architecture, reason):
-                    observe(number, Outcome(State.INFEASIBLE, architecture, error=reason))
+                    observe(number, Outcome(TrialState.INFEASIBLE, architecture, error=reason))
             number += 1
         else:
             ended = list(running)[int(order.integers(len(running)))]
@@ -278,8 +286,8 @@ class ControllerSuite(ABC):
             again = resumed.propose(asked.number, asked.pending, generator(seed, asked.number))
             assert again == asked.proposal
 
-    @pytest.mark.parametrize("state", [State.STOPPED, State.FAILED, State.INFEASIBLE])
-    def test_survives_bad_trials(self, space: BackboneSpace, make: Make, state: State) -> None:
+    @pytest.mark.parametrize("state", [TrialState.STOPPED, TrialState.FAILED, TrialState.INFEASIBLE])
+    def test_survives_bad_trials(self, space: BackboneSpace, make: Make, state: TrialState) -> None:
         """It goes on proposing, or says that it has nothing more to propose, when every trial ends badly."""
         share = shared(space, 0, [state])
         run = simulate(make(0), mixed(0, [state]), trials=40, workers=3, share=share)
@@ -303,7 +311,7 @@ class ControllerSuite(ABC):
 
     @staticmethod
     def _simulate(space: BackboneSpace, controller: Controller, trials: int, seed: int, workers: int) -> Run:
-        share = shared(space, seed, (State.COMPLETED, State.COMPLETED, State.FAILED))
+        share = shared(space, seed, (TrialState.COMPLETED, TrialState.COMPLETED, TrialState.FAILED))
         return simulate(controller, mixed(seed), trials=trials, seed=seed, workers=workers, share=share)
 
 

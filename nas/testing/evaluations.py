@@ -12,10 +12,11 @@ from sqlalchemy import func, select
 
 from nas.controller import Measurement, Score
 from nas.errors import NotFound, StorageError
+from nas.states import EvaluationState
 from nas.storage import lease
 from nas.storage.columns import now
 from nas.storage.evaluations import File, Origin, Trained
-from nas.storage.schema import Architecture, Evaluation, EvaluationScore, EvaluationState
+from nas.storage.schema import Architecture, Evaluation, EvaluationScore
 from nas.storage.store import Store
 from nas.testing.stores import another_driver, begin, columns, search
 from nas.testing.stores.base import OpenStore

@@ -11,9 +11,10 @@ from typing import Annotated, Literal, final
 
 from pydantic import Field
 
-from nas.controller import Measurement, Outcome, Score, State
+from nas.controller import Measurement, Outcome, Score
 from nas.errors import Diverged, Infeasible
 from nas.evaluator import Context, Evaluator, Job
+from nas.states import TrialState
 
 Fault = Literal["diverge", "infeasible", "kill", "memory", "raise"]
 
@@ -52,7 +53,7 @@ class Scripted(Evaluator):
         for episodes in (*self._context.rungs, budget):
             score = Score(value * episodes / budget, 0.01, 100, "scripted/validation", "none", "transductive")
             yield Outcome(
-                State.COMPLETED if episodes == budget else State.RUNNING,
+                TrialState.COMPLETED if episodes == budget else TrialState.RUNNING,
                 job.architecture,
                 score,
                 episodes,

@@ -11,10 +11,11 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from nas.controller import Outcome, State
+from nas.controller import Outcome
 from nas.costs import MEASURED, excess
 from nas.evaluator import Context, Evaluator, Job, Trainee
 from nas.precision import Arithmetic, Precision
+from nas.states import TrialState
 from nas.training.loop import arithmetic_of
 
 BATCH = 32
@@ -49,7 +50,7 @@ class Timed(Evaluator):
         if broken is not None:
             cost = trainee.space.cost(trainee.architecture, trainee.tasks.shape)
             seconds, costs = time.perf_counter() - began, cost._asdict() | found
-            yield Outcome(State.INFEASIBLE, job.architecture, seconds=seconds, costs=costs, error=broken)
+            yield Outcome(TrialState.INFEASIBLE, job.architecture, seconds=seconds, costs=costs, error=broken)
             return
         taken = time.perf_counter() - began
         for outcome in self._evaluator.evaluate(job):

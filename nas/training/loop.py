@@ -29,7 +29,7 @@ LEARNED_FROM: tuple[Split, ...] = ("train", "validation")
 TRIED = 10
 """How many may raise an error before it gives up."""
 
-State = dict[str, Any]
+StateDict = dict[str, Any]
 """Plain containers, numbers and tensors: `torch.load` reads it with `weights_only=True`."""
 
 
@@ -89,7 +89,7 @@ class Training:
             )
         return loss
 
-    def state(self) -> State:
+    def state(self) -> StateDict:
         """Return all that the next steps depend on; what it holds is not changed by them."""
         return {
             "done": self.done,
@@ -99,7 +99,7 @@ class Training:
             **generators.state(self.arithmetic.device),
         }
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: StateDict) -> None:
         """Continue from a state of a training of the same learner on the same tasks."""
         self.learner.load_state_dict(state["learner"])
         self._optimizer.load_state_dict(state["optimizer"])

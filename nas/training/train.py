@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from nas.controller import Measurement, Outcome, Score, State
+from nas.controller import Measurement, Outcome, Score
 from nas.evaluator import Context, Evaluator, Job
+from nas.states import TrialState
 from nas.training.loop import start
 from nas.training.scoring import score
 
@@ -29,7 +30,7 @@ class Train(Evaluator):
         trainee = context.trainee(job.architecture)
         costs = trainee.space.cost(trainee.architecture, shape)._asdict()
 
-        def outcome(state: State, episodes: int, score: Score | None, *seen: Measurement) -> Outcome:
+        def outcome(state: TrialState, episodes: int, score: Score | None, *seen: Measurement) -> Outcome:
             seconds = time.perf_counter() - began
             return Outcome(state, job.architecture, score, episodes, seconds, costs, tuple(seen))
 
@@ -59,9 +60,9 @@ class Train(Evaluator):
                     training.arithmetic,
                 )
                 seen = (loss, Measurement(done, "score", measured.value))
-                yield outcome(State.COMPLETED if final else State.RUNNING, done, measured, *seen)
+                yield outcome(TrialState.COMPLETED if final else TrialState.RUNNING, done, measured, *seen)
             else:
-                yield outcome(State.RUNNING, done, None, loss)
+                yield outcome(TrialState.RUNNING, done, None, loss)
 
 
 def _marks(budget: int, rungs: Sequence[int]) -> list[int]:

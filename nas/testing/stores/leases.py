@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import create_engine, update
 
 from nas.errors import ConfigError, StorageError
+from nas.states import SearchState
 from nas.storage import lease
 from nas.storage import store as module
 from nas.storage.columns import now
-from nas.storage.schema import Search, SearchState
+from nas.storage.schema import Search
 from nas.storage.store import Store
 from nas.testing.stores.base import OpenStore
 from nas.testing.stores.rows import another_driver, search

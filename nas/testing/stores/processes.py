@@ -12,8 +12,9 @@ import pytest
 from sqlalchemy import func, select
 
 from nas.errors import NotFound
+from nas.states import SearchState
 from nas.storage import engine, lease
-from nas.storage.schema import Architecture, Search, SearchState, Trial
+from nas.storage.schema import Architecture, Search, Trial
 from nas.storage.store import Store
 from nas.testing.stores.base import OpenStore
 from nas.testing.stores.rows import begin, outcome, search

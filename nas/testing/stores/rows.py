@@ -9,8 +9,9 @@ from typing import Any
 
 from sqlalchemy import create_engine, make_url, text
 
-from nas.controller import Outcome, Score, State
+from nas.controller import Outcome, Score
 from nas.space import Architecture
+from nas.states import TrialState
 from nas.storage import lease
 from nas.storage.schema import Search
 from nas.storage.store import Store
@@ -65,7 +66,7 @@ def begin(store: Store, row: Search, number: int, **changes: Any) -> int:
     return store.begin(row.id, number, **(asked | changes))
 
 
-def outcome(score: float | None = None, state: State = State.COMPLETED, **changes: Any) -> Outcome:
+def outcome(score: float | None = None, state: TrialState = TrialState.COMPLETED, **changes: Any) -> Outcome:
     """Return an outcome with a score, if there is one."""
     whole = None if score is None else Score(score, 0.01, 200, "glyphs/validation", "c" * 64, "transductive")
     return Outcome(state, Architecture("chain", (0,)), whole, **changes)

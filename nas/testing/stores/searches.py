@@ -7,10 +7,11 @@ from datetime import UTC
 import pytest
 from sqlalchemy import func, select
 
-from nas.controller import Measurement, State
+from nas.controller import Measurement
 from nas.errors import ConfigError, NotFound
+from nas.states import SearchState, TrialState
 from nas.storage.columns import now
-from nas.storage.schema import Architecture, Artifact, Search, SearchState, Trial
+from nas.storage.schema import Architecture, Artifact, Search, Trial
 from nas.storage.schema import Measurement as MeasurementRow
 from nas.storage.store import Store
 from nas.storage.trials import Known
@@ -92,9 +93,9 @@ class SearchSuite(OpenStore):
             [
                 outcome(0.5),
                 outcome(0.75),
-                outcome(0.9, State.STOPPED),
-                outcome(0.75, State.REUSED, reused=1),
-                outcome(state=State.FAILED),
+                outcome(0.9, TrialState.STOPPED),
+                outcome(0.75, TrialState.REUSED, reused=1),
+                outcome(state=TrialState.FAILED),
                 outcome(float("nan")),
             ]
         ):

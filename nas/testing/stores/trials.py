@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, text
 
-from nas.controller import Measurement, Outcome, Score, State
+from nas.controller import Measurement, Outcome, Score
 from nas.errors import NotFound, StorageError
 from nas.space import Architecture
+from nas.states import TrialState
 from nas.storage.schema import Architecture as ArchitectureRow
 from nas.storage.store import Store
 from nas.storage.trials import Derivations, Measured
@@ -37,7 +38,7 @@ class TrialSuite(OpenStore):
         score = Score(0.9875, 0.0031, 200, "omniglot/vinyals/validation", "ab" * 32, "transductive")
         curve = (Measurement(100, "score", 0.5), Measurement(50, "loss", 2.0), Measurement(100, "loss", 1.5))
         costs = {"parameters": 111_936, "macs": 2**40, "activations": 2**41, "latency": 0.001}
-        ended = Outcome(State.STOPPED, Architecture("chain", (1, 2, 3)), score, 300, 12.5, costs, curve)
+        ended = Outcome(TrialState.STOPPED, Architecture("chain", (1, 2, 3)), score, 300, 12.5, costs, curve)
         assert store.finish(trial_id, ended) == 1
         found = other.trial(row.id, 7)
         assert columns(found) == columns(running) | {
@@ -72,7 +73,7 @@ class TrialSuite(OpenStore):
         row = search(store)
         score = Score(value, value, 2)
         broken = Outcome(
-            State.FAILED,
+            TrialState.FAILED,
             Architecture("chain", ()),
             score,
             1,
@@ -93,7 +94,8 @@ class TrialSuite(OpenStore):
     def test_whatever_a_failure_says_is_recorded(self, store: Store) -> None:
         row = search(store)
         store.finish(
-            begin(store, row, 0), outcome(state=State.FAILED, error="bad\nbyte \0, half \ud800, ünïcode ∑")
+            begin(store, row, 0),
+            outcome(state=TrialState.FAILED, error="bad\nbyte \0, half \ud800, ünïcode ∑"),
         )
         assert store.trial(row.id, 0).error == "bad\nbyte ?, half ?, ünïcode ∑"
 
@@ -109,8 +111,8 @@ class TrialSuite(OpenStore):
             store.restart(trial_id, attempt=1, seed=1)
         assert (columns(store.trial(row.id, 0)), store.measurements(row.id)) == before
 
-    @pytest.mark.parametrize("state", [State.RUNNING, State.INTERRUPTED])
-    def test_only_what_is_final_closes_a_trial(self, store: Store, state: State) -> None:
+    @pytest.mark.parametrize("state", [TrialState.RUNNING, TrialState.INTERRUPTED])
+    def test_only_what_is_final_closes_a_trial(self, store: Store, state: TrialState) -> None:
         row = search(store)
         trial_id = begin(store, row, 0)
         with pytest.raises(ValueError, match=state.value):
@@ -122,7 +124,7 @@ class TrialSuite(OpenStore):
     def test_a_trial_that_needs_no_worker_is_never_seen_running(self, store: Store) -> None:
         row = search(store)
         store.finish(begin(store, row, 0), outcome(0.5))
-        reused = outcome(0.5, State.REUSED, reused=0, measurements=(Measurement(1, "loss", 1.0),))
+        reused = outcome(0.5, TrialState.REUSED, reused=0, measurements=(Measurement(1, "loss", 1.0),))
         trial_id = begin(store, row, 1, key="key0", outcome=reused)
         trial = store.trial(row.id, 1)
         assert (trial.state, trial.reused, trial.score, trial.observed) == ("reused", 0, 0.5, 2)
@@ -167,7 +169,9 @@ class TrialSuite(OpenStore):
             {"architecture": "0.0", "score": None},
         ]
         epochs: list[dict[str, Any]] = [{"step": 10, "architecture": "0.0", "score": 0.25}]
-        found = Outcome(State.COMPLETED, None, seconds=3.0, measurements=(Measurement(10, "skips", 1.0),))
+        found = Outcome(
+            TrialState.COMPLETED, None, seconds=3.0, measurements=(Measurement(10, "skips", 1.0),)
+        )
         assert store.finish(number, found, Derivations(final, epochs)) == 1
         supernet, evaluated, running = other.trials(row.id)
         assert [t.kind for t in (supernet, evaluated, running)] == ["supernet", "evaluate", "supernet"]

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from nas.controller import Derived, Measurement, Outcome, State
+from nas.controller import Derived, Measurement, Outcome
 from nas.errors import Diverged
 from nas.evaluator import Context, SupernetJob
 from nas.learners.base import remedy
 from nas.metrics import shared_metric
 from nas.product import complete, resolve
 from nas.space import Architecture, Space
+from nas.states import TrialState
 from nas.supernet import Mixture
 from nas.training import generators
 from nas.training.checkpoint import Checkpoint
@@ -102,7 +103,7 @@ class _Run:
             self._save()
             yield self._epochs[-1]
         derived = self._assembly.strategy.derive(self._job.supernet.derive, self._score)
-        ended = self._outcome(State.COMPLETED, tuple(derived))
+        ended = self._outcome(TrialState.COMPLETED, tuple(derived))
         yield replace(ended, measurements=tuple(self._sampled()))  # which is no part of the search's time
 
     def _save(self) -> None:
@@ -128,7 +129,7 @@ class _Run:
         if seen.architecture is not None:
             derived = (Derived(seen.architecture, self._score(seen.architecture)),)
             metrics["derived_score"] = derived[0].score
-        return self._outcome(State.RUNNING, derived, {**metrics, **seen.measurements})
+        return self._outcome(TrialState.RUNNING, derived, {**metrics, **seen.measurements})
 
     def _late(self) -> str | None:
         limit = self._context.seconds
@@ -156,7 +157,7 @@ class _Run:
         return score(assembly.learner, self._context.tasks, "validation", episodes, assembly.arithmetic).value
 
     def _outcome(
-        self, state: State, derived: tuple[Derived, ...], metrics: Mapping[str, float] | None = None
+        self, state: TrialState, derived: tuple[Derived, ...], metrics: Mapping[str, float] | None = None
     ) -> Outcome:
         done = self._batches.drawn
         return Outcome(
@@ -212,7 +213,7 @@ def _written(outcome: Outcome) -> dict[str, Any]:
 def _read(written: Mapping[str, Any], space: str, parameters: int) -> Outcome:
     done = written["done"]
     return Outcome(
-        State.RUNNING,
+        TrialState.RUNNING,
         None,
         train_episodes=done,
         seconds=written["seconds"],
