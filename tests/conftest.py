@@ -15,7 +15,9 @@ from nas.storage.store import Store
 pytest.register_assert_rewrite("nas.testing")
 
 # A loaded machine is slow, and no fault of a test.
-settings.register_profile("nas", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "nas", deadline=None, suppress_health_check=[HealthCheck.too_slow], report_multiple_bugs=False
+)
 settings.load_profile("nas")
 
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from hypothesis.errors import Flaky
 
 from controllers.fixed import Fixed
 from controllers.random import Random
@@ -140,8 +141,9 @@ class Suite(ControllerSuite):
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_suite_catches(cls: type[Broken], test: Callable[..., None]) -> None:
+    """What answers by its own state may pass when hypothesis asks again, which then calls it flaky."""
     space = Toy(layers=2)
-    with pytest.raises((AssertionError, ConfigError)):
+    with pytest.raises((AssertionError, ConfigError, Flaky)):
         test(space=space, make=lambda seed: cls(space, seed))
 
 
