@@ -37,6 +37,7 @@ KINDS = {
     "update rule": "Update rules",
     "augmentation": "Augmentations",
     "weighting": "Weightings",
+    "proxy": "Proxies",
 }
 """Headings of the kinds of plug-ins; another kind is headed by its name."""
 
@@ -55,6 +56,7 @@ NOUNS = (
     "nas.learners.augmentation",
     "nas.learners.weighting",
     "nas.evaluator",
+    "nas.proxies.base",
     "nas.plugins",
     "nas.errors",
     "nas.export.model",
@@ -73,6 +75,7 @@ NOUNS = (
     "nas.testing.update_rules",
     "nas.testing.augmentations",
     "nas.testing.weightings",
+    "nas.testing.proxies",
     "nas.testing.tasks",
     "nas.testing.executors",
 )

@@ -33,6 +33,7 @@ GROUPS = {
     "update rule": "nas.update_rules",
     "augmentation": "nas.augmentations",
     "weighting": "nas.weightings",
+    "proxy": "nas.proxies",
 }
 """What can be plugged in, by the section of a search's configuration that names it, or by what it is."""
 

@@ -64,6 +64,7 @@ TestBlobs = suite("tasks", "TestBlobs")
 TestHeavyBall = suite("learner_slots", "TestHeavyBall")
 TestErase = suite("learner_slots", "TestErase")
 TestTrimmed = suite("learner_slots", "TestTrimmed")
+TestGradNorm = suite("proxies", "TestGradNorm")
 
 
 @pytest.fixture
@@ -84,6 +85,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("learner_slots", "heavy_ball:HeavyBall"),
         ("tasks", "blobs:Blobs --learner"),
         ("evaluator", "untrained:Untrained"),
+        ("proxies", "--search promising"),
+        ("proxies", "grad_norm:GradNorm"),
     ],
 )
 def test_an_example_runs(page: str, holds: str) -> None:

@@ -1,4 +1,4 @@
-"""Verbs that say what is installed: spaces, controllers, learners and what fills their slots, tasks."""
+"""Verbs that say what is installed: spaces, controllers, learners and their slots, tasks, proxies."""
 
 from __future__ import annotations
 
@@ -32,8 +32,12 @@ KINDS = {
     "update-rules": "update rule",
     "augmentations": "augmentation",
     "weightings": "weighting",
+    "proxies": "proxy",
 }
-PATHS = {kind: f"learner.{kind.partition(' ')[0]}" for kind in ("update rule", "augmentation", "weighting")}
+PATHS = {
+    **{kind: f"learner.{kind.partition(' ')[0]}" for kind in ("update rule", "augmentation", "weighting")},
+    "proxy": "evaluator.proxy",
+}
 """Where settings stand, of kinds that fill a slot."""
 
 

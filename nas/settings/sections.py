@@ -19,6 +19,7 @@ from nas.learners.augmentation import Augmentation
 from nas.learners.base import Learner
 from nas.learners.update import UpdateRule
 from nas.learners.weighting import Weighting
+from nas.proxies.base import Proxy
 from nas.tasks.base import TaskSource
 
 BASES: dict[str, type] = {
@@ -35,8 +36,9 @@ PARTS: dict[str, type] = {
     "update rule": UpdateRule,
     "augmentation": Augmentation,
     "weighting": Weighting,
+    "proxy": Proxy,
 }
-"""What a plugin that fills a slot of a learner must be."""
+"""What a plugin that fills a slot of another one must be."""
 
 UNTRAINED = ("tasks", "learner")
 """The sections that a search has none of if its evaluator trains nothing."""

@@ -1,0 +1,1 @@
+"""Zero-cost proxies: what an untrained network says of the score that training would bring."""
