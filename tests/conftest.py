@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from nas.storage.store import Store
 
-pytest.register_assert_rewrite("nas.testing")
+pytest.register_assert_rewrite("nas.testing", "facts")
 
 # A loaded machine is slow, and no fault of a test.
 settings.register_profile(

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from facts import refusal
 from torch import nn
 from torch.testing import assert_close
 
@@ -136,7 +137,7 @@ def test_a_class_turns_as_a_whole_and_to_the_bit():
 
 def test_turned_classes_are_new_ones_to_pretraining():
     learner = Pretrain(convolutional(), SHAPE, train_classes=9).equip(augmentation=RotatedClasses)
-    with pytest.raises(ConfigError, match=r"learner\.train_classes"):
+    with refusal(ConfigError, "learner.train_classes"):
         learner.learn_from(image_classes(tasks=3), chance(0))
     learner = Pretrain(convolutional(), SHAPE, train_classes=36).equip(augmentation=RotatedClasses)
     assert math.isfinite(learner.learn_from(image_classes(tasks=3), chance(0)))
@@ -144,14 +145,14 @@ def test_turned_classes_are_new_ones_to_pretraining():
 
 @pytest.mark.parametrize("make", [ShiftRotate, RotatedClasses])
 def test_vectors_are_refused(make):
-    with pytest.raises(ConfigError, match=r"learner\.augmentation"):
+    with refusal(ConfigError, "learner.augmentation"):
         make(TaskShape((2,), 1))
 
 
 def test_only_squares_and_few_shot_classes_are_turned():
-    with pytest.raises(ConfigError, match=r"learner\.augmentation"):
+    with refusal(ConfigError, "learner.augmentation"):
         RotatedClasses(TaskShape((1, 8, 9), 3))
-    with pytest.raises(ConfigError, match=r"learner\.augmentation"):
+    with refusal(ConfigError, "learner.augmentation"):
         RotatedClasses(SHAPE)(planes(), chance(0))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from command_line import SCRIPTED, nas
+from facts import refusal
 from scripted_searches import configure
 
 from nas.errors import ConfigError, NasError
@@ -49,7 +50,7 @@ def test_what_is_slow_is_warned_of() -> None:
 def test_what_no_machine_has_is_refused(
     machines: list[Machine], cluster: bool, resources: dict[str, float]
 ) -> None:
-    with pytest.raises(ConfigError, match="resources"):
+    with refusal(ConfigError, "resources"):
         warnings(*machines, cluster=cluster, **resources)
 
 
@@ -106,5 +107,5 @@ def test_ray_s_files_go_where_its_sockets_have_room(tmp_path: Path, monkeypatch:
         assert found is not None
         assert len(found) <= ray.SOCKET_ROOM
     monkeypatch.setattr(ray, "_usable", lambda folder: False)
-    with pytest.raises(NasError, match="RAY_TMPDIR"):
+    with refusal(NasError, "RAY_TMPDIR"):
         ray._temporary()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from facts import Facts, refusal
 from small_models import CONV, described, trained
 
 import nas
@@ -20,7 +21,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     path.write_text("precious")
     model, _ = trained(described())
-    with pytest.raises(ConfigError, match="--force"):
+    with refusal(ConfigError, "--force"):
         save(model, path)
     assert path.read_text() == "precious"
     save(model, path, force=True)
@@ -28,7 +29,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
 
 
 def test_no_folder_is_made_unasked(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"there is no folder .*nowhere"):
+    with refusal(ConfigError, "nowhere"):
         check(tmp_path / "nowhere" / "m.pt")
     assert list(tmp_path.iterdir()) == []
 
@@ -41,26 +42,26 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "model.pt"
     path.write_text("precious")
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with refusal(OSError, "disk full"):
         save(trained(described())[0], path, force=True)
     assert [file.read_text() for file in tmp_path.iterdir()] == ["precious"]
 
 
 @pytest.mark.parametrize("name", ["model.pth", "model", "model.PT"])
 def test_the_suffix_names_the_format(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match=r"allowed: \.pt, \.json, \.onnx"):
+    with refusal(ConfigError, ".pt", ".json", ".onnx"):
         save(trained(described())[0], tmp_path / name)
-    with pytest.raises(ConfigError, match=r"\.pt or \.json"):
+    with refusal(ConfigError, ".pt", ".json"):
         nas.load(tmp_path / name)
 
 
 def test_onnx_is_not_read_back(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="onnxruntime"):
+    with refusal(ConfigError, "onnxruntime"):
         nas.load(tmp_path / "model.onnx")
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="nas export"):
+    with refusal(NotFound, "nas export"):
         nas.load(tmp_path / "model.pt")
 
 
@@ -83,7 +84,7 @@ def test_damaged_bytes(tmp_path: Path, suffix: str) -> None:
     whole = path.read_bytes()
     for damaged in (b"", b"hello", whole[: len(whole) // 2], b"\x80\x02" + whole, b"[" * 100_000):
         path.write_bytes(damaged)
-        with pytest.raises(Unreadable, match=f"model{suffix}: "):
+        with refusal(Unreadable, f"model{suffix}"):
             nas.load(path)
 
 
@@ -100,20 +101,20 @@ def test_no_code_is_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".pt", ".json"])
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "facts"),
     [
-        ({"version": 2}, "version is 2, this nas reads version 1"),
-        ({"format": "other"}, "no model that nas exported"),
-        ({"weights": None}, "holds no weights"),
-        ({"weights": {}}, "do not fit"),
-        ({"description": None}, "description"),
-        ({"description": {}}, "description.space is missing\n"),
+        ({"version": 2}, (2, 1)),
+        ({"format": "other"}, ()),
+        ({"weights": None}, ("weights",)),
+        ({"weights": {}}, ("weights",)),
+        ({"description": None}, ("description",)),
+        ({"description": {}}, ("description.space",)),
     ],
 )
-def test_damaged_content(tmp_path: Path, suffix: str, changes: dict[str, Any], message: str) -> None:
+def test_damaged_content(tmp_path: Path, suffix: str, changes: dict[str, Any], facts: Facts) -> None:
     path, whole = content(tmp_path, suffix)
     rewrite(path, whole | changes)
-    with pytest.raises(Unreadable, match=message):
+    with refusal(Unreadable, path, *facts):
         nas.load(path)
 
 
@@ -123,31 +124,30 @@ def test_damaged_tensors(tmp_path: Path, packed: Any) -> None:
     name, right = next(iter(whole["weights"].items()))
     whole["weights"][name] = right | packed if isinstance(packed, dict) else packed
     rewrite(path, whole)
-    with pytest.raises(Unreadable, match="damaged"):
+    with refusal(Unreadable, "damaged"):
         nas.load(path)
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "facts"),
     [
-        ({"space": {"name": "gone"}}, "Unknown space 'gone'"),
-        ({"space": {"name": "gone:Space"}}, "No module named 'gone'"),
-        ({"space": CONV | {"depth": 3}}, "depth"),
-        ({"learner": {"name": "gone"}}, "Unknown learner 'gone'"),
-        ({"architecture": "3x3/2:5"}, "layers"),
-        ({"input": [7]}, "needs images"),
+        ({"space": {"name": "gone"}}, ("'gone'",)),
+        ({"space": {"name": "gone:Space"}}, ("'gone'",)),
+        ({"space": CONV | {"depth": 3}}, ("'depth'",)),
+        ({"learner": {"name": "gone"}}, ("'gone'",)),
+        ({"architecture": "3x3/2:5"}, ("space.layers",)),
+        ({"input": [7]}, ("(7,)",)),
     ],
 )
-def test_plugins_that_are_not_there(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_plugins_that_are_not_there(tmp_path: Path, changes: dict[str, Any], facts: Facts) -> None:
     path, whole = content(tmp_path, ".json")
     rewrite(path, whole | {"description": whole["description"] | changes})
-    with pytest.raises(PluginError, match=message) as raised:
+    with refusal(PluginError, path, *facts):
         nas.load(path)
-    assert str(path) in str(raised.value)
 
 
 def test_weights_of_another_network(tmp_path: Path) -> None:
     path, whole = content(tmp_path, ".pt")
     rewrite(path, whole | {"description": whole["description"] | {"architecture": "3x3/2:6,3x3/1:6@1"}})
-    with pytest.raises(Unreadable, match=r"do not fit .*(?s:.*)trained with nas"):
+    with refusal(Unreadable, path, "backbone.layers.0.0.weight", nas.__version__):
         nas.load(path)

@@ -4,6 +4,7 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
+from facts import refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import randomized
@@ -65,13 +66,13 @@ def test_text_is_readable() -> None:
     ],
 )
 def test_misprints_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="expected 2 stages joined by '/', each such as"):
+    with refusal(ConfigError, 2):
         SMALL.decode(text)
 
 
 def test_names() -> None:
     assert SMALL.encode(SMALL.decode("residual")) == f"{RESIDUAL}/{RESIDUAL}"
-    with pytest.raises(UnknownName, match="Did you mean 'residual'"):
+    with refusal(UnknownName, "'residuel'", "'residual'"):
         SMALL.decode("residuel")
 
 
@@ -167,9 +168,9 @@ def test_keys_are_expressions() -> None:
 
 def test_a_zero_cell_is_infeasible() -> None:
     dead = SMALL.decode(f"{RESIDUAL}/avg_pool|none~0|+|none~0|conv_3x3~1|")
-    with pytest.raises(Infeasible, match=r"The cell of stage 2 is zero"):
+    with refusal(Infeasible, "stage 2"):
         SMALL.build(dead, OMNIGLOT)
-    with pytest.raises(Infeasible, match=r"The cell of stage 2 is zero"):
+    with refusal(Infeasible, "stage 2"):
         SMALL.supernet(OMNIGLOT).extract(dead)
 
 
@@ -246,7 +247,7 @@ def test_sizes_are_those_of_the_formula(cells: list[tuple[str, ...]]) -> None:
 
 
 def test_vectors_are_infeasible() -> None:
-    with pytest.raises(Infeasible, match=r"'few_shot' needs images"):
+    with refusal(Infeasible, "'few_shot'"):
         SMALL.build(SMALL.named["residual"], TaskShape((3,), 1))
 
 

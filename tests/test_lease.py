@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from facts import refusal
 
 from nas.storage import lease
 from nas.storage.schema import Search
@@ -114,6 +115,6 @@ def test_a_forked_process_is_another() -> None:
 
 
 def test_a_name_has_one_holder(url: str) -> None:
-    with lease.hold("name"), pytest.raises(OSError, match="in use"):
+    with lease.hold("name"), refusal(OSError, "in use"):
         lease.hold("name")
     lease.hold("name").close()

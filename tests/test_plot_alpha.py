@@ -14,6 +14,7 @@ import pytest
 import recorded
 import torch
 from command_line import nas
+from facts import refusal
 from scripted_searches import run
 
 from controllers.darts import Softmax
@@ -118,13 +119,13 @@ def test_a_mean_over_seeds_and_who_has_none(store: Store) -> None:
 def test_unlike_searches_are_refused(store: Store) -> None:
     fill(store, "one", 0, TWO)
     fill(store, "two", 0, TWO, controller="gdas")
-    with pytest.raises(ConfigError, match=r"differ in the seed alone.*: darts \(one\); gdas \(two\)\. Name"):
+    with refusal(ConfigError, "darts (one)", "gdas (two)"):
         found(store, "one", "two")
 
 
 def test_a_database_without_it_says_what_there_is(store: Store) -> None:
     fill(store, "old", 0, {})
-    with pytest.raises(NotFound, match=r"recorded alpha\. What they measured: alpha_entropy\. Supernets of"):
+    with refusal(NotFound, "alpha_entropy"):
         found(store, "old")
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
+from facts import Facts, refusal
 from pydantic import AfterValidator, Field
 
 from nas.cli.catalog import settings_of
@@ -76,47 +77,47 @@ def test_a_third_party_plugin_is_like_any_other() -> None:
 
 @pytest.mark.usefixtures("third_party")
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "facts"),
     [
         (
             "absent",
-            r"The space 'absent' \(third_party_spaces:Fourth, from third-party\) .*no attribute 'Fourth'",
+            ("third_party_spaces:Fourth", "third-party", "'Fourth'"),
         ),
         (
             "missing",
-            "'missing'.*cannot be loaded: ModuleNotFoundError: No module named 'no_such_module_anywhere'",
+            ("ModuleNotFoundError", "'no_such_module_anywhere'"),
         ),
-        ("raising", "'raising'.*cannot be loaded: ZeroDivisionError: division by zero"),
-        ("object", "The space 'object' .* is no class"),
+        ("raising", ("ZeroDivisionError",)),
+        ("object", ("third_party_spaces:instance",)),
     ],
 )
-def test_a_broken_plugin_is_listed_and_named_when_loaded(name: str, message: str) -> None:
+def test_a_broken_plugin_is_listed_and_named_when_loaded(name: str, facts: Facts) -> None:
     assert name in installed("space")
-    with pytest.raises(PluginError, match=message):
+    with refusal(PluginError, f"'{name}'", *facts):
         load("space", name)
     assert load("space", "chain").name == "chain"
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "message"),
+    ("kind", "name", "facts"),
     [
         (
             "space",
             "nasbench",
-            "Unknown space 'nasbench'. Did you mean 'nasbench201'. Allowed: chain, darts, few_sh",
+            ("'nasbench201'", "chain, darts, few_shot"),
         ),
         (
             "learner",
             "protypical",
-            "Unknown learner 'protypical'. Did you mean 'prototypical'. Allowed: anil, classifier, m",
+            ("'prototypical'", "anil, classifier"),
         ),
-        ("controller", "??", "Unknown controller '..'. Allowed: darts, .*evolution, fixed, .*random"),
+        ("controller", "??", ("darts", "evolution", "fixed", "random")),
     ],
 )
 def test_an_unknown_name_is_met_with_the_nearest_one_and_all_allowed(
-    kind: str, name: str, message: str
+    kind: str, name: str, facts: Facts
 ) -> None:
-    with pytest.raises(UnknownName, match=message):
+    with refusal(UnknownName, kind, f"'{name}'", *facts):
         find(kind, name)
 
 
@@ -126,17 +127,17 @@ def test_a_path_needs_no_entry_point() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "error"),
+    ("path", "fact"),
     [
-        ("no_such_module_anywhere:Third", "No module named"),
-        ("search_spaces.chain:Chian", "no attribute 'Chian'"),
+        ("no_such_module_anywhere:Third", "ModuleNotFoundError"),
+        ("search_spaces.chain:Chian", "'Chian'"),
         ("search_spaces.chain:", "AttributeError"),
         (":Chain", "ValueError"),
-        ("search_spaces.chain:join", "is no class"),
+        ("search_spaces.chain:join", "space"),
     ],
 )
-def test_a_wrong_path_is_a_plugin_error(path: str, error: str) -> None:
-    with pytest.raises(PluginError, match=error):
+def test_a_wrong_path_is_a_plugin_error(path: str, fact: str) -> None:
+    with refusal(PluginError, path, fact):
         load("space", path)
 
 
@@ -155,17 +156,17 @@ def test_resolved_settings_are_complete_and_plain() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("given", "facts"),
     [
-        ({"rate": 1, "ways": 1}, r"tasks.ways: has to be at least 2 \(given: 1\)"),
-        ({"rate": "fast"}, r'tasks.rate: expected a number \(given: "fast"\)'),
-        ({"rate": 1, "sizes": [1, "x"]}, r'tasks.sizes.1: expected a whole number \(given: "x"\)'),
-        ({}, "tasks.rate is missing"),
-        ({"ways": 1}, r"tasks.ways: [^\n]*\ntasks.rate is missing"),
+        ({"rate": 1, "ways": 1}, ("tasks.ways", 2, 1)),
+        ({"rate": "fast"}, ("tasks.rate", '"fast"')),
+        ({"rate": 1, "sizes": [1, "x"]}, ("tasks.sizes.1", '"x"')),
+        ({}, ("tasks.rate",)),
+        ({"ways": 1}, ("tasks.ways", "tasks.rate")),
     ],
 )
-def test_a_wrong_value_is_named_with_its_section(given: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_a_wrong_value_is_named_with_its_section(given: dict[str, object], facts: Facts) -> None:
+    with refusal(ConfigError, *facts):
         resolve(Example, given, "tasks")
 
 
@@ -186,9 +187,7 @@ def test_a_type_is_read_with_its_bounds(bounds: dict[str, int], words: str) -> N
 
 @pytest.mark.parametrize("wrong", ["way", "space", "WAYS"])
 def test_an_unknown_setting_is_met_with_the_nearest_one(wrong: str) -> None:
-    with pytest.raises(
-        UnknownName, match=rf"Unknown setting '{wrong}' of the tasks.*Allowed: rate, sizes, ways"
-    ):
+    with refusal(UnknownName, f"'{wrong}'", "tasks", "rate, sizes, ways"):
         resolve(Example, {"rate": 1, wrong: 3}, "tasks")
 
 
@@ -261,13 +260,13 @@ def test_no_value_is_refused_in_words_of_pydantic(kind: str) -> None:
 
 def test_sections_and_lists_are_told_with_what_to_write() -> None:
     base = {"space": "mlp", "controller": "random", "tasks": "sinusoid", "learner": "maml"}
-    for changes, said in (
-        ({"budget": 3}, r"budget: .* write budget\.train_episodes=…"),
-        ({"resources": "x"}, r"resources: .* write resources\.cpus=…"),
+    for changes, facts in (
+        ({"budget": 3}, ("budget:", "budget.train_episodes=…")),
+        ({"resources": "x"}, ("resources:", "resources.cpus=…")),
         (
             {"controller": {"name": "fixed", "architectures": "conv4"}},
-            r'write controller\.architectures=\["conv4"\]',
+            ('controller.architectures=["conv4"]',),
         ),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with refusal(ConfigError, *facts):
             validate(base | changes)

@@ -6,6 +6,7 @@ from typing import Literal
 
 import pytest
 import torch
+from facts import refusal
 from torch import nn
 from typer.testing import CliRunner
 
@@ -53,7 +54,7 @@ def test_float32_is_not_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_learner_that_bfloat16_misleads_does_not_begin_with_it() -> None:
     tasks = Sinusoid()
-    with pytest.raises(ConfigError, match=r"^precision: 'maml' .* `resources\.precision` .* `precision`"):
+    with refusal(ConfigError, "precision: 'maml'", "resources.precision"):
         rehearse(Toy(), tasks, Maml, "bfloat16")
     assert rehearse(Toy(), tasks, Maml).precision == "float32"
     assert rehearse(Toy(), Glyphs(), Prototypical, "bfloat16").precision == "bfloat16"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from facts import refusal
 from small_networks import draw_network, draw_tasks
 from torch.testing import assert_close
 
@@ -114,7 +115,7 @@ def test_a_classifier_needs_the_number_of_classes():
     _, episode = begin("classification", tasks=6)
     backbone, shape = draw_network(0)
     learner = Pretrain(backbone, shape).double()
-    with pytest.raises(ConfigError, match=r"^learner\.train_classes: missing, .* class number [56]"):
+    with refusal(ConfigError, "learner.train_classes"):
         learner.meta_backward(episode)
 
 
@@ -122,7 +123,7 @@ def test_a_classifier_needs_as_many_classes_as_there_are():
     _, episode = begin("classification", tasks=6)
     backbone, shape = draw_network(0)
     assert episode.classes.max() == 6
-    with pytest.raises(ConfigError, match=r"^learner\.train_classes: 6, where .* class number 6"):
+    with refusal(ConfigError, "learner.train_classes: 6"):
         Pretrain(backbone, shape, train_classes=6).double().meta_backward(episode)
     loss = Pretrain(backbone, shape, train_classes=7).double().meta_backward(episode)
     assert np.isfinite(loss)
@@ -131,7 +132,7 @@ def test_a_classifier_needs_as_many_classes_as_there_are():
 def test_regression_has_no_classes():
     _, episode = begin("regression")
     learner = Pretrain(perceptron(), TaskShape((2,), 1), train_classes=3).double()
-    with pytest.raises(ConfigError, match=r"^learner\.train_classes: .* regression"):
+    with refusal(ConfigError, "learner.train_classes"):
         learner.meta_backward(episode)
 
 
@@ -148,6 +149,6 @@ def test_a_search_with_too_small_a_number_of_classes_does_not_begin(tmp_path):
     config = SearchConfig(space="chain", controller="random", tasks="glyphs", learner=learner, name="p")
     tasks = config.make_tasks()
     with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
-        with pytest.raises(ConfigError, match=r"^learner\.train_classes: 1, where"):
+        with refusal(ConfigError, "learner.train_classes: 1"):
             create(store, config, tasks)
         assert not store.searches()

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from facts import refusal
 from torch import nn
 
 from controllers.rnn import Rnn
@@ -197,7 +198,7 @@ def test_it_learns_on_every_space(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("given", "setting"),
     [
         ({"algorithm": "a2c"}, "controller.algorithm"),
         ({"rate": 0}, "controller.rate"),
@@ -205,6 +206,6 @@ def test_it_learns_on_every_space(name: str) -> None:
         ({"clip": 1}, "controller.clip"),
     ],
 )
-def test_settings_are_checked(given: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_settings_are_checked(given: dict[str, object], setting: str) -> None:
+    with refusal(ConfigError, setting):
         resolve(Rnn, given, "controller")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from command_line import SCRIPTED, nas
+from facts import refusal
 
 from nas.errors import NotFound, StorageError
 from nas.storage.store import Store
@@ -137,7 +138,7 @@ def test_what_a_killed_writer_left_is_read_as_it_is(path: Path) -> None:
     assert names(path) == ["live", "s"]
     assert {name: before[name] for name in ("nas.db", "nas.db-wal")}.items() <= contents(path.parent).items()
     (path.parent / "nas.db-shm").unlink()
-    with pytest.raises(StorageError, match="nas db upgrade"):
+    with refusal(StorageError, "nas db upgrade"):
         names(path)
     assert nas("db", "upgrade", "--db", f"sqlite:///{path}")[0] == 0
     assert names(path) == ["live", "s"]
@@ -160,7 +161,7 @@ def test_a_reader_says_so_where_what_it_reads_is_written_under_it(path: Path) ->
             search(other)
 
     with Store(f"sqlite:///{path}") as reader:
-        with pytest.raises(StorageError, match="Try again"):
+        with refusal(StorageError, path):
             read_and_write(reader)
         assert len(reader.searches()) == 2
 
@@ -175,7 +176,7 @@ def test_another_user_reads_and_leaves_nothing_behind(path: Path, mode: int) -> 
         with nobody():
             assert nas("ls", "--db", f"sqlite:///{mine}")[0] == 0
             assert list(folder.iterdir()) == [mine]
-            with Store(f"sqlite:///{mine}") as store, pytest.raises(StorageError, match="permissions"):
+            with Store(f"sqlite:///{mine}") as store, refusal(StorageError, mine):
                 search(store)
             assert list(folder.iterdir()) == [mine]
         with writer(mine) as process:

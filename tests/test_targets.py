@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from facts import Facts, refusal
 
 from nas import plugins, precision
-from nas.errors import ConfigError, NotFound, Unsupported
+from nas.errors import ConfigError, NotFound, UnknownName, Unsupported
 from nas.evaluation.published import own, published
 from nas.evaluation.references import SpaceReference, TrialReference, parse
 from nas.evaluation.targets import Targets, tried
@@ -50,9 +51,19 @@ def test_references(text: str, expected: object) -> None:
     assert parse(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "a-search", "a-search/", "a-search/one", "a/-1", "conv5"])
-def test_what_is_no_reference_says_what_is(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"SPACE:ARCHITECTURE|a trial is a number"):
+@pytest.mark.parametrize(
+    ("text", "example"),
+    [
+        ("", "SPACE:ARCHITECTURE"),
+        ("a-search", "SPACE:ARCHITECTURE"),
+        ("conv5", "SPACE:ARCHITECTURE"),
+        ("a-search/", "a-search/0"),
+        ("a-search/one", "a-search/0"),
+        ("a/-1", "a/0"),
+    ],
+)
+def test_what_is_no_reference_says_what_is(text: str, example: str) -> None:
+    with refusal(ConfigError, f"'{text}'", example):
         parse(text)
 
 
@@ -126,7 +137,7 @@ def test_the_best_of_a_search_are_distinct_networks_in_order(store: Store) -> No
     again = targets.choose(["s/1", "s/4", "s/2"])
     assert [target.origin and target.origin.trial for target in again] == [4, 2]
     empty = search(store, name="empty")
-    with pytest.raises(NotFound, match="nas resume empty"):
+    with refusal(NotFound, "nas resume empty"):
         targets.best(empty.name, 1)
 
 
@@ -139,10 +150,7 @@ def test_an_infeasible_trial_is_refused_unless_it_only_broke_a_constraint(store:
     row = search(store, name="zero", space="nasbench201", config=config)
     nothing = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
     store.finish(begin(store, row, 0, architecture=nothing, key="0"), outcome(None, TrialState.INFEASIBLE))
-    with pytest.raises(
-        ConfigError,
-        match=r"zero/0 is infeasible, .*: The cell .* is zero: .* `nas leaderboard --search zero`",
-    ):
+    with refusal(ConfigError, "zero/0", nothing, "nas leaderboard --search zero"):
         Targets(store).choose(["zero/0"])
 
 
@@ -161,13 +169,13 @@ def test_an_architecture_takes_its_settings_from_a_search_or_from_the_user(store
     assert own.config.tasks["shots"] != 3
     assert own.origin is like.origin is None
     assert own.settings != like.settings
-    with pytest.raises(ConfigError, match="missing: --tasks, --learner "):
+    with refusal(ConfigError, "--tasks", "--learner"):
         Targets(store).choose(["maml"])
-    with pytest.raises(ConfigError, match="prototypical"):
+    with refusal(ConfigError, "prototypical"):
         Targets(store, lambda values: values.update(SINUSOID | {"learner": "prototypical"})).choose(["maml"])
-    with pytest.raises(Unsupported, match="'nasbench201' needs images"):
+    with refusal(Unsupported, "'nasbench201'"):
         Targets(store, lambda values: values.update(SINUSOID | {"space": "nasbench201"})).choose(["resnet"])
-    with pytest.raises(NotFound, match="no trial 99"):
+    with refusal(NotFound, 99, "nas show s"):
         Targets(store).choose(["s/99"])
 
 
@@ -184,7 +192,7 @@ def test_the_baseline_shares_the_protocol(store: Store) -> None:
     assert baseline.settings != target.settings
     assert baseline.config.budget == target.config.budget
     assert baseline.config.space["name"] == "chain"
-    with pytest.raises(ConfigError, match="--baseline s/3"):
+    with refusal(ConfigError, "--baseline s/3"):
         targets.baseline("s/3", target)
 
 
@@ -248,7 +256,7 @@ def test_what_a_search_has_seen_is_no_test_of_what_it_found(
     if refused is None:
         assert Targets(store, change).choose(["s/0"])
         return
-    with pytest.raises(ConfigError, match=rf"^tasks: 1 of the 1 test classes, such as '{refused}', .*seed=0"):
+    with refusal(ConfigError, "tasks: 1 of the 1", f"'{refused}'", "tasks.seed=0"):
         Targets(store, change).choose(["s/0"])
 
 
@@ -259,20 +267,20 @@ def test_a_search_on_data_that_changed_since_may_have_seen_any_of_it(store: Stor
         row = search(store, name=name, config=config, environment={"classes": classes})
         store.finish(begin(store, row, 0, architecture="maml"), outcome(0.5))
     assert Targets(store).choose(["same/0"])
-    with pytest.raises(ConfigError, match=r"^The data of search 'other' has changed since"):
+    with refusal(ConfigError, "'other'"):
         Targets(store).choose(["other/0"])
 
 
 def test_a_supernet_says_which_trials_it_derived(store: Store) -> None:
     row = search(store, name="shared", space="mlp")
     trial = begin(store, row, 0, architecture=None, key=None, supernet={"strategy": "darts"})
-    with pytest.raises(ConfigError, match=r"shared/0 trained a supernet .* `nas show shared`"):
+    with refusal(ConfigError, "shared/0", "nas show shared"):
         tried(store, TrialReference("shared", 0))
     derived = Derivations([{"architecture": text, "score": 0.5} for text in ("a", "b")], [])
     store.finish(trial, outcome(None), derivations=derived)
     for number, text in enumerate(("b", "c", "a"), start=1):
         begin(store, row, number, architecture=text, key=text)
-    with pytest.raises(ConfigError, match=r"Give one that it derived: shared/1, shared/3\."):
+    with refusal(ConfigError, "shared/0", "shared/1, shared/3"):
         tried(store, TrialReference("shared", 0))
     assert tried(store, TrialReference("shared", 2))[2] == "c"
 
@@ -307,15 +315,16 @@ def test_settings_hang_on_the_data_and_the_protocol_not_on_the_space() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "facts"),
     [
-        ({"budget": {"test_episodes": 999}}, r"budget\.test_episodes.*1000"),
-        ({"budget": {"patience": -1}}, r"budget\.patience"),
-        ({"budget": {"epochs": 1}}, "'epochs'"),
-        ({"precision": "float16"}, "precision"),
-        ({"controller": "random"}, "setting 'controller'"),
+        ({"budget": {"test_episodes": 999}}, ("budget.test_episodes", 1000)),
+        ({"budget": {"patience": -1}}, ("budget.patience", -1)),
+        ({"precision": "float16"}, ("precision",)),
     ],
 )
-def test_wrong_settings_are_named(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_wrong_settings_are_named(changes: dict[str, Any], facts: Facts) -> None:
+    with refusal(ConfigError, *facts):
         configure(**changes)
+    for unknown, name in (({"budget": {"epochs": 1}}, "epochs"), ({"controller": "random"}, "controller")):
+        with refusal(UnknownName, f"'{name}'"):
+            configure(**unknown)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import platformdirs
 import pytest
 import torch
+from facts import refusal
 
 from nas import plugins
 from nas.errors import ConfigError
@@ -135,19 +135,15 @@ def test_more_images_than_a_class_has_are_refused_by_name(make: Make, name: str)
             f"tasks.train_shots + tasks.train_queries: 2 + {images}",
         ),
     ]:
-        message = (
-            rf"^{re.escape(named)} is more than the {images} images of class '.+' in split 'train' of {name}/"
-        )
-        with pytest.raises(ConfigError, match=message):
+        with refusal(ConfigError, named, f"{images} images", "'train'", name):
             make(name, **settings)
 
 
 @pytest.mark.parametrize(("name", "classes"), [("omniglot", 32), ("image_folder", 16), ("glyphs", 200)])
 def test_more_ways_than_a_split_has_classes_are_refused_by_name(make: Make, name: str, classes: int) -> None:
     assert draw(make(name, train_ways=classes)).ways == classes
-    for setting, split in (("ways", "(validation|test)"), ("train_ways", "train")):
-        ending = rf"is more than the \d+ classes of split '{split}' of {name}/"
-        with pytest.raises(ConfigError, match=rf"^tasks\.{setting}: {classes + 1} {ending}"):
+    for setting, split in (("ways", ()), ("train_ways", ("'train'",))):
+        with refusal(ConfigError, f"tasks.{setting}: {classes + 1}", name, *split):
             make(name, **{setting: classes + 1})
 
 
@@ -161,7 +157,7 @@ def test_training_settings_are_part_of_what_a_score_depends_on(make: Make, name:
     changed = {hashed(**{setting: value}) for setting, value in training(name).items()}
     assert len(changed | {hashed()}) == len(training(name)) + 1
     assert hashed(**dict.fromkeys(training(name))) == hashed()
-    with pytest.raises(ConfigError, match=r"tasks\.train_shots.* \(given: 0\)"):
+    with refusal(ConfigError, "tasks.train_shots", 0):
         hashed(train_shots=0)
 
 
@@ -196,7 +192,7 @@ def test_chunks_are_consecutive_views_of_the_tasks(episode: Episode, size: int, 
 
 def test_chunks_hold_at_least_one_task(episode: Episode) -> None:
     for size in (0, -1):
-        with pytest.raises(ValueError, match=f"at least 1 task, not {size}"):
+        with refusal(ValueError, size):
             next(episode.chunks(size))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import SCRIPTED, nas
+from facts import refusal
 from sqlalchemy.exc import OperationalError
 
 from nas.errors import StorageError, Unwritable
@@ -109,7 +110,7 @@ def test_a_full_database_says_how_to_go_on(db: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("words", ["database or disk is full", "disk I/O error", "No space left on device"])
 def test_a_full_disk_is_told_from_other_errors_of_a_database(words: str) -> None:
     failed = OperationalError("INSERT", {}, sqlite3.OperationalError(words))
-    with pytest.raises(StorageError, match="free some space"), translated(parse("sqlite:///nas.db")):
+    with refusal(StorageError, "nas.db", words), translated(parse("sqlite:///nas.db")):
         raise failed
 
 
