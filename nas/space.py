@@ -252,6 +252,16 @@ class Space(ABC, Generic[Part]):
             ]
         )
 
+    def features(self, architecture: Architecture) -> npt.NDArray[np.float32]:
+        """Return what a regression learns scores from, `[features]`; by default the one-hot choices.
+
+        A space that folds encodings into one key replaces this, so that equal keys have equal features.
+
+        Raises:
+            Infeasible: the architecture has no network, whatever the shape.
+        """
+        return self.one_hot(architecture)
+
     def from_one_hot(self, vector: Sequence[float] | npt.NDArray[np.float32]) -> Architecture:
         """Return the architecture with the largest entry of each decision's block of `[Σ choices]`."""
         ends = np.cumsum([len(d.choices) for d in self.decisions])

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, ClassVar, final
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 from torch import nn
 
@@ -13,7 +15,18 @@ from nas.backbone import BackboneSpace
 from nas.errors import Infeasible
 from nas.space import Architecture, Decision, TaskShape
 from nas.supernet import Supernet
-from search_spaces.few_shot_cells import DOWN, OPERATIONS, PAIRS, Cell, Path, down, operation, paths, routes
+from search_spaces.few_shot_cells import (
+    DOWN,
+    OPERATIONS,
+    PAIRS,
+    PATHS,
+    Cell,
+    Path,
+    down,
+    operation,
+    paths,
+    routes,
+)
 from search_spaces.few_shot_supernet import FewShotSupernet
 from search_spaces.operations import Backbone, image_channels, on_edge
 
@@ -90,6 +103,18 @@ class FewShot(BackboneSpace):
         """Return each stage as its beginning and its cell's expression in its input `0`."""
         stages = self.stages_of(architecture)
         return "/".join(f"{begin} {_expression(paths(operations))}" for begin, operations in stages)
+
+    def features(self, architecture: Architecture) -> npt.NDArray[np.float32]:
+        """Return for each stage whether it begins with `avg_pool`, and how often its cell has each path.
+
+        Raises:
+            Infeasible: a cell is zero whatever its input.
+        """
+        found = []
+        for begin, operations in self.feasible_stages_of(architecture):
+            cell = paths(operations)
+            found += [begin == DOWN[1], *(cell.count(path) for path in PATHS)]
+        return np.array(found, dtype=np.float32)
 
     def check_shape(self, shape: TaskShape) -> None:
         """Refuse tasks whose inputs are no images."""

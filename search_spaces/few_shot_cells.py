@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import TypeAlias, final
 
 from torch import Tensor, nn
@@ -27,6 +28,12 @@ PAIRS = ((0, 1), (0, 2), (1, 2))
 
 Path: TypeAlias = tuple[str, ...]
 """Operations one after another; none: the identity."""
+
+
+PATHS: tuple[Path, ...] = tuple(
+    path for length in range(3) for path in product(OPERATIONS[2:], repeat=length)
+)
+"""Every path that a cell can have."""
 
 
 Route: TypeAlias = tuple[tuple[int, str], ...]

@@ -70,7 +70,7 @@ class Tabular(Lookup):
             NotFound: no such file.
             ConfigError: the file is no table, lacks columns or rows, or has rows that cannot be read.
         """
-        metrics, costs = _columns(settings["metric"]), _columns(settings["cost"])
+        metrics, costs = columns_of(settings["metric"]), columns_of(settings["cost"])
         lengths, timed = [length for length, _ in metrics], [length for length, _ in costs]
         if isinstance(settings["cost"], dict) and lengths != timed:
             raise ConfigError(
@@ -113,7 +113,7 @@ class Tabular(Lookup):
             )
 
 
-def _columns(given: str | dict[int, str] | None) -> tuple[tuple[int, str], ...]:
+def columns_of(given: str | dict[int, str] | None) -> tuple[tuple[int, str], ...]:
     """Return columns by the training length behind them, ascending; the length is 0 where it is not told."""
     if given is None:
         return ()

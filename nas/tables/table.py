@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, final
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, TypeVar, cast, final
 
 import numpy as np
 
@@ -86,41 +86,20 @@ class Columns:
         return Entry(tuple(scores), None if self.test_metric is None else row[self.test_metric])
 
 
-@final
-class Table(TaskSource):
-    """What stands where other searches have tasks: a table's scores of the architectures of a space.
+class Scores(TaskSource):
+    """What stands where other searches have tasks: scores that are known, and nothing to sample.
 
     Args:
-        path: of the file.
+        path: of the file that they come from.
         metric: the column that gives the split its name.
         digest: hash of the file.
-        entries: the rows, by the choices of their architectures.
-        size: how many architectures the space has.
     """
 
     name: ClassVar[str] = "table"
 
-    def __init__(
-        self, path: Path, metric: str, digest: str, entries: Mapping[tuple[int, ...], Entry], size: int
-    ) -> None:
+    def __init__(self, path: Path, metric: str, digest: str) -> None:
         self._split = f"{legible(path.name.partition('.')[0])}/{metric}"
         self._digest = digest
-        self._entries = entries
-        self._size = size
-
-    def get(self, architecture: Architecture) -> Entry | None:
-        """Return the row of exactly this encoding, if there is one: isomorphic ones have their own rows."""
-        return self._entries.get(architecture.choices)
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """How many architectures have no row."""
-        if len(self._entries) == self._size:
-            return ()
-        return (
-            f"The table '{self.label}' has {len(self._entries):,} of the {self._size:,} architectures of the "
-            "space; a trial of any other is infeasible.",
-        )
 
     @property
     def shape(self) -> TaskShape:
@@ -155,11 +134,66 @@ class Table(TaskSource):
         )
 
 
-_tables: dict[Any, Table] = {}
+@final
+class Table(Scores):
+    """A table's scores of the architectures of a space.
+
+    Args:
+        path, metric, digest: as of `Scores`.
+        entries: the rows, by the choices of their architectures.
+        size: how many architectures the space has.
+    """
+
+    def __init__(
+        self, path: Path, metric: str, digest: str, entries: Mapping[tuple[int, ...], Entry], size: int
+    ) -> None:
+        super().__init__(path, metric, digest)
+        self._entries = entries
+        self._size = size
+
+    def get(self, architecture: Architecture) -> Entry | None:
+        """Return the row of exactly this encoding, if there is one: isomorphic ones have their own rows."""
+        return self._entries.get(architecture.choices)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """How many architectures have no row."""
+        if len(self._entries) == self._size:
+            return ()
+        return (
+            f"The table '{self.label}' has {len(self._entries):,} of the {self._size:,} architectures of the "
+            "space; a trial of any other is infeasible.",
+        )
+
+
+_known: dict[Any, Scores] = {}
+
+_Known = TypeVar("_Known", bound=Scores)
+
+
+def once(path: Path, about: tuple[Any, ...], make: Callable[[str], _Known]) -> _Known:
+    """Return what is made of a file: of one that stays as it is, this process makes it once.
+
+    Args:
+        path: of the file.
+        about: whatever else it depends on.
+        make: makes it, given a hash of the file.
+
+    Raises:
+        NotFound: no such file.
+    """
+    try:
+        file = path.stat()
+    except OSError as error:
+        raise NotFound(f"evaluator.table: cannot read {path}: {error.strerror}.") from None
+    key = path, file.st_mtime_ns, file.st_size, *about
+    if key not in _known:
+        _known[key] = make(hashlib.sha256(path.read_bytes()).hexdigest()[:16])
+    return cast(_Known, _known[key])
 
 
 def load(path: Path, columns: Columns, space: BackboneSpace, *, partial: bool) -> Table:
-    """Return the table; this process reads and decodes a file that stays as it is once.
+    """Return the table.
 
     Args:
         path: of the file.
@@ -171,19 +205,14 @@ def load(path: Path, columns: Columns, space: BackboneSpace, *, partial: bool) -
         NotFound: no such file.
         ConfigError: the file is no table, lacks columns or rows, or has rows that cannot be read.
     """
-    try:
-        file = path.stat()
-    except OSError as error:
-        raise NotFound(f"evaluator.table: cannot read {path}: {error.strerror}.") from None
-    key = path, file.st_mtime_ns, file.st_size, columns, space.name, space.decisions, partial
-    if key not in _tables:
-        frame = read(path, columns, space.name)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        rows = entries(frame, columns, space, str(path))
+
+    def make(digest: str) -> Table:
+        rows = entries(read(path, columns, space.name), columns, space, str(path))
         if not partial:
             _complete(rows, space, str(path))
-        _tables[key] = Table(path, columns.whole, digest, rows, space.size)
-    return _tables[key]
+        return Table(path, columns.whole, digest, rows, space.size)
+
+    return once(path, (Table, columns, space.name, space.decisions, partial), make)
 
 
 def read(path: Path, columns: Columns, space: str) -> pd.DataFrame:
@@ -242,22 +271,33 @@ def entries(
         ConfigError: there are none, or architectures that cannot be parsed, come twice, or have no finite
             number in a column (or a negative cost); the message says which, and how many.
     """
-    import pandas as pd
+    found: dict[tuple[int, ...], int] = {}
+    twice = []
+    for row, architecture in zip(frame.index, architectures(frame, columns, space, where), strict=True):
+        if found.setdefault(architecture.choices, row) != row:
+            twice.append(row)
+    _complain(where, frame[columns.arch], "repeat an architecture", twice)
+    values = zip(*(column.to_list() for column in numbers(frame, columns, where).values()), strict=True)
+    return {
+        choices: columns.entry(dict(zip(columns.numbers, own, strict=True)))
+        for choices, own in zip(found, values, strict=True)
+    }
 
-    texts = frame[columns.arch]
-    numbers = {name: pd.to_numeric(frame[name], errors="coerce").astype(float) for name in columns.numbers}
-    found: dict[tuple[int, ...], Entry] = {}
-    unreadable, twice = [], []
-    values = zip(*(column.to_list() for column in numbers.values()), strict=True)
-    for row, text, own in zip(frame.index, texts, values, strict=True):
+
+def architectures(
+    frame: pd.DataFrame, columns: Columns, space: BackboneSpace, where: str
+) -> list[Architecture]:
+    """Return the architecture of each row.
+
+    Raises:
+        ConfigError: there are no rows, or architectures that cannot be parsed.
+    """
+    texts, found, unreadable = frame[columns.arch], list[Architecture](), []
+    for row, text in zip(frame.index, texts, strict=True):
         try:
-            choices = space.decode(text if isinstance(text, str) else "").choices
+            found.append(space.decode(text if isinstance(text, str) else ""))
         except ConfigError:
             unreadable.append(row)
-            continue
-        if choices in found:
-            twice.append(row)
-        found[choices] = columns.entry(dict(zip(columns.numbers, own, strict=True)))
     example = space.encode(Architecture(space.name, (0,) * len(space.decisions)))
     _complain(
         where,
@@ -266,14 +306,25 @@ def entries(
         unreadable,
         f" It reads texts such as '{example}'.",
     )
-    _complain(where, texts, "repeat an architecture", twice)
-    for name, column in numbers.items():
+    if not found:
+        raise ConfigError(f"evaluator.table: {where} has no rows.")
+    return found
+
+
+def numbers(frame: pd.DataFrame, columns: Columns, where: str) -> dict[str, pd.Series[float]]:
+    """Return the columns that hold numbers, by name.
+
+    Raises:
+        ConfigError: a row has no finite number in one of them, or a negative cost.
+    """
+    import pandas as pd
+
+    found = {name: pd.to_numeric(frame[name], errors="coerce").astype(float) for name in columns.numbers}
+    for name, column in found.items():
         cost = name in columns.costs
         bad = ~np.isfinite(column) | ((column < 0) & cost)
         what = "finite, non-negative cost" if cost else "finite score"
         _complain(where, frame[name], f"have no {what} in column '{name}'", frame.index[bad].to_list())
-    if not found:
-        raise ConfigError(f"evaluator.table: {where} has no rows.")
     return found
 
 
