@@ -25,7 +25,7 @@ from curves import drawn, recorded
 from shell import nas
 
 from nas.comparison.benchmark import plan, run
-from nas.driver.search import Search
+from nas.driver.search import SearchDriver
 from nas.driver.trials import executor
 from nas.plugins import installed
 from nas.settings.search import SearchConfig
@@ -67,7 +67,7 @@ def timed(table: str, seeds: int, evaluations: int) -> dict[str, float]:
     chosen = [config for config in configs if config.controller["name"] == "evolution"]
 
     def drive(row: Any, config: SearchConfig, tasks: TaskSource) -> str:
-        search = Search(store, row, config, config.make_space(), tasks, Silent())
+        search = SearchDriver(store, row, config, config.make_space(), tasks, Silent())
         return search.run(executor(config, tasks))
 
     with tempfile.TemporaryDirectory() as folder, Store(f"sqlite:///{folder}/nas.db", create=True) as store:

@@ -21,7 +21,7 @@ from typing import Any
 from arguments import at_least
 
 from nas.controller import Outcome
-from nas.driver.search import Search, create
+from nas.driver.search import SearchDriver, create
 from nas.driver.trials import executor as make_executor
 from nas.evaluator import Job
 from nas.executors.ray import start
@@ -66,7 +66,7 @@ def search(trials: int, executor: str) -> float:
     runner = make_executor(config, tasks)
     with tempfile.TemporaryDirectory() as folder, Store(f"sqlite:///{folder}/nas.db", create=True) as store:
         row = create(store, config, tasks)
-        work = Search(store, row, config, config.make_space(), tasks, Silent())
+        work = SearchDriver(store, row, config, config.make_space(), tasks, Silent())
         begin = time.perf_counter()
         work.run(runner)
         seconds = time.perf_counter() - begin

@@ -23,7 +23,7 @@ from nas.comparison import comparison
 from nas.comparison.comparison import Comparison
 from nas.comparison.groups import find
 from nas.errors import ConfigError, NasError
-from nas.evaluation import missing
+from nas.evaluation import incomplete
 from nas.evaluation.artifacts import folder
 from nas.evaluation.plan import plan
 from nas.evaluation.targets import Targets
@@ -33,7 +33,7 @@ from nas.progress.searches import progress
 from nas.queries import boards, searches
 from nas.queries import leaderboard as ranks
 from nas.queries import trials as tried
-from nas.queries.leaderboard import Query, Row
+from nas.queries.leaderboard import LeaderboardRow, Query
 from nas.queries.ranking import Ranked
 from nas.queries.results import Compared
 from nas.queries.rows import frame, record
@@ -79,7 +79,7 @@ class Search:
         return self.show().trial_rows
 
     @property
-    def best(self) -> Row | None:
+    def best(self) -> LeaderboardRow | None:
         """The completed trial with the best score; None: there is none."""
         with Store(self.db) as store:
             rows = ranks.leaderboard(store, Query(searches=(self.name,), limit=1))
@@ -317,7 +317,7 @@ def evaluate(
                 quiet=quiet,
             )
         results = planned.results(store, rows)
-    complaint = missing.complaint([row for some in rows for row in some])
+    complaint = incomplete.complaint([row for some in rows for row in some])
     if complaint is not None:
         raise NasError(complaint)
     return Evaluated(tuple(results))
@@ -401,7 +401,7 @@ def leaderboard(
     with Store(_database(db)) as store:
         if stage == "test":
             return frame(boards.records(boards.tests(store, query)), Ranked)
-        return frame(boards.records(boards.trials(store, query)), Row)
+        return frame(boards.records(boards.trials(store, query)), LeaderboardRow)
 
 
 def compare(*names: str, complete: bool = False, db: str | None = None) -> Comparison:

@@ -15,7 +15,7 @@ from nas.controller import Outcome, TrainSupernet
 from nas.errors import ConfigError
 from nas.learners.base import Learner
 from nas.precision import Precision
-from nas.product import resolve
+from nas.product import candidate_of
 from nas.space import Architecture, Space, TaskShape
 from nas.tasks.base import TaskSource
 
@@ -136,7 +136,7 @@ class Context:
 
     def trainee(self, architecture: Architecture) -> Trainee:
         """Return what an architecture of the space means for a training."""
-        space, network, settings = resolve(self.space, architecture)
+        space, network, settings = candidate_of(self.space, architecture)
         tasks, learner = self.vary(settings) if self.vary else (self.tasks, self.learner)
         return Trainee(space, network, tasks, learner)
 

@@ -143,7 +143,7 @@ def backbone_of(space: Space[Any]) -> BackboneSpace:
     return cast("BackboneSpace", space.slots[MAIN] if isinstance(space, Product) else space)
 
 
-def resolve(space: Space[Any], architecture: Architecture) -> Candidate:
+def candidate_of(space: Space[Any], architecture: Architecture) -> Candidate:
     """Return what an architecture of a search's space means for a training."""
     if not isinstance(space, Product):
         return Candidate(backbone_of(space), architecture, {})
@@ -154,6 +154,6 @@ def resolve(space: Space[Any], architecture: Architecture) -> Candidate:
     return Candidate(backbone_of(space), parts[MAIN], settings)
 
 
-def complete(space: Space[Any], network: Architecture) -> Architecture:
+def default_with(space: Space[Any], network: Architecture) -> Architecture:
     """Return the architecture of a search's space with this network, and all else at its default."""
     return space.join({MAIN: network}) if isinstance(space, Product) else network

@@ -15,14 +15,14 @@ from nas.controller import Outcome
 from nas.counts import counted
 from nas.driver import search as driver
 from nas.driver.records import configuration
-from nas.driver.search import Observer, create, supernet
+from nas.driver.search import SearchObserver, create, supernet
 from nas.driver.trials import executor as executor_of
 from nas.errors import ConfigError
 from nas.evaluation.artifacts import marked
-from nas.evaluation.driver import Driver
+from nas.evaluation.driver import EvaluationDriver
 from nas.evaluation.plan import Plan
 from nas.evaluation.targets import Targets
-from nas.evaluation.work import Job, Report, Trainings
+from nas.evaluation.work import EvaluationJob, Report, Trainings
 from nas.evaluator import AnyJob
 from nas.executors import capacity
 from nas.executors.base import Executor
@@ -88,7 +88,7 @@ class Session:
             f"{plan}, {config.workers} at a time, seed {row.seed}."
         )
 
-    def run(self, observer: Observer, folder: Path) -> Ended:
+    def run(self, observer: SearchObserver, folder: Path) -> Ended:
         """Run the search to its end.
 
         Args:
@@ -96,10 +96,10 @@ class Session:
             folder: of checkpoints.
 
         Raises:
-            NasError, KeyboardInterrupt: as `nas.driver.search.Search.run`.
+            NasError, KeyboardInterrupt: as `nas.driver.search.SearchDriver.run`.
         """
         space = self.config.make_space()
-        search = driver.Search(self.store, self.row, self.config, space, self.tasks, observer, folder)
+        search = driver.SearchDriver(self.store, self.row, self.config, space, self.tasks, observer, folder)
         state = search.run(self.executor)
         return Ended(state, search.infeasible, search.ending)
 
@@ -268,7 +268,7 @@ def evaluating(
     trainings: int,
     workers: int | None = None,
     ray_address: str | None = None,
-) -> Iterator[Executor[Job, Report]]:
+) -> Iterator[Executor[EvaluationJob, Report]]:
     """Give an executor of evaluations, once what its workers run on is there.
 
     Args:
@@ -346,4 +346,4 @@ def evaluated(
         executor, targets, folder, say, trainings=trainings, workers=workers, ray_address=ray_address
     )
     with runs as runner, watching(trainings, say, quiet=quiet) as observer:
-        return Driver(store, folder, observer).run(plan.everything, seeds, runner)
+        return EvaluationDriver(store, folder, observer).run(plan.everything, seeds, runner)

@@ -10,7 +10,7 @@ import numpy as np
 from nas.controller import Controller, Evaluate, Outcome, Proposal, Reject, Reuse
 from nas.costs import excess
 from nas.errors import Infeasible
-from nas.product import resolve
+from nas.product import candidate_of
 from nas.space import Architecture, Space, TaskShape
 from nas.states import TrialState
 
@@ -106,7 +106,7 @@ class Constrained(Controller):
 
     def _reason(self, architecture: Architecture) -> str | None:
         """Return why the architecture is out, None if it is not; each network is counted once."""
-        candidate = resolve(self._space, architecture)
+        candidate = candidate_of(self._space, architecture)
         key = candidate.key
         if key not in self._reasons:
             try:

@@ -9,7 +9,7 @@ from typing import Any
 from nas.controller import Outcome
 from nas.driver import trials
 from nas.driver.records import configuration
-from nas.driver.search import Observer, Search, create
+from nas.driver.search import SearchDriver, SearchObserver, create
 from nas.evaluator import AnyJob, Job
 from nas.executors.base import Executor, Workload
 from nas.settings.search import SearchConfig, validate
@@ -65,18 +65,18 @@ def configure(**changes: Any) -> SearchConfig:
     return validate(values | changes)
 
 
-def start(store: Store, config: SearchConfig) -> Search:
+def start(store: Store, config: SearchConfig) -> SearchDriver:
     """Write a new search to the database."""
     tasks = config.make_tasks()
-    return Search(store, create(store, config, tasks), config, config.make_space(), tasks, Silent())
+    return SearchDriver(store, create(store, config, tasks), config, config.make_space(), tasks, Silent())
 
 
-def reopen(store: Store, name: str, observer: Observer | None = None, more: int = 0) -> Search:
+def reopen(store: Store, name: str, observer: SearchObserver | None = None, more: int = 0) -> SearchDriver:
     """Take up a search that is in the database, with so many trials more."""
     row = store.search(name)
     row.trials += more
     config = configuration(row)
-    return Search(store, row, config, config.make_space(), config.make_tasks(), observer or Silent())
+    return SearchDriver(store, row, config, config.make_space(), config.make_tasks(), observer or Silent())
 
 
 def run(store: Store, config: SearchConfig, executor: Executor | None = None) -> list[tuple[Any, ...]]:

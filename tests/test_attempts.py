@@ -11,7 +11,7 @@ from scripted_searches import configure, start
 
 from nas.controller import Outcome
 from nas.errors import NasError
-from nas.evaluation.driver import Driver
+from nas.evaluation.driver import EvaluationDriver
 from nas.evaluation.targets import Targets
 from nas.evaluation.work import Failure
 from nas.evaluator import Job
@@ -71,7 +71,7 @@ def ended(store: Store, folder: Path, end: Failure | None, **settings: Any) -> t
     chosen = targets(store, **SINUSOID, **settings).choose(["mlp:maml"])
     executor = Doomed(end)
     with watching(1, lambda line: None, quiet=True) as observer:
-        [[row]] = Driver(store, folder, observer).run(chosen, 1, executor)
+        [[row]] = EvaluationDriver(store, folder, observer).run(chosen, 1, executor)
     assert [job.attempt for job in executor.jobs] == [*range(len(executor.jobs))]
     return len(executor.jobs), row.state
 

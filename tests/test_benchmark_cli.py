@@ -12,7 +12,7 @@ from command_line import nas
 from facts import Facts, refusal
 
 from nas.comparison.benchmark import plan
-from nas.driver.search import Search
+from nas.driver.search import SearchDriver
 from nas.errors import ConfigError, UnknownName
 from nas.settings.search import SearchConfig
 from nas.storage.lease import Pulse
@@ -132,15 +132,15 @@ def test_its_searches_are_those_of_run(db: Path) -> None:
 
 def test_what_is_complete_is_not_run_again(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driven: list[str] = []
-    real = Search.run
+    real = SearchDriver.run
 
-    def counted(self: Search, executor: Any) -> str:
+    def counted(self: SearchDriver, executor: Any) -> str:
         driven.append(self._name)
         if driven.count("b-random-1") == 1 and self._name == "b-random-1":
             raise KeyboardInterrupt
         return real(self, executor)
 
-    monkeypatch.setattr(Search, "run", counted)
+    monkeypatch.setattr(SearchDriver, "run", counted)
     code, _, err = nas("benchmark", "b.toml")
     assert (code, "Continue: " in err) == (130, True)
     assert driven == ["b-random-0", "b-evolution-0", "b-random-1"]
@@ -226,9 +226,9 @@ def test_a_search_without_a_feasible_architecture_fails(db: Path) -> None:
 
 
 def test_a_stop_ends_the_benchmark(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Search.next
+    real = SearchDriver.next
 
-    def asked(self: Search) -> Any:
+    def asked(self: SearchDriver) -> Any:
         with Store(f"sqlite:///{db}/nas.db", create=True) as store:
             row = store.search(self._name)
             if row.name == "b-evolution-0" and self._ledger.next == 2:
@@ -236,7 +236,7 @@ def test_a_stop_ends_the_benchmark(db: Path, monkeypatch: pytest.MonkeyPatch) ->
                 self._pulse = Pulse()
         return real(self)
 
-    monkeypatch.setattr(Search, "next", asked)
+    monkeypatch.setattr(SearchDriver, "next", asked)
     monkeypatch.setattr("nas.storage.lease.HEARTBEAT_SECONDS", 0.0)
     code, out, err = nas("benchmark", "b.toml")
     assert (code, "Stopped on request, in search 'b-evolution-0'." in err) == (0, True)
@@ -286,13 +286,13 @@ def test_tasks_are_made_once_for_all_searches(db: Path, monkeypatch: pytest.Monk
 
 def test_files_go_where_they_are_told_to(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = []
-    real = Search.__init__
+    real = SearchDriver.__init__
 
-    def seen(self: Search, *arguments: Any) -> None:
+    def seen(self: SearchDriver, *arguments: Any) -> None:
         folders.append(arguments[-1])
         real(self, *arguments)
 
-    monkeypatch.setattr(Search, "__init__", seen)
+    monkeypatch.setattr(SearchDriver, "__init__", seen)
     assert nas("benchmark", "b.toml", "--seeds=1", "--artifacts=shared")[0] == 0
     assert folders == [db / "shared"] * 2
 

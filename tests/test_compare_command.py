@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from nas.cli.main import app
 from nas.errors import NotFound
 from nas.evaluator import Context
-from nas.settings.command import MANY, like
 from nas.settings.paths import assign
+from nas.settings.run_command import MANY, like
 from nas.settings.search import validate
 from nas.storage.schema import Search
 from nas.testing.evaluators import Scripted

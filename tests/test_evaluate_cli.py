@@ -17,8 +17,8 @@ import pytest
 from command_line import nas, process
 
 from nas.costs import MEASURED
-from nas.evaluation.driver import Driver
-from nas.evaluation.missing import complaint
+from nas.evaluation.driver import EvaluationDriver
+from nas.evaluation.incomplete import complaint
 from nas.evaluation.targets import Target
 from nas.states import EvaluationState
 from nas.storage.schema import Evaluation
@@ -307,7 +307,9 @@ def test_bad_input_says_what_where_and_what_is_allowed(
 
 
 def test_a_row_for_each_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(self: Driver, targets: Sequence[Target], seeds: int, executor: Any) -> list[list[Evaluation]]:
+    def run(
+        self: EvaluationDriver, targets: Sequence[Target], seeds: int, executor: Any
+    ) -> list[list[Evaluation]]:
         rows = []
         for number, target in enumerate(targets):
             row = claim(self._store, key=target.file_name(0))
@@ -315,7 +317,7 @@ def test_a_row_for_each_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             rows.append([self._store.evaluations.get(row.id)])
         return rows
 
-    monkeypatch.setattr(Driver, "run", run)
+    monkeypatch.setattr(EvaluationDriver, "run", run)
     evaluate = ["evaluate", "few_shot:residual", "--tasks=glyphs", "--learner=prototypical", "--seeds=1"]
     both = ["--baseline=conv4", "--baseline=conv4_pool"]
     code, out, err = asked(*evaluate, *both, "-f", "json", folder=tmp_path)

@@ -21,7 +21,7 @@ from nas.costs import COUNTED, OWN
 from nas.errors import NotFound
 from nas.evaluation import work
 from nas.evaluation.artifacts import folder, locate, store_weights
-from nas.evaluation.work import Curve, Failure, Job, Lost, Report, Scoring, Trainings
+from nas.evaluation.work import Curve, EvaluationJob, Failure, Lost, Report, Scoring, Trainings
 from nas.executors import worker
 from nas.learners.base import Learner
 from nas.queries.results import NOT_FINITE
@@ -57,12 +57,12 @@ def configure(**changes: Any) -> EvaluationConfig:
     return validate(SINUSOID | changes)
 
 
-def job(tmp_path: Path, config: EvaluationConfig | None = None, **changes: Any) -> Job:
+def job(tmp_path: Path, config: EvaluationConfig | None = None, **changes: Any) -> EvaluationJob:
     asked: dict[str, Any] = {"id": 1, "name": "one", "architecture": "maml", "seed": 0}
-    return Job(**(asked | {"config": config or configure(), "folder": tmp_path} | changes))
+    return EvaluationJob(**(asked | {"config": config or configure(), "folder": tmp_path} | changes))
 
 
-def reports(job: Job, tasks: TaskSource | None = None) -> Generator[Report, None, None]:
+def reports(job: EvaluationJob, tasks: TaskSource | None = None) -> Generator[Report, None, None]:
     known = [] if tasks is None else [(job.config.tasks, tasks)]
     return worker.reports(Trainings(known), job)
 

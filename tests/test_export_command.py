@@ -10,7 +10,7 @@ import pytest
 from command_line import nas
 
 from nas.errors import NotFound
-from nas.evaluation.driver import Driver
+from nas.evaluation.driver import EvaluationDriver
 from nas.evaluation.targets import Target, Targets
 from nas.states import EvaluationState
 from nas.storage.store import Store
@@ -70,10 +70,10 @@ def test_the_command_printed_gives_the_same_settings(
     assert (code, command[:3]) == (3, ["nas", "evaluate", text])
     seen: list[Any] = []
 
-    def caught(self: Driver, targets: Any, seeds: int, executor: Any) -> None:
+    def caught(self: EvaluationDriver, targets: Any, seeds: int, executor: Any) -> None:
         seen.append(([target.identity for target in targets], seeds))
         raise NotFound("seen enough")
 
-    monkeypatch.setattr(Driver, "run", caught)
+    monkeypatch.setattr(EvaluationDriver, "run", caught)
     nas(*command[1:])
     assert seen == [([target.identity], 2)]

@@ -20,7 +20,7 @@ from nas.costs import COSTS, OWN
 from nas.errors import ConfigError, NotFound, UnknownName
 from nas.pareto import nondominated
 from nas.queries import boards
-from nas.queries.leaderboard import SORTS, Query, Row, leaderboard, sections
+from nas.queries.leaderboard import SORTS, LeaderboardRow, Query, leaderboard, sections
 from nas.queries.rows import frame, record
 from nas.states import TrialState
 from nas.storage import front
@@ -330,11 +330,11 @@ def test_a_limit_is_not_negative() -> None:
 
 def test_a_frame_has_a_column_for_every_field(store: Store, recorded: list[dict[str, Any]]) -> None:
     rows = leaderboard(store, Query(limit=5))
-    found = frame([record(row) for row in rows], Row)
-    assert list(found.columns) == list(Row.__dataclass_fields__)
+    found = frame([record(row) for row in rows], LeaderboardRow)
+    assert list(found.columns) == list(LeaderboardRow.__dataclass_fields__)
     assert found["score"].tolist() == [row.score for row in rows]
     assert pd.api.types.is_float_dtype(found["score"])
-    assert list(frame([], Row).columns) == list(Row.__dataclass_fields__)
+    assert list(frame([], LeaderboardRow).columns) == list(LeaderboardRow.__dataclass_fields__)
 
 
 def test_boards_name_the_settings_in_which_they_differ(tmp_path: Path) -> None:

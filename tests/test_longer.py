@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from nas.evaluation.driver import Driver
+from nas.evaluation.driver import EvaluationDriver
 from nas.evaluation.targets import Targets
-from nas.evaluation.work import Begin, Job, Report, Trainings
+from nas.evaluation.work import Begin, EvaluationJob, Report, Trainings
 from nas.executors.inline import InlineExecutor
 from nas.executors.worker import reports
 from nas.learners.schedule import constant, decay
@@ -45,7 +45,7 @@ def run(
     folder: Path, episodes: int, earlier: int = 0, lineage: str | None = "l", **learner: Any
 ) -> list[Report]:
     config = configure(episodes, **learner)
-    job = Job(1, f"of-{episodes}", config, "maml", 0, folder, lineage, earlier)
+    job = EvaluationJob(1, f"of-{episodes}", config, "maml", 0, folder, lineage, earlier)
     return list(reports(Trainings(), job))
 
 
@@ -110,7 +110,7 @@ def test_the_driver_finds_the_shorter_one(store: Store, tmp_path: Path) -> None:
     def evaluate(episodes: int, **learner: Any) -> Any:
         values = configure(episodes, **learner).model_dump(exclude={"budget": {"test_episodes"}})
         [target] = Targets(store, lambda given: given.update(values)).choose(["mlp:maml"])
-        driver = Driver(store, tmp_path / "files", bars._Lines(1, said.append))
+        driver = EvaluationDriver(store, tmp_path / "files", bars._Lines(1, said.append))
         [[row]] = driver.run([target], 1, InlineExecutor(Trainings))
         return row
 

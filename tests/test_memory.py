@@ -16,7 +16,7 @@ from facts import refusal
 from scripted_searches import Silent
 
 from nas.controller import SupernetBudget, TrainSupernet
-from nas.driver.search import Search, create
+from nas.driver.search import SearchDriver, create
 from nas.driver.trials import Trials, executor
 from nas.errors import Infeasible
 from nas.evaluator import Context, SupernetJob
@@ -192,7 +192,7 @@ def test_a_worker_takes_over_what_the_driver_measured(store: Store, monkeypatch:
     tasks = config.make_tasks()
     row = create(store, config, tasks)
     assert row.environment["supernet_bytes"] > 0
-    Search(store, row, config, config.make_space(), tasks, Silent()).run(executor(config, tasks))
+    SearchDriver(store, row, config, config.make_space(), tasks, Silent()).run(executor(config, tasks))
     assert store.trials(row.id)[0].state == "completed"
     assert made == [memory.__name__] * 3 + [epochs.__name__]
 

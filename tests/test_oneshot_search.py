@@ -16,7 +16,7 @@ from scripted_searches import Silent, start
 from nas.controller import Finish, Reuse
 from nas.driver.ledger import Ledger
 from nas.driver.records import Records
-from nas.driver.search import Search, create
+from nas.driver.search import SearchDriver, create
 from nas.driver.trials import executor
 from nas.errors import ConfigError, Infeasible, TooManyFailures
 from nas.metrics import SHARED
@@ -30,7 +30,7 @@ from nas.training.checkpoint import Checkpoint
 def run(store: Store, config: SearchConfig, folder: Path | None = None) -> Any:
     tasks = config.make_tasks()
     row = create(store, config, tasks)
-    search = Search(store, row, config, config.make_space(), tasks, Silent(), folder)
+    search = SearchDriver(store, row, config, config.make_space(), tasks, Silent(), folder)
     search.run(executor(config, tasks))
     return store.search(row.name)
 
@@ -93,7 +93,7 @@ def test_a_supernet_that_fails_ends_the_search(store: Store) -> None:
         settings="0",
         environment={},
     )
-    search = Search(store, row, config, config.make_space(), tasks, Silent())
+    search = SearchDriver(store, row, config, config.make_space(), tasks, Silent())
     with refusal(TooManyFailures, "trial 0", "nas.testing.toy_supernet:Curves"):
         search.run(executor(config, tasks))
     [trial] = store.trials(row.id)
@@ -115,7 +115,7 @@ def test_a_search_without_its_supernet_has_failed(
 
     monkeypatch.setattr("nas.driver.trials.train_supernet", failing)
     for _ in range(2):  # and so it does when it is resumed
-        search = Search(store, row, config, config.make_space(), tasks, Silent())
+        search = SearchDriver(store, row, config, config.make_space(), tasks, Silent())
         with refusal(TooManyFailures, error, "nas show s") as raised:
             search.run(executor(config, tasks))
         assert raised.value.exit_code == 5
@@ -183,7 +183,7 @@ def test_rm_deletes_the_checkpoints_of_its_search_alone(
 def test_replay_gives_the_controller_what_it_had_seen(store: Store) -> None:
     row = run(store, configure())
     config = configure()
-    again = Search(store, row, config, config.make_space(), config.make_tasks(), Silent())
+    again = SearchDriver(store, row, config, config.make_space(), config.make_tasks(), Silent())
     again._replay()
     first = store.trials(row.id)[1]
     proposal = again._controller.propose(1, (), np.random.default_rng(0))

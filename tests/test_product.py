@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.errors import ConfigError
-from nas.product import Product, backbone_of, complete, resolve
+from nas.product import Product, backbone_of, candidate_of, default_with
 from nas.settings_space import Settings
 from nas.space import Architecture, Decision, Space, TaskShape
 from nas.testing.spaces import SpaceSuite, architectures
@@ -120,7 +120,7 @@ def test_text() -> None:
     network = FewShot(stages=1).sample(np.random.default_rng(0))
     text = FewShot(stages=1).encode(network)
     read = product.decode(f"{text} | learner: lr=0.1 schedule=cosine second=False | tasks: train_ways=40")
-    candidate = resolve(product, read)
+    candidate = candidate_of(product, read)
     assert candidate.architecture == network
     assert candidate.settings == {
         "learner": {"lr": 0.1, "schedule": "cosine", "second": False},
@@ -170,8 +170,8 @@ def test_a_space_of_networks_is_itself() -> None:
     toy = Toy(layers=3)
     network = toy.sample(np.random.default_rng(2))
     assert backbone_of(toy) is toy
-    assert resolve(toy, network) == (toy, network, {})
-    assert complete(toy, network) is network
+    assert candidate_of(toy, network) == (toy, network, {})
+    assert default_with(toy, network) is network
 
 
 def test_complete() -> None:
@@ -179,5 +179,5 @@ def test_complete() -> None:
     network = toy.sample(np.random.default_rng(2))
     product = joint(toy)
     assert backbone_of(product) is toy
-    assert complete(product, network).choices == (*network.choices, 1, 0, 0, 0)
-    assert product.build(complete(product, network), SHAPE)["learner"]["lr"] == 0.01
+    assert default_with(product, network).choices == (*network.choices, 1, 0, 0, 0)
+    assert product.build(default_with(product, network), SHAPE)["learner"]["lr"] == 0.01

@@ -14,7 +14,7 @@ from recorded import MIXED, Trained, close, record, record_one_shot, search
 from nas.controller import Measurement, Outcome
 from nas.errors import ConfigError, NotFound
 from nas.queries import rows, searches, trials
-from nas.queries.trials import Point
+from nas.queries.trials import MeasurementRow
 from nas.states import TrialState
 from nas.storage.store import Store
 from nas.testing.evaluations import CONFIG, claim, trained
@@ -71,7 +71,7 @@ def test_one_trial_in_full(store: Store) -> None:
         store.evaluations.complete(of.id, trained((0.5, 0.7)))
     found = trials.details(store, "a", 3)
     assert (found.search, found.trial.trial, found.trial.score, found.derivation) == ("a", 3, 0.3, None)
-    assert found.measurements == (Point(0, "test_score", 0.9),)
+    assert found.measurements == (MeasurementRow(0, "test_score", 0.9),)
     assert [(one.seed, one.state, one.test_score, one.test_episodes) for one in found.evaluations] == [
         (0, "completed", 0.6, 2)
     ]
@@ -98,7 +98,7 @@ def test_a_number_that_was_not_finite_is_none(store: Store) -> None:
     )
     close(store, row, "failed")
     found = trials.details(store, "a", 0)
-    assert found.measurements == (Point(1, "train_loss", None),)
+    assert found.measurements == (MeasurementRow(1, "train_loss", None),)
     assert found.trial.error == "no\nmore"
 
 

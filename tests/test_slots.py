@@ -16,7 +16,7 @@ from nas.errors import ConfigError, UnknownName
 from nas.evaluation.targets import Target, Targets
 from nas.evaluator import Job
 from nas.learners.maml import Maml
-from nas.product import Product, resolve
+from nas.product import Product, candidate_of
 from nas.settings.evaluation import validate as evaluation
 from nas.settings.search import SearchConfig, validate
 from nas.settings.sections import choose
@@ -55,7 +55,7 @@ def test_values_are_as_the_plugin_takes_them() -> None:
         "learner.inner_steps",
         "tasks.train_shots",
     ]
-    assert resolve(space, space.default).settings == {
+    assert candidate_of(space, space.default).settings == {
         "learner": {"lr": 1.0, "inner_steps": 1},
         "tasks": {"train_shots": 5},
     }
@@ -122,7 +122,7 @@ def test_equal_networks_have_equal_seeds() -> None:
     rng = np.random.default_rng(0)
     for _ in range(10):
         one, other = space.sample(rng), space.sample(rng)
-        network, another = resolve(space, one), resolve(space, other)
+        network, another = candidate_of(space, one), candidate_of(space, other)
         assert (records.seed(one) == records.seed(other)) == (network.key == another.key)
         assert records.seed(one) == alone.seed(network.architecture)
 
@@ -175,7 +175,7 @@ def test_controllers_choose_in_every_slot(controller: str) -> None:
         proposal = proposals[0]
         if not isinstance(proposal, Evaluate):
             continue
-        candidate = resolve(space, space.check(proposal.architecture))
+        candidate = candidate_of(space, space.check(proposal.architecture))
         assert candidate.space.cost(candidate.architecture, tasks.shape).parameters <= 3000
         seen.append(proposal.architecture)
         outcome = Outcome(TrialState.COMPLETED, proposal.architecture, Score(float(number % 7), 0.1, 10))

@@ -18,7 +18,7 @@ from torch import nn
 from nas.asha import Asha, AshaState
 from nas.backbone import BackboneSpace
 from nas.controller import Measurement
-from nas.driver.search import Search
+from nas.driver.search import SearchDriver
 from nas.driver.trials import executor
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Job
@@ -145,7 +145,7 @@ def test_a_resumed_search_spends_the_same(table: Path, tmp_path: Path) -> None:
         row = store.search("@last")
         again = validate(row.config)
         tasks = again.make_tasks()
-        resumed = Search(store, row, again, again.make_space(), tasks, Silent())
+        resumed = SearchDriver(store, row, again, again.make_space(), tasks, Silent())
         assert resumed.run(executor(again, tasks)) == "completed"
         assert results(store) == whole
         assert len(whole) == 8

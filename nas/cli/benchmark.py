@@ -25,7 +25,7 @@ from nas.errors import NotFound, TooManyFailures
 
 if TYPE_CHECKING:
     from nas.settings.search import SearchConfig
-    from nas.storage.schema import Search as SearchRow
+    from nas.storage.schema import Search
     from nas.storage.store import Store
     from nas.tasks.base import TaskSource
 
@@ -156,7 +156,7 @@ class _Driver:
         self._names = [config.name for config in configs]
         self._said = time.monotonic()
 
-    def drive(self, row: SearchRow, config: SearchConfig, tasks: TaskSource) -> str:
+    def drive(self, row: Search, config: SearchConfig, tasks: TaskSource) -> str:
         """Run one search to its end."""
         from nas.driver.trials import executor
         from nas.progress.searches import progress
@@ -168,7 +168,7 @@ class _Driver:
         with progress(row, length, self._store, say, quiet=quiet) as observer:
             return session.run(observer, self._folder).state
 
-    def _say(self, row: SearchRow, *, now: bool) -> None:
+    def _say(self, row: Search, *, now: bool) -> None:
         if now or time.monotonic() - self._said >= EVERY:
             self._said = time.monotonic()
             say(f"{row.name}: search {self._names.index(row.name) + 1} of {len(self._names)}")

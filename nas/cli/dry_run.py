@@ -25,7 +25,7 @@ from nas.errors import Infeasible
 from nas.evaluator import Job, SupernetJob
 from nas.executors.worker import reports
 from nas.plugins import load
-from nas.product import resolve
+from nas.product import candidate_of
 from nas.settings.search import SearchConfig
 from nas.space import Architecture, Space
 from nas.states import TrialState
@@ -155,7 +155,7 @@ def _trials(
     costs = []
     for architecture in architectures:
         try:
-            own = resolve(space, architecture)
+            own = candidate_of(space, architecture)
             costs.append((own.space.cost(own.architecture, tasks.shape), architecture))
         except Infeasible as error:
             tell(f"{space.encode(architecture)}: infeasible: {error}")
@@ -182,7 +182,7 @@ def _seconds(
     config: SearchConfig, space: Space[Any], tasks: TaskSource, architecture: Architecture
 ) -> tuple[float, bool]:
     """Return about how many seconds a trial takes, and whether all of it was run to tell."""
-    seed = training_seed(config.seed, resolve(space, architecture).key, 0)
+    seed = training_seed(config.seed, candidate_of(space, architecture).key, 0)
     began = time.perf_counter()
     if not _measurable(config):
         for _ in reports(Trials(config, tasks), Job(0, 0, architecture, seed)):

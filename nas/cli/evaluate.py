@@ -156,7 +156,7 @@ def evaluate(
     before under the same settings is not run again, even if the code has changed since, which is said; to run
     it again, evaluate SPACE:ARCHITECTURE into another database (--db).
     """
-    from nas.evaluation import missing
+    from nas.evaluation import incomplete
     from nas.evaluation.artifacts import folder
     from nas.evaluation.plan import plan
     from nas.evaluation.targets import Targets
@@ -201,7 +201,7 @@ def evaluate(
         for line in advice:
             say(line)
         say("More: `nas leaderboard --stage test`")
-    complaint = missing.complaint([row for some in rows for row in some])
+    complaint = incomplete.complaint([row for some in rows for row in some])
     if complaint is not None:
         raise NasError(complaint)
 

@@ -54,7 +54,7 @@ def export(
     """Write what `nas evaluate` trained to a file: weights, and how to rebuild the network around them."""
     from nas import export as files
     from nas.evaluation.artifacts import folder
-    from nas.export.choice import Choice
+    from nas.export.selector import Selector
     from nas.export.source import find
     from nas.storage.store import Store
 
@@ -63,8 +63,8 @@ def export(
 
     import_from_here()
     with Store(db) as store:
-        choice = Choice(tasks, learner, settings, seed)
-        model = find(store, target, choice, folder(db, artifacts), files_hint(artifacts))
+        selector = Selector(tasks, learner, settings, seed)
+        model = find(store, target, selector, folder(db, artifacts), files_hint(artifacts))
     files.save(model, output, force=force)
     description = model.description
     row = {

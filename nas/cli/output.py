@@ -37,7 +37,7 @@ WideOption = Annotated[
     bool, typer.Option("--wide", help="Print every column in full, however narrow the terminal.")
 ]
 
-Row = Mapping[str, Any]
+Record = Mapping[str, Any]
 
 
 def say(text: str) -> None:
@@ -46,7 +46,7 @@ def say(text: str) -> None:
 
 
 def emit(
-    rows: Sequence[Row],
+    rows: Sequence[Record],
     form: Format,
     columns: Sequence[str] | None = None,
     *,

@@ -15,8 +15,7 @@ from nas.errors import ConfigError, NasError
 if TYPE_CHECKING:
     from nas.controller import Outcome
     from nas.settings.search import SearchConfig
-    from nas.storage.schema import Search as SearchRow
-    from nas.storage.schema import Trial
+    from nas.storage.schema import Search, Trial
     from nas.tasks.base import TaskSource
 
 EXACT = 1e-6
@@ -90,13 +89,13 @@ def rerun(
         raise typer.Exit(1)
 
 
-def _resources(row: SearchRow) -> dict[str, Any]:
+def _resources(row: Search) -> dict[str, Any]:
     """Return the recorded resources, with the precision that `auto` was."""
     resources: dict[str, Any] = row.config["resources"]
     return {**resources, "precision": row.environment.get("precision", resources["precision"])}
 
 
-def _outcome(row: SearchRow, trial: Trial, config: SearchConfig, tasks: TaskSource) -> Outcome:
+def _outcome(row: Search, trial: Trial, config: SearchConfig, tasks: TaskSource) -> Outcome:
     """Run a trial to where it ended, at the last rung if it was stopped there.
 
     Raises:
@@ -128,7 +127,7 @@ class _Result:
     agrees: bool
 
 
-def _compared(row: SearchRow, trial: Trial, outcome: Outcome, tolerance: float | None) -> _Result:
+def _compared(row: Search, trial: Trial, outcome: Outcome, tolerance: float | None) -> _Result:
     import torch
 
     from nas.training.provenance import LATER, MACHINE, environment

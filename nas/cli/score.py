@@ -111,17 +111,17 @@ def score(
 
 def _loaded(target: str, seed: int | None, evaluation: str | None, artifacts: Path | None, db: str) -> Loaded:
     from nas.evaluation.artifacts import folder
-    from nas.export.choice import Choice
     from nas.export.files import WRITERS, load
     from nas.export.model import rebuild
+    from nas.export.selector import Selector
     from nas.export.source import find
     from nas.storage.store import Store
 
     if Path(target).suffix in WRITERS:
         return load(target)
     with Store(db) as store:
-        choice = Choice(None, None, evaluation, seed)
-        return rebuild(find(store, target, choice, folder(db, artifacts)))
+        selector = Selector(None, None, evaluation, seed)
+        return rebuild(find(store, target, selector, folder(db, artifacts)))
 
 
 def _words(found: Transfer, loaded: Loaded) -> list[str]:

@@ -11,7 +11,7 @@ from nas.cli.options import DEFAULT_DB, DbOption, SearchArgument
 from nas.cli.output import say
 
 if TYPE_CHECKING:
-    from nas.storage.schema import Search as SearchRow
+    from nas.storage.schema import Search
 
 EVERY = 1.0
 """Seconds between two looks at the database."""
@@ -48,7 +48,7 @@ def watch(search: SearchArgument, db: DbOption = DEFAULT_DB) -> None:
     say(_ending(row))
 
 
-def _ending(row: SearchRow) -> str:
+def _ending(row: Search) -> str:
     if row.state == "running":
         return f"The driver of '{row.name}' died. Continue: `nas resume {row.name}`"
     more = "show" if row.state == "completed" else "resume"

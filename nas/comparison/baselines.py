@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from nas.comparison.curves import Curve
 from nas.comparison.groups import BASELINE, Group, identity
-from nas.settings.command import like, one_shot
+from nas.settings.run_command import like, one_shot
 
 
 class Baseline(NamedTuple):

@@ -26,7 +26,7 @@ SEEDS = 3
 """How many seeds a benchmark has if it does not say."""
 
 Drive = Callable[[Search, SearchConfig, TaskSource], str]
-"""Runs a search to its end and returns its state, as `nas.driver.search.Search.run` does."""
+"""Runs a search to its end and returns its state, as `nas.driver.search.SearchDriver.run` does."""
 
 
 def plan(values: Mapping[str, Any], name: str) -> list[SearchConfig]:

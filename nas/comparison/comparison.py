@@ -11,7 +11,7 @@ from nas.comparison.curves import Curve, clock, curves
 from nas.comparison.groups import Group, grouped
 from nas.comparison.machines import machines
 from nas.comparison.ranks import least
-from nas.comparison.summary import Row, Taken, beyond, exhausted, scored, shortest, summarize
+from nas.comparison.summary import ComparisonRow, Taken, beyond, exhausted, scored, shortest, summarize
 from nas.comparison.supernets import Supernets, supernets
 from nas.errors import NotFound
 from nas.queries.rows import frame, record
@@ -118,7 +118,7 @@ class Comparison:
     gathered: Gathered
     equal: EqualCost
     task: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
     supernets: tuple[Supernets, ...]
     baselines: tuple[Baseline, ...]
     lacking: tuple[Lacking, ...]
@@ -138,7 +138,7 @@ class Comparison:
 
     def frame(self) -> pd.DataFrame:
         """Return the groups as a pandas data frame, a row each."""
-        return frame(self.records(), Row)
+        return frame(self.records(), ComparisonRow)
 
 
 def compare(store: Store, searches: Sequence[Search], *, complete: bool = False) -> Comparison:
@@ -216,7 +216,7 @@ def at_equal_cost(gathered: Gathered) -> EqualCost:
     )
 
 
-def _weak(rows: Sequence[Row]) -> Weak | None:
+def _weak(rows: Sequence[ComparisonRow]) -> Weak | None:
     sizes = {row.group: row.searches for row in rows}
     for row in rows:
         if row.p_score is not None and row.baseline is not None:

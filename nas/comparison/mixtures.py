@@ -19,7 +19,7 @@ from nas.metrics import ALPHA, alpha_choice
 from nas.storage.schema import Measurement, Trial
 from nas.storage.store import Store
 
-Row = tuple[int, int, str, int, float | None]
+AlphaRow = tuple[int, int, str, int, float | None]
 """Search, trial, metric, step and value."""
 
 
@@ -97,7 +97,7 @@ def mixtures(store: Store, groups: Sequence[Group]) -> Mixtures:
     return Mixtures(replace(group, searches=searches), epochs, tuple(choices), decisions, tuple(absent))
 
 
-def _rows(store: Store, group: Group) -> list[Row]:
+def _rows(store: Store, group: Group) -> list[AlphaRow]:
     query = (
         select(Trial.search_id, Measurement.trial_id, Measurement.metric, Measurement.step, Measurement.value)
         .join(Trial, Trial.id == Measurement.trial_id)
@@ -110,7 +110,7 @@ def _rows(store: Store, group: Group) -> list[Row]:
         return [(*row,) for row in session.execute(query)]
 
 
-def _weights(rows: Sequence[Row]) -> tuple[dict[str, dict[str, Floats]], int]:
+def _weights(rows: Sequence[AlphaRow]) -> tuple[dict[str, dict[str, Floats]], int]:
     """Return `[trials, epochs]` of each choice of each decision, NaN where there is none; and the epochs."""
     trials = {trial: place for place, trial in enumerate(sorted({trial for _, trial, *_ in rows}))}
     epochs = {step: place for place, step in enumerate(sorted({step for *_, step, _ in rows}))}

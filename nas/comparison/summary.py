@@ -29,7 +29,7 @@ class Spread(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparisonRow:
     """One group at the cost at which all are compared.
 
     Attributes:
@@ -124,7 +124,7 @@ def summarize(
     curves: Sequence[Sequence[Curve]],
     cost: float,
     baselines: Sequence[Baseline],
-) -> list[Row]:
+) -> list[ComparisonRow]:
     """Return a row for each group, whose searches have these curves, at `cost` worker seconds.
 
     `baselines` has what each group is tested against.
@@ -136,7 +136,7 @@ def summarize(
         base = None if place is None else reached[place]
         score, test = spread(_scores(points)), spread(_tests(points))
         rows.append(
-            Row(
+            ComparisonRow(
                 group.label,
                 group.controller,
                 group.searches[0].space,

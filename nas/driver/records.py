@@ -17,7 +17,7 @@ from nas import fingerprints
 from nas.controller import Derived, Outcome, Reuse, Score, TrainSupernet
 from nas.costs import OWN
 from nas.evaluator import AnyJob, Job, SupernetJob
-from nas.product import backbone_of, complete, resolve
+from nas.product import backbone_of, candidate_of, default_with
 from nas.settings.search import SearchConfig, validate
 from nas.space import Architecture, Space
 from nas.states import TrialState
@@ -90,7 +90,7 @@ class Records:
     def _uniform(self) -> tuple[Architecture, ...]:
         """Return what random search under the same seed proposes first, if it chooses networks alone."""
         rngs = (proposal_rng(self._config.seed, number) for number in range(SAMPLE))
-        return tuple(complete(self._space, backbone_of(self._space).sample(rng)) for rng in rngs)
+        return tuple(default_with(self._space, backbone_of(self._space).sample(rng)) for rng in rngs)
 
     def again(self, job: AnyJob, *, new_seed: bool) -> AnyJob:
         """Return another attempt at a job, with other weights or the same."""
@@ -103,7 +103,7 @@ class Records:
 
     def seed(self, architecture: Architecture, attempt: int = 0) -> int:
         """Return the seed of a training, that of its network: equal ones begin with equal weights."""
-        return training_seed(self._config.seed, resolve(self._space, architecture).key, attempt)
+        return training_seed(self._config.seed, candidate_of(self._space, architecture).key, attempt)
 
     def job(self, trial: Trial) -> AnyJob:
         """Return the job of a trial that has not ended."""

@@ -25,7 +25,7 @@ from nas.settings.search import SearchConfig
 from nas.space import Space
 from nas.states import TrialState
 from nas.storage.lease import Pulse, mine
-from nas.storage.schema import Search as SearchRow
+from nas.storage.schema import Search
 from nas.storage.store import Store
 from nas.storage.trials import Known
 from nas.tasks.base import TaskSource
@@ -44,7 +44,7 @@ MEMORY = "supernet_bytes"
 """What the training of a search's supernet takes, in its environment."""
 
 
-class Observer(Protocol):
+class SearchObserver(Protocol):
     """Who watches a search: the progress display."""
 
     def started(self, job: AnyJob) -> None:
@@ -60,7 +60,7 @@ class Observer(Protocol):
         """Take note that a failed job will be tried again."""
 
 
-class Search:
+class SearchDriver:
     """One search, new or resumed: the workload of an executor, the history of a controller.
 
     Everything known comes from the database: `run` replays the recorded outcomes, in their order, to a fresh
@@ -72,11 +72,11 @@ class Search:
     def __init__(
         self,
         store: Store,
-        row: SearchRow,
+        row: Search,
         config: SearchConfig,
         space: Space[Any],
         tasks: TaskSource,
-        observer: Observer,
+        observer: SearchObserver,
         folder: Path | None = None,
     ) -> None:
         self._store, self._id, self._name = store, row.id, row.name
@@ -351,7 +351,7 @@ def create(
     source: str | None = None,
     say: Callable[[str], None] = lambda words: None,
     start: Callable[[], object] = lambda: None,
-) -> SearchRow:
+) -> Search:
     """Write a new search to the database.
 
     One that trains a supernet has as many trials as this and what it derives.

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from nas import fingerprints
 from nas.errors import ConfigError
-from nas.evaluation.missing import in_vain
+from nas.evaluation.incomplete import in_vain
 from nas.evaluation.targets import Target
-from nas.evaluation.work import Curve, Failure, Job, Lost, Report, code
+from nas.evaluation.work import Curve, EvaluationJob, Failure, Lost, Report, code
 from nas.executors.attempts import again
 from nas.executors.base import Executor
 from nas.files import writing
@@ -27,7 +27,7 @@ from nas.training.checkpoint import Checkpoint
 from nas.training.provenance import environment
 
 
-class Observer(Protocol):
+class EvaluationObserver(Protocol):
     """Who watches: the progress display."""
 
     def started(self, row: Evaluation) -> None:
@@ -46,7 +46,7 @@ class Observer(Protocol):
         """Take note that another process runs an evaluation."""
 
 
-class Driver:
+class EvaluationDriver:
     """Runs evaluations that the database does not have yet: the workload of an executor.
 
     Args:
@@ -55,18 +55,18 @@ class Driver:
         observer: told of all that happens.
     """
 
-    def __init__(self, store: Store, folder: Path, observer: Observer) -> None:
+    def __init__(self, store: Store, folder: Path, observer: EvaluationObserver) -> None:
         self._store, self._folder, self._observer = store, folder, observer
         self._environment = environment()
         self._running: dict[int, Evaluation] = {}
         self._ids: dict[tuple[Any, ...], int] = {}
-        self._jobs: Iterator[Job] = iter(())
-        self._again: deque[Job] = deque()
+        self._jobs: Iterator[EvaluationJob] = iter(())
+        self._again: deque[EvaluationJob] = deque()
         self._claimed = True
         self._pulse = lease.Pulse()
 
     def run(
-        self, targets: Sequence[Target], seeds: int, executor: Executor[Job, Report]
+        self, targets: Sequence[Target], seeds: int, executor: Executor[EvaluationJob, Report]
     ) -> list[list[Evaluation]]:
         """Evaluate each target under the training seeds 0 to `seeds` − 1; return its rows, by seed.
 
@@ -97,7 +97,7 @@ class Driver:
         """Whether there will be no further job."""
         return self._claimed and not self._running
 
-    def next(self) -> Job | None:
+    def next(self) -> EvaluationJob | None:
         """Return the next job; what needs no worker is told on the way."""
         if self._again:
             return self._again.popleft()
@@ -114,7 +114,7 @@ class Driver:
         if self._running and self._pulse.due():
             self._store.evaluations.heartbeat(list(self._running))
 
-    def report(self, job: Job, report: Report) -> bool:
+    def report(self, job: EvaluationJob, report: Report) -> bool:
         """Record what was measured."""
         self.tick()
         if isinstance(report, Curve | Lost):
@@ -122,7 +122,7 @@ class Driver:
         self._observer.reported(self._running[job.id], report)
         return True
 
-    def finish(self, job: Job, report: Report) -> None:
+    def finish(self, job: EvaluationJob, report: Report) -> None:
         """Record how an evaluation ended, or have what failed go on from its checkpoint."""
         self.tick()
         if isinstance(report, Failure) and self._retry(job, report):
@@ -134,13 +134,13 @@ class Driver:
             self._store.evaluations.fail(job.id, report.state, report.error)
         self._observer.reported(self._running.pop(job.id), report)
 
-    def lost(self, job: Job, error: str) -> None:
+    def lost(self, job: EvaluationJob, error: str) -> None:
         """Have another worker go on from the checkpoint; out of attempts, record a failure."""
         self.finish(job, Failure(EvaluationState.FAILED, error))
 
     # The driver
 
-    def _retry(self, job: Job, failure: Failure) -> bool:
+    def _retry(self, job: EvaluationJob, failure: Failure) -> bool:
         """Queue an evaluation again, unless its seed would fail again."""
         if not again(job.attempt, job.config.retries, in_vain=in_vain(failure.state, failure.error)):
             return False
@@ -148,7 +148,7 @@ class Driver:
         self._observer.retried(self._running[job.id], failure.error)
         return True
 
-    def _claims(self, targets: Sequence[Target], seeds: int) -> Iterator[Job]:
+    def _claims(self, targets: Sequence[Target], seeds: int) -> Iterator[EvaluationJob]:
         for seed in range(seeds):
             for target in targets:
                 row = self._claim(target, seed)
@@ -161,7 +161,7 @@ class Driver:
                 else:
                     self._running[row.id] = row
                     self._observer.started(row)
-                    yield Job(
+                    yield EvaluationJob(
                         row.id,
                         target.file_name(seed),
                         target.config,

@@ -18,12 +18,12 @@ from nas.evaluation.published import own
 from nas.evaluation.references import FORMS, SpaceReference, TrialReference, parse
 from nas.evaluator import Chosen
 from nas.executors.attempts import RETRIES
-from nas.product import resolve
+from nas.product import candidate_of
 from nas.queries.leaderboard import Query, leaderboard
 from nas.queries.results import Identity
 from nas.settings.evaluation import EvaluationConfig, validate
 from nas.settings.sections import UNTRAINED, choose, maker
-from nas.settings.slots import complete
+from nas.settings.slots import explicit
 from nas.states import TrialState
 from nas.storage.evaluations import Origin
 from nas.storage.schema import Search, Trial
@@ -154,7 +154,7 @@ class Targets:
                 test classes the search has seen. Or the trial has no network under these settings.
         """
         search, trial, text = tried(self._store, reference)
-        architecture, chosen = resolved(search, text)
+        architecture, chosen = network_of(search, text)
         config = self._config(search, chosen=chosen)
         if not chosen and config.space == search.config["space"]:
             fingerprints.check(search.plugins, config.make_space(), f"search '{search.name}'")
@@ -329,7 +329,7 @@ def tried(store: Store, reference: TrialReference) -> tuple[Search, Trial, str]:
     )
 
 
-def resolved(search: Search, text: str) -> tuple[str, Chosen]:
+def network_of(search: Search, text: str) -> tuple[str, Chosen]:
     """Return what a trial of a search means: the text of its network, and the settings that it chose.
 
     Raises:
@@ -338,7 +338,7 @@ def resolved(search: Search, text: str) -> tuple[str, Chosen]:
     if not search.config.get("slots"):
         return text, {}
     space = configuration(search).make_space()
-    candidate = resolve(space, space.decode(text))
+    candidate = candidate_of(space, space.decode(text))
     return candidate.space.text(candidate.architecture), candidate.settings
 
 
@@ -354,7 +354,7 @@ def inherited(search: Search, chosen: Chosen) -> Values:
 
 
 def _own(kind: str, section: Mapping[str, Any], chosen: Mapping[str, Any]) -> Values:
-    whole = complete(kind, section)
+    whole = explicit(kind, section)
     return {key: whole[key] for key in chosen}
 
 

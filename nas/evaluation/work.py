@@ -42,7 +42,7 @@ CHECKPOINT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class EvaluationJob:
     """One evaluation to run.
 
     Attributes:
@@ -132,7 +132,7 @@ Report = Begin | Progress | Curve | Scoring | Lost | Trained | Failure
 """A job's reports end with `Trained` or `Failure`."""
 
 
-class Trainings(Runner[Job, Report]):
+class Trainings(Runner[EvaluationJob, Report]):
     """Runs evaluations on one thread each: two trainings on a thread each beat one on two.
 
     Args:
@@ -148,7 +148,7 @@ class Trainings(Runner[Job, Report]):
         self._known, self._mark = sources, mark
         self._held: list[tuple[dict[str, Any], TaskSource]] = []
 
-    def run(self, job: Job) -> Iterator[Report]:
+    def run(self, job: EvaluationJob) -> Iterator[Report]:
         """Run a job, from its checkpoint if it has one.
 
         Raises:
@@ -161,7 +161,7 @@ class Trainings(Runner[Job, Report]):
             )
         return _Run(job, self._tasks(job.config)).reports()
 
-    def failure(self, job: Job, state: TrialState, error: str) -> Failure:
+    def failure(self, job: EvaluationJob, state: TrialState, error: str) -> Failure:
         """Return why a job has no result."""
         return Failure(EvaluationState(state), error)
 
@@ -176,7 +176,7 @@ class Trainings(Runner[Job, Report]):
 class _Run:
     """One job on its way: what a checkpoint holds, and the time it took."""
 
-    def __init__(self, job: Job, tasks: TaskSource) -> None:
+    def __init__(self, job: EvaluationJob, tasks: TaskSource) -> None:
         self._began = self._saved = self._reported = time.monotonic()
         self._job, self._tasks, self._space = job, tasks, job.config.make_space()
         self._architecture = self._space.decode(job.architecture)

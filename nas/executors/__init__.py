@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Literal
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nas.executors.base import Executor, Job, MakeRunner, Reported
+    from nas.executors.base import Executor, JobT, MakeRunner, ReportT
 
 Name = Literal["ray", "process", "inline"]
 
 
 def make_executor(
     name: Name,
-    make: MakeRunner[Job, Reported],
+    make: MakeRunner[JobT, ReportT],
     *,
     workers: int = 1,
     cpus: int = 1,
     gpus: float | None = None,
     address: str | None = None,
-) -> Executor[Job, Reported]:
+) -> Executor[JobT, ReportT]:
     """Return an executor.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from nas.states import TrialState
 
-Job = TypeVar("Job")
+JobT = TypeVar("JobT")
 
 
 class Report(Protocol):
@@ -19,38 +19,38 @@ class Report(Protocol):
         """Whether the job is over."""
 
 
-Reported = TypeVar("Reported", bound=Report)
+ReportT = TypeVar("ReportT", bound=Report)
 _Told = TypeVar("_Told", contravariant=True)
 
 
-class Workload(Protocol[Job, _Told]):
+class Workload(Protocol[JobT, _Told]):
     """Where jobs come from and reports go: the driver, seen from its executor. Called in one thread."""
 
     @property
     def done(self) -> bool:
         """Whether there will be no further job."""
 
-    def next(self) -> Job | None:
+    def next(self) -> JobT | None:
         """Return the next job, or None: ask again after one ended, or never if `done`."""
 
     def tick(self) -> None:
         """Do what has to be done now and then while jobs run: show signs of life, look for a stop."""
 
-    def report(self, job: Job, report: _Told) -> bool:
+    def report(self, job: JobT, report: _Told) -> bool:
         """Take note of what is known so far; return whether the job should go on."""
 
-    def finish(self, job: Job, report: _Told) -> None:
+    def finish(self, job: JobT, report: _Told) -> None:
         """Take the final report of a job, or the one after which it should not go on."""
 
-    def lost(self, job: Job, error: str) -> None:
+    def lost(self, job: JobT, error: str) -> None:
         """Take note that the job's worker died under it."""
 
 
-class Runner(ABC, Generic[Job, Reported]):
+class Runner(ABC, Generic[JobT, ReportT]):
     """Turns jobs into reports inside of a worker. Warm: one runs many jobs, and none leaves a trace."""
 
     @abstractmethod
-    def run(self, job: Job) -> Iterator[Reported]:
+    def run(self, job: JobT) -> Iterator[ReportT]:
         """Yield what is known so far; last, a final report.
 
         Whatever it raises costs this job alone, which `failure` then reports, but for one error.
@@ -60,7 +60,7 @@ class Runner(ABC, Generic[Job, Reported]):
         """
 
     @abstractmethod
-    def failure(self, job: Job, state: TrialState, error: str) -> Reported:
+    def failure(self, job: JobT, state: TrialState, error: str) -> ReportT:
         """Return the final report of the job that ran last and raised.
 
         Args:
@@ -69,20 +69,20 @@ class Runner(ABC, Generic[Job, Reported]):
             error: why.
         """
 
-    def limit(self, job: Job) -> float | None:
+    def limit(self, job: JobT) -> float | None:
         """Return the seconds after which the job is stopped; None: never."""
         return None
 
 
-MakeRunner: TypeAlias = Callable[[], Runner[Job, Reported]]
+MakeRunner: TypeAlias = Callable[[], Runner[JobT, ReportT]]
 """Makes the runner of a worker; it is pickled to get there."""
 
 
-class Executor(ABC, Generic[Job, Reported]):
+class Executor(ABC, Generic[JobT, ReportT]):
     """Runs a workload's jobs on workers until it is done."""
 
     @abstractmethod
-    def run(self, workload: Workload[Job, Reported]) -> None:
+    def run(self, workload: Workload[JobT, ReportT]) -> None:
         """Run every job; return when the workload is done and no job runs any more.
 
         A job ends with exactly one call of `finish` or `lost`. An interrupt (KeyboardInterrupt) stops the

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from nas.executors.base import Executor, Job, MakeRunner, Reported, Workload
+from nas.executors.base import Executor, JobT, MakeRunner, ReportT, Workload
 from nas.executors.worker import reports
 
 
-class InlineExecutor(Executor[Job, Reported]):
+class InlineExecutor(Executor[JobT, ReportT]):
     """Runs jobs in this process: for tests, debugging, and evaluators that only look something up."""
 
-    def __init__(self, make: MakeRunner[Job, Reported]) -> None:
+    def __init__(self, make: MakeRunner[JobT, ReportT]) -> None:
         self._runner = make()
 
-    def run(self, workload: Workload[Job, Reported]) -> None:
+    def run(self, workload: Workload[JobT, ReportT]) -> None:
         """Run every job, in the order given."""
         while (job := workload.next()) is not None:
             with closing(reports(self._runner, job)) as running:

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Generic
 
 from nas.errors import Unwritable
-from nas.executors.base import Executor, Job, MakeRunner, Reported, Workload
+from nas.executors.base import Executor, JobT, MakeRunner, ReportT, Workload
 from nas.executors.capacity import device, here, rooms
 
 TICK_SECONDS = 1.0
@@ -20,7 +20,7 @@ TICK_SECONDS = 1.0
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in whatever state they are
 
 
-class ProcessExecutor(Executor[Job, Reported]):
+class ProcessExecutor(Executor[JobT, ReportT]):
     """Runs jobs in spawned processes, which end with this one.
 
     Each makes one runner and keeps it. When one dies, another takes its place. What runs when this process
@@ -32,13 +32,13 @@ class ProcessExecutor(Executor[Job, Reported]):
         gpus: share of a GPU that a job takes; None: the processes take the GPUs in turn.
     """
 
-    def __init__(self, make: MakeRunner[Job, Reported], workers: int, gpus: float | None = None) -> None:
+    def __init__(self, make: MakeRunner[JobT, ReportT], workers: int, gpus: float | None = None) -> None:
         self._make, self._gpus = make, gpus
         self._workers = workers if not gpus else max(int(min(workers, rooms(here(), 0, gpus))), 1)
 
-    def run(self, workload: Workload[Job, Reported]) -> None:
+    def run(self, workload: Workload[JobT, ReportT]) -> None:
         """Run every job; a process starts when there is a job for it."""
-        pool: list[_Process[Job, Reported]] = []
+        pool: list[_Process[JobT, ReportT]] = []
         try:
             ended = True
             while True:
@@ -62,7 +62,7 @@ class ProcessExecutor(Executor[Job, Reported]):
             for process in pool:
                 process.kill()
 
-    def _idle(self, pool: list[_Process[Job, Reported]]) -> _Process[Job, Reported]:
+    def _idle(self, pool: list[_Process[JobT, ReportT]]) -> _Process[JobT, ReportT]:
         """Return a process without a job; a new one, at the first free place, if there is none."""
         for process in pool:
             if process.job is None:
@@ -73,25 +73,25 @@ class ProcessExecutor(Executor[Job, Reported]):
         return pool[-1]
 
 
-class _Process(Generic[Job, Reported]):
+class _Process(Generic[JobT, ReportT]):
     """The driver's end of one process."""
 
-    def __init__(self, make: MakeRunner[Job, Reported], place: int, gpus: float | None) -> None:
+    def __init__(self, make: MakeRunner[JobT, ReportT], place: int, gpus: float | None) -> None:
         self.place = place
         self.connection, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_serve, args=(theirs, make, place, gpus), daemon=True)
         with _ignoring_interrupts():  # which the process inherits: the driver alone answers to Ctrl-C
             self._process.start()
         theirs.close()
-        self.job: Job | None = None
+        self.job: JobT | None = None
         self.lives = True
 
-    def take(self, job: Job) -> None:
+    def take(self, job: JobT) -> None:
         """Give it a job."""
         self.job = job
         self._send(job)
 
-    def hear(self, workload: Workload[Job, Reported]) -> None:
+    def hear(self, workload: Workload[JobT, ReportT]) -> None:
         """Pass on what it has to say, or that it died.
 
         Raises:
@@ -100,7 +100,7 @@ class _Process(Generic[Job, Reported]):
         job = self.job
         assert job is not None, "a process without a job says nothing"
         try:
-            report: Reported | Unwritable = self.connection.recv()
+            report: ReportT | Unwritable = self.connection.recv()
         except (EOFError, OSError):
             self.lives, self.job = False, None
             self.connection.close()
@@ -116,7 +116,7 @@ class _Process(Generic[Job, Reported]):
         self.job = None
         workload.finish(job, report)
 
-    def _send(self, what: Job | bool) -> None:
+    def _send(self, what: JobT | bool) -> None:
         with suppress(OSError):  # it died meanwhile: `hear` will tell
             self.connection.send(what)
 
@@ -155,7 +155,7 @@ def _end_with_driver() -> None:
     os._exit(1)
 
 
-def _serve(connection: Connection, make: MakeRunner[Job, Reported], place: int, gpus: float | None) -> None:
+def _serve(connection: Connection, make: MakeRunner[JobT, ReportT], place: int, gpus: float | None) -> None:
     """Run jobs until the driver is gone, on the GPU of this place; with `gpus` = 0 on none."""
     threading.Thread(target=_end_with_driver, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -170,7 +170,7 @@ def _serve(connection: Connection, make: MakeRunner[Job, Reported], place: int, 
     runner = make()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            job: Job = connection.recv()
+            job: JobT = connection.recv()
             try:
                 with closing(reports(runner, job)) as running:
                     for report in running:

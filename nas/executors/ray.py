@@ -41,7 +41,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 from nas.errors import ConfigError, NasError, Unwritable  # noqa: E402
-from nas.executors.base import Executor, Job, MakeRunner, Report, Reported, Workload  # noqa: E402
+from nas.executors.base import Executor, JobT, MakeRunner, Report, ReportT, Workload  # noqa: E402
 from nas.executors.capacity import Machine  # noqa: E402
 from nas.executors.worker import reports  # noqa: E402
 
@@ -51,7 +51,7 @@ SOCKET_ROOM = 36
 """Bytes that are left for a folder in the path of a socket: 107, less what Ray appends."""
 
 
-class RayExecutor(Executor[Job, Reported]):
+class RayExecutor(Executor[JobT, ReportT]):
     """Runs jobs on a local Ray that it starts, or on the cluster at `address` (or `RAY_ADDRESS`).
 
     Args:
@@ -64,7 +64,7 @@ class RayExecutor(Executor[Job, Reported]):
 
     def __init__(
         self,
-        make: MakeRunner[Job, Reported],
+        make: MakeRunner[JobT, ReportT],
         workers: int,
         cpus: int = 1,
         gpus: float | None = None,
@@ -73,7 +73,7 @@ class RayExecutor(Executor[Job, Reported]):
         self._make, self._workers, self._cpus, self._gpus = make, workers, cpus, gpus
         self._address = address or os.environ.get("RAY_ADDRESS")
 
-    def run(self, workload: Workload[Job, Reported]) -> None:
+    def run(self, workload: Workload[JobT, ReportT]) -> None:
         """Run every job, so many workers at a time."""
         cpus = self._workers * self._cpus
         with start(cpus, self._address), tempfile.TemporaryDirectory(prefix="nas-") as folder:
@@ -113,24 +113,24 @@ class RayExecutor(Executor[Job, Reported]):
         return {"cpu": self._cpus, "gpu": gpus}
 
 
-class _Bridge(Generic[Job, Reported]):
+class _Bridge(Generic[JobT, ReportT]):
     """The workload, and which Tune trial runs which job.
 
     Tune pickles its searcher and scheduler into a folder that nobody reads; what is behind this object must
     not go there (database connections), so it pickles as an empty one.
     """
 
-    def __init__(self, workload: Workload[Job, Reported] | None) -> None:
+    def __init__(self, workload: Workload[JobT, ReportT] | None) -> None:
         self._workload = workload
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, JobT] = {}
         self._deaths: dict[str, str] = {}
         self.error: Exception | None = None
 
-    def __reduce__(self) -> tuple[type[_Bridge[Job, Reported]], tuple[None]]:
+    def __reduce__(self) -> tuple[type[_Bridge[JobT, ReportT]], tuple[None]]:
         return _Bridge, (None,)
 
     @contextmanager
-    def workload(self) -> Iterator[Workload[Job, Reported]]:
+    def workload(self) -> Iterator[Workload[JobT, ReportT]]:
         """Give the workload, and keep what it raises: it ends the run, but Tune would hide it, or go on."""
         assert self._workload is not None, "a copy that was unpickled has no workload"
         if self.error is not None:

@@ -9,12 +9,12 @@ from collections.abc import Generator
 import torch
 
 from nas.errors import Infeasible, NasError, Unwritable
-from nas.executors.base import Job, Reported, Runner
+from nas.executors.base import JobT, ReportT, Runner
 from nas.executors.limit import Overtime, limited
 from nas.states import TrialState
 
 
-def reports(runner: Runner[Job, Reported], job: Job) -> Generator[Reported, None, None]:
+def reports(runner: Runner[JobT, ReportT], job: JobT) -> Generator[ReportT, None, None]:
     """Yield the job's reports, the last one final.
 
     Nothing that a job raises gets out, but for what no job is to blame for: a disk that cannot be written.

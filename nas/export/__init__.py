@@ -1,8 +1,8 @@
 """Trained learners as files: written without loss, read without a database."""
 
 from nas.export.description import Description, Scored
+from nas.export.embedding import Embedding
 from nas.export.files import check, load, save
 from nas.export.model import Loaded, Model, rebuild
-from nas.export.network import Embedding
 
 __all__ = ["Description", "Embedding", "Loaded", "Model", "Scored", "check", "load", "rebuild", "save"]

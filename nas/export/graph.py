@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.export import Dim
 
 from nas.errors import ConfigError, NasError
+from nas.export.embedding import Embedding
 from nas.export.model import Model, rebuild
-from nas.export.network import Embedding
 
 if TYPE_CHECKING:
     from onnx import ModelProto

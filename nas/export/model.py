@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nas.backbone import BackboneSpace
 from nas.errors import PluginError, Unreadable
 from nas.export.description import Description
-from nas.export.network import Embedding
+from nas.export.embedding import Embedding
 from nas.learners.base import Learner
 from nas.learners.network import Network
 from nas.settings.sections import maker

@@ -14,16 +14,16 @@ from nas.backbone import BackboneSpace
 from nas.errors import ConfigError, NotFound, Unreadable
 from nas.evaluation.artifacts import WEIGHTS, locate
 from nas.evaluation.references import SpaceReference, TrialReference, parse
-from nas.evaluation.targets import inherited, resolved, tried
+from nas.evaluation.targets import inherited, network_of, tried
 from nas.evaluator import Chosen
-from nas.export.choice import Choice, listed
-from nas.export.command import Command
 from nas.export.description import Description, Scored
-from nas.export.missing import Missing, refuse
+from nas.export.evaluate_command import EvaluateCommand
 from nas.export.model import Model
+from nas.export.refusals import Refusals, refuse
+from nas.export.selector import Selector, listed
 from nas.settings.evaluation import validate
 from nas.settings.sections import make_space
-from nas.settings.slots import complete
+from nas.settings.slots import explicit
 from nas.states import EvaluationState
 from nas.storage.schema import Evaluation
 from nas.storage.store import Store
@@ -32,13 +32,13 @@ from nas.tasks.appearance import appearance
 VERSIONS = ("nas", "torch", "python")
 
 
-def find(store: Store, target: str, choice: Choice, folder: Path, options: str = "") -> Model:
+def find(store: Store, target: str, selector: Selector, folder: Path, options: str = "") -> Model:
     """Return the model of a completed evaluation.
 
     Args:
         store: where evaluations are.
         target: `SEARCH/TRIAL`, `SPACE:ARCHITECTURE` or an architecture's name.
-        choice: which of the network's evaluations.
+        selector: which of the network's evaluations.
         folder: where the database keeps its files.
         options: what a `nas evaluate` needs to find the same folder, quoted.
 
@@ -53,23 +53,23 @@ def find(store: Store, target: str, choice: Choice, folder: Path, options: str =
     if isinstance(reference, TrialReference):
         search, trial, text = tried(store, reference)
         target = f"{search.name}/{trial.number}"
-        architecture, chosen = resolved(search, text)
+        architecture, chosen = network_of(search, text)
         own = inherited(search, chosen)
         if chosen:
             rows = [row for row in _of_network(store, own["space"], architecture) if _chose(row, chosen)]
         else:
             rows = store.evaluations.of_trial(trial.id)
         if not rows:
-            refuse(search, trial, choice)
+            refuse(search, trial, selector)
     else:
         rows, own = _of_space(store, reference), {}
-    missing = Missing(choice, Command(target, own, options))
-    row, same = _choose(rows, choice, missing)
+    refusals = Refusals(selector, EvaluateCommand(target, own, options))
+    row, same = _choose(rows, selector, refusals)
     [weights] = [file for file in store.evaluations.artifacts(row.id) if file.kind == WEIGHTS]
     try:
         path = locate(weights, folder)
     except NotFound as error:
-        raise missing.weights(error, same) from None
+        raise refusals.weights(error, same) from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # its hash is right, so another torch wrote what this one cannot read
@@ -128,7 +128,7 @@ def _of_network(store: Store, section: Mapping[str, Any], architecture: str) -> 
 def _chose(row: Evaluation, chosen: Chosen) -> bool:
     """Return whether an evaluation has settings."""
     return all(
-        settings.items() <= complete(kind, row.config[kind]).items() for kind, settings in chosen.items()
+        settings.items() <= explicit(kind, row.config[kind]).items() for kind, settings in chosen.items()
     )
 
 
@@ -170,7 +170,7 @@ def _settings(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _choose(
-    rows: Sequence[Evaluation], choice: Choice, missing: Missing
+    rows: Sequence[Evaluation], selector: Selector, refusals: Refusals
 ) -> tuple[Evaluation, list[Evaluation]]:
     """Return the completed evaluation that is meant, and all of the same settings, by seed.
 
@@ -179,22 +179,22 @@ def _choose(
         ConfigError: some are completed under several settings.
     """
     if not rows:
-        raise missing.evaluation()
-    matching = [row for row in rows if choice.matches(row)]
+        raise refusals.evaluation()
+    matching = [row for row in rows if selector.matches(row)]
     if not matching:
-        raise missing.match(rows)
+        raise refusals.match(rows)
     completed = [row for row in matching if row.state == EvaluationState.COMPLETED]
     if not completed:
-        raise missing.completed(matching)
+        raise refusals.completed(matching)
     if len({row.settings for row in completed}) > 1:
         raise ConfigError(
-            f"'{missing.command.target}' was evaluated under several settings: choose with --tasks, "
+            f"'{refusals.command.target}' was evaluated under several settings: choose with --tasks, "
             f"--learner or --settings.\n{listed(completed)}"
         )
     same = sorted((r for r in matching if r.settings == completed[0].settings), key=lambda row: row.seed)
-    if choice.seed is None:
+    if selector.seed is None:
         return max(completed, key=lambda row: (row.validation_score, -row.seed)), same
     for row in completed:
-        if row.seed == choice.seed:
+        if row.seed == selector.seed:
             return row, same
-    raise missing.seed(same, choice.seed)
+    raise refusals.seed(same, selector.seed)

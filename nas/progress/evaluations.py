@@ -15,7 +15,7 @@ from nas.progress import notebook
 from nas.progress.ellipsis import shorten
 
 if TYPE_CHECKING:
-    from nas.evaluation.driver import Observer
+    from nas.evaluation.driver import EvaluationObserver
     from nas.evaluation.work import Begin, Curve, Report
     from nas.storage.schema import Evaluation
 
@@ -28,7 +28,9 @@ ROOM = BAR + len("  20000/20000 validation 0.1234 0:00:00 -:--:--")
 
 
 @contextmanager
-def watching(trainings: int, say: Callable[[str], None], *, quiet: bool = False) -> Iterator[Observer]:
+def watching(
+    trainings: int, say: Callable[[str], None], *, quiet: bool = False
+) -> Iterator[EvaluationObserver]:
     """Show the progress of so many trainings while they run.
 
     Args:

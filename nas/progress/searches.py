@@ -21,17 +21,16 @@ from nas.progress import notebook
 
 if TYPE_CHECKING:
     from nas.controller import Outcome
-    from nas.driver.search import Observer
+    from nas.driver.search import SearchObserver
     from nas.evaluator import AnyJob, SupernetJob
-    from nas.storage.schema import Search as SearchRow
-    from nas.storage.schema import Trial
+    from nas.storage.schema import Search, Trial
     from nas.storage.store import Store
 
 
 @contextmanager
 def progress(
-    row: SearchRow, train_episodes: int, store: Store, say: Callable[[str], None], *, quiet: bool = False
-) -> Iterator[Observer]:
+    row: Search, train_episodes: int, store: Store, say: Callable[[str], None], *, quiet: bool = False
+) -> Iterator[SearchObserver]:
     """Show a search's progress while it runs.
 
     Args:
@@ -63,9 +62,7 @@ def progress(
 
 
 @contextmanager
-def following(
-    row: SearchRow, store: Store, say: Callable[[str], None]
-) -> Iterator[Callable[[SearchRow], None]]:
+def following(row: Search, store: Store, say: Callable[[str], None]) -> Iterator[Callable[[Search], None]]:
     """Show the progress of a search that another process runs.
 
     Gives a function that looks into the database again, for a search's row as it is now.
@@ -74,7 +71,7 @@ def following(
     if not sys.stderr.isatty():
         say(f"{row.name}: {tally.summary()}")
 
-        def follow(now: SearchRow) -> None:
+        def follow(now: Search) -> None:
             for line in tally.look(now, store):
                 say(f"{line} | {tally.progress()}")
 
@@ -83,7 +80,7 @@ def following(
     console = Console(stderr=True)
     panel = _Panel(tally, row.config["budget"]["train_episodes"])
 
-    def show(now: SearchRow) -> None:
+    def show(now: Search) -> None:
         for line in tally.look(now, store):
             panel.ended(line)
         panel.running = _running(now, store)
@@ -96,7 +93,7 @@ def following(
 class _Tally:
     """Counts, best so far and pace."""
 
-    def __init__(self, row: SearchRow, store: Store) -> None:
+    def __init__(self, row: Search, store: Store) -> None:
         self.total = row.trials
         self.derived: int | None = None
         self._apart = row.config.get("max_seconds") is not None
@@ -112,7 +109,7 @@ class _Tally:
         self._epochs = 0
         self._supernet_left: float | None = None
 
-    def look(self, row: SearchRow, store: Store) -> Iterator[str]:
+    def look(self, row: Search, store: Store) -> Iterator[str]:
         """Count the trials that the database has recorded since the last look; yield a line on each."""
         self._start = min(self._start, time.monotonic())
         if self.derived is None:
@@ -254,7 +251,7 @@ def _ended(
     return f"{state}{origin}{of}{networks}{took}{why}"
 
 
-def _running(row: SearchRow, store: Store) -> dict[int, tuple[float, str]]:
+def _running(row: Search, store: Store) -> dict[int, tuple[float, str]]:
     """Return since when, by this process's clock, which trials run: how far they are is not recorded."""
     now, clock = datetime.now(UTC), time.monotonic()
     return {

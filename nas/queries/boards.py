@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from nas.queries import leaderboard, protocol, ranking
-from nas.queries.leaderboard import NO_LEARNER, Query, Row, unit
+from nas.queries.leaderboard import NO_LEARNER, LeaderboardRow, Query, unit
 from nas.queries.ranking import Ranked
 from nas.queries.rows import record
 from nas.settings.paths import differing
 from nas.storage.schema import Evaluation, Search
 from nas.storage.store import Store
 
-Entry = TypeVar("Entry", Row, Ranked)
+Entry = TypeVar("Entry", LeaderboardRow, Ranked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Board(Generic[Entry]):
     rows: tuple[Entry, ...]
 
 
-def trials(store: Store, query: Query) -> list[Board[Row]]:
+def trials(store: Store, query: Query) -> list[Board[LeaderboardRow]]:
     """Return the trials that a query asks for; its limit and front are those of each board.
 
     Raises:
@@ -57,7 +57,7 @@ def tests(store: Store, query: Query) -> list[Board[Ranked]]:
     return _boards(ranking.sections(store, query))
 
 
-def records(boards: Sequence[Board[Row]] | Sequence[Board[Ranked]]) -> list[dict[str, Any]]:
+def records(boards: Sequence[Board[LeaderboardRow]] | Sequence[Board[Ranked]]) -> list[dict[str, Any]]:
     """Return the rows of all boards by field, with the settings in which boards of one task differ."""
     paths = dict.fromkeys(path for board in boards for path in board.differing)
     return [

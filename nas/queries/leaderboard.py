@@ -86,7 +86,7 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LeaderboardRow:
     """One ranked trial.
 
     Attributes:
@@ -149,7 +149,7 @@ class Section:
     """
 
     example: Search
-    rows: list[Row]
+    rows: list[LeaderboardRow]
 
 
 NO_LEARNER = "none"
@@ -181,7 +181,7 @@ SORTS = ("rank", *_COLUMNS)
 """Columns that trials have."""
 
 
-def leaderboard(store: Store, query: Query) -> list[Row]:
+def leaderboard(store: Store, query: Query) -> list[LeaderboardRow]:
     """Return the trials that a query asks for, ranked from 1, whether their scores compare or not.
 
     Those of equal `protocol` compare; `sections` ranks them apart.
@@ -275,7 +275,7 @@ def unit(row: Search | Evaluation) -> str | None:
     return str(evaluator.get("metric", evaluator["name"]))
 
 
-def _board(session: Session, query: Query, where: Sequence[ColumnElement[bool]]) -> list[Row]:
+def _board(session: Session, query: Query, where: Sequence[ColumnElement[bool]]) -> list[LeaderboardRow]:
     if query.paths:
         where = _of(where, _matching(session, query, where), Trial.id)
     if query.pareto:
@@ -344,7 +344,7 @@ def _order(field: str) -> list[ColumnElement[Any]]:
     return [*first, Trial.id.asc()]
 
 
-def _ranked(session: Session, query: Query, where: Sequence[ColumnElement[bool]]) -> list[Row]:
+def _ranked(session: Session, query: Query, where: Sequence[ColumnElement[bool]]) -> list[LeaderboardRow]:
     # The inner query finds the rows in an index; the outer one reads no more of the tables than it shows.
     found = select(Trial.id).where(*where)
     if query.sort not in (*FIELDS, "rank"):
@@ -377,5 +377,5 @@ def _ranked(session: Session, query: Query, where: Sequence[ColumnElement[bool]]
         of_its_search, own = of_search[number], texts[number].chosen(row.architecture)
         if of_its_search["unit"] is not None:  # searches from before had an interval of 0
             values["ci95"] = None
-        ranked.append(Row(rank, **of_its_search, **values, chosen=own))
+        ranked.append(LeaderboardRow(rank, **of_its_search, **values, chosen=own))
     return ranked

@@ -143,7 +143,7 @@ def _searches(store: Store, references: Sequence[str]) -> list[str]:
         gone = session.scalars(select(Evaluation.origin_search).distinct()).all()
     known = {summary.search.name for summary in store.searches()} | {name for name in gone if name}
     return [
-        store.search(reference).name if reference == "@last" else names.resolve(reference, known)
+        store.search(reference).name if reference == "@last" else names.match(reference, known)
         for reference in references
     ]
 

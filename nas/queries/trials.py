@@ -60,7 +60,7 @@ class TrialRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class MeasurementRow:
     """One number that a trial measured after `step` training episodes; None: it was not finite."""
 
     step: int
@@ -129,7 +129,7 @@ class TrialDetails:
     search: str
     trial: TrialRow
     derivation: Derivation | None
-    measurements: tuple[Point, ...]
+    measurements: tuple[MeasurementRow, ...]
     evaluations: tuple[EvaluationRow, ...]
 
 
@@ -161,7 +161,9 @@ def details(store: Store, reference: str, number: int) -> TrialDetails:
         search.name,
         trial(found),
         derivation,
-        tuple(Point(m.step, m.metric, m.value) for m in store.measurements(search.id, number=number)),
+        tuple(
+            MeasurementRow(m.step, m.metric, m.value) for m in store.measurements(search.id, number=number)
+        ),
         tuple(
             evaluation(row)
             for row in _evaluations(store, search, found)

@@ -15,7 +15,7 @@ from nas.executors.attempts import RETRIES, Retries
 from nas.learners.base import Learner
 from nas.precision import Precision
 from nas.settings.sections import Model, checked, make_space, make_tasks, maker, section
-from nas.settings.slots import SECTIONS, complete, validated, varied
+from nas.settings.slots import SECTIONS, explicit, validated, varied
 from nas.space import TaskShape
 from nas.tasks.base import TaskSource
 
@@ -69,14 +69,14 @@ class EvaluationConfig(Model):
         for kind, values in base.items():
             if kind in info.data or kind not in SECTIONS:
                 own, section = validated(kind, values, info.data.get(kind)), info.data[kind]
-                whole = complete(kind, section)
+                whole = explicit(kind, section)
                 found[kind] = {key: value for key, value in own.items() if whole[key] != value}
         return {kind: own for kind, own in found.items() if own}
 
     @property
     def chosen(self) -> dict[str, dict[str, Any]]:
         """The settings that a search chose along with the network, by section."""
-        whole = {kind: complete(kind, getattr(self, kind)) for kind in self.base}
+        whole = {kind: explicit(kind, getattr(self, kind)) for kind in self.base}
         return {kind: {key: whole[kind][key] for key in own} for kind, own in self.base.items()}
 
     def make_space(self) -> BackboneSpace:

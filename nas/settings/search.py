@@ -36,7 +36,7 @@ from nas.settings.sections import (
     nameless,
     section,
 )
-from nas.settings.slots import SECTIONS, Slots, complete, resolved, varied
+from nas.settings.slots import SECTIONS, Slots, explicit, resolved, varied
 from nas.settings_space import Settings
 from nas.space import Space, TaskShape
 from nas.tasks.base import TaskSource
@@ -265,7 +265,7 @@ class SearchConfig(Model):
         if not self.slots:
             return space
         others = {
-            slot: Settings(slot, choices, complete(slot, getattr(self, slot)))
+            slot: Settings(slot, choices, explicit(slot, getattr(self, slot)))
             for slot, choices in self.slots.items()
         }
         return Product({MAIN: space, **others})

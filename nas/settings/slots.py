@@ -64,7 +64,7 @@ def resolved(
     return found
 
 
-def complete(slot: str, section: Mapping[str, Any]) -> dict[str, Any]:
+def explicit(slot: str, section: Mapping[str, Any]) -> dict[str, Any]:
     """Return a resolved section with what it leaves out: the names of defaults that plugins fill."""
     own = plugins.slots(plugins.load(slot, section["name"], BASES[slot]))
     return {setting: default.name for setting, (_, default) in own.items()} | dict(section)
@@ -86,7 +86,7 @@ def validated(slot: str, values: Mapping[str, Any], section: Mapping[str, Any] |
     """
     if slot not in SECTIONS or section is None:
         raise UnknownName("slot", slot, SECTIONS)
-    whole = complete(slot, varied(slot, section, values))
+    whole = explicit(slot, varied(slot, section, values))
     return {key: whole[key] for key in values}
 
 

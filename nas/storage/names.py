@@ -48,7 +48,7 @@ def free(base: str, taken: Collection[str]) -> str:
     return next(name for name in names if name not in taken)
 
 
-def resolve(reference: str, names: Collection[str]) -> str:
+def match(reference: str, names: Collection[str]) -> str:
     """Return the name that is the reference, or the only one that begins with it.
 
     Raises:

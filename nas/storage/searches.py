@@ -69,7 +69,7 @@ def find(session: Session, reference: str) -> Search:
         if last is None:
             raise NotFound("There is no search yet; start one with `nas run`.")
         return last
-    name = names.resolve(reference, session.scalars(select(Search.name)).all())
+    name = names.match(reference, session.scalars(select(Search.name)).all())
     return session.scalars(select(Search).where(Search.name == name)).one()
 
 

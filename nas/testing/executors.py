@@ -19,10 +19,9 @@ from pydantic import Field
 from nas.controller import Outcome
 from nas.driver.trials import Trials
 from nas.errors import Diverged, Infeasible, StorageError, Unwritable
-from nas.evaluation.work import Failure, Report, Trainings
-from nas.evaluation.work import Job as Evaluation
-from nas.evaluator import Job as Trial
-from nas.executors.base import Executor, Job, MakeRunner, Reported
+from nas.evaluation.work import EvaluationJob, Failure, Report, Trainings
+from nas.evaluator import Job
+from nas.executors.base import Executor, JobT, MakeRunner, ReportT
 from nas.settings import evaluation, search
 from nas.space import TaskShape
 from nas.storage.evaluations import Trained
@@ -32,7 +31,7 @@ from nas.testing.evaluators import Fault
 from nas.testing.toys import Toy
 
 
-class Recorder(Generic[Job, Reported]):
+class Recorder(Generic[JobT, ReportT]):
     """A workload that notes what its executor does with it.
 
     Args:
@@ -41,23 +40,23 @@ class Recorder(Generic[Job, Reported]):
         broken: the verb that raises, once it is under way.
     """
 
-    def __init__(self, jobs: Sequence[Job], stop_at: int | None = None, broken: str | None = None) -> None:
+    def __init__(self, jobs: Sequence[JobT], stop_at: int | None = None, broken: str | None = None) -> None:
         self._jobs, self._queue = list(jobs), deque(jobs)
         self._open: set[int] = set()
         self._stop_at = stop_at
         self._broken = broken
         self.most = 0
         self.ticks = 0
-        self.ends: dict[int, Reported] = {}
+        self.ends: dict[int, ReportT] = {}
         self.deaths: dict[int, str] = {}
-        self.reports: dict[int, list[Reported]] = {}
+        self.reports: dict[int, list[ReportT]] = {}
 
     @property
     def done(self) -> bool:
         """Whether there will be no further job."""
         return not self._queue and not self._open
 
-    def next(self) -> Job | None:
+    def next(self) -> JobT | None:
         """Return the next job."""
         self._break("next")
         if not self._queue:
@@ -72,7 +71,7 @@ class Recorder(Generic[Job, Reported]):
         self._break("tick")
         self.ticks += 1
 
-    def report(self, job: Job, report: Reported) -> bool:
+    def report(self, job: JobT, report: ReportT) -> bool:
         """Note the report; stop the job that is to be stopped."""
         self._break("report")
         number = self._number(job)
@@ -81,7 +80,7 @@ class Recorder(Generic[Job, Reported]):
         self.reports.setdefault(number, []).append(report)
         return number != self._stop_at
 
-    def finish(self, job: Job, report: Reported) -> None:
+    def finish(self, job: JobT, report: ReportT) -> None:
         """Note how a job ended."""
         self._break("finish")
         number = self._number(job)
@@ -89,13 +88,13 @@ class Recorder(Generic[Job, Reported]):
         self._open.remove(number)
         self.ends[number] = report
 
-    def lost(self, job: Job, error: str) -> None:
+    def lost(self, job: JobT, error: str) -> None:
         """Note the death."""
         number = self._number(job)
         self._open.remove(number)
         self.deaths[number] = error
 
-    def _number(self, job: Job) -> int:
+    def _number(self, job: JobT) -> int:
         """Return the number of a job: it must be the very one that was given."""
         return next(number for number, given in enumerate(self._jobs) if given is job)
 
@@ -132,7 +131,7 @@ def trials(folder: Path, count: int, faults: Mapping[int, Fault] | None = None, 
     space = Toy()
     first = space.decode(".".join("0" for _ in space.decisions))
     around = [first, *space.neighbours(first)]
-    jobs = [Trial(n, 0, around[n % len(around)], seed=n) for n in range(count)]
+    jobs = [Job(n, 0, around[n % len(around)], seed=n) for n in range(count)]
     return Work(partial(Trials, config, config.make_tasks()), jobs)
 
 
@@ -198,7 +197,7 @@ def evaluations(
         few = config.budget.model_copy(update={"test_episodes": 10 + int(1000 * seconds)})
         config = config.model_copy(update={"budget": few})
         text = space.encode(space.decode(".".join("0" for _ in space.decisions)))
-        jobs.append(Evaluation(number, f"job-{number}", config, text, seed=number, folder=folder))
+        jobs.append(EvaluationJob(number, f"job-{number}", config, text, seed=number, folder=folder))
     return Work(Trainings, jobs)
 
 

@@ -16,7 +16,7 @@ from nas.errors import Diverged
 from nas.evaluator import Context, SupernetJob
 from nas.learners.base import remedy
 from nas.metrics import shared_metric
-from nas.product import complete, resolve
+from nas.product import candidate_of, default_with
 from nas.space import Architecture, Space
 from nas.states import TrialState
 from nas.supernet import Mixture
@@ -50,7 +50,7 @@ def train_supernet(context: Context, job: SupernetJob) -> Iterator[Outcome]:
 
 def _completed(space: Space[Any], outcome: Outcome) -> Outcome:
     """Return an outcome whose derived networks are architectures of the search's space."""
-    derived = (Derived(complete(space, network), score) for network, score in outcome.derived)
+    derived = (Derived(default_with(space, network), score) for network, score in outcome.derived)
     return replace(outcome, derived=tuple(derived))
 
 
@@ -145,7 +145,7 @@ class _Run:
         """Yield the sample's scores with the shared weights, NaN where a prediction is not finite."""
         for architecture in self._job.sample:
             try:
-                value = self._score(resolve(self._space, architecture).architecture)
+                value = self._score(candidate_of(self._space, architecture).architecture)
             except Diverged:
                 value = math.nan
             text = self._space.text(architecture)

@@ -7,29 +7,29 @@ from dataclasses import dataclass
 
 from nas.driver.records import configuration
 from nas.errors import Infeasible, NotFound
-from nas.evaluation.missing import fates, repeats, seeds
-from nas.export.choice import Choice, grouped, listed
-from nas.export.command import Command
-from nas.product import resolve
+from nas.evaluation.incomplete import fates, repeats, seeds
+from nas.export.evaluate_command import EvaluateCommand
+from nas.export.selector import Selector, grouped, listed
+from nas.product import candidate_of
 from nas.states import EvaluationState, TrialState
 from nas.storage.schema import Evaluation, Search, Trial
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
+class Refusals:
     """The errors of one question.
 
     Attributes:
-        choice: which evaluation is asked for.
+        selector: which evaluation is asked for.
         command: trains the target.
     """
 
-    choice: Choice
-    command: Command
+    selector: Selector
+    command: EvaluateCommand
 
     def evaluation(self) -> NotFound:
         """Return the error for a target that was never evaluated."""
-        first = self.command.first(self.choice.tasks, self.choice.learner, self.choice.seed)
+        first = self.command.first(self.selector.tasks, self.selector.learner, self.selector.seed)
         return NotFound(
             f"'{self.command.target}' was never evaluated, so it has no weights. Train it: `{first}`"
         )
@@ -38,9 +38,9 @@ class Missing:
         """Return the error for evaluations all of which have other tasks, learners or settings."""
         target = self.command.target
         asked = f"No evaluation of '{target}' has these --tasks, --learner and --settings. There are:\n"
-        if self.choice.settings is not None:
+        if self.selector.settings is not None:
             return NotFound(asked + listed(rows))
-        first = self.command.first(self.choice.tasks, self.choice.learner, self.choice.seed)
+        first = self.command.first(self.selector.tasks, self.selector.learner, self.selector.seed)
         return NotFound(f"{asked}{listed(rows)}\nTrain one that has them: `{first}`")
 
     def completed(self, rows: Sequence[Evaluation]) -> NotFound:
@@ -79,23 +79,23 @@ class Missing:
         if infeasible:
             why = [f"  {fate}" for fate in fates(infeasible, named=False)]
             return [*why, "  It is infeasible under these settings, whatever the seed."]
-        asked = [row for row in rows if self.choice.seed in (None, row.seed)]
+        asked = [row for row in rows if self.selector.seed in (None, row.seed)]
         open_ = [row for row in asked or rows if row.state != EvaluationState.COMPLETED]
         lines = [f"  {fate}" for fate in fates(open_, named=False)]
         if asked and all(map(repeats, asked)):
             return [*lines, f"  Train another seed: `{self.command.again(rows[0], _next(rows))}`"]
-        wanted = 1 + max(row.seed for row in asked) if asked else 1 + (self.choice.seed or 0)
+        wanted = 1 + max(row.seed for row in asked) if asked else 1 + (self.selector.seed or 0)
         return [*lines, f"  {'Go on' if asked else 'Train it'}: `{self.command.again(rows[0], wanted)}`"]
 
 
-def refuse(search: Search, trial: Trial, choice: Choice) -> None:
+def refuse(search: Search, trial: Trial, selector: Selector) -> None:
     """Refuse a trial that no evaluation can train; one that only breaks a constraint of its search is let by.
 
     Raises:
         NotFound: the architecture is infeasible under the settings of the search.
         DataMissing: the search has constraints, and its data, which tells the shape, is not on this machine.
     """
-    other = choice.tasks not in (None, search.tasks) or choice.learner not in (None, search.learner)
+    other = selector.tasks not in (None, search.tasks) or selector.learner not in (None, search.learner)
     if trial.state != TrialState.INFEASIBLE or trial.architecture is None or other:
         return
     reason = trial.error or ""
@@ -103,7 +103,7 @@ def refuse(search: Search, trial: Trial, choice: Choice) -> None:
         config = configuration(search)
         space = config.make_space()
         try:
-            candidate = resolve(space, space.decode(trial.architecture))
+            candidate = candidate_of(space, space.decode(trial.architecture))
             candidate.space.cost(candidate.architecture, config.make_tasks().shape)
         except Infeasible as error:
             reason = str(error)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas import plugins
-from nas.settings.command import chosen, text
 from nas.settings.evaluation import FullBudget
+from nas.settings.run_command import chosen, text
 from nas.settings.sections import BASES
 from nas.storage.schema import Evaluation
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class EvaluateCommand:
     """`nas evaluate` of one target, quoted for a POSIX shell.
 
     Attributes:

@@ -12,7 +12,7 @@ from nas.storage.schema import Evaluation
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Selector:
     """Which of a network's evaluations is meant.
 
     Attributes:
