@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test processes share the cores
 
@@ -35,6 +38,27 @@ def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NAS_DB", f"sqlite:///{path}")
     monkeypatch.chdir(tmp_path)
     return path
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """This process passes for a notebook; what is there is each text of the line that changes."""
+    texts: list[str] = []
+
+    class Handle:
+        def update(self, content: dict[str, str], *, raw: bool) -> None:
+            texts.append(content["text/plain"])
+
+    def display(content: dict[str, str], *, raw: bool, display_id: bool) -> Handle:
+        assert display_id
+        texts.append(content["text/plain"])
+        return Handle()
+
+    module: Any = ModuleType("IPython")
+    module.get_ipython = lambda: SimpleNamespace(kernel=object())
+    module.display = SimpleNamespace(display=display)
+    monkeypatch.setitem(sys.modules, "IPython", module)
+    return texts
 
 
 @pytest.fixture(scope="module")

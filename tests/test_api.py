@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -42,7 +41,7 @@ def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "sqlite:///nas.db"
 
 
-def shown(name: str) -> list[dict[str, Any]]:
+def listed(name: str) -> list[dict[str, Any]]:
     """Return the trials of a search, without what no two runs share."""
     rows = json.loads(command("show", name, "-f", "json")[1])["trial_rows"]
     return [{k: v for k, v in row.items() if k != "seconds" and not k.endswith("_at")} for row in rows]
@@ -102,7 +101,7 @@ def test_a_search_is_that_of_the_command() -> None:
         == 0
     )
     assert (found.name, found.state, len(found.trials)) == ("here", "completed", 8)
-    assert shown("here") == shown("there")
+    assert listed("here") == listed("there")
     configs = [json.loads(command("show", name, "-f", "json")[1])["config"] for name in ("here", "there")]
     assert configs[0] | {"name": "there"} == configs[1]
     best = found.best
@@ -162,7 +161,7 @@ def test_resume_goes_on(db: str) -> None:
     nas.search(**PARTS, trials=4, seed=2, name="long", quiet=True)
     nas.search(**PARTS, trials=6, seed=2, name="whole", quiet=True)
     assert len(nas.resume("long", trials="+2", quiet=True).trials) == 6
-    assert shown("long") == shown("whole")
+    assert listed("long") == listed("whole")
     assert nas.resume("long", trials="+0", quiet=True).state == "completed"
     for wrong in (3, "+x"):
         with pytest.raises(ConfigError):
@@ -224,22 +223,7 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert (out, sum(line.startswith("trial ") for line in err.splitlines())) == ("", 3)
 
 
-def test_a_notebook_shows_a_line_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[str] = []
-
-    class Handle:
-        def update(self, content: dict[str, str], *, raw: bool) -> None:
-            shown.append(content["text/plain"])
-
-    def display(content: dict[str, str], *, raw: bool, display_id: bool) -> Handle:
-        assert display_id
-        shown.append(content["text/plain"])
-        return Handle()
-
-    module: Any = ModuleType("IPython")
-    module.get_ipython = lambda: SimpleNamespace(kernel=object())
-    module.display = SimpleNamespace(display=display)
-    monkeypatch.setitem(sys.modules, "IPython", module)
+def test_a_notebook_shows_a_line_that_changes(shown: list[str]) -> None:
     found = nas.search(**PARTS, trials=3, name="s")
     assert shown[0].startswith("s: 1/3 trials")
     assert shown[-1].startswith("s: 3/3 trials")

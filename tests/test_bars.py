@@ -1,4 +1,4 @@
-"""The progress of evaluations on a terminal."""
+"""The progress of evaluations on a terminal and in a notebook."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 
 from nas.controller import Measurement
 from nas.evaluation.work import Curve, Failure, Progress, Scoring
-from nas.progress.evaluations import _Bars, _progress, _short, counting
+from nas.progress.evaluations import _Bars, _progress, _short, counting, watching
 from nas.states import EvaluationState
 from nas.storage.schema import Evaluation
 
@@ -80,6 +80,26 @@ def test_episodes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     with counting(3) as scored:
         scored()
     assert pipe.getvalue() == ""
+
+
+def test_a_notebook_says_how_many_ended(shown: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And about how long the others take, by those that ran: the first took 60 s, and two are left."""
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with watching(4, print) as observer:
+        observer.reused(row(0, test_score=0.75, test_ci95=0.01), by_other_code=False)
+        observer.started(row(1))
+        now[0] += 30
+        observer.reported(row(1), Progress(10_000))
+        now[0] += 30
+        observer.reported(row(1), Failure(EvaluationState.FAILED, "no\nmore"))
+    first, running, failed, last = shown
+    assert first.startswith("1/4 evaluations | seed 0 nas")
+    assert running.startswith("1/4 evaluations | seed 1 nas")
+    assert running.endswith(": 10000/20000 training episodes")
+    assert failed.startswith("2/4 evaluations · 1 without a result · 0:02:00 left | seed 1 nas")
+    assert failed.endswith(": failed: no")
+    assert last == "2/4 evaluations · 1 without a result"
 
 
 def test_testing_is_shown() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,12 @@ def test_a_condition_has_a_setting_and_a_value(text: str) -> None:
         chosen.condition(text)
 
 
+def csv_rows(*arguments: str) -> list[tuple[int, dict[str, Any]]]:
+    """Return the trials that a command prints as CSV, each with what it chose."""
+    read = csv.DictReader(io.StringIO(nas(*arguments, "-f", "csv")[1]))
+    return [(int(row["trial"]), json.loads(row["chosen"])) for row in read]
+
+
 def test_a_leaderboard_asks_for_what_was_chosen(tmp_path: Path) -> None:
     db = f"--db=sqlite:///{tmp_path / 'nas.db'}"
     slots = ["--slot=learner.lr=[0.1, 0.01]", "--slot=tasks.train_shots=[5, 20]"]
@@ -89,5 +97,15 @@ def test_a_leaderboard_asks_for_what_was_chosen(tmp_path: Path) -> None:
     found = rows("--by=tasks.train_shots")
     assert {row["chosen"]["tasks.train_shots"]: row["trial"] for row in found} == first
     assert [row["rank"] for row in found] == [1, 2]
+    read = dict(csv_rows("show", "joint", db))
+    assert [read[row["trial"]] for row in joint] == [row["chosen"] for row in joint]
+    assert [chosen for _, chosen in csv_rows("show", "alone", db)] == [{}] * 4
+    assert json.loads(nas("show", "joint", "-f", "json", db)[1])["trial_rows"][0]["chosen"] == read[0]
+    words = chosen.told(read[0])
+    for target in ("joint", "joint/0"):
+        table = nas("show", target, db)[1]
+        assert words in table
+        assert " | learner: " not in table
+    assert "chosen" not in nas("show", "alone", db)[1]
     assert nas("leaderboard", "--by=learner.rate", db)[0] == 2
     assert nas("leaderboard", "--where=learner.lr", db)[0] == 2

@@ -17,6 +17,8 @@ from nas.cli.options import (
     ArtifactsOption,
     DbOption,
     RayAddressOption,
+    SettingsOption,
+    SlotOption,
     typed,
 )
 from nas.cli.output import Format, FormatOption, WideOption, emit, say
@@ -43,10 +45,8 @@ def benchmark(
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0, 1, … of each controller.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the benchmark; by default the file's.")] = None,
     ray_address: RayAddressOption = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as tasks.ways=20; repeatable."),
-    ] = None,
+    slots: SlotOption = None,
+    settings: SettingsOption = None,
     dry: Annotated[
         bool,
         typer.Option(
@@ -76,6 +76,8 @@ def benchmark(
     import_from_here()
     text, values = read(config)
     values |= {key: value for key, value in (("seeds", seeds), ("name", name)) if value is not None}
+    for slot in slots or []:
+        assign(values, f"slots.{slot}")
     for setting in settings or []:
         assign(values, setting)
     fill_in(values)

@@ -9,7 +9,7 @@ import typer
 
 from nas.cli import completion
 from nas.cli.interruption import continued_by
-from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, RayAddressOption, typed
+from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, RayAddressOption, SettingsOption, typed
 from nas.cli.output import Format, FormatOption, WideOption, emit, say
 from nas.errors import NasError
 from nas.executors import Name
@@ -108,10 +108,7 @@ def evaluate(
     learner: Annotated[
         str | None, typer.Option(help="Learner, if other than the search's; `nas learners` lists them.")
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as tasks.ways=20; repeatable."),
-    ] = None,
+    settings: SettingsOption = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each architecture.")] = 3,
     train_episodes: Annotated[
         int | None,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nas.cli.options import SettingsOption
 from nas.cli.output import say
 from nas.errors import ConfigError, UnknownName
 
@@ -25,10 +26,7 @@ def init(
     controller: Annotated[str, typer.Option(help="Controller; `nas controllers` lists them.")] = "evolution",
     tasks: Annotated[str, typer.Option(help="Tasks; `nas tasks` lists them.")] = "glyphs",
     learner: Annotated[str, typer.Option(help="Learner; `nas learners` lists them.")] = "prototypical",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as tasks.ways=20; repeatable."),
-    ] = None,
+    settings: SettingsOption = None,
     example: Annotated[
         str | None, typer.Option(metavar="NAME", help="Write an example instead, such as demo.")
     ] = None,

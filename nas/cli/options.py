@@ -44,6 +44,19 @@ RayAddressOption = Annotated[
         envvar="RAY_ADDRESS", metavar="HOST:PORT", help="A Ray cluster; by default Ray starts here."
     ),
 ]
+SlotOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slot",
+        metavar="KEY=[VALUES]",
+        help="A setting of the learner or of training tasks that the search chooses along with the network, "
+        "such as 'learner.lr=[0.001,0.01]'; repeatable.",
+    ),
+]
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as tasks.ways=20; repeatable."),
+]
 ArtifactsOption = Annotated[
     Path | None,
     typer.Option(

@@ -16,6 +16,8 @@ from nas.cli.options import (
     ArtifactsOption,
     DbOption,
     RayAddressOption,
+    SettingsOption,
+    SlotOption,
     WholeSearchArgument,
     files_hint,
     typed,
@@ -66,19 +68,8 @@ def run(
         typer.Option(metavar="K", help="Architectures that a one-shot controller derives and evaluates."),
     ] = None,
     ray_address: RayAddressOption = None,
-    slots: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--slot",
-            metavar="KEY=[VALUES]",
-            help="A setting of the learner or of training tasks that the search chooses along with the "
-            "network, such as 'learner.lr=[0.001,0.01]'; repeatable.",
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as tasks.ways=20; repeatable."),
-    ] = None,
+    slots: SlotOption = None,
+    settings: SettingsOption = None,
     dry: Annotated[
         bool,
         typer.Option(

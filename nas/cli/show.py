@@ -30,6 +30,7 @@ COLUMNS = (
     "latency_batch",
     "seconds",
     "architecture",
+    "chosen",
     "error",
 )
 DROP = ("kind", "activations", "latency_batch", "latency", "macs", "seconds", "parameters", "ci95")
@@ -88,7 +89,7 @@ def show(
 
 
 def _search(found: SearchDetails, form: Format, wide: bool) -> None:
-    from nas.queries.chosen import choices
+    from nas.queries.chosen import apart, choices
     from nas.queries.rows import record
 
     if form in (Format.JSON, Format.NDJSON):
@@ -108,11 +109,15 @@ def _search(found: SearchDetails, form: Format, wide: bool) -> None:
         _facts({**said, **settings})
         typer.echo()
     rows = [record(row) for row in found.trial_rows]
-    first_lines = [{**row, "error": (row["error"] or "").partition("\n")[0]} for row in rows]
-    emit(first_lines, form, COLUMNS, drop=DROP, wide=wide)
+    rows = [{**row, "error": (row["error"] or "").partition("\n")[0]} for row in rows]
+    columns = [name for name in COLUMNS if name != "chosen" or found.config.get("slots")]
+    if form in (Format.TABLE, Format.MARKDOWN):
+        rows = [apart(row) for row in rows]
+    emit(rows, form, columns, drop=DROP, wide=wide)
 
 
 def _trial(found: TrialDetails, form: Format, wide: bool) -> None:
+    from nas.queries.chosen import apart
     from nas.queries.rows import record
 
     row = {"search": found.search, **record(found.trial)}
@@ -125,7 +130,7 @@ def _trial(found: TrialDetails, form: Format, wide: bool) -> None:
     if form is not Format.TABLE:
         emit([row], form)
         return
-    _facts({key: value for key, value in row.items() if value is not None})
+    _facts({key: value for key, value in apart(row).items() if value is not None})
     if found.derivation is not None:
         supernet = found.derivation.supernet
         _facts({f"supernet.{key}": setting(value) for key, value in supernet.items()})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from nas.counts import clock, counted
 from nas.progress import notebook
 from nas.progress.ellipsis import shorten
 
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 
 BAR = 12
 """Columns of a bar."""
+
+NAME = 60
+"""Columns of a training's name in a notebook."""
 
 ROOM = BAR + len("  20000/20000 validation 0.1234 0:00:00 -:--:--")
 """Columns that a line takes for all but the name of its training."""
@@ -42,8 +48,11 @@ def watching(
         yield _Lines(trainings, lambda line: None)
         return
     if notebook.here():
-        line = notebook.Line()
-        yield _Lines(trainings, partial(line.show, now=True))
+        line = _Notebook(trainings)
+        try:
+            yield line
+        finally:
+            line.end()
         return
     if not sys.stderr.isatty():
         yield _Lines(trainings, say)
@@ -108,36 +117,72 @@ class _Lines:
         pass
 
     def reported(self, row: Evaluation, report: Report) -> None:
-        from nas.evaluation.work import Begin, Curve, Failure, Lost
-        from nas.storage.evaluations import Trained
+        from nas.evaluation.work import Progress, Scoring
 
-        if isinstance(report, Curve):
-            done, score = _last(report)
-            total = row.config["budget"]["train_episodes"]
-            self._say(f"{_name(row)}: {done}/{total} training episodes, validation {score:.4f}")
-        elif isinstance(report, Begin):
-            self._say(f"{_name(row)}: {_begins(report)}")
-        elif isinstance(report, Lost):
-            self._say(f"{_name(row)}: warning: {report.message}")
-        elif isinstance(report, Trained):
-            test = report.test
-            self._end(row, f"test {test.value:.4f} ± {test.ci95:.4f} in {report.seconds:.0f} s")
-        elif isinstance(report, Failure):
-            self._end(row, f"{report.state}: {report.error.strip().splitlines()[0]}")
+        if report.final:
+            self._end(row, _words(row, report))
+        elif not isinstance(report, Progress | Scoring):
+            self._say(f"{_name(row)}: {_words(row, report)}")
 
     def retried(self, row: Evaluation, error: str) -> None:
-        self._say(f"{_name(row)}: trying again: {error.strip().splitlines()[0]}")
+        self._say(f"{_name(row)}: {_again(error)}")
 
     def reused(self, row: Evaluation, *, by_other_code: bool) -> None:
-        when = "evaluated before" + (", by other code than this" if by_other_code else "")
-        self._end(row, f"test {row.test_score:.4f} ± {row.test_ci95:.4f}, {when}")
+        self._end(row, _before(row, by_other_code=by_other_code))
 
     def elsewhere(self, row: Evaluation) -> None:
-        self._end(row, f"left out: pid {row.pid} on host {row.host} is running it")
+        self._end(row, _left_out(row))
 
     def _end(self, row: Evaluation, what: str) -> None:
         self._ended += 1
         self._say(f"{_name(row)}: {what} | {self._ended}/{self._trainings}")
+
+
+class _Notebook:
+    """One line that changes: how many trainings ended, and what ran or ended last."""
+
+    def __init__(self, trainings: int) -> None:
+        self._trainings, self._line = trainings, notebook.Line()
+        self._ended = self._fresh = self._failed = 0
+        self._start = math.inf
+
+    def started(self, row: Evaluation) -> None:
+        self._start = min(self._start, time.monotonic())
+
+    def reported(self, row: Evaluation, report: Report) -> None:
+        from nas.evaluation.work import Failure
+
+        if report.final:
+            self._ended += 1
+            self._fresh += 1
+            self._failed += isinstance(report, Failure)
+        self._show(row, _words(row, report))
+
+    def retried(self, row: Evaluation, error: str) -> None:
+        self._show(row, _again(error))
+
+    def reused(self, row: Evaluation, *, by_other_code: bool) -> None:
+        self._ended += 1
+        self._show(row, _before(row, by_other_code=by_other_code))
+
+    def elsewhere(self, row: Evaluation) -> None:
+        self._ended += 1
+        self._show(row, _left_out(row))
+
+    def end(self) -> None:
+        """Show the summary, which stays."""
+        self._line.show(self._summary(), now=True)
+
+    def _summary(self) -> str:
+        counts = f"{self._ended}/{counted(self._trainings, 'evaluation')}"
+        return f"{counts} · {self._failed} without a result" if self._failed else counts
+
+    def _show(self, row: Evaluation, words: str) -> None:
+        left = ""
+        if self._fresh:
+            pace = (time.monotonic() - self._start) / self._fresh
+            left = f" · {clock(pace * (self._trainings - self._ended))} left"
+        self._line.show(f"{self._summary()}{left} | {_short(row, NAME)}: {words}")
 
 
 class _Bars:
@@ -195,6 +240,47 @@ class _Bars:
     def _advance(self, row: Evaluation, done: int) -> None:
         status = f"{done}/{row.config['budget']['train_episodes']}"
         self._progress.update(self._tasks[row.id], completed=done, status=status)
+
+
+def _words(row: Evaluation, report: Report) -> str:
+    """Return what a worker says, in a few words."""
+    from nas.evaluation.work import Begin, Curve, Failure, Lost, Progress, Scoring
+
+    total = row.config["budget"]["train_episodes"]
+    match report:
+        case Progress():
+            return f"{report.done}/{total} training episodes"
+        case Curve():
+            done, score = _last(report)
+            return f"{done}/{total} training episodes, validation {score:.4f}"
+        case Scoring():
+            return f"testing on {report.episodes} episodes"
+        case Begin():
+            return _begins(report)
+        case Lost():
+            return f"warning: {report.message}"
+        case Failure():
+            return f"{report.state}: {_first(report.error)}"
+    return f"test {report.test.value:.4f} ± {report.test.ci95:.4f} in {report.seconds:.0f} s"
+
+
+def _again(error: str) -> str:
+    return f"trying again: {_first(error)}"
+
+
+def _before(row: Evaluation, *, by_other_code: bool) -> str:
+    """Return what an evaluation scored that was there."""
+    when = "evaluated before" + (", by other code than this" if by_other_code else "")
+    return f"test {row.test_score:.4f} ± {row.test_ci95:.4f}, {when}"
+
+
+def _left_out(row: Evaluation) -> str:
+    return f"left out: pid {row.pid} on host {row.host} is running it"
+
+
+def _first(error: str) -> str:
+    """Return the first line of an error."""
+    return error.strip().partition("\n")[0]
 
 
 def _begins(begin: Begin) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from nas.objective import Objective
+from nas.queries.chosen import Texts
 from nas.queries.leaderboard import NO_LEARNER
 from nas.queries.trials import TrialRow, trial
 from nas.states import SearchState, TrialState
@@ -120,7 +121,8 @@ def details(store: Store, reference: str) -> SearchDetails:
         ConfigError: several searches have the prefix.
     """
     row = store.search(reference)
-    rows = tuple(map(trial, store.trials(row.id)))
+    texts = Texts(row.config.get("slots"))
+    rows = tuple(trial(found, texts) for found in store.trials(row.id))
     states = Counter(found.state for found in rows)
     objective = Objective(tuple(row.config.get("objective") or Objective().goals))
     return SearchDetails(

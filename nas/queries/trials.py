@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from nas.costs import COSTS
 from nas.errors import ConfigError
+from nas.queries.chosen import Texts
 from nas.storage.schema import Evaluation, Search, Trial, TrialKind
 from nas.storage.store import Store
 
@@ -25,6 +27,7 @@ class TrialRow:
         latency, latency_batch: seconds of its forward pass, of one example and of a batch; None: unknown.
         seconds: worker time.
         architecture: text of the space; None where a supernet is trained.
+        chosen: settings that the search chose along with the network, by their path.
         seed: of the weights and the training episodes.
         attempt: how often it was tried before.
         reused: number of the trial whose score this is; None: it is its own.
@@ -48,6 +51,7 @@ class TrialRow:
     latency_batch: float | None
     seconds: float | None
     architecture: str | None
+    chosen: dict[str, Any]
     seed: int
     attempt: int
     reused: int | None
@@ -159,7 +163,7 @@ def details(store: Store, reference: str, number: int) -> TrialDetails:
         derivation = Derivation(found.supernet or {}, found.derived, found.derived_epochs)
     return TrialDetails(
         search.name,
-        trial(found),
+        trial(found, Texts(search.config.get("slots"))),
         derivation,
         tuple(
             MeasurementRow(m.step, m.metric, m.value) for m in store.measurements(search.id, number=number)
@@ -179,8 +183,13 @@ def _evaluations(store: Store, search: Search, found: Trial) -> list[Evaluation]
     return store.evaluations.of_trial(found.id)
 
 
-def trial(row: Trial) -> TrialRow:
-    """Return the row of a recorded trial."""
+def trial(row: Trial, texts: Texts) -> TrialRow:
+    """Return the row of a recorded trial.
+
+    Args:
+        row: the trial.
+        texts: reads what the trials of its search chose.
+    """
     return TrialRow(
         trial=row.number,
         kind=row.kind,
@@ -189,13 +198,9 @@ def trial(row: Trial) -> TrialRow:
         ci95=row.ci95,
         episodes=row.episodes,
         train_episodes=row.train_episodes,
-        parameters=row.parameters,
-        macs=row.macs,
-        activations=row.activations,
-        latency=row.latency,
-        latency_batch=row.latency_batch,
-        seconds=row.seconds,
+        **{name: getattr(row, name) for name in COSTS},
         architecture=row.architecture,
+        chosen=texts.chosen(row.architecture),
         seed=row.seed,
         attempt=row.attempt,
         reused=row.reused,
