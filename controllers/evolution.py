@@ -17,7 +17,7 @@ from nas.space import Architecture, Space
 from nas.states import TrialState
 
 SCORED = frozenset({TrialState.COMPLETED, TrialState.STOPPED, TrialState.REUSED})
-"""Trials whose score enters the population; one stopped early enters with the score of its smaller budget."""
+"""Trials whose score enters the population; one stopped early ranks behind all that trained longer."""
 
 
 @final
@@ -32,6 +32,8 @@ class Evolution(Controller):
     Where the objective has several goals, the best of a draw is the one on the better front of those alive
     and, on one front, the one with more room: the crowded comparison of NSGA-II (Deb et al. 2002). Death is
     by age as ever, unlike there: the front of a search is that of all its trials, not of who is alive.
+
+    Where members were trained for unequal lengths, a longer training outranks a shorter one (`nas.fidelity`).
 
     The defaults keep the paper's ratio (25 drawn of 100) at the size of a search of 50 to 300 trials.
     """
@@ -53,19 +55,19 @@ class Evolution(Controller):
         self._size = population
         self._sample = sample
         self._objective = Objective()
-        self._population: deque[tuple[Point, Architecture]] = deque(maxlen=population)
-        self._order: list[Point] = []
+        self._population: deque[tuple[int, Point, Architecture]] = deque(maxlen=population)
+        self._order: list[tuple[int, Point]] = []
 
     def aim(self, objective: Objective) -> None:
         """Take any objective; where it has several goals, parents are chosen by the crowded comparison."""
         self._objective = objective
 
-    def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Evaluate:
         """Propose a random architecture at first, then a mutant of a tournament's winner."""
         if number < self._size or not self._population:
             return Evaluate(self._space.sample(rng))
         draws = rng.integers(len(self._population), size=self._sample)
-        _, parent = self._population[min(draws, key=self._order.__getitem__)]
+        *_, parent = self._population[min(draws, key=self._order.__getitem__)]
         return Evaluate(self._space.mutate(parent, rng))
 
     def observe(self, number: int, outcome: Outcome) -> None:
@@ -73,6 +75,16 @@ class Evolution(Controller):
         point, architecture = self._objective.point(outcome.values), outcome.architecture
         if outcome.state not in SCORED or point is None or architecture is None:
             return
-        self._population.append((point, architecture))
-        points = [member for member, _ in self._population]
-        self._order = list(crowded(points)) if self._objective.several else points
+        self._population.append((outcome.train_episodes, point, architecture))
+        self._order = self._ranked()
+
+    def _ranked(self) -> list[tuple[int, Point]]:
+        """Return what members rank by, less being better: a longer training, then the score or the front."""
+        order = [(-episodes, point) for episodes, point, _ in self._population]
+        if not self._objective.several:
+            return order
+        for length in {length for length, _ in order}:
+            alike = [index for index, member in enumerate(order) if member[0] == length]
+            for index, place in zip(alike, crowded([order[i][1] for i in alike]), strict=True):
+                order[index] = length, place
+        return order

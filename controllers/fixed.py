@@ -11,7 +11,7 @@ from pydantic import Field
 from nas.controller import Controller, Evaluate, Outcome
 from nas.errors import ConfigError
 from nas.objective import Objective
-from nas.space import Architecture, Space
+from nas.space import Space
 
 
 @final
@@ -42,7 +42,7 @@ class Fixed(Controller):
     def aim(self, objective: Objective) -> None:
         """Take any objective: nothing is learned from outcomes."""
 
-    def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Evaluate:
         """Propose the architecture at `number`, modulo how many there are."""
         return Evaluate(self._architectures[number % len(self._architectures)])
 

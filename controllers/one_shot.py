@@ -51,7 +51,7 @@ class OneShot(Controller):
         self._derived: tuple[Architecture, ...] | None = None
 
     def propose(
-        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
+        self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator
     ) -> TrainSupernet | Evaluate | Finish | None:
         """Propose trial `number`; None while the supernet is trained."""
         if number == 0:

@@ -9,7 +9,7 @@ import numpy as np
 
 from nas.controller import Controller, Evaluate, Outcome
 from nas.objective import Objective
-from nas.space import Architecture, Space
+from nas.space import Space
 
 
 @final
@@ -22,7 +22,7 @@ class Random(Controller):
     def aim(self, objective: Objective) -> None:
         """Take any objective: nothing is learned from outcomes."""
 
-    def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Evaluate:
         """Propose a uniform sample of the space."""
         return Evaluate(self._space.sample(rng))
 

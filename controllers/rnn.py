@@ -15,6 +15,7 @@ from pydantic import Field
 
 from controllers.policy import Policy, ppo, reinforce
 from nas.controller import Controller, Evaluate, Outcome
+from nas.fidelity import standing
 from nas.space import Architecture, Space
 from nas.states import TrialState
 
@@ -29,8 +30,9 @@ class Rnn(Controller):
     Each outcome becomes a reward in [0, 1]: the share of the last 100 scores, its own among them, that its
     score beats, ties counting half. So accuracies, percentages and −MSE of any size teach alike, and a
     network that diverged does not drown the rest. What failed or is infeasible has the reward 0, since no
-    score is worse; what was reused or stopped early has the reward of the score that it carries, and an
-    outcome without one teaches nothing. The advantage is the reward less a moving average of rewards.
+    score is worse; what was reused has the reward of the score that it carries, and an outcome without one
+    teaches nothing. A score of a longer training beats one of a shorter (`nas.fidelity`), so that what was
+    stopped early has a low reward. The advantage is the reward less a moving average of rewards.
 
     Every `batch` outcomes the policy takes a step of REINFORCE, or `epochs` steps of PPO's clipped surrogate,
     by Adam, with the entropy of its decisions as a bonus. The defaults suit a hundred trials; the published
@@ -68,11 +70,11 @@ class Rnn(Controller):
         self._algorithm, self._entropy, self._decay = algorithm, entropy, decay
         self._batch = batch or {"reinforce": 1, "ppo": 10}[algorithm]
         self._clip, self._epochs = clip, epochs
-        self._scores: deque[float] = deque(maxlen=COMPARED)
+        self._scores: deque[tuple[int, float]] = deque(maxlen=COMPARED)
         self._baseline = 0.5
         self._waiting: list[tuple[tuple[int, ...], float]] = []
 
-    def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Evaluate:
         """Propose a draw from the policy."""
         with _one_thread():
             return Evaluate(Architecture(self._space.name, self._policy.sample(rng)))
@@ -94,8 +96,9 @@ class Rnn(Controller):
             return 0.0
         if outcome.score is None or math.isnan(outcome.score.value):
             return None
-        self._scores.append(outcome.score.value)
-        ranked, value = sorted(self._scores), outcome.score.value
+        value = standing(outcome)
+        self._scores.append(value)
+        ranked = sorted(self._scores)
         return (bisect_left(ranked, value) + bisect_right(ranked, value)) / 2 / len(ranked)
 
     def _update(self) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 from pydantic import Field
 
 from nas.controller import Controller, Evaluate, Outcome
-from nas.space import Architecture, Space
+from nas.fidelity import standing
+from nas.space import Space
 
 Warmup = Annotated[int, Field(ge=1, description="random trials at first")]
 
@@ -18,7 +19,7 @@ class Climber(Controller):
     def __init__(self, space: Space[object], seed: int, *, warmup: Warmup = 4) -> None:
         self.space, self.warmup, self.best = space, warmup, None
 
-    def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Evaluate:
         """Propose at random at first, then a neighbour of the best."""
         if number < self.warmup or self.best is None:
             return Evaluate(self.space.sample(rng))
@@ -26,5 +27,5 @@ class Climber(Controller):
 
     def observe(self, number: int, outcome: Outcome) -> None:
         """Remember the best."""
-        if outcome.score and (self.best is None or outcome.score.value > self.best[0]):
-            self.best = outcome.score.value, outcome.architecture
+        if outcome.score and (self.best is None or standing(outcome) > self.best[0]):
+            self.best = standing(outcome), outcome.architecture

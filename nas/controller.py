@@ -62,13 +62,15 @@ class Outcome:
         state: what became of it.
         architecture: what was evaluated; None where a supernet was trained.
         score: on validation tasks; None where there is none (yet), and for a supernet.
-        train_episodes: training episodes spent.
+        train_episodes: training episodes behind the score; of a reused trial, behind the score it took over.
         seconds: worker time spent.
         costs: the backbone's, by the names of `nas.costs`; empty where they are not known.
         measurements: what was measured since the report before.
         error: why it failed or is infeasible, or why a supernet's training ended before its budget.
         reused: number of the trial whose score this is.
         derived: what a supernet derived, best first; so far, the one that it would derive now.
+        repeat, episodes: the seed and the length that were asked for, as of `Evaluate`.
+        continued: training episodes that a shorter training had done; their seconds are in its outcome.
     """
 
     state: TrialState
@@ -81,6 +83,9 @@ class Outcome:
     error: str | None = None
     reused: int | None = None
     derived: tuple[Derived, ...] = ()
+    repeat: int = 0
+    episodes: int | None = None
+    continued: int = 0
 
     @property
     def values(self) -> dict[str, float]:
@@ -119,9 +124,19 @@ class SupernetBudget(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Evaluate:
-    """Train this architecture from scratch and score it."""
+    """Train this architecture and score it.
+
+    Under one search's seed an architecture has one score for each `repeat` and each length of training.
+
+    Attributes:
+        architecture: what to train.
+        repeat: which of its seeds: 0 is the first, and 1, 2, … are further ones.
+        episodes: how long, in training episodes; None: as long as the search's budget says.
+    """
 
     architecture: Architecture
+    repeat: int = 0
+    episodes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,14 +216,12 @@ class Controller(ABC):
             )
 
     @abstractmethod
-    def propose(
-        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
-    ) -> Proposal | None:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
         """Propose trial `number`, or return None to wait for a pending result.
 
         Args:
             number: the trial's number in the search, from 0.
-            pending: the architectures that are evaluated now.
+            pending: what is evaluated now.
             rng: seeded by the search's seed and `number`; the only source of chance.
         """
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from nas.backbone import BackboneSpace
-from nas.controller import Outcome, TrainSupernet
+from nas.controller import Evaluate, Outcome, TrainSupernet
 from nas.errors import ConfigError
 from nas.learners.base import Learner
 from nas.precision import Precision
@@ -52,12 +52,25 @@ class Job:
         attempt: 0, or how often it was tried before.
         architecture: what to evaluate, of the search's space.
         seed: of the weights and of the training episodes.
+        repeat: which of the architecture's seeds that is.
+        episodes: to train on; None: as many as the budget says.
+        name: of its checkpoint, which trainings of other lengths have too.
+        folder: of the checkpoint, for longer trainings to go on from shorter ones; None to have none.
     """
 
     number: int
     attempt: int
     architecture: Architecture
     seed: int
+    repeat: int = 0
+    episodes: int | None = None
+    name: str = ""
+    folder: str | None = None
+
+    @property
+    def evaluation(self) -> Evaluate:
+        """What was proposed."""
+        return Evaluate(self.architecture, self.repeat, self.episodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +181,13 @@ class Evaluator(ABC):
 
 
 class Lookup(Evaluator):
-    """An evaluator that trains nothing: its searches have neither `tasks` nor `learner`."""
+    """An evaluator that trains nothing: its searches have neither `tasks` nor `learner`.
+
+    Attributes:
+        repeats: whether it has scores of further seeds, for jobs with a `repeat`.
+    """
+
+    repeats: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 
@@ -18,9 +18,13 @@ REDRAWS = 100
 """Proposals asked of the inner controller, all from one generator, before a wrapper gives up."""
 
 
+Known: TypeAlias = tuple[str, int, int | None]
+"""What has one score: canonical key, repeat, and training episodes that were asked for."""
+
+
 @final
 class Deduplicated(Controller):
-    """Trains no network twice: equal canonical keys share one score.
+    """Trains no network twice: equal canonical keys share one score for each repeat and each length.
 
     A network that an earlier trial completed is proposed as `Reuse` of that trial; one that runs now is drawn
     again, and where nothing else comes up the search waits. Other outcomes are not worth reusing: a stopped
@@ -31,29 +35,31 @@ class Deduplicated(Controller):
     def __init__(self, controller: Controller, space: Space[Any]) -> None:
         self._controller = controller
         self._space = space
-        self._completed: dict[str, int] = {}
+        self._completed: dict[Known, int] = {}
 
-    def propose(
-        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
-    ) -> Proposal | None:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
         """Propose what the inner controller does, unless that network is known or running."""
-        running = {self._space.canonical(architecture) for architecture in pending}
+        running = {self._known(evaluation) for evaluation in pending}
         for _ in range(REDRAWS):
             proposal = self._controller.propose(number, pending, rng)
             if not isinstance(proposal, Evaluate):
                 return proposal
-            key = self._space.canonical(proposal.architecture)
-            if key in self._completed:
-                return Reuse(proposal.architecture, self._completed[key])
-            if key not in running:
+            known = self._known(proposal)
+            if known in self._completed:
+                return Reuse(proposal.architecture, self._completed[known])
+            if known not in running:
                 return proposal
         return None
 
     def observe(self, number: int, outcome: Outcome) -> None:
         """Remember the first trial that completed each network; tell the inner controller everything."""
         if outcome.state is TrialState.COMPLETED and outcome.architecture is not None:
-            self._completed.setdefault(self._space.canonical(outcome.architecture), number)
+            done = Evaluate(outcome.architecture, outcome.repeat, outcome.episodes)
+            self._completed.setdefault(self._known(done), number)
         self._controller.observe(number, outcome)
+
+    def _known(self, evaluation: Evaluate) -> Known:
+        return self._space.canonical(evaluation.architecture), evaluation.repeat, evaluation.episodes
 
 
 @final
@@ -86,9 +92,7 @@ class Constrained(Controller):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_reasons": {}}  # a memo of pure values, no part of the state
 
-    def propose(
-        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
-    ) -> Proposal | None:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
         """Propose the inner controller's first draw that breaks no limit, or reject its last."""
         for _ in range(REDRAWS):
             proposal = self._controller.propose(number, pending, rng)

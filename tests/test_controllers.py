@@ -62,9 +62,7 @@ class Broken(Controller):
         self.space = space
         self.calls = 0
 
-    def propose(
-        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
-    ) -> Evaluate | None:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Evaluate | None:
         return Evaluate(self.space.sample(rng))
 
     def observe(self, number: int, outcome: Outcome) -> None:
@@ -72,25 +70,25 @@ class Broken(Controller):
 
 
 class Counts(Broken):
-    def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Evaluate:
         self.calls += 1
         return Evaluate(self.space.sample(rng))
 
 
 class DrawsGlobally(Broken):
-    def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Evaluate:
         return Evaluate(self.space.sample(np.random.default_rng(int(torch.randint(100, ())))))
 
 
 class DrawsItsOwn(Broken):
-    def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Evaluate:
         return Evaluate(self.space.sample(np.random.default_rng()))
 
 
 class LearnsFromObject(Broken):
     history: ClassVar[list[int]] = []
 
-    def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Evaluate:
         return Evaluate(self.space.sample(np.random.default_rng(len(self.history))))
 
     def observe(self, number: int, outcome: Outcome) -> None:
@@ -98,13 +96,13 @@ class LearnsFromObject(Broken):
 
 
 class OutOfRange(Broken):
-    def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Evaluate:
         choices = [len(d.choices) for d in self.space.decisions]
         return Evaluate(Architecture(self.space.name, tuple(choices)))
 
 
 class NumpyInts(Broken):
-    def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Evaluate:
         return Evaluate(Architecture(self.space.name, tuple(np.zeros(len(self.space.decisions), np.int64))))
 
 
@@ -114,7 +112,7 @@ class NeedsScores(Broken):
 
 
 class Waits(Broken):
-    def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> None:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> None:
         return None
 
 
@@ -162,7 +160,7 @@ def test_simulate_keeps_workers_busy_and_observes_out_of_order() -> None:
 
 def test_simulate_records_what_needs_no_worker() -> None:
     class Script(Broken):
-        def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Any:
+        def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Any:
             architecture = self.space.decode("0.0.0.0")
             return [Evaluate(architecture), Reuse(architecture, 0), Reject(architecture, "too big")][number]
 

@@ -24,6 +24,7 @@ from nas.controller import Measurement
 from nas.costs import COSTS
 from nas.driver.trials import executor
 from nas.errors import ConfigError, NotFound, StorageError
+from nas.states import TrialState
 from nas.storage import migrations, schema
 from nas.storage.migrations import configuration, current, upgrade
 from nas.storage.store import Store
@@ -351,7 +352,26 @@ def test_a_trial_of_an_older_nas_is_upgraded_and_back(url: str, engine: Engine) 
         assert rows[1]["score"] == 0.5
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005"])
+def test_a_reused_trial_is_given_the_length_of_its_score_and_back(url: str, engine: Engine) -> None:
+    with Store(url, create=True) as store:
+        row = search(store)
+        store.finish(begin(store, row, 0), outcome(0.5, train_episodes=300))
+        begin(
+            store, row, 1, key="key0", outcome=outcome(0.5, TrialState.REUSED, reused=0, train_episodes=300)
+        )
+    config, lengths = configuration(), text("SELECT train_episodes FROM trials ORDER BY number")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0006")
+        assert connection.scalars(lengths).all() == [300, 0]
+    upgrade(url)
+    with engine.connect() as connection:
+        assert connection.scalars(lengths).all() == [300, 300]
+        found = connection.execute(text("SELECT repeat, asked_episodes, continued_episodes FROM trials"))
+        assert set(map(tuple, found)) == {(0, None, None)}
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006"])
 def test_a_search_of_an_older_database_goes_on(tmp_path: Path, revision: str) -> None:
     """As if it had run there in one go: it has its outcomes again, without the settings of today."""
     url, whole = f"sqlite:///{tmp_path}/nas.db", configure(name="s", trials=12)

@@ -18,7 +18,7 @@ from nas.errors import ConfigError, NasError, StorageError
 from nas.evaluator import Job
 from nas.executors.base import Executor, Workload
 from nas.settings.search import SearchConfig
-from nas.space import Architecture, Space
+from nas.space import Space
 from nas.states import TrialState
 from nas.storage import lease
 from nas.storage.store import Store
@@ -126,9 +126,7 @@ class Remembering(Controller):
     def __init__(self, space: BackboneSpace, seed: int) -> None:
         self._space, self.seen = space, list[Outcome]()
 
-    def propose(
-        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
-    ) -> Proposal | None:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
         return Evaluate(self._space.sample(rng))
 
     def observe(self, number: int, outcome: Outcome) -> None:

@@ -38,7 +38,7 @@ class Spy(Controller):
         self.asked = 0
         self.told: list[tuple[int, Outcome]] = []
 
-    def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> Evaluate:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Evaluate:
         self.asked += 1
         return Evaluate(self.space.sample(rng))
 
@@ -78,7 +78,7 @@ def test_no_network_is_completed_twice_nor_runs_twice_at_once(
         for number, outcome in run.history[: asked.observed]:
             if outcome.state is TrialState.COMPLETED:
                 done.setdefault(SMALL.canonical(outcome.architecture), number)
-        pending = [SMALL.canonical(architecture) for architecture in asked.pending]
+        pending = [SMALL.canonical(evaluation.architecture) for evaluation in asked.pending]
         match asked.proposal:
             case Evaluate(architecture):
                 assert SMALL.canonical(architecture) not in [*done, *pending]
@@ -114,7 +114,7 @@ def test_more_workers_than_networks_wait_then_reuse() -> None:
     assert sum(isinstance(proposal, Evaluate) for proposal in run.proposals) == 8
     waits = [asked for asked in run.asked if asked.proposal is None]
     assert 1 <= len(waits) <= 8
-    assert {TINY.canonical(architecture) for architecture in waits[0].pending} == {
+    assert {TINY.canonical(evaluation.architecture) for evaluation in waits[0].pending} == {
         TINY.canonical(Architecture("toy", (0, width, act, 0))) for width in range(4) for act in range(2)
     }
 
@@ -123,7 +123,7 @@ def test_a_fixed_duplicate_waits_for_its_twin() -> None:
     controller = Deduplicated(Fixed(SMALL, 0, architectures=("0.1.0.0.0", "0.1.3.0.0")), SMALL)
     first = controller.propose(0, (), generator(0, 0))
     assert isinstance(first, Evaluate)
-    assert controller.propose(1, [first.architecture], generator(0, 1)) is None
+    assert controller.propose(1, [first], generator(0, 1)) is None
     controller.observe(0, Outcome(TrialState.COMPLETED, first.architecture, Score(0.5, 0.1, 10)))
     twin = SMALL.decode("0.1.3.0.0")
     assert controller.propose(1, (), generator(0, 1)) == Reuse(twin, 0)
@@ -145,11 +145,11 @@ def test_only_completed_scores_are_reused(state: TrialState) -> None:
 
 def test_redraws_are_bounded_and_the_next_of_the_same_generator() -> None:
     spy = Spy(TINY)
-    every = [Architecture("toy", (0, width, act, 0)) for width in range(4) for act in range(2)]
+    every = [Evaluate(Architecture("toy", (0, width, act, 0))) for width in range(4) for act in range(2)]
     assert Deduplicated(spy, TINY).propose(0, every, generator(0, 0)) is None
     assert spy.asked == REDRAWS
     rng = generator(0, 0)
-    free = next(a for a in iter(lambda: TINY.sample(rng), None) if a not in every[:7])
+    free = next(a for a in iter(lambda: TINY.sample(rng), None) if Evaluate(a) not in every[:7])
     assert Deduplicated(spy, TINY).propose(0, every[:7], generator(0, 0)) == Evaluate(free)
 
 
@@ -242,7 +242,7 @@ def test_each_network_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_answers_pass_through() -> None:
     class Script(Spy):
-        def propose(self, number: int, pending: Sequence[Architecture], rng: np.random.Generator) -> object:
+        def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> object:
             return [None, Reject(self.space.sample(rng), "why"), Reuse(self.space.sample(rng), 3)][number]
 
     script = Script(TINY)

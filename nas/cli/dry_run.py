@@ -130,13 +130,13 @@ def _measured(
 
 def _firsts(config: SearchConfig, space: Space[Any], tasks: TaskSource) -> list[Architecture]:
     """Return the architectures of the first trials, as far as they depend on no result."""
-    controller, found = config.make_controller(space, tasks), list[Architecture]()
+    controller, found = config.make_controller(space, tasks), list[Evaluate]()
     for number in range(min(SAMPLES, config.trials)):
         proposal = controller.propose(number, found, proposal_rng(config.seed, number))
         if not isinstance(proposal, Evaluate):
             break
-        found.append(proposal.architecture)
-    return found
+        found.append(proposal)
+    return [evaluation.architecture for evaluation in found]
 
 
 def _drawn(config: SearchConfig, space: Space[Any]) -> list[Architecture]:

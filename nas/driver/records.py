@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from nas import fingerprints
-from nas.controller import Derived, Outcome, Reuse, Score, TrainSupernet
+from nas.controller import Derived, Evaluate, Outcome, Reuse, Score, TrainSupernet
 from nas.costs import OWN
 from nas.evaluator import AnyJob, Job, SupernetJob
 from nas.product import backbone_of, candidate_of, default_with
@@ -25,6 +25,9 @@ from nas.storage.schema import Search, Trial
 from nas.storage.trials import Derivations
 from nas.training.checkpoint import CHECKPOINTS, Checkpoint
 from nas.training.provenance import proposal_rng, training_seed
+
+TRIAL = "trial"
+"""Stands for a number in the names of checkpoints that trials of several numbers share."""
 
 SAMPLE = 16
 """Architectures that a supernet scores besides those it derives."""
@@ -80,12 +83,15 @@ class Records:
         """
         if seed is None:
             seed = training_seed(self._config.seed, f"supernet {number}", attempt)
-        config = self._config.model_dump(mode="json", include={"space"})
-        parts = [self._config.settings, config, self._data, document(supernet), seed]
-        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         folder = None if self._folder is None else str(self._folder)
-        name = f"{self._name}-{number}-{digest}"
+        name = f"{self._name}-{number}-{self._digest(document(supernet), seed)}"
         return SupernetJob(number, attempt, supernet, seed, name, folder, self._uniform(), self._memory)
+
+    def _digest(self, job: Any, seed: int) -> str:
+        """Return a hash of what a training depends on, besides the versions that a checkpoint tells."""
+        config = self._config.model_dump(mode="json", include={"space"})
+        parts = [self._config.settings, config, self._data, job, seed]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def _uniform(self) -> tuple[Architecture, ...]:
         """Return what random search under the same seed proposes first, if it chooses networks alone."""
@@ -97,20 +103,30 @@ class Records:
         attempt, seed = job.attempt + 1, None if new_seed else job.seed
         if isinstance(job, SupernetJob):
             return self.supernet(job.number, job.supernet, attempt, seed)
-        if seed is None:
-            seed = self.seed(job.architecture, attempt)
-        return Job(job.number, attempt, job.architecture, seed)
+        return self.evaluation(job.number, job.evaluation, attempt, seed)
 
-    def seed(self, architecture: Architecture, attempt: int = 0) -> int:
-        """Return the seed of a training, that of its network: equal ones begin with equal weights."""
-        return training_seed(self._config.seed, candidate_of(self._space, architecture).key, attempt)
+    def evaluation(self, number: int, evaluation: Evaluate, attempt: int = 0, seed: int | None = None) -> Job:
+        """Return the job of an evaluation.
+
+        Without a seed it takes that of its network, repeat and attempt: equal ones begin with equal weights.
+        """
+        architecture, repeat, episodes = evaluation.architecture, evaluation.repeat, evaluation.episodes
+        if seed is None:
+            key = candidate_of(self._space, architecture).key
+            seed = training_seed(self._config.seed, key, attempt, repeat)
+        if self._folder is None or self._config.looks_up:
+            return Job(number, attempt, architecture, seed, repeat, episodes)
+        digest = self._digest(self._space.text(architecture), seed)
+        name, folder = f"{self._name}-{TRIAL}-{digest}", str(self._folder)
+        return Job(number, attempt, architecture, seed, repeat, episodes, name, folder)
 
     def job(self, trial: Trial) -> AnyJob:
         """Return the job of a trial that has not ended."""
         if trial.architecture is None:
             supernet = _SUPERNET.validate_python(trial.supernet)
             return self.supernet(trial.number, supernet, trial.attempt, trial.seed)
-        return Job(trial.number, trial.attempt, self._space.decode(trial.architecture), trial.seed)
+        evaluation = Evaluate(self._space.decode(trial.architecture), trial.repeat, trial.asked_episodes)
+        return self.evaluation(trial.number, evaluation, trial.attempt, trial.seed)
 
     def outcome(self, trial: Trial) -> Outcome:
         """Return what a trial ended with, without its measurements."""
@@ -137,7 +153,16 @@ class Records:
                 Derived(self._space.decode(entry["architecture"]), _number(entry["score"]))
                 for entry in trial.derived or ()
             ),
+            repeat=trial.repeat,
+            episodes=trial.asked_episodes,
+            continued=trial.continued_episodes or 0,
         )
+
+    def forget_trials(self) -> None:
+        """Delete the checkpoints that longer trainings would have gone on from."""
+        if self._folder is not None:
+            for checkpoint in checkpoints(self._folder, self._name):
+                checkpoint.remove()
 
     def reused(self, proposal: Reuse, trial: Trial) -> Outcome:
         """Return the outcome of a trial that takes over another's score."""
@@ -145,9 +170,9 @@ class Records:
             self.outcome(trial),
             state=TrialState.REUSED,
             architecture=proposal.architecture,
-            train_episodes=0,
             seconds=0.0,
             reused=proposal.trial,
+            continued=0,
         )
 
     def derivations(self, outcome: Outcome, epochs: Sequence[tuple[int, Derived]]) -> Derivations:
@@ -181,8 +206,8 @@ def recordable(outcome: Outcome) -> Outcome:
 
 
 def checkpoints(folder: Path, name: str) -> Iterator[Checkpoint]:
-    """Yield the checkpoints that the supernets of a search left in a folder."""
-    own = re.compile(rf"\.?({re.escape(name)}-\d+-[0-9a-f]{{16}})\.pt(\..*\.part)?")
+    """Yield the checkpoints that the supernets and the trials of a search left in a folder."""
+    own = re.compile(rf"\.?({re.escape(name)}-(?:\d+|{TRIAL})-[0-9a-f]{{16}})\.pt(\..*\.part)?")
     found = (own.fullmatch(path.name) for path in (folder / CHECKPOINTS).glob("*"))
     for stem in {match[1] for match in found if match}:
         yield Checkpoint(folder, stem)

@@ -136,7 +136,7 @@ class SearchDriver:
                 return None
             number = self._ledger.next
             jobs = [running.job for running in self._running.values()]
-            pending = [job.architecture for job in jobs if isinstance(job, Job)]
+            pending = [job.evaluation for job in jobs if isinstance(job, Job)]
             rng = proposal_rng(self._config.seed, number)
             proposal = self._controller.propose(number, pending, rng)
             if proposal is None:
@@ -152,18 +152,21 @@ class SearchDriver:
             self._ledger.next += 1
             if isinstance(proposal, TrainSupernet):
                 return self._start_supernet(number, proposal)
-            architecture = proposal.architecture
-            key = self._space.canonical(architecture)
-            job = Job(number, 0, architecture, self._records.seed(architecture))
-            outcome = None if isinstance(proposal, Evaluate) else self._without_worker(proposal)
+            outcome = None
+            if not isinstance(proposal, Evaluate):
+                outcome = self._without_worker(proposal)
+                proposal = Evaluate(proposal.architecture, outcome.repeat, outcome.episodes)
+            job = self._records.evaluation(number, proposal)
             row = self._store.begin(
                 self._id,
                 number,
-                architecture=self._space.text(architecture),
-                key=key,
+                architecture=self._space.text(job.architecture),
+                key=self._space.canonical(job.architecture),
                 space=self._space.name,
                 seed=job.seed,
                 attempt=0,
+                repeat=job.repeat,
+                episodes=job.episodes,
                 outcome=outcome,
             )
             if outcome is None:
@@ -243,6 +246,7 @@ class SearchDriver:
                 end = "failed"
             elif self._ledger.enough and self._ledger.ended >= self._ledger.next:
                 end = "failed" if self._ledger.barren else "completed"
+                self._records.forget_trials()
             elif self._stopping:
                 end = "stopped"
         except Exception:
@@ -310,6 +314,8 @@ class SearchDriver:
         running, outcome, derivations = self._running.pop(number), recordable(outcome), None
         if isinstance(running.job, SupernetJob):
             derivations = self._records.derivations(outcome, running.derived)
+        else:
+            outcome = replace(outcome, repeat=running.job.repeat, episodes=running.job.episodes)
         if self._store.finish(running.row, outcome, derivations) is not None:
             forget(running.job)
             if outcome.state is TrialState.FAILED:
@@ -329,10 +335,14 @@ class SearchDriver:
         for trial in history:
             self._learn(trial.number, self._records.outcome(trial))
         if self._scheduler is not None:
-            numbers = {trial.id: trial.number for trial in history if trial.state != TrialState.FAILED}
+            whole = self._config.budget.train_episodes
+            judged = {trial.id: trial for trial in history if trial.state != TrialState.FAILED}
             for seen in self._store.measurements(self._id):
-                if seen.metric == "score" and seen.value is not None and seen.trial_id in numbers:
-                    self._scheduler.record(numbers[seen.trial_id], seen.step, seen.value)
+                if seen.metric != "score" or seen.value is None or seen.trial_id not in judged:
+                    continue
+                of = judged[seen.trial_id]
+                if seen.step < (of.asked_episodes or whole):  # the last score stopped nothing
+                    self._scheduler.record(of.number, seen.step, seen.value)
         for trial in self._store.unfinished(self._id):
             self._again.append(Attempt(trial.id, self._records.job(trial), trial.seconds or 0.0))
         self._ledger.next = self._ledger.ended + len(self._again)

@@ -31,7 +31,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nas.storage.columns import Finite, UTCDateTime
 
-HEAD = "0006"
+HEAD = "0007"
 """The revision of the tables below."""
 
 
@@ -154,6 +154,7 @@ class Trial(Base):
     episodes: Mapped[int | None]
     """Evaluation episodes behind the score."""
     train_episodes: Mapped[int | None]
+    """Training episodes behind the score."""
     seconds: Mapped[float | None]
     parameters: Mapped[int | None] = mapped_column(BigInteger)
     macs: Mapped[int | None] = mapped_column(BigInteger)
@@ -176,6 +177,12 @@ class Trial(Base):
     """`{step, architecture, score}`: what it would have derived after each epoch."""
     observed: Mapped[int | None]
     """1, 2, 3… in the order in which outcomes were recorded; NULL until the state is final."""
+    repeat: Mapped[int] = mapped_column(server_default="0")
+    """Which of the architecture's seeds: 0 is the first."""
+    asked_episodes: Mapped[int | None]
+    """Training episodes asked for; NULL: as many as the search's budget says."""
+    continued_episodes: Mapped[int | None]
+    """Training episodes that a shorter training had done; NULL: none."""
     created_at: Mapped[datetime]
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]

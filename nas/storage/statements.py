@@ -75,6 +75,7 @@ def columns(outcome: Outcome) -> dict[str, Any]:
         "classes": score and score.classes,
         "normalization": score and score.normalization,
         "train_episodes": outcome.train_episodes,
+        "continued_episodes": outcome.continued or None,
         "seconds": outcome.seconds,
         **{name: outcome.costs.get(name) for name in OWN},
         "error": outcome.error and storable(outcome.error),

@@ -250,6 +250,8 @@ class Store:
         space: str,
         seed: int,
         attempt: int,
+        repeat: int = 0,
+        episodes: int | None = None,
         supernet: dict[str, Any] | None = None,
         outcome: Outcome | None = None,
     ) -> int:
@@ -263,6 +265,8 @@ class Store:
             space: the space of both.
             seed: of the training, in [0, 2⁶³).
             attempt: how often it was tried before.
+            repeat: which of the architecture's seeds.
+            episodes: to train on; None: as many as the search's budget says.
             supernet: what was proposed, where a supernet is trained.
             outcome: of a trial that needs no worker: it begins and ends in one transaction.
 
@@ -285,6 +289,8 @@ class Store:
                 architecture_id=architecture_id,
                 seed=seed,
                 attempt=attempt,
+                repeat=repeat,
+                episodes=episodes,
                 supernet=supernet,
             )
             if outcome is not None:

@@ -61,6 +61,8 @@ def insert(
     architecture_id: int | None,
     seed: int,
     attempt: int,
+    repeat: int,
+    episodes: int | None,
     supernet: dict[str, Any] | None,
 ) -> int:
     """Record that a trial runs; return its id."""
@@ -71,6 +73,8 @@ def insert(
         "kind": TrialKind.EVALUATE.value if supernet is None else TrialKind.SUPERNET.value,
         "state": TrialState.RUNNING.value,
         "attempt": attempt,
+        "repeat": repeat,
+        "asked_episodes": episodes,
         "architecture_id": architecture_id,
         "architecture": architecture,
         "supernet": supernet,

@@ -33,7 +33,8 @@ class Tabular(Lookup):
 
     With a column for each of several training lengths, `scheduler` stops trials at the shorter ones. They are
     its rungs, `budget.train_episodes` is the longest, in the table's unit, such as epochs. A stopped trial
-    takes the seconds of its length, or that share of the whole where `cost` is one column.
+    takes the seconds of its length, or that share of the whole where `cost` is one column. So does a trial
+    of a shorter training; a longer one takes all of its own seconds, as in a table each begins from scratch.
     """
 
     def __init__(
@@ -95,13 +96,26 @@ class Tabular(Lookup):
             error = f"The table '{self._table.label}' has no row of this architecture."
             yield Outcome(TrialState.INFEASIBLE, job.architecture, error=error)
             return
+        if job.repeat:
+            raise Unsupported(
+                f"The table '{self._table.label}' has one score of each architecture, and no further seeds."
+            )
         split, digest = self._table.fingerprint("validation")
-        for scored in entry.scores:
-            whole = scored is entry.scores[-1]
+        last = entry.scores[-1]
+        if job.episodes is not None:
+            lengths = [scored.length for scored in entry.scores]
+            if job.episodes not in lengths:
+                raise Unsupported(
+                    f"The table has no scores of trainings of {job.episodes}; it has those of {lengths}. "
+                    "Give more columns with evaluator.metric."
+                )
+            last = entry.scores[lengths.index(job.episodes)]
+        for scored in entry.scores[: entry.scores.index(last) + 1]:
+            whole = scored is last
             if not whole and scored.length not in self._rungs:
                 continue
             seen = [Measurement(scored.length, "score", scored.score)] if scored.length else []
-            if whole and entry.test is not None:
+            if whole and job.episodes is None and entry.test is not None:
                 seen.append(Measurement(scored.length, TEST_SCORE, entry.test))
             yield Outcome(
                 TrialState.COMPLETED if whole else TrialState.RUNNING,

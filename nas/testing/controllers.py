@@ -46,6 +46,9 @@ Evaluation = Callable[[int, Architecture], Outcome]
 Sharing = Callable[[int, TrainSupernet], Outcome]
 """From a trial's number and the supernet it trains to a final outcome."""
 
+WHOLE, SHORT = 300, 75
+"""Training episodes of trials that completed, and of those that were stopped early."""
+
 ENDINGS = (
     TrialState.COMPLETED,
     TrialState.COMPLETED,
@@ -73,7 +76,7 @@ class Asked:
     """One call of `propose`: with what, after how many outcomes, and the answer."""
 
     number: int
-    pending: tuple[Architecture, ...]
+    pending: tuple[Evaluate, ...]
     observed: int
     proposal: Proposal | None
 
@@ -127,7 +130,8 @@ def mixed(seed: int, endings: Sequence[TrialState] = ENDINGS) -> Evaluation:
         rng = np.random.default_rng([seed, number, 1])
         state = endings[int(rng.integers(len(endings)))]
         if state in (TrialState.COMPLETED, TrialState.STOPPED):
-            return Outcome(state, architecture, Score(round(float(rng.random()), 1), 0.1, 10))
+            score = Score(round(float(rng.random()), 1), 0.1, 10)
+            return Outcome(state, architecture, score, WHOLE if state is TrialState.COMPLETED else SHORT)
         return Outcome(state, architecture, error="by chance")
 
     return evaluate
@@ -178,18 +182,22 @@ def simulate(
         AssertionError: the controller waits though nothing is pending.
     """
     run, running = Run(), dict[int, Evaluate | TrainSupernet]()
-    scores: dict[int, Score | None] = {}
+    outcomes: dict[int, Outcome] = {}
     order = np.random.default_rng(seed)
 
     def observe(number: int, outcome: Outcome) -> None:
         run.history.append((number, outcome))
-        scores[number] = outcome.score
+        outcomes[number] = outcome
         controller.observe(number, outcome)
+
+    def reused(architecture: Architecture, trial: int) -> Outcome:
+        taken = replace(outcomes[trial], state=TrialState.REUSED, architecture=architecture, seconds=0.0)
+        return replace(taken, reused=trial, measurements=())
 
     number, waiting = 0, False
     while number < trials or running:
         if number < trials and len(running) < workers and not waiting:
-            pending = tuple(job.architecture for job in running.values() if isinstance(job, Evaluate))
+            pending = tuple(job for job in running.values() if isinstance(job, Evaluate))
             proposal = controller.propose(number, pending, generator(seed, number))
             run.asked.append(Asked(number, pending, len(run.history), proposal))
             match proposal:
@@ -203,15 +211,18 @@ def simulate(
                 case Evaluate() | TrainSupernet():
                     running[number] = proposal
                 case Reuse(architecture, trial):
-                    observe(number, Outcome(TrialState.REUSED, architecture, scores[trial], reused=trial))
+                    observe(number, reused(architecture, trial))
                 case Reject(architecture, reason):
                     observe(number, Outcome(TrialState.INFEASIBLE, architecture, error=reason))
             number += 1
         else:
             ended = list(running)[int(order.integers(len(running)))]
             match running.pop(ended):
-                case Evaluate(architecture):
-                    observe(ended, evaluate(ended, architecture))
+                case Evaluate(architecture, repeat, episodes):
+                    ending = evaluate(ended, architecture)
+                    if episodes is not None and ending.train_episodes:
+                        ending = replace(ending, train_episodes=min(episodes, ending.train_episodes))
+                    observe(ended, replace(ending, repeat=repeat, episodes=episodes))
                 case TrainSupernet() as supernet:
                     observe(ended, share(ended, supernet))
             waiting = False
@@ -293,6 +304,30 @@ class ControllerSuite(ABC):
         run = simulate(make(0), mixed(0, [state]), trials=40, workers=3, share=share)
         assert len(run.proposals) == 40 or run.finished
 
+    @_quick
+    @given(**_SEARCHES)
+    def test_scores_of_unequal_lengths_do_not_mix(
+        self, space: BackboneSpace, make: Make, seed: int, trials: int, workers: int
+    ) -> None:
+        """Scores of short trainings count among themselves: a constant added to them all changes nothing."""
+        endings = mixed(seed, (TrialState.COMPLETED, TrialState.STOPPED))
+        share = shared(space, seed)
+
+        def shifted(number: int, architecture: Architecture) -> Outcome:
+            outcome = _eighths(endings(number, architecture))
+            if outcome.train_episodes < WHOLE and outcome.score is not None:
+                return replace(outcome, score=replace(outcome.score, value=outcome.score.value + 1024))
+            return outcome
+
+        def plain(number: int, architecture: Architecture) -> Outcome:
+            return _eighths(endings(number, architecture))
+
+        runs = [
+            simulate(make(seed), evaluate, trials=trials, seed=seed, workers=workers, share=share)
+            for evaluate in (plain, shifted)
+        ]
+        assert runs[0].proposals == runs[1].proposals
+
     def test_takes_several_goals_or_refuses(self, space: BackboneSpace, make: Make) -> None:
         """It refuses an objective with two goals, or searches on, whether costs are known or not."""
         controller = make(0)
@@ -315,6 +350,12 @@ class ControllerSuite(ABC):
         return simulate(controller, mixed(seed), trials=trials, seed=seed, workers=workers, share=share)
 
 
+def _eighths(outcome: Outcome) -> Outcome:
+    """Return an outcome with its score in eighths, which a large constant added to it does not round."""
+    assert outcome.score is not None
+    return replace(outcome, score=replace(outcome.score, value=round(8 * outcome.score.value) / 8))
+
+
 @final
 class _Watched(Controller):
     """Asks the inner controller everything twice, and asserts that `propose` leaves no trace."""
@@ -322,9 +363,7 @@ class _Watched(Controller):
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
 
-    def propose(
-        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
-    ) -> Proposal | None:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
         before = _state(self._controller), _global_chance()
         answer = self._controller.propose(number, pending, copy.deepcopy(rng))
         assert (_state(self._controller), _global_chance()) == before

@@ -130,9 +130,7 @@ class OneShot(Controller):
         self._supernet = TrainSupernet(strategy, {"stop": stop, "kill": kill}, derive, budget)
         self._derived: tuple[Derived, ...] | None = None
 
-    def propose(
-        self, number: int, pending: Sequence[Architecture], rng: np.random.Generator
-    ) -> Proposal | None:
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
         """Propose the supernet, then what it derived, then nothing more."""
         if number == 0:
             return self._supernet

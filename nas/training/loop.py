@@ -14,10 +14,12 @@ from nas.backbone import BackboneSpace
 from nas.errors import ConfigError, Diverged, Infeasible, PluginError, Unsupported
 from nas.learners.augmentation import chance
 from nas.learners.base import Learner, remedy
+from nas.learners.schedule import constant
 from nas.precision import Arithmetic, Precision, choose
 from nas.space import Architecture, TaskShape
 from nas.tasks.base import Episode, Split, TaskSource
 from nas.training import generators
+from nas.training.checkpoint import Checkpoint
 from nas.training.rates import Rates
 
 BUILT = 3
@@ -62,6 +64,16 @@ class Training:
         self._optimizer = learner.optimizer()
         self._rates = Rates(self._optimizer, learner.decay)
         self._seed, self._rng = seed, np.random.default_rng(seed)
+
+    @property
+    def shared(self) -> int:
+        """The training episodes after which a longer training would be in the same state; 0: it never is.
+
+        A last step that the budget cuts short is no step of a longer training. Where the rate falls with the
+        budget, none is.
+        """
+        whole = self._budget - self._budget % self.learner.meta_batch
+        return whole if constant(self.learner.decay) else 0
 
     def until(self, mark: int) -> Iterator[float]:
         """Take meta-steps until `mark` training episodes are done, or the budget; yield each one's loss.
@@ -135,6 +147,24 @@ def start(
     made = learner(space.build(architecture, tasks.shape), tasks.shape)
     arithmetic = _arithmetic(made, tasks, precision)
     return Training(arithmetic.prepare(made), tasks, episodes, seed, arithmetic)
+
+
+def resume(begin: Callable[[], Training], shorter: Checkpoint | None) -> Training:
+    """Begin a training, from the state that a shorter one of the same kind left, if it passes through that.
+
+    Args:
+        begin: begins it from scratch.
+        shorter: what it left; None: nothing.
+    """
+    training = begin()
+    saved = None if shorter is None else shorter.load()
+    if saved is None or saved["done"] > training.shared:
+        return training
+    try:
+        training.restore(saved)
+    except (KeyError, TypeError, ValueError, RuntimeError):  # of a plugin that has changed since
+        return begin()
+    return training
 
 
 def rehearse(

@@ -24,13 +24,14 @@ LATER = "resumed_on"
 """The entry of a search's environment that lists other kinds of machines, in the order of its resumes."""
 
 
-def training_seed(seed: int, key: str, attempt: int) -> int:
+def training_seed(seed: int, key: str, attempt: int, repeat: int = 0) -> int:
     """Return the seed of one training run, below 2⁶³.
 
     It depends on the network, not on the trial's number: under one search seed and on one kind of machine a
-    network gets one score, whichever controller proposes it and whenever.
+    network gets one score for each repeat, whichever controller proposes it and whenever.
     """
-    digest = hashlib.sha256(f"{seed}:{key}:{attempt}".encode()).digest()
+    text = f"{seed}:{key}:{attempt}" if repeat == 0 else f"{seed}:{key}:{attempt}:repeat {repeat}"
+    digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from nas.controller import Measurement, Outcome, Score
 from nas.evaluator import Context, Evaluator, Job
 from nas.states import TrialState
-from nas.training.loop import start
+from nas.training.checkpoint import Checkpoint
+from nas.training.loop import resume, start
 from nas.training.scoring import score
 
 REPORTS = 10
@@ -24,34 +28,47 @@ class Train(Evaluator):
         self._context = context
 
     def evaluate(self, job: Job) -> Iterator[Outcome]:
-        """Train on `budget.train_episodes` tasks; reports the mean training loss ten times on the way."""
-        context, shape = self._context, self._context.tasks.shape
+        """Train as long as the job says; reports the mean training loss ten times on the way.
+
+        A longer training goes on from a shorter one of the same seed, to the bits of one long run.
+        """
+        context, shape, budget = self._context, self._context.tasks.shape, self._context.budget
         began = time.perf_counter()
         trainee = context.trainee(job.architecture)
         costs = trainee.space.cost(trainee.architecture, shape)._asdict()
-
-        def outcome(state: TrialState, episodes: int, score: Score | None, *seen: Measurement) -> Outcome:
-            seconds = time.perf_counter() - began
-            return Outcome(state, job.architecture, score, episodes, seconds, costs, tuple(seen))
-
-        budget = context.budget
-        training = start(
+        whole = job.episodes or budget.train_episodes
+        begin = partial(
+            start,
             trainee.space,
             trainee.architecture,
             trainee.tasks,
             trainee.learner,
             context.precision,
-            budget.train_episodes,
+            whole,
             job.seed,
         )
-        for mark in _marks(budget.train_episodes, context.rungs):
-            before, losses = training.done, list(training.until(mark))
+        shorter = None if job.folder is None else Checkpoint(Path(job.folder), job.name)
+        training = resume(begin, shorter)
+        continued = training.done
+
+        def outcome(state: TrialState, episodes: int, score: Score | None, *seen: Measurement) -> Outcome:
+            seconds = time.perf_counter() - began
+            found = Outcome(state, job.architecture, score, episodes, seconds, costs, tuple(seen))
+            return replace(found, continued=continued)
+
+        rungs = [rung for rung in context.rungs if rung < whole]
+        for mark in _marks(whole, rungs):
+            before, losses = training.done, []
+            for loss in training.until(mark):
+                losses.append(loss)
+                if shorter and job.episodes and training.done == training.shared:
+                    shorter.save(training.state())
             done = training.done
-            if done == before:
+            final = done == whole
+            if done == before and not final:
                 continue
-            loss = Measurement(done, "train_loss", float(np.mean(losses)))
-            final = done == budget.train_episodes
-            if final or any(before < rung <= done for rung in context.rungs):
+            seen = [Measurement(done, "train_loss", float(np.mean(losses)))] if losses else []
+            if final or any(before < rung <= done for rung in rungs):
                 measured = score(
                     training.learner,
                     context.tasks,
@@ -59,10 +76,12 @@ class Train(Evaluator):
                     budget.validation_episodes,
                     training.arithmetic,
                 )
-                seen = (loss, Measurement(done, "score", measured.value))
+                seen.append(Measurement(done, "score", measured.value))
                 yield outcome(TrialState.COMPLETED if final else TrialState.RUNNING, done, measured, *seen)
+                if final:
+                    return
             else:
-                yield outcome(TrialState.RUNNING, done, None, loss)
+                yield outcome(TrialState.RUNNING, done, None, *seen)
 
 
 def _marks(budget: int, rungs: Sequence[int]) -> list[int]:

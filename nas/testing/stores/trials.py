@@ -28,17 +28,27 @@ class TrialSuite(OpenStore):
     def test_a_trial_comes_back_as_it_was_recorded(self, store: Store, other: Store) -> None:
         row = search(store)
         trial_id = store.begin(
-            row.id, 7, architecture="1.2.3", key="abc", space="chain", seed=2**63 - 1, attempt=1
+            row.id,
+            7,
+            architecture="1.2.3",
+            key="abc",
+            space="chain",
+            seed=2**63 - 1,
+            attempt=1,
+            repeat=2,
+            episodes=300,
         )
         running = other.trial(row.id, 7)
         assert (running.id, running.state, running.observed) == (trial_id, "running", None)
         assert (running.architecture, running.seed, running.attempt) == ("1.2.3", 2**63 - 1, 1)
+        assert (running.repeat, running.asked_episodes, running.continued_episodes) == (2, 300, None)
         assert running.created_at == running.started_at
         assert running.started_at.tzinfo is UTC
         score = Score(0.9875, 0.0031, 200, "omniglot/vinyals/validation", "ab" * 32, "transductive")
         curve = (Measurement(100, "score", 0.5), Measurement(50, "loss", 2.0), Measurement(100, "loss", 1.5))
         costs = {"parameters": 111_936, "macs": 2**40, "activations": 2**41, "latency": 0.001}
-        ended = Outcome(TrialState.STOPPED, Architecture("chain", (1, 2, 3)), score, 300, 12.5, costs, curve)
+        chain = Architecture("chain", (1, 2, 3))
+        ended = Outcome(TrialState.STOPPED, chain, score, 300, 12.5, costs, curve, continued=75)
         assert store.finish(trial_id, ended) == 1
         found = other.trial(row.id, 7)
         assert columns(found) == columns(running) | {
@@ -50,6 +60,7 @@ class TrialSuite(OpenStore):
             "classes": "ab" * 32,
             "normalization": "transductive",
             "train_episodes": 300,
+            "continued_episodes": 75,
             "seconds": 12.5,
             "parameters": 111_936,
             "macs": 2**40,
