@@ -47,7 +47,7 @@ class _Verbs(TyperGroup):
         except typer.BadParameter as error:
             from pydantic import ValidationError
 
-            from nas.plugins import expected
+            from nas.findings import expected
 
             if isinstance(error.__cause__, ValidationError):
                 error.message = expected(error.__cause__)

@@ -11,12 +11,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from nas import plugins
 from nas.errors import ConfigError, Infeasible, NotFound, PluginError, Unreadable
 from nas.export import graph, tensors
 from nas.export.description import Description
 from nas.export.model import Loaded, Model, rebuild
 from nas.files import replacing
+from nas.findings import explain
 
 FORMAT = "nas-model"
 VERSION = 1
@@ -108,7 +108,7 @@ def _model(content: Any) -> Model:
         return Model(Description.model_validate(content.get("description")), weights)
     except ValidationError as error:
         raise Unreadable(
-            f"the file is damaged: {plugins.explain(error, Description, 'description', settable=False)}"
+            f"the file is damaged: {explain(error, Description, 'description', settable=False)}"
         ) from None
 
 

@@ -15,6 +15,7 @@ from nas.backbone import BackboneSpace
 from nas.controller import Controller
 from nas.errors import ConfigError, NasError, NotFound, PluginError, UnknownName
 from nas.evaluator import Evaluator
+from nas.findings import explain
 from nas.learners.augmentation import Augmentation
 from nas.learners.base import Learner
 from nas.learners.update import UpdateRule
@@ -197,7 +198,7 @@ def checked(model: type[_Config], values: Mapping[str, Any]) -> _Config:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(plugins.explain(error, model)) from None
+        raise ConfigError(explain(error, model)) from None
 
 
 def check_keys(model: type[BaseModel], values: Mapping[str, Any], where: str) -> None:
