@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from nas.comparison.curves import Curve
 from nas.comparison.groups import BASELINE, Group, identity
-from nas.settings.run_command import like, one_shot
+from nas.settings.run_command import like
 
 
 class Baseline(NamedTuple):
@@ -83,8 +83,9 @@ def lacking(groups: Sequence[Group], curves: Sequence[Sequence[Curve]]) -> list[
 
 
 def _lacking(alike: Sequence[tuple[Group, Sequence[Curve]]]) -> Lacking:
-    timed = any(one_shot(group.searches[0]) for group, _ in alike)
-    cost = max(curve.total for _, theirs in alike for curve in theirs) if timed else None
+    curves = [curve for _, theirs in alike for curve in theirs]
+    timed = any(curve.supernet for curve in curves)
+    cost = max(curve.total for curve in curves) if timed else None
     first, *others = alike[0][0].searches
     return Lacking(
         tuple(group.label for group, _ in alike),

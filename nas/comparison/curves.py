@@ -14,7 +14,7 @@ from sqlalchemy import select
 from nas.driver.ledger import REPEATS, repeats
 from nas.metrics import TEST_SCORE
 from nas.states import SearchState, TrialState
-from nas.storage.schema import Measurement, Search, Trial
+from nas.storage.schema import Measurement, Search, Trial, TrialKind
 from nas.storage.store import Store
 
 Floats = npt.NDArray[np.float64]
@@ -51,6 +51,7 @@ class Curve:
         reused: `[trials]` how many trials so far cost nothing.
         exhausted: whether the search ended before its `max_seconds`, with known networks alone to propose:
             at any greater cost it has what it had at its end.
+        supernet: whether one of the trials trained a supernet.
     """
 
     cost: Floats
@@ -58,6 +59,7 @@ class Curve:
     test: Floats
     reused: npt.NDArray[np.int64]
     exhausted: bool = False
+    supernet: bool = False
 
     @property
     def total(self) -> float:
@@ -97,18 +99,18 @@ def curves(store: Store, searches: Sequence[Search]) -> list[Curve]:
     like those that failed.
     """
     ids = [search.id for search in searches]
-    rows: dict[int, list[tuple[int, str, float | None, float | None]]] = {search: [] for search in ids}
+    rows: dict[int, list[_Trial]] = {search: [] for search in ids}
     tests: dict[int, float] = {}
     with store.read() as session:
         for start in range(0, len(ids), CHUNK):
             some = ids[start : start + CHUNK]
             trials = (
-                select(Trial.search_id, Trial.id, Trial.state, Trial.score, Trial.seconds)
+                select(Trial.search_id, Trial.id, Trial.kind, Trial.state, Trial.score, Trial.seconds)
                 .where(Trial.search_id.in_(some), Trial.observed.is_not(None))
                 .order_by(Trial.search_id, Trial.observed)
             )
-            for search, trial, state, score, seconds in session.execute(trials):
-                rows[search].append((trial, state, score, seconds))
+            for search, trial, kind, state, score, seconds in session.execute(trials):
+                rows[search].append(_Trial(trial, kind, state, score, seconds))
             measured = (
                 select(Measurement.trial_id, Measurement.value)
                 .join(Trial, Trial.id == Measurement.trial_id)
@@ -119,26 +121,33 @@ def curves(store: Store, searches: Sequence[Search]) -> list[Curve]:
     return [_curve(search, rows[search.id], tests) for search in searches]
 
 
-def _curve(
-    search: Search, trials: Sequence[tuple[int, str, float | None, float | None]], tests: dict[int, float]
-) -> Curve:
+class _Trial(NamedTuple):
+    id: int
+    kind: str
+    state: str
+    score: float | None
+    seconds: float | None
+
+
+def _curve(search: Search, trials: Sequence[_Trial], tests: dict[int, float]) -> Curve:
     best, test = [], []
     known = 0
     top, top_test = math.nan, math.nan
-    for trial, state, score, _ in trials:
-        known = repeats(known, state)
-        if state == TrialState.COMPLETED and score is not None and not score <= top:
-            top, top_test = score, tests.get(trial, math.nan)
+    for trial in trials:
+        known = repeats(known, trial.state)
+        if trial.state == TrialState.COMPLETED and trial.score is not None and not trial.score <= top:
+            top, top_test = trial.score, tests.get(trial.id, math.nan)
         best.append(top)
         test.append(top_test)
     return Curve(
-        np.cumsum([seconds or 0.0 for *_, seconds in trials]),
+        np.cumsum([trial.seconds or 0.0 for trial in trials]),
         np.array(best),
         np.array(test),
-        np.cumsum([state == TrialState.REUSED for _, state, *_ in trials]),
+        np.cumsum([trial.state == TrialState.REUSED for trial in trials]),
         exhausted=(
             search.state == SearchState.COMPLETED
             and search.config.get("max_seconds") is not None
             and known >= REPEATS
         ),
+        supernet=any(trial.kind == TrialKind.SUPERNET for trial in trials),
     )

@@ -14,7 +14,7 @@ from nas.queries.leaderboard import NO_LEARNER
 from nas.queries.trials import TrialRow, trial
 from nas.states import SearchState, TrialState
 from nas.storage.lease import driven
-from nas.storage.schema import Search
+from nas.storage.schema import Search, TrialKind
 from nas.storage.store import Store
 
 UNFINISHED = (TrialState.RUNNING.value, TrialState.INTERRUPTED.value)
@@ -103,7 +103,7 @@ def searches(store: Store, limit: int = 0) -> list[SearchRow]:
             learner=None if summary.search.learner == NO_LEARNER else summary.search.learner,
             seed=summary.search.seed,
             done=_done(summary.search, summary.trials),
-            trials=_planned(summary.search, summary.trials),
+            trials=_planned(summary.search, summary.trials, supernet=summary.supernet),
             failed=summary.trials.get(TrialState.FAILED, 0),
             best=summary.best,
             created_at=summary.search.created_at,
@@ -131,7 +131,7 @@ def details(store: Store, reference: str) -> SearchDetails:
         task=row.task_label,
         precision=row.environment.get("precision"),
         remarks=tuple(row.environment.get("remarks", ())),
-        trials=_planned(row, states),
+        trials=_planned(row, states, supernet=any(found.kind == TrialKind.SUPERNET for found in rows)),
         states=dict(sorted(states.items())),
         created_at=row.created_at,
         finished_at=row.finished_at,
@@ -160,7 +160,7 @@ def _done(row: Search, trials: Mapping[str, int]) -> int:
     return sum(count for ended, count in trials.items() if ended not in rest)
 
 
-def _planned(row: Search, trials: Mapping[str, int]) -> int:
+def _planned(row: Search, trials: Mapping[str, int], *, supernet: bool) -> int:
     """Return how many trials a search is to have; a supernet decides itself how many it derives."""
-    ended = row.state == SearchState.COMPLETED and "derive" in row.config["controller"]
+    ended = supernet and row.state == SearchState.COMPLETED
     return sum(trials.values()) if ended else row.trials

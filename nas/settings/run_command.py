@@ -57,11 +57,6 @@ def like(search: Search, controller: str, cost: float | None = None) -> str:
     return shlex.join(words)
 
 
-def one_shot(search: Search) -> bool:
-    """Return whether a search trains a supernet: its trials are far from equal in cost."""
-    return "derive" in search.config["controller"]
-
-
 def chosen(kind: str, section: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a plugin that are not its defaults; all of them where it cannot be loaded."""
     given = {key: value for key, value in section.items() if key != "name"}

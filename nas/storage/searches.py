@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from nas.errors import ConfigError, NotFound
 from nas.states import TrialState
 from nas.storage import lease, names
-from nas.storage.schema import Architecture, Evaluation, Search, Trial
+from nas.storage.schema import Architecture, Evaluation, Search, Trial, TrialKind
 
 _AT_ONCE = 500
 """Ids in one statement: databases limit how many a statement may name."""
@@ -19,11 +19,12 @@ _AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A search in a list: its trials by state, and the best score among those completed."""
+    """A search in a list: its trials by state, the best score, and whether one trains a supernet."""
 
     search: Search
     trials: dict[str, int] = field(default_factory=dict)
     best: float | None = None
+    supernet: bool = False
 
 
 def add(session: Session, search: Search, name: str | None) -> None:
@@ -89,18 +90,28 @@ def summaries(session: Session) -> list[Summary]:
     """Return every search, newest first."""
     best = func.max(Trial.score).filter(Trial.state == TrialState.COMPLETED.value)
     trials = (
-        select(Trial.search_id, Trial.state, func.count().label("count"), best.label("best"))
+        select(
+            Trial.search_id,
+            Trial.state,
+            func.count().label("count"),
+            best.label("best"),
+            func.count().filter(Trial.kind == TrialKind.SUPERNET.value).label("supernets"),
+        )
         .group_by(Trial.search_id, Trial.state)
         .subquery()
     )
-    query = select(Search, trials.c.state, trials.c.count, trials.c.best).outerjoin(trials)
+    query = select(Search, trials.c.state, trials.c.count, trials.c.best, trials.c.supernets)
     found: dict[int, Summary] = {}
-    for search, state, number, score in session.execute(query.order_by(Search.id.desc())):
+    for search, state, number, score, supernets in session.execute(
+        query.outerjoin(trials).order_by(Search.id.desc())
+    ):
         summary = found.setdefault(search.id, Summary(search))
         if state is not None:
             summary.trials[state] = number
         if score is not None:
-            found[search.id] = replace(summary, best=score)
+            found[search.id] = replace(found[search.id], best=score)
+        if supernets:
+            found[search.id] = replace(found[search.id], supernet=True)
     return list(found.values())
 
 
