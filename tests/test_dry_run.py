@@ -10,7 +10,7 @@ import pytest
 from command_line import nas
 from small_table import TEXTS, eight_rows, write
 
-from nas.cli import dry_run
+from nas.driver import estimates
 from nas.settings.search import validate
 
 REAL = [
@@ -21,7 +21,7 @@ REAL = [
 
 @pytest.fixture(autouse=True)
 def quickly(db: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dry_run, "SECONDS", 0.05)
+    monkeypatch.setattr(estimates, "SECONDS", 0.05)
 
 
 def test_the_settings_are_a_file_and_nothing_is_written(tmp_path: Path) -> None:

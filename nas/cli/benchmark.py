@@ -117,8 +117,10 @@ def benchmark(
 
 def _dry_run(configs: Sequence[SearchConfig], form: Format, wide: bool, db: str) -> None:
     """Print which searches of a plan would run, and about how long; write nothing."""
-    from nas.cli.dry_run import estimates
     from nas.comparison.benchmark import pending
+    from nas.driver.estimates import estimates
+    from nas.queries.rows import record
+    from nas.queries.searches import planned
     from nas.storage.store import Store
 
     try:
@@ -126,22 +128,12 @@ def _dry_run(configs: Sequence[SearchConfig], form: Format, wide: bool, db: str)
             left = pending(store, configs)
     except NotFound:  # the first run makes the database
         left = [(config, config.trials) for config in configs]
-    found = estimates(left)
-    rows = [
-        {
-            "search": config.name,
-            "controller": config.controller["name"],
-            "seed": config.seed,
-            "trials": trials,
-            "seconds": seconds,
-            "time": None if seconds is None else clock(seconds),
-        }
-        for config, trials, seconds in found
-    ]
+    found = [planned(*estimate) for estimate in estimates(left, say)]
+    rows = [record(row) | {"time": None if row.seconds is None else clock(row.seconds)} for row in found]
     emit(rows, form, ("search", "controller", "seed", "trials", "time"), wide=wide)
     if len(left) < len(configs):
         say(f"Complete, and not run again: {len(configs) - len(left)} of {len(configs)} searches.")
-    known = [seconds for _, _, seconds in found if seconds is not None]
+    known = [row.seconds for row in found if row.seconds is not None]
     if len(known) < len(found):
         say("Without a time: none of the networks that were looked at is feasible, so none was measured.")
     simulated = " of simulated time" if configs[0].looks_up else ", one search after the other"

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.objective import Objective
 from nas.queries.chosen import Texts
@@ -16,6 +16,9 @@ from nas.states import SearchState, TrialState
 from nas.storage.lease import driven
 from nas.storage.schema import Search, TrialKind
 from nas.storage.store import Store
+
+if TYPE_CHECKING:
+    from nas.settings.search import SearchConfig
 
 UNFINISHED = (TrialState.RUNNING.value, TrialState.INTERRUPTED.value)
 """States of trials that have not ended."""
@@ -89,6 +92,29 @@ class SearchDetails:
     config: dict[str, Any]
     environment: dict[str, Any]
     trial_rows: tuple[TrialRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRow:
+    """One search that would run.
+
+    Attributes:
+        search: its name.
+        trials: how many are to go, a supernet not counted.
+        seconds: about how long they take, of simulated time where scores are looked up; None: none of the
+            networks that were looked at is feasible.
+    """
+
+    search: str
+    controller: str
+    seed: int
+    trials: int
+    seconds: float | None
+
+
+def planned(config: SearchConfig, trials: int, seconds: float | None) -> PlannedRow:
+    """Return the row of a search that would run; see there for the arguments."""
+    return PlannedRow(config.name or "", config.controller["name"], config.seed, trials, seconds)
 
 
 def searches(store: Store, limit: int = 0) -> list[SearchRow]:
