@@ -35,10 +35,9 @@ PARTS: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NAS_DB", raising=False)
-    return "sqlite:///nas.db"
+def default(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database that is asked where none is named: it is in the working directory."""
+    monkeypatch.delenv("NAS_DB")
 
 
 def listed(name: str) -> list[dict[str, Any]]:
@@ -260,21 +259,19 @@ def test_the_leaderboard_is_that_of_the_command(db: str) -> None:
         nas.leaderboard(db="sqlite:///other.db")
 
 
-def test_the_leaderboard_of_tests(db: str) -> None:
-    with Store(db, create=True) as store:
-        for key, score in (("a", 0.5), ("b", 0.75)):
-            row = claim(store, key=key, config=CONFIG)
-            store.evaluations.complete(row.id, trained((score, score)))
+def test_the_leaderboard_of_tests(store: Store) -> None:
+    for key, score in (("a", 0.5), ("b", 0.75)):
+        row = claim(store, key=key, config=CONFIG)
+        store.evaluations.complete(row.id, trained((score, score)))
     table = nas.leaderboard(stage="test")
     assert table["rank"].tolist() == [1, 2]
     assert table["test_score"].tolist() == [0.75, 0.5]
 
 
-def test_show_and_compare(db: str) -> None:
-    with Store(db, create=True) as store:
-        for seed in (0, 1):
-            record(store, MIXED, name=f"r{seed}", seed=seed)
-            record(store, MIXED, name=f"e{seed}", controller="evolution", seed=seed)
+def test_show_and_compare(store: Store) -> None:
+    for seed in (0, 1):
+        record(store, MIXED, name=f"r{seed}", seed=seed)
+        record(store, MIXED, name=f"e{seed}", controller="evolution", seed=seed)
     whole, one = nas.show("r0"), nas.show("@last/3")
     assert isinstance(whole, SearchDetails)
     assert (whole.search, len(whole.trial_rows)) == ("r0", 7)

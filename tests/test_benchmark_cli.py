@@ -41,11 +41,10 @@ ORDER = ("random-0", "evolution-0", "random-1", "evolution-1")
 
 
 @pytest.fixture
-def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("NAS_DB", f"sqlite:///{tmp_path}/nas.db")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "b.toml").write_text(TOML)
-    return tmp_path
+def db(db: Path) -> Path:
+    """A benchmark's file is in the working directory, too."""
+    (db.parent / "b.toml").write_text(TOML)
+    return db
 
 
 def searches() -> dict[str, dict[str, Any]]:
@@ -129,7 +128,7 @@ def test_a_benchmark_runs_and_compares(db: Path) -> None:
 
 def test_its_searches_are_those_of_run(db: Path) -> None:
     nas("benchmark", "b.toml", "--seeds=1")
-    (db / "one.toml").write_text(TOML.replace('controllers = ["evolution"]\nseeds = 2', ""))
+    Path("one.toml").write_text(TOML.replace('controllers = ["evolution"]\nseeds = 2', ""))
     assert nas("run", "one.toml", "--controller=evolution", "--seed=0", "--name=alone")[0] == 0
 
     def trials(name: str) -> list[tuple[Any, ...]]:
@@ -194,7 +193,7 @@ def test_other_settings_need_another_name(db: Path) -> None:
 def test_a_benchmark_of_an_older_version_goes_on(db: Path) -> None:
     """Its searches were recorded without settings that have a default now."""
     assert nas("benchmark", "b.toml")[0] == 0
-    with sqlite3.connect(db / "nas.db") as connection:
+    with sqlite3.connect(db) as connection:
         connection.execute("update searches set config = json_remove(config, '$.tasks.queries', '$.retries')")
     connection.close()
     assert nas("benchmark", "b.toml")[0] == 0
@@ -238,7 +237,7 @@ def test_a_stop_ends_the_benchmark(db: Path, monkeypatch: pytest.MonkeyPatch) ->
     real = SearchDriver.next
 
     def asked(self: SearchDriver) -> Any:
-        with Store(f"sqlite:///{db}/nas.db", create=True) as store:
+        with Store(f"sqlite:///{db}", create=True) as store:
             row = store.search(self._name)
             if row.name == "b-evolution-0" and self._ledger.next == 2:
                 store.request_stop(row.id)
@@ -257,8 +256,8 @@ def test_a_benchmark_in_a_table(db: Path) -> None:
     """Scores 1 … 8, test scores their tenths, 1 s each: 40 random trials of 8 networks find the best."""
     texts = [f"0.{width}.{activation}.0" for width in range(4) for activation in range(2)]
     rows = [f"{text},{i + 1},{(i + 1) / 10}" for i, text in enumerate(texts)]
-    (db / "t.csv").write_text("\n".join(["arch,valid,test", *rows]))
-    (db / "t.toml").write_text(
+    Path("t.csv").write_text("\n".join(["arch,valid,test", *rows]))
+    Path("t.toml").write_text(
         """
         controllers = ["evolution"]
         seeds = 4
@@ -303,12 +302,12 @@ def test_files_go_where_they_are_told_to(db: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(SearchDriver, "__init__", seen)
     assert nas("benchmark", "b.toml", "--seeds=1", "--artifacts=shared")[0] == 0
-    assert folders == [db / "shared"] * 2
+    assert folders == [db.parent / "shared"] * 2
 
 
 def test_bad_files(db: Path) -> None:
     assert nas("benchmark", "none.toml")[0] == 3
-    (db / "b.toml").write_text("controllers = [")
+    Path("b.toml").write_text("controllers = [")
     assert nas("benchmark", "b.toml")[0] == 2
 
 
@@ -322,7 +321,7 @@ def test_what_is_odd_about_the_data_is_said_once(db: Path, monkeypatch: pytest.M
 
 def test_a_dry_run_lists_what_would_run_and_writes_nothing(db: Path) -> None:
     """A trial takes 0.02 s at least, and is measured once a controller."""
-    (db / "b.toml").write_text(TOML.replace("nas.testing.toys:Toy", "mlp"))
+    Path("b.toml").write_text(TOML.replace("nas.testing.toys:Toy", "mlp"))
     dry = ("benchmark", "b.toml", "--set=evaluator.seconds=0.02", "--dry-run", "-f", "json")
     code, out, err = nas(*dry)
     assert code == 0, err
@@ -331,9 +330,9 @@ def test_a_dry_run_lists_what_would_run_and_writes_nothing(db: Path) -> None:
     assert {row["trials"] for row in rows} == {5}
     assert all(row["seconds"] >= 5 * 0.02 for row in rows)
     assert [row["seconds"] for row in rows[:2]] == [row["seconds"] for row in rows[2:]]
-    assert not (db / "nas.db").exists()
+    assert not db.exists()
     assert nas("benchmark", "b.toml", "--set=evaluator.seconds=0.02", "--seeds=1")[0] == 0
-    with sqlite3.connect(db / "nas.db") as connection:
+    with sqlite3.connect(db) as connection:
         connection.execute("UPDATE searches SET state = 'interrupted' WHERE name = 'b-evolution-0'")
         connection.execute("DELETE FROM trials WHERE search_id = 2 AND number > 1")
     before = searches()

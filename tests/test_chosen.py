@@ -74,14 +74,13 @@ def csv_rows(*arguments: str) -> list[tuple[int, dict[str, Any]]]:
     return [(int(row["trial"]), json.loads(row["chosen"])) for row in read]
 
 
-def test_a_leaderboard_asks_for_what_was_chosen(tmp_path: Path) -> None:
-    db = f"--db=sqlite:///{tmp_path / 'nas.db'}"
+def test_a_leaderboard_asks_for_what_was_chosen(db: Path) -> None:
     slots = ["--slot=learner.lr=[0.1, 0.01]", "--slot=tasks.train_shots=[5, 20]"]
-    assert nas("run", *SCRIPTED, *slots, "--trials=12", "--name=joint", db)[0] == 0
-    assert nas("run", *SCRIPTED, "--trials=4", "--name=alone", db)[0] == 0
+    assert nas("run", *SCRIPTED, *slots, "--trials=12", "--name=joint")[0] == 0
+    assert nas("run", *SCRIPTED, "--trials=4", "--name=alone")[0] == 0
 
     def rows(*options: str) -> list[dict[str, Any]]:
-        code, out, _ = nas("leaderboard", "--limit=0", "--format=json", db, *options)
+        code, out, _ = nas("leaderboard", "--limit=0", "--format=json", *options)
         assert code == 0
         return list(json.loads(out))
 
@@ -97,15 +96,15 @@ def test_a_leaderboard_asks_for_what_was_chosen(tmp_path: Path) -> None:
     found = rows("--by=tasks.train_shots")
     assert {row["chosen"]["tasks.train_shots"]: row["trial"] for row in found} == first
     assert [row["rank"] for row in found] == [1, 2]
-    read = dict(csv_rows("show", "joint", db))
+    read = dict(csv_rows("show", "joint"))
     assert [read[row["trial"]] for row in joint] == [row["chosen"] for row in joint]
-    assert [chosen for _, chosen in csv_rows("show", "alone", db)] == [{}] * 4
-    assert json.loads(nas("show", "joint", "-f", "json", db)[1])["trial_rows"][0]["chosen"] == read[0]
+    assert [chosen for _, chosen in csv_rows("show", "alone")] == [{}] * 4
+    assert json.loads(nas("show", "joint", "-f", "json")[1])["trial_rows"][0]["chosen"] == read[0]
     words = chosen.told(read[0])
     for target in ("joint", "joint/0"):
-        table = nas("show", target, db)[1]
+        table = nas("show", target)[1]
         assert words in table
         assert " | learner: " not in table
-    assert "chosen" not in nas("show", "alone", db)[1]
-    assert nas("leaderboard", "--by=learner.rate", db)[0] == 2
-    assert nas("leaderboard", "--where=learner.lr", db)[0] == 2
+    assert "chosen" not in nas("show", "alone")[1]
+    assert nas("leaderboard", "--by=learner.rate")[0] == 2
+    assert nas("leaderboard", "--where=learner.lr")[0] == 2

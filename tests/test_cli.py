@@ -151,15 +151,16 @@ def test_what_does_not_compare_is_ranked_apart(db: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "json", "csv"])
-def test_one_architecture_under_two_settings_of_its_space_is_told_apart(db: Path, form: str) -> None:
+def test_one_architecture_under_two_settings_of_its_space_is_told_apart(
+    store: Store, db: Path, form: str
+) -> None:
     spaces = [{"layers": 4, "readout": {"kind": kind}} for kind in ("pool", "flatten")]
-    with Store(f"sqlite:///{db}", create=True) as store:
-        for settings, score in zip(spaces, (1.0, 0.5), strict=True):
-            config = CONFIG | {"space": {"name": "chain", **settings}}
-            row = claim(store, settings=str(score), config=config)
-            store.evaluations.complete(row.id, trained((score, score)))
-        row = claim(store, key="other", architecture="2.0", config=CONFIG)
-        store.evaluations.complete(row.id, trained((0.0, 0.0)))
+    for settings, score in zip(spaces, (1.0, 0.5), strict=True):
+        config = CONFIG | {"space": {"name": "chain", **settings}}
+        row = claim(store, settings=str(score), config=config)
+        store.evaluations.complete(row.id, trained((score, score)))
+    row = claim(store, key="other", architecture="2.0", config=CONFIG)
+    store.evaluations.complete(row.id, trained((0.0, 0.0)))
     code, out, _ = nas("leaderboard", "--stage=test", "-f", form)
     assert code == 0
     if form in ("table", "markdown"):
@@ -296,9 +297,8 @@ def test_db_current_and_upgrade(db: Path) -> None:
         *(["leaderboard"], ["ls"], ["show", "s"], ["show", "s/1"]),
     ],
 )
-def test_questions_load_nothing_heavy(arguments: list[str], db: Path) -> None:
-    with Store(f"sqlite:///{db}", create=True) as store:
-        record(store, MIXED, name="s")
+def test_questions_load_nothing_heavy(store: Store, arguments: list[str], db: Path) -> None:
+    record(store, MIXED, name="s")
     code = (
         "import sys\nfrom nas.cli.main import main\n"
         f"sys.argv = {['nas', *arguments]!r}\n"

@@ -16,21 +16,17 @@ from nas.comparison import baselines
 from nas.storage.store import Store
 
 
-@pytest.fixture
-def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    url = f"sqlite:///{tmp_path}/cli.db"
-    monkeypatch.setenv("NAS_DB", url)
-    with Store(url, create=True) as store:
-        for seed in range(4):
-            for controller in ("random", "evolution"):
-                trials: list[Trial] = [
-                    ("completed", 0.1 * seed + 0.01 * n, 10.0, 0.05 * seed) for n in range(3)
-                ]
-                record(store, trials, name=f"x-{controller}-{seed}", seed=seed, controller=controller)
-    return url
+@pytest.fixture(autouse=True)
+def store(db: Path, store: Store) -> Store:
+    """Four searches of each of two controllers."""
+    for seed in range(4):
+        trials: list[Trial] = [("completed", 0.1 * seed + 0.01 * n, 10.0, 0.05 * seed) for n in range(3)]
+        for controller in ("random", "evolution"):
+            record(store, trials, name=f"x-{controller}-{seed}", seed=seed, controller=controller)
+    return store
 
 
-def test_the_command_prints_every_format(db: str) -> None:
+def test_the_command_prints_every_format() -> None:
     code, out, err = nas("compare", "x")
     assert code == 0
     assert out.splitlines()[0].split()[:4] == ["group", "searches", "trials", "reused"]
@@ -51,11 +47,10 @@ def test_the_command_prints_every_format(db: str) -> None:
     assert nas("compare", "x", "-f", "markdown")[1].startswith("| group | searches |")
 
 
-def test_the_cost_is_that_of_the_shortest_search_with_a_score(db: str) -> None:
-    with Store(db) as store:
-        record(store, [("completed", 0.3, 20.0, None)], name="x-random-7", seed=7)
-        record(store, [("failed", None, 1.0, None)], name="x-random-8", seed=8)
-        record(store, [], name="x-evolution-8", seed=8, controller="evolution")
+def test_the_cost_is_that_of_the_shortest_search_with_a_score(store: Store) -> None:
+    record(store, [("completed", 0.3, 20.0, None)], name="x-random-7", seed=7)
+    record(store, [("failed", None, 1.0, None)], name="x-random-8", seed=8)
+    record(store, [], name="x-evolution-8", seed=8, controller="evolution")
     code, out, err = nas("compare", "x", "-f", "json")
     assert code == 0
     assert "Each search counts up to 20 s of worker time, as long as 'x-random-7' took." in err
@@ -65,10 +60,9 @@ def test_the_cost_is_that_of_the_shortest_search_with_a_score(db: str) -> None:
     assert (code, "No search has a score yet" in err) == (3, True)
 
 
-def test_what_is_not_complete_may_be_left_out(db: str) -> None:
+def test_what_is_not_complete_may_be_left_out(store: Store) -> None:
     """An interrupted search would cut all others to its 5 s."""
-    with Store(db) as store:
-        close(store, record(store, [("completed", 0.3, 5.0, None)], name="x-random-7", seed=7), "interrupted")
+    close(store, record(store, [("completed", 0.3, 5.0, None)], name="x-random-7", seed=7), "interrupted")
     whole, complete = (
         json.loads(nas("compare", "x", *options, "-f", "json")[1]) for options in ((), ("--complete",))
     )
@@ -84,13 +78,12 @@ def test_what_is_not_complete_may_be_left_out(db: str) -> None:
 
 
 @pytest.mark.parametrize(("reused", "remedy"), [(5, True), (0, False)])
-def test_searches_cut_short_by_one_that_reused_its_trials(db: str, reused: int, remedy: bool) -> None:
+def test_searches_cut_short_by_one_that_reused_its_trials(store: Store, reused: int, remedy: bool) -> None:
     trials: list[Trial] = [("reused", 0.1, 0.0, None)] * reused + [("completed", 0.3, 10.0, None)] * (
         9 - reused
     )
-    with Store(db) as store:
-        record(store, [("completed", 0.2, 10.0, None)] * 9, name="y-random")
-        record(store, trials, name="y-evolution", controller="evolution")
+    record(store, [("completed", 0.2, 10.0, None)] * 9, name="y-random")
+    record(store, trials, name="y-evolution", controller="evolution")
     err = nas("compare", "y")[2]
     assert ("5 of all 18 trials came later" in err) is remedy
     assert ("5 of its 9 trials were reused" in err) is remedy
@@ -98,51 +91,48 @@ def test_searches_cut_short_by_one_that_reused_its_trials(db: str, reused: int, 
 
 
 @pytest.mark.parametrize(("searches", "told"), [(2, False), (3, False), (4, True)])
-def test_too_few_searches_to_tell_a_difference(db: str, searches: int, told: bool) -> None:
+def test_too_few_searches_to_tell_a_difference(searches: int, told: bool) -> None:
     """Of 3 against 3 the smallest p is 2 / 20, of 4 against 4 it is 2 / 70."""
     names = [f"x-{controller}-{seed}" for controller in ("random", "evolution") for seed in range(searches)]
     assert ("Too few searches" in nas("compare", *names)[2]) is not told
 
 
-def test_the_baseline_that_lacks_is_as_long(db: str) -> None:
+def test_the_baseline_that_lacks_is_as_long(store: Store) -> None:
     texts = [f"{depth}.0.0.0.0.0.0.0.0.0.0" for depth in range(2)]
-    with Store(db) as store:
-        row = record(store, MIXED, name="y", controller="evolution")
-        store.acquire(row.id, total=row.trials + 3)
-        store.release(row.id, "completed")
-        for seed, trained in enumerate(texts):
-            record_one_shot(
-                store,
-                Trained([(trained, 0.9)]),
-                dict.fromkeys(texts[: seed + 1], ("completed", 0.5)),
-                name=f"z-{seed}",
-                controller="darts",
-                seed=seed,
-            )
+    row = record(store, MIXED, name="y", controller="evolution")
+    store.acquire(row.id, total=row.trials + 3)
+    store.release(row.id, "completed")
+    for seed, trained in enumerate(texts):
+        record_one_shot(
+            store,
+            Trained([(trained, 0.9)]),
+            dict.fromkeys(texts[: seed + 1], ("completed", 0.5)),
+            name=f"z-{seed}",
+            controller="darts",
+            seed=seed,
+        )
     assert " --set=trials=12 " in f"{nas('compare', 'y')[2]} "
     alone = nas("compare", "z")[2]
     assert "--set=max_seconds=12 " in alone
     assert "--set=seed=1" in alone
 
 
-def test_machines_are_told(db: str) -> None:
+def test_machines_are_told(store: Store) -> None:
     err = nas("compare", "x")[2]
     assert "an unknown machine; auto, 1 thread a trial" in err
     machine = {"processor": "Xeon", "instructions": "AVX2", "torch": "2.13.0", "precision": "auto"}
-    with Store(db) as store:
-        record(store, MIXED, name="x-random-4", seed=4, environment=machine)
+    record(store, MIXED, name="x-random-4", seed=4, environment=machine)
     err = nas("compare", "x")[2]
     assert "2 kinds of machines" in err
     assert "Xeon, AVX2, torch 2.13.0 ('x-random-4')" in err
 
 
-def test_searches_that_ended_early_are_named(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_searches_that_ended_early_are_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.comparison.curves.REPEATS", 3)
     known: list[Trial] = [("completed", 0.3, 4.0, None), *[("reused", 0.3, 0.0, None)] * 3]
-    with Store(db) as store:
-        record(store, [("completed", 0.4, 20.0, None)], name="y-random", max_seconds=20)
-        for seed in range(5):
-            record(store, known, name=f"y-rnn-{seed}", seed=seed, controller="rnn", max_seconds=20)
+    record(store, [("completed", 0.4, 20.0, None)], name="y-random", max_seconds=20)
+    for seed in range(5):
+        record(store, known, name=f"y-rnn-{seed}", seed=seed, controller="rnn", max_seconds=20)
     code, out, err = nas("compare", "y", "-f", "json")
     assert code == 0
     assert "Each search counts up to 20 s of worker time, as long as 'y-random' took." in err
@@ -151,7 +141,7 @@ def test_searches_that_ended_early_are_named(db: str, monkeypatch: pytest.Monkey
     assert "ended early" not in nas("compare", "x")[2]
 
 
-def test_each_group_looks_for_its_baseline_once(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_group_looks_for_its_baseline_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     real = baselines.baseline
     monkeypatch.setattr(
@@ -161,9 +151,8 @@ def test_each_group_looks_for_its_baseline_once(db: str, monkeypatch: pytest.Mon
     assert [group.label for group in asked] == ["random", "evolution"]
 
 
-def test_an_ambiguous_baseline_is_said(db: str) -> None:
-    with Store(db) as store:
-        record(store, MIXED, name="y", trials=5)
+def test_an_ambiguous_baseline_is_said(store: Store) -> None:
+    record(store, MIXED, name="y", trials=5)
     _, out, err = nas("compare", "x", "y", "-f", "json")
     assert "evolution is tested against 'random trials=9': of 2 groups of random searches" in err
     rows = {row["group"]: row for row in json.loads(out)}
@@ -171,29 +160,28 @@ def test_an_ambiguous_baseline_is_said(db: str) -> None:
     assert rows["random trials=5"]["baseline"] is None
 
 
-def test_supernets_are_reported(db: str) -> None:
+def test_supernets_are_reported(store: Store) -> None:
     a, b, c = (f"{depth}.0.0.0.0.0.0.0.0.0.0" for depth in range(3))
-    with Store(db) as store:
-        for seed, ended in enumerate((None, "The derived architecture has 5 skip connections.")):
-            record_scratch(
-                store,
-                {a: ("completed", 0.1), b: ("completed", 0.2), c: ("completed", 0.3)},
-                name=f"y-r-{seed}",
-                seed=seed,
-            )
-            record_one_shot(
-                store,
-                Trained(
-                    [(a, 0.9), (b, 0.8), (c, 0.7)],
-                    skips=[1, 4 + seed],
-                    ended=ended,
-                    sampled={a: 0.5, b: 0.6, c: 0.7},
-                ),
-                {text: ("completed", 0.5 + (0.5 - seed) * n / 4) for n, text in enumerate((a, b, c))},
-                name=f"y-darts-{seed}",
-                seed=seed,
-                controller="darts",
-            )
+    for seed, ended in enumerate((None, "The derived architecture has 5 skip connections.")):
+        record_scratch(
+            store,
+            {a: ("completed", 0.1), b: ("completed", 0.2), c: ("completed", 0.3)},
+            name=f"y-r-{seed}",
+            seed=seed,
+        )
+        record_one_shot(
+            store,
+            Trained(
+                [(a, 0.9), (b, 0.8), (c, 0.7)],
+                skips=[1, 4 + seed],
+                ended=ended,
+                sampled={a: 0.5, b: 0.6, c: 0.7},
+            ),
+            {text: ("completed", 0.5 + (0.5 - seed) * n / 4) for n, text in enumerate((a, b, c))},
+            name=f"y-darts-{seed}",
+            seed=seed,
+            controller="darts",
+        )
     code, out, err = nas("compare", "y")
     assert code == 0
     head, *rows = (line.split() for line in out.splitlines())
@@ -218,43 +206,39 @@ def test_supernets_are_reported(db: str) -> None:
 @pytest.mark.parametrize(
     ("derived", "why"), [([0.9, 0.8, 0.7], False), ([0.9, 0.8], True), ([0.9, 0.9, 0.9], True)], ids=str
 )
-def test_a_missing_rank_correlation_is_explained(db: str, derived: list[float], why: bool) -> None:
+def test_a_missing_rank_correlation_is_explained(store: Store, derived: list[float], why: bool) -> None:
     texts = [f"{depth}.0.0.0.0.0.0.0.0.0.0" for depth in range(len(derived))]
-    with Store(db) as store:
-        record_one_shot(
-            store,
-            Trained(list(zip(texts, derived, strict=True))),
-            {text: ("completed", 0.1 * n) for n, text in enumerate(texts)},
-            name="darts",
-            controller="darts",
-        )
+    record_one_shot(
+        store,
+        Trained(list(zip(texts, derived, strict=True))),
+        {text: ("completed", 0.1 * n) for n, text in enumerate(texts)},
+        name="darts",
+        controller="darts",
+    )
     said = "rho -: fewer than 3 architectures have both scores, or all scores of one kind are equal."
     assert (said in nas("compare", "darts")[2].splitlines()) is why
     assert "rho -" not in nas("compare", "x")[2]
 
 
-def test_seconds_of_a_table_are_simulated(db: str) -> None:
-    with Store(db) as store:
-        record(store, MIXED, name="y", **LOOKED_UP)
+def test_seconds_of_a_table_are_simulated(store: Store) -> None:
+    record(store, MIXED, name="y", **LOOKED_UP)
     assert "Each search counts up to 30 s of simulated time, as long as 'y' took." in nas("compare", "y")[2]
 
 
-def test_what_is_unusual_is_said(db: str) -> None:
-    with Store(db) as store:
-        record(store, MIXED, name="y-random-0", seed=0)
-        row = record(store, MIXED, name="x-random-9", seed=9)
-        store.acquire(row.id)
-        store.release(row.id, "interrupted")
+def test_what_is_unusual_is_said(store: Store) -> None:
+    record(store, MIXED, name="y-random-0", seed=0)
+    row = record(store, MIXED, name="x-random-9", seed=9)
+    store.acquire(row.id)
+    store.release(row.id, "interrupted")
     code, _, err = nas("compare", "x", "y")
     assert code == 0
     assert "Left out, since an older search has the same settings and seed: y-random-0." in err
     assert "Not complete: 'x-random-9' (interrupted)" in err
 
 
-def test_bad_input(db: str) -> None:
+def test_bad_input(store: Store) -> None:
     assert nas("compare", "nobody")[0] == 3
-    with Store(db) as store:
-        record(store, MIXED, name="other", tasks={"name": "sinusoid", "shots": 2})
+    record(store, MIXED, name="other", tasks={"name": "sinusoid", "shots": 2})
     code, _, err = nas("compare", "x-random-0", "other")
     assert (code, "tasks.shots: 10 and 2" in err) == (2, True)
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from recorded import close, record, search
 
@@ -16,12 +13,6 @@ from nas.storage.store import Store
 
 SHORT = [("completed", 0.4, 10.0, None), ("completed", 0.6, 10.0, None)]
 LONG = [("completed", 0.5, 10.0, 0.4), ("completed", 0.7, 15.0, 0.8)]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
-        yield store
 
 
 def test_groups_at_the_cost_of_the_shortest(store: Store) -> None:

@@ -68,10 +68,9 @@ TestGradNorm = suite("proxies", "TestGradNorm")
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def here(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The examples in the working directory, and a database elsewhere."""
     monkeypatch.chdir(EXAMPLES)
-    monkeypatch.setenv("NAS_DB", f"sqlite:///{tmp_path}/nas.db")
 
 
 @pytest.mark.usefixtures("here")
@@ -107,13 +106,12 @@ def test_several_objectives_end_in_a_front(tmp_path: Path, monkeypatch: pytest.M
         assert one["score"] > other["score"] or one["macs"] < other["macs"]  # neither is beaten in both
 
 
-def test_settings_are_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_searched(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By options, and by the file that says the same."""
     monkeypatch.chdir(tmp_path)
     [command] = commands(block(howto("slots"), "--slot"))
     assert nas(*command, *CHEAP, "--trials=2", "--workers=1")[0] == 0
-    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
-        trials, searched = store.trials(store.search("joint").id), store.search("joint").config["slots"]
+    trials, searched = store.trials(store.search("joint").id), store.search("joint").config["slots"]
     assert all("| learner: inner_lr=0." in trial.architecture for trial in trials)
     assert searched == tomllib.loads(block(howto("slots"), "[slots.tasks]"))["slots"]
 
@@ -139,7 +137,7 @@ def test_a_text_form() -> None:
             space.decode(wrong)
 
 
-def test_a_table_of_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_of_scores(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     space, rng = NasBench201(), np.random.default_rng(0)
     texts = sorted({space.encode(space.sample(rng)) for _ in range(8000)})
     scores = {name: rng.random(len(texts)) for name in ("valid_12", "valid_200", "seconds")}
@@ -148,8 +146,7 @@ def test_a_table_of_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     [command] = commands(block(howto("evaluator"), "--name looked-up"))
     code, _, err = nas(*command, "--trials=40")
     assert code == 0, err
-    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
-        states = {trial.state for trial in store.trials(store.search("looked-up").id)}
+    states = {trial.state for trial in store.trials(store.search("looked-up").id)}
     assert states >= {"completed", "stopped", "infeasible"}
 
 

@@ -91,23 +91,23 @@ def test_it_is_recorded_where_it_is_asked_for(store: Store) -> None:
     assert trials[1].seconds > 4 * (0.051 + 0.082)  # of the worker
 
 
-def test_it_ranks_trials(store: Store, tmp_path: Path) -> None:
+def test_it_ranks_trials(store: Store, db: Path) -> None:
     run(store, search(resources={"latency": True}))
-    db = f"sqlite:///{tmp_path}/nas.db"
-    code, out, _ = nas("leaderboard", "--sort", "latency", "--db", db)
+    code, out, _ = nas("leaderboard", "--sort", "latency")
     head, *lines = out.splitlines()
     assert code == 0
     assert {"latency", "latency_batch"} < set(head.split())
     assert [line.split()[2] for line in lines] == ["0", "1"]  # the slow one is last
-    rows = json.loads(nas("leaderboard", "--pareto", "score,latency", "-f", "json", "--db", db)[1])
+    rows = json.loads(nas("leaderboard", "--pareto", "score,latency", "-f", "json")[1])
     better = max(store.trials(1), key=lambda trial: trial.score or 0.0).number
     assert {row["trial"] for row in rows} == {0, better}
-    shown = json.loads(nas("show", "s/1", "-f", "json", "--db", db)[1])
+    shown = json.loads(nas("show", "s/1", "-f", "json")[1])
     assert shown["latency"] >= 0.051
-    for limit, kept in (("--max-latency=0.05", 1), ("--max-latency-batch=0.001", 1), ("--max-seconds=99", 2)):
-        rows = json.loads(nas("leaderboard", limit, "-f", "json", "--db", db)[1])
-        assert [row["trial"] for row in rows if row["trial"] == 0] == [0]
-        assert len(rows) == kept
+    fast = store.trials(1)[0]
+    limits = f"--max-latency={fast.latency}", f"--max-latency-batch={fast.latency_batch}", "--max-seconds=99"
+    for limit, kept in zip(limits, ({0}, {0}, {0, 1}), strict=True):
+        rows = json.loads(nas("leaderboard", limit, "-f", "json")[1])
+        assert {row["trial"] for row in rows} == kept
 
 
 def test_scores_do_not_depend_on_it() -> None:

@@ -107,10 +107,7 @@ def test_divergence_in_evaluation_names_the_rate():
 
 
 @pytest.fixture
-def nas(tmp_path, monkeypatch):
-    monkeypatch.setenv("NAS_DB", f"sqlite:///{tmp_path / 'nas.db'}")
-    monkeypatch.chdir(tmp_path)
-
+def nas(db):
     def call(*arguments):
         result = CliRunner().invoke(app, arguments)
         if result.exception and not isinstance(result.exception, SystemExit):

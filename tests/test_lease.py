@@ -16,7 +16,6 @@ import pytest
 from facts import refusal
 
 from nas.storage import lease
-from nas.storage.schema import Search
 from nas.storage.store import Store
 from nas.testing.stores import search
 
@@ -72,39 +71,32 @@ def driver(url: str, *launcher: str) -> Iterator[tuple[subprocess.Popen[str], st
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    url = f"sqlite:///{tmp_path}/nas.db"
-    with Store(url, create=True) as store:
-        search(store, name="s")
-    return url
+def url(db: Path, store: Store) -> str:
+    search(store, name="s")
+    return f"sqlite:///{db}"
 
 
-def row(url: str) -> Search:
-    with Store(url, create=True) as store:
-        return store.search("s")
-
-
-def test_a_driver_that_is_stopped_drives_on_and_one_that_is_killed_does_not(url: str) -> None:
+def test_a_driver_that_is_stopped_drives_on_and_one_that_is_killed_does_not(url: str, store: Store) -> None:
     with driver(url) as (process, pid):
         assert pid == str(process.pid)
         process.send_signal(signal.SIGSTOP)
-        assert lease.driven(row(url))
-    assert not lease.driven(row(url))
+        assert lease.driven(store.search("s"))
+    assert not lease.driven(store.search("s"))
 
 
 @pytest.mark.skipif(not containers(), reason="needs the right to make pid namespaces (unshare)")
-def test_a_restarted_container_finds_its_search_free(url: str) -> None:
+def test_a_restarted_container_finds_its_search_free(url: str, store: Store) -> None:
     """Host and pid are those of the driver before, which was alive a moment ago, and pid 1 lives outside."""
     with driver(url, *CONTAINER) as (_, pid):
         assert pid == "1"
-        assert lease.driven(row(url))
+        assert lease.driven(store.search("s"))
         with driver(url, *CONTAINER) as (sibling, refused):
             assert refused == ""
             assert sibling.wait() == 1
     deadline = time.monotonic() + 30
-    while lease.driven(row(url)) and time.monotonic() < deadline:  # `unshare` ends a little before its child
-        time.sleep(0.05)
-    assert not lease.driven(row(url))
+    while lease.driven(store.search("s")) and time.monotonic() < deadline:
+        time.sleep(0.05)  # `unshare` ends a little before its child
+    assert not lease.driven(store.search("s"))
     with driver(url, *CONTAINER) as (_, pid):
         assert pid == "1"
 

@@ -156,9 +156,7 @@ def test_the_estimate_is_what_a_process_takes() -> None:
     assert 1 / 1.6 < estimate / measured < 1.6
 
 
-def test_what_does_not_fit_is_refused_before_it_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_does_not_fit_is_refused_before_it_starts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda device: 2 * MIB)
     learner = {"name": "maml", "inner_steps": 2, "meta_batch": 2}
     config = configure(learner=learner)
@@ -167,10 +165,9 @@ def test_what_does_not_fit_is_refused_before_it_starts(
         *("space.channels", "space.cells", "tasks.ways"),
         *("controller.budget.batch", "learner.order", "learner.inner_steps"),
     ]
-    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
-        with refusal(Infeasible, "'nasbench201'", "0.00 GiB", *lower):
-            create(store, config, tasks)
-        assert store.searches() == []
+    with refusal(Infeasible, "'nasbench201'", "0.00 GiB", *lower):
+        create(store, config, tasks)
+    assert store.searches() == []
     job = SupernetJob(0, 0, TrainSupernet(NOISY), 0)
     [outcome] = reports(Trials(config, tasks), job)
     assert outcome.state == "infeasible"

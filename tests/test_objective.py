@@ -238,8 +238,7 @@ def test_one_cost_can_be_the_objective() -> None:
 # Faces
 
 
-def test_a_search_ends_in_a_front(tmp_path: Path) -> None:
-    db = f"sqlite:///{tmp_path}/nas.db"
+def test_a_search_ends_in_a_front(db: Path, store: Store) -> None:
     budget = ["--set=budget.train_episodes=2", "--set=budget.validation_episodes=2"]
     search = ["--space=mlp", "--controller=evolution", "--tasks=sinusoid", "--learner=maml", "--trials=6"]
     code, out, words = nas(
@@ -249,12 +248,9 @@ def test_a_search_ends_in_a_front(tmp_path: Path) -> None:
         "--name=s",
         "--executor=inline",
         "--set=objective=score,activations",
-        "--db",
-        db,
     )
     assert code == 0, words
-    with Store(db) as store:
-        trials = store.trials(store.search("s").id)
+    trials = store.trials(store.search("s").id)
     done = [trial for trial in trials if trial.state == "completed"]
     every = [(-trial.score, float(trial.activations)) for trial in done]  # type: ignore[operator, arg-type]
     front = [
@@ -262,9 +258,9 @@ def test_a_search_ends_in_a_front(tmp_path: Path) -> None:
         for trial, point in zip(done, every, strict=True)
         if not any(dominates(other, point) for other in every)
     ]
-    shown = json.loads(nas("show", "s", "-f", "json", "--db", db)[1])
+    shown = json.loads(nas("show", "s", "-f", "json")[1])
     assert (shown["objective"], shown["front"]) == (["score", "activations"], front)
-    board = nas("leaderboard", "--pareto", "score,activations", "-f", "json", "--limit=0", "--db", db)[1]
+    board = nas("leaderboard", "--pareto", "score,activations", "-f", "json", "--limit=0")[1]
     assert sorted(row["trial"] for row in json.loads(board)) == front
     head, *lines = out.splitlines()
     assert "activations" in head

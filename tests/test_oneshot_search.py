@@ -161,10 +161,10 @@ def test_the_checkpoint_of_other_data_is_another(tmp_path: Path) -> None:
 
 
 def test_rm_deletes_the_checkpoints_of_its_search_alone(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure(name="s")
-    tasks, folder = config.make_tasks(), tmp_path / "nas-artifacts"
+    tasks, folder = config.make_tasks(), db.parent / "nas-artifacts"
     row = create(store, config, tasks)
     written = []
     for name in ("s", "s-2", "s-0"):
@@ -174,7 +174,7 @@ def test_rm_deletes_the_checkpoints_of_its_search_alone(
     part = written[0].path.with_name(f".{written[0].path.name}.x.part")
     part.touch()
     monkeypatch.delenv("NAS_ARTIFACTS", raising=False)
-    code, _, err = nas("rm", row.name, "--yes", f"--db=sqlite:///{tmp_path}/nas.db")
+    code, _, err = nas("rm", row.name, "--yes")
     assert code == 0, err
     assert [checkpoint.path.exists() for checkpoint in written] == [False, True, True]
     assert not part.exists()
@@ -193,19 +193,18 @@ def test_replay_gives_the_controller_what_it_had_seen(store: Store) -> None:
     assert again.done
 
 
-def test_the_command_line_shows_a_supernet(store: Store, tmp_path: Path) -> None:
+def test_the_command_line_shows_a_supernet(store: Store, db: Path) -> None:
     run(store, configure(name="s"))
-    db = f"--db=sqlite:///{tmp_path}/nas.db"
-    code, shown, err = nas("show", "s/0", db)
+    code, shown, err = nas("show", "s/0")
     assert code == 0, err
     trial = store.trial(store.search("s").id, 0)
     for entry in trial.derived or []:
         line = rf"^ *{re.escape(entry['architecture'])} +{entry['score']:.4f}$"
         assert re.search(line, shown, re.MULTILINE)
     assert re.search(r"^supernet.budget +epochs=3 steps=4 batch=2 validation_episodes=4$", shown, re.M)
-    whole = json.loads(nas("show", "s/0", "-f", "json", db)[1])
+    whole = json.loads(nas("show", "s/0", "-f", "json")[1])
     assert whole["derived_epochs"] == trial.derived_epochs
-    code, _, err = nas("evaluate", "s/0", db)
+    code, _, err = nas("evaluate", "s/0")
     assert (code, "s/0 trained a supernet and is no architecture" in err) == (2, True)
     listed = json.loads(nas("controllers", "nas.testing.oneshot:OneShot", "-f", "json")[1])
     settings = {row["setting"]: row["default"] for row in listed}

@@ -104,29 +104,25 @@ def fill(
 
 
 @pytest.fixture
-def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    url = f"sqlite:///{tmp_path}/nas.db"
-    monkeypatch.setenv("NAS_DB", url)
-    monkeypatch.chdir(tmp_path)
-    with Store(url, create=True) as store:
-        fill(store, "x-random-0", 0, "random", [{10: 2.0, 20: 1.0}])
-        fill(store, "x-random-1", 1, "random", [{10: 4.0, 20: 2.0, 30: 5.0}])
-        fill(store, "x-evolution-0", 0, "evolution", [{}, {}])
-    return url
+def filled(db: Path, store: Store) -> Store:
+    """Two searches with losses, and one without."""
+    fill(store, "x-random-0", 0, "random", [{10: 2.0, 20: 1.0}])
+    fill(store, "x-random-1", 1, "random", [{10: 4.0, 20: 2.0, 30: 5.0}])
+    fill(store, "x-evolution-0", 0, "evolution", [{}, {}])
+    return store
 
 
-def test_a_mean_and_its_interval_by_hand(tmp_path: Path) -> None:
+def test_a_mean_and_its_interval_by_hand(store: Store) -> None:
     """Over six trials of one architecture, one of which measured longer; fewer are drawn one by one."""
     losses = [{10: 2.0, 20: 1.0}, {10: 4.0, 20: 2.0, 30: 5.0}, *[{10: 3.0, 20: 1.5}] * 4]
-    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
-        for seed, loss in enumerate(losses):
-            fill(store, f"same-{seed}", seed, "random", [loss], choices=0)
-        groups, _ = grouped(find(store, ["same"]))
-        [line] = measured(store, groups, "train_loss").lines
-        [few] = measured(store, grouped(find(store, ["same-0", "same-1"]))[0], "train_loss").lines
-        assert metrics(store, groups) == ["train_loss"]
-        with refusal(UnknownName, "'loss'", "train_loss"):
-            measured(store, groups, "loss")
+    for seed, loss in enumerate(losses):
+        fill(store, f"same-{seed}", seed, "random", [loss], choices=0)
+    groups, _ = grouped(find(store, ["same"]))
+    [line] = measured(store, groups, "train_loss").lines
+    [few] = measured(store, grouped(find(store, ["same-0", "same-1"]))[0], "train_loss").lines
+    assert metrics(store, groups) == ["train_loss"]
+    with refusal(UnknownName, "'loss'", "train_loss"):
+        measured(store, groups, "loss")
     assert (line.name, line.count, line.baseline, line.single) == ("random (n = 6)", 6, True, ())
     np.testing.assert_array_equal(line.x, [10, 20, 30])
     np.testing.assert_allclose(line.mean, [3, 1.5, 5])
@@ -137,12 +133,11 @@ def test_a_mean_and_its_interval_by_hand(tmp_path: Path) -> None:
     assert np.isnan(few.half).all()
 
 
-def test_unlike_architectures_have_no_mean(db: str) -> None:
+def test_unlike_architectures_have_no_mean(filled: Store) -> None:
     """The best by its score, the second of two, stands out beside the other, and no average is drawn."""
-    with Store(db) as store:
-        groups, _ = grouped(find(store, ["x"]))
-        made = measured(store, groups, "train_loss")
-        alone = measured(store, groups, "train_loss", singles=0)
+    groups, _ = grouped(find(filled, ["x"]))
+    made = measured(filled, groups, "train_loss")
+    alone = measured(filled, groups, "train_loss", singles=0)
     [random] = made.lines
     assert made.absent == ("evolution has no line: none of its trials measured train_loss.",)
     assert (random.name, random.baseline) == ("random (best of 2 trials)", True)
@@ -152,26 +147,24 @@ def test_unlike_architectures_have_no_mean(db: str) -> None:
     assert alone.lines[0].single == ()
 
 
-def test_supernets_have_lines_of_their_own(db: str) -> None:
-    with Store(db) as store:
-        [search] = find(store, ["x-evolution-0"])
-        supernet = store.begin(
-            search.id, 9, architecture=None, key=None, space="toy", seed=0, attempt=0, supernet={}
-        )
-        seen = tuple(Measurement(step, "train_loss", 0.5) for step in (100, 200))
-        store.finish(supernet, Outcome(TrialState.COMPLETED, None, seconds=1.0, measurements=seen))
-        groups, _ = grouped(find(store, ["x-evolution"]))
-        fill(store, "y-evolution-1", 1, "evolution", [{10: 3.0}])
-        both, _ = grouped(find(store, ["x-evolution", "y"]))
-        assert [line.label for line in measured(store, groups, "train_loss").lines] == ["evolution, supernet"]
-        lines = {line.label: line for line in measured(store, both, "train_loss").lines}
+def test_supernets_have_lines_of_their_own(filled: Store) -> None:
+    [search] = find(filled, ["x-evolution-0"])
+    supernet = filled.begin(
+        search.id, 9, architecture=None, key=None, space="toy", seed=0, attempt=0, supernet={}
+    )
+    seen = tuple(Measurement(step, "train_loss", 0.5) for step in (100, 200))
+    filled.finish(supernet, Outcome(TrialState.COMPLETED, None, seconds=1.0, measurements=seen))
+    groups, _ = grouped(find(filled, ["x-evolution"]))
+    fill(filled, "y-evolution-1", 1, "evolution", [{10: 3.0}])
+    both, _ = grouped(find(filled, ["x-evolution", "y"]))
+    assert [line.label for line in measured(filled, groups, "train_loss").lines] == ["evolution, supernet"]
+    lines = {line.label: line for line in measured(filled, both, "train_loss").lines}
     assert lines["evolution"].mean.tolist() == [3.0]
     assert lines["evolution, supernet"].x.tolist() == [100, 200]
 
 
-def test_anytime_lines_begin_with_the_last_first_score(db: str) -> None:
-    with Store(db) as store:
-        groups, _ = grouped(find(store, ["x"]))
+def test_anytime_lines_begin_with_the_last_first_score(filled: Store) -> None:
+    groups, _ = grouped(find(filled, ["x"]))
     series = [
         [curve([10, 20, 40], [0.1, 0.2, 0.9]), curve([5, 15, 30], [NAN, 0.3, 0.4])],
         [curve([50], [0.7])],
@@ -194,11 +187,10 @@ def test_anytime_lines_begin_with_the_last_first_score(db: str) -> None:
         anytime(groups, series, 12.0)
 
 
-def test_axes_say_what_a_score_is(tmp_path: Path) -> None:
-    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
-        trained = search(store, name="trained", evaluator="train")
-        looked_up = search(store, name="looked-up", **LOOKED_UP)
-        odd = search(store, name="odd")
+def test_axes_say_what_a_score_is(store: Store) -> None:
+    trained = search(store, name="trained", evaluator="train")
+    looked_up = search(store, name="looked-up", **LOOKED_UP)
+    odd = search(store, name="odd")
     assert [score_name(trained, lowest) for lowest in (0.0, -0.1)] == ["accuracy", "−MSE"]
     assert score_name(looked_up, 80.0) == "score (valid)"
     assert score_name(looked_up, 80.0, test=True) == "score"
@@ -207,10 +199,9 @@ def test_axes_say_what_a_score_is(tmp_path: Path) -> None:
     assert metric_name(trained, "my_own", 0.0) == "my own"
 
 
-def test_test_scores_have_a_panel_of_their_own(db: str) -> None:
-    with Store(db) as store:
-        groups, _ = grouped(find(store, ["x"]))
-        series = [curves(store, group.searches) for group in groups]
+def test_test_scores_have_a_panel_of_their_own(filled: Store) -> None:
+    groups, _ = grouped(find(filled, ["x"]))
+    series = [curves(filled, group.searches) for group in groups]
     assert len(anytime(groups, series, 10.0)) == 1
     tested = [[curve([1, 2], [0.1, 0.2], [0.5, 0.4])], [curve([1], [0.3], [0.6])]]
     first, second = anytime(groups, tested, 2.0)
@@ -244,14 +235,13 @@ def test_a_window_holds_all_that_is_drawn() -> None:
     assert window(panel(line("flat", [0, 1], [0.0, 0.0])))[2:] == (-0.5, 0.5)
 
 
-def test_few_searches_are_drawn_one_by_one(db: str) -> None:
+def test_few_searches_are_drawn_one_by_one(filled: Store) -> None:
     """An interval of three is wider than all that they differ by."""
-    with Store(db) as store:
-        for seed in range(2, FEW):
-            fill(store, f"x-random-{seed}", seed, "random", [{}])
-        fill(store, "x-evolution-1", 1, "evolution", [{}])
-        groups, _ = grouped(find(store, ["x"]))
-        made = anytime(groups, [curves(store, group.searches) for group in groups], 10.0)
+    for seed in range(2, FEW):
+        fill(filled, f"x-random-{seed}", seed, "random", [{}])
+    fill(filled, "x-evolution-1", 1, "evolution", [{}])
+    groups, _ = grouped(find(filled, ["x"]))
+    made = anytime(groups, [curves(filled, group.searches) for group in groups], 10.0)
     [random, evolution] = made[0].lines
     assert (random.count, random.single) == (FEW, ())
     assert not np.isnan(random.half).any()
@@ -394,7 +384,7 @@ def test_a_terminal_tells_close_values_apart() -> None:
     assert float(labels[-1]) <= 1.60938 <= 1.60943 <= float(labels[0])
 
 
-def test_the_command(db: str, tmp_path: Path) -> None:
+def test_the_command(filled: Store, tmp_path: Path) -> None:
     code, out, err = nas("plot", "x", "-o", "curves.svg", "--text")
     assert (code, "Wrote curves.svg" in err) == (0, True)
     assert "worker time (s)" in out
@@ -406,9 +396,8 @@ def test_the_command(db: str, tmp_path: Path) -> None:
     assert "training episodes" in out
 
 
-def test_the_command_says_who_is_not_drawn(db: str) -> None:
-    with Store(db) as store:
-        fill(store, "x-random-2", 2, "random", [])
+def test_the_command_says_who_is_not_drawn(filled: Store) -> None:
+    fill(filled, "x-random-2", 2, "random", [])
     code, out, err = nas("plot", "x", "--text")
     assert (code, ". random (n = 2)" in out) == (0, True)
     assert "Left out, without a score: 'x-random-2' (completed)." in err
@@ -417,7 +406,7 @@ def test_the_command_says_who_is_not_drawn(db: str) -> None:
     assert err.count("evolution has no line: none of its trials measured train_loss.") == 1
 
 
-def test_bad_input(db: str) -> None:
+def test_bad_input(filled: Store) -> None:
     assert nas("plot", "x")[::2] == (
         2,
         "error: Where to? Give a file with -o, such as -o curves.png, or --text for the terminal.",

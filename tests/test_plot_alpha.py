@@ -176,12 +176,11 @@ def test_a_table_of_three_epochs(store: Store) -> None:
     ]
 
 
-def test_the_command_draws_a_search(db: Path, tmp_path: Path) -> None:
+def test_the_command_draws_a_search(store: Store, db: Path, tmp_path: Path) -> None:
     budget = {"epochs": 3, "steps": 2, "batch": 2, "validation_episodes": 2}
     darts = {"name": "darts", "derive": 1, "budget": budget, "alpha_rate": 3e-4}
     config = configure(name="s", controller=darts)
-    with Store(f"sqlite:///{db}", create=True) as store:
-        run(store, config)
+    run(store, config)
     code, out, err = nas("plot", "s", "--metric=alpha", "--text", "-o", "alpha.svg")
     assert (code, "Wrote alpha.svg" in err) == (0, True)
     assert (
@@ -200,9 +199,8 @@ def test_the_command_draws_a_search(db: Path, tmp_path: Path) -> None:
     assert sum(point["metric"].startswith("alpha/") for point in shown) == 3 * 3 * len(CURVES)
 
 
-def test_bad_input(db: Path) -> None:
-    with Store(f"sqlite:///{db}", create=True) as store:
-        fill(store, "s", 0, TWO)
+def test_bad_input(store: Store, db: Path) -> None:
+    fill(store, "s", 0, TWO)
     code, _, err = nas("plot", "s", "--text", "--metric=alpha", "--metric=score")
     assert (code, "--metric alpha is a picture of its own" in err) == (2, True)
     code, _, err = nas("plot", "s", "--text", "--metric=alfa")

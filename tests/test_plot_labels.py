@@ -28,35 +28,37 @@ def drawn(picture: Path, text: str) -> tuple[list[str], list[str]]:
 @pytest.mark.parametrize(
     ("changes", "label"), [(FEW_SHOT, "worker time (s)"), (LOOKED_UP, "simulated time (s)")]
 )
-def test_the_clock_of_a_search(changes: dict[str, Any], label: str, db: Path, tmp_path: Path) -> None:
-    with Store(f"sqlite:///{db}", create=True) as store:
-        record(store, MIXED, name="s", **changes)
+def test_the_clock_of_a_search(
+    store: Store, changes: dict[str, Any], label: str, db: Path, tmp_path: Path
+) -> None:
+    record(store, MIXED, name="s", **changes)
     code, out, _ = nas("plot", "s", "-o", "curves.svg", "--text")
     both = [label, label]  # of validation and of test scores
     assert (code, drawn(tmp_path / "curves.svg", out)) == (0, (both, both))
 
 
 @pytest.mark.parametrize(("changes", "episodes"), [(FEW_SHOT, "episodes"), (ORDINARY, "minibatches")])
-def test_the_steps_of_a_metric(changes: dict[str, Any], episodes: str, db: Path, tmp_path: Path) -> None:
+def test_the_steps_of_a_metric(
+    store: Store, changes: dict[str, Any], episodes: str, db: Path, tmp_path: Path
+) -> None:
     """Of supernets alone they are theirs; beside those of other trials it is the line that says so."""
-    with Store(f"sqlite:///{db}", create=True) as store:
-        row = search(store, name="s", **changes)
-        for number, (architecture, supernet, metric) in enumerate(
-            [(None, {"strategy": "darts"}, "skips"), ("0.0.0.0", None, "score")]
-        ):
-            trial = store.begin(
-                row.id,
-                number,
-                architecture=architecture,
-                key=architecture,
-                space="toy",
-                seed=0,
-                attempt=0,
-                supernet=supernet,
-            )
-            seen = Measurement(10, "loss", 0.5), Measurement(10, metric, 2.0)
-            store.finish(trial, Outcome(TrialState.COMPLETED, None, seconds=1.0, measurements=seen))
-        close(store, row)
+    row = search(store, name="s", **changes)
+    for number, (architecture, supernet, metric) in enumerate(
+        [(None, {"strategy": "darts"}, "skips"), ("0.0.0.0", None, "score")]
+    ):
+        trial = store.begin(
+            row.id,
+            number,
+            architecture=architecture,
+            key=architecture,
+            space="toy",
+            seed=0,
+            attempt=0,
+            supernet=supernet,
+        )
+        seen = Measurement(10, "loss", 0.5), Measurement(10, metric, 2.0)
+        store.finish(trial, Outcome(TrialState.COMPLETED, None, seconds=1.0, measurements=seen))
+    close(store, row)
     code, out, _ = nas(
         "plot", "s", "--metric=skips", "--metric=loss", "--metric=score", "-o", "a.svg", "--text"
     )

@@ -62,14 +62,13 @@ def test_a_learner_that_bfloat16_misleads_does_not_begin_with_it() -> None:
 
 @pytest.mark.parametrize("able", [False, True])
 def test_what_auto_came_to_is_kept_with_the_search_and_shown(
-    tmp_path: Path, able: bool, monkeypatch: pytest.MonkeyPatch
+    store: Store, db: Path, able: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "_has_bfloat16", lambda device: able)
     given = {"space": "chain", "controller": "random", "tasks": "glyphs", "learner": "prototypical"}
-    config, db = validate({**given, "name": "s"}), f"sqlite:///{tmp_path}/nas.db"
-    with Store(db, create=True) as store:
-        create(store, config, config.make_tasks())
-    shown = CliRunner().invoke(app, ["show", "s", "-f", "json", "--db", db])
+    config = validate({**given, "name": "s"})
+    create(store, config, config.make_tasks())
+    shown = CliRunner().invoke(app, ["show", "s", "-f", "json"])
     assert json.loads(shown.stdout)["precision"] == ("bfloat16" if able else "float32")
 
 

@@ -17,7 +17,6 @@ from nas.learners.base import task_loss
 from nas.learners.pretrain import Pretrain
 from nas.settings.search import SearchConfig
 from nas.space import TaskShape
-from nas.storage.store import Store
 from nas.tasks.glyphs import Glyphs
 from nas.tasks.sinusoid import Sinusoid
 from nas.testing.learners import cast, perceptron, planes
@@ -144,11 +143,10 @@ def test_the_tasks_tell_the_number_of_classes_unless_it_is_set():
     assert Pretrain(perceptron(), Sinusoid().shape).classifier is None
 
 
-def test_a_search_with_too_small_a_number_of_classes_does_not_begin(tmp_path):
+def test_a_search_with_too_small_a_number_of_classes_does_not_begin(store):
     learner = {"name": "pretrain", "train_classes": 1}
     config = SearchConfig(space="chain", controller="random", tasks="glyphs", learner=learner, name="p")
     tasks = config.make_tasks()
-    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
-        with refusal(ConfigError, "learner.train_classes: 1"):
-            create(store, config, tasks)
-        assert not store.searches()
+    with refusal(ConfigError, "learner.train_classes: 1"):
+        create(store, config, tasks)
+    assert not store.searches()

@@ -21,12 +21,6 @@ from nas.testing.oneshot import job
 ONE = Architecture("toy", (0,) * 11)
 
 
-@pytest.fixture
-def store(tmp_path: Path):
-    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
-        yield store
-
-
 def evaluated(score: float) -> Outcome:
     return Outcome(TrialState.COMPLETED, ONE, Score(score, 0.01, 9), seconds=1.0)
 
@@ -81,8 +75,7 @@ def test_a_resumed_search_knows_what_its_supernet_derived(store: Store) -> None:
     assert _Tally(row, store).summary().startswith("2/3 trials (a supernet, 2 derived) · best 0.2500")
 
 
-def test_other_searches_count_their_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NAS_DB", f"sqlite:///{tmp_path}/nas.db")
+def test_other_searches_count_their_trials(db: Path) -> None:
     code, _, err = nas("run", *SCRIPTED, "--trials=3")
     assert code == 0
     assert re.findall(r"\| (\d/3 trials) · best", err) == ["1/3 trials", "2/3 trials", "3/3 trials"]

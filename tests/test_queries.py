@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,12 +19,6 @@ from nas.testing.evaluations import CONFIG, claim, trained
 from nas.testing.toys import Toy
 
 NETWORK = Toy().encode(Toy().sample(np.random.default_rng(0)))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
-        yield store
 
 
 def test_a_search_in_a_list(store: Store) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -20,12 +18,6 @@ from nas.storage.evaluations import Origin
 from nas.storage.store import Store
 from nas.testing.evaluations import CONFIG, claim, trained
 from nas.testing.stores import search
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
-        yield store
 
 
 def board(store: Store) -> list[dict[str, Any]]:

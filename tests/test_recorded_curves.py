@@ -18,18 +18,16 @@ from nas.storage.store import Store
 MODULE = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "curves.py"))
 
 
-def test_curves_come_back(tmp_path: Path) -> None:
+def test_curves_come_back(db: Path, store: Store, tmp_path: Path) -> None:
     """A staircase has the same height everywhere, though only its steps are written."""
-    url = f"sqlite:///{tmp_path}/nas.db"
-    with Store(url, create=True) as store:
-        for seed in range(FEW):
-            trials = [(state, score, seconds + seed, test) for state, score, seconds, test in MIXED]
-            record(store, trials, name=f"r{seed}", seed=seed)
-        record(store, MIXED, name="e0", controller="evolution")
-        record(store, MIXED, name="e1", controller="evolution", seed=1)
-        groups, _ = grouped(find(store, ["r", "e"]))
-        before = anytime(groups, [curves(store, group.searches) for group in groups], 30.0)
-    written = json.loads(json.dumps(MODULE["recorded"](url, ["r", "e"])))
+    for seed in range(FEW):
+        trials = [(state, score, seconds + seed, test) for state, score, seconds, test in MIXED]
+        record(store, trials, name=f"r{seed}", seed=seed)
+    record(store, MIXED, name="e0", controller="evolution")
+    record(store, MIXED, name="e1", controller="evolution", seed=1)
+    groups, _ = grouped(find(store, ["r", "e"]))
+    before = anytime(groups, [curves(store, group.searches) for group in groups], 30.0)
+    written = json.loads(json.dumps(MODULE["recorded"](f"sqlite:///{db}", ["r", "e"])))
     after = [MODULE["_read"](panel) for panel in written["panels"]]
     assert [panel.y_label for panel in after] == [panel.y_label for panel in before]
     for one, other in zip(before, after, strict=True):

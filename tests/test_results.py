@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +15,6 @@ from nas.states import EvaluationState
 from nas.storage.schema import Evaluation
 from nas.storage.store import Store
 from nas.testing.evaluations import claim, trained
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
-        yield store
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 import json
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -186,36 +185,33 @@ def test_controllers_choose_in_every_slot(controller: str) -> None:
         assert len({architecture.choices[place] for architecture in seen}) == 2
 
 
-def test_search_and_leaderboard(tmp_path: Path) -> None:
-    db = f"--db=sqlite:///{tmp_path / 'nas.db'}"
+def test_search_and_leaderboard(db: Path) -> None:
     options = [
         "--space=nas.testing.toys:Toy",
         "--tasks=sinusoid",
         "--learner=maml",
         "--executor=inline",
         "--evaluator=nas.testing.evaluators:Scripted",
-        db,
     ]
     slots = ["--slot=learner.lr=[0.1, 0.01]", "--slot=tasks.train_shots=[5, 20]"]
     text = Toy().encode(Toy().default)
     texts = json.dumps([text, f"{text} | learner: lr=0.01"])
     fixed = ["--controller=fixed", f"--set=controller.architectures={texts}", "--trials=2", "--name=fixed"]
     assert nas("run", *options, *slots, *fixed)[0] == 0
-    rows = json.loads(nas("show", "fixed", "--format=json", db)[1])["trial_rows"]
+    rows = json.loads(nas("show", "fixed", "--format=json")[1])["trial_rows"]
     assert [row["architecture"] for row in rows] == [
         f"{text} | learner: lr=0.1 | tasks: train_shots=5",
         f"{text} | learner: lr=0.01 | tasks: train_shots=5",
     ]
     assert nas("run", *options, *slots, "--controller=evolution", "--trials=20", "--name=joint")[0] == 0
-    assert nas("resume", "joint", "--trials=24", db)[0] == 0
-    ranked = json.loads(nas("leaderboard", "--search=joint", "--limit=0", "--format=json", db)[1])
+    assert nas("resume", "joint", "--trials=24")[0] == 0
+    ranked = json.loads(nas("leaderboard", "--search=joint", "--limit=0", "--format=json")[1])
     assert len({row["architecture"] for row in ranked}) == len(ranked) > 10
 
 
 @pytest.fixture
-def searched(tmp_path: Path) -> Iterator[Store]:
+def searched(db: Path, store: Store) -> Store:
     """Three trials of a search with slots, and one of a search without."""
-    db = f"sqlite:///{tmp_path / 'nas.db'}"
     options = [
         "--set=space.layers=2",
         "--space=mlp",
@@ -224,7 +220,6 @@ def searched(tmp_path: Path) -> Iterator[Store]:
         "--executor=inline",
         "--evaluator=nas.testing.evaluators:Scripted",
         "--controller=fixed",
-        f"--db={db}",
     ]
     slots = ["--slot=learner.lr=[0.1, 0.01]", "--slot=tasks.train_shots=[5, 20]"]
     texts = [NETWORK, f"{NETWORK} | learner: lr=0.01", f"{NETWORK} | tasks: train_shots=20"]
@@ -232,8 +227,7 @@ def searched(tmp_path: Path) -> Iterator[Store]:
     assert nas("run", *options, *slots, fixed, "--trials=3", "--name=joint")[0] == 0
     fixed = f"--set=controller.architectures={json.dumps(texts[:1])}"
     assert nas("run", *options, fixed, "--trials=1", "--name=alone")[0] == 0
-    with Store(db) as store:
-        yield store
+    return store
 
 
 def test_targets_have_what_their_trials_chose(searched: Store) -> None:
@@ -292,35 +286,34 @@ def test_the_best_of_a_search(searched: Store) -> None:
 
 @pytest.mark.slow
 def test_evaluations_rank_in_one_list_and_are_exported(searched: Store, tmp_path: Path) -> None:
-    files, db = f"--artifacts={tmp_path / 'files'}", f"--db=sqlite:///{tmp_path / 'nas.db'}"
+    files = f"--artifacts={tmp_path / 'files'}"
     budget = ["--train-episodes=4", "--validate-every=2", "--validation-episodes=2", "--seeds=1"]
-    code, _, errors = nas("evaluate", "joint/1", "alone/0", *budget, "--workers=1", files, db)
+    code, _, errors = nas("evaluate", "joint/1", "alone/0", *budget, "--workers=1", files)
     assert code == 0, errors
-    rows = json.loads(nas("leaderboard", "--stage=test", "--format=json", db)[1])
+    rows = json.loads(nas("leaderboard", "--stage=test", "--format=json")[1])
     assert {row["search"]: row["chosen"] for row in rows} == {
         "joint": {"learner.lr": 0.01, "tasks.train_shots": 5},
         "alone": {},
     }
     assert len({row["protocol"] for row in rows}) == 1
-    [shown] = json.loads(nas("show", "joint/1", "--format=json", db)[1])["evaluations"]
+    [shown] = json.loads(nas("show", "joint/1", "--format=json")[1])["evaluations"]
     assert shown["state"] == "completed"
     path = tmp_path / "model.json"
-    assert nas("export", "joint/1", f"--output={path}", files, db)[0] == 0
+    assert nas("export", "joint/1", f"--output={path}", files)[0] == 0
     description = json.loads(path.read_text())["description"]
     assert description["learner"]["lr"] == 0.01
     assert description["architecture"] == NETWORK
     other = tmp_path / "other.json"
-    assert nas("export", "joint/2", f"--output={other}", files, db)[0] == 3
+    assert nas("export", "joint/2", f"--output={other}", files)[0] == 3
 
 
 AUGMENTATIONS = ["none", "rotated_classes", {"name": "shift_rotate", "angle": 20}]
 
 
-def test_plugins_that_fill_a_slot_of_the_learner_are_chosen(tmp_path: Path) -> None:
+def test_plugins_that_fill_a_slot_of_the_learner_are_chosen(db: Path, store: Store) -> None:
     """The default is no choice: the training is that of a search without the slot."""
-    db = f"sqlite:///{tmp_path / 'nas.db'}"
     options = [
-        *("--space=chain", "--tasks=glyphs", "--learner=prototypical", "--executor=inline", f"--db={db}"),
+        *("--space=chain", "--tasks=glyphs", "--learner=prototypical", "--executor=inline"),
         *("--evaluator=nas.testing.evaluators:Scripted", "--controller=fixed"),
     ]
     network = "3x3/1:16,3x3/2:16@1,3x3/2:16@2,3x3/2:16@3"
@@ -331,17 +324,16 @@ def test_plugins_that_fill_a_slot_of_the_learner_are_chosen(tmp_path: Path) -> N
     assert nas("run", *options, slot, fixed, "--trials=3", "--name=joint")[0] == 0
     fixed = f"--set=controller.architectures={json.dumps([network])}"
     assert nas("run", *options, fixed, "--trials=1", "--name=alone")[0] == 0
-    with Store(db) as store:
-        targets = Targets(store).choose(["joint/0", "joint/1", "joint/2"])
-        filled = [target.config.learner.get("augmentation") for target in targets]
-        turned = {"name": "shift_rotate", "shift": 2.0, "angle": 20.0}
-        assert filled == [None, {"name": "rotated_classes"}, turned]
-        chosen = [target.config.chosen for target in targets]
-        assert chosen == [{}, *({"learner": {"augmentation": value}} for value in filled[1:])]
-        assert len({target.protocol for target in targets}) == 1
-        assert len({target.settings for target in targets}) == 3
-        [alone] = Targets(store).choose(["alone/0"])
-        assert alone.identity == targets[0].identity
+    targets = Targets(store).choose(["joint/0", "joint/1", "joint/2"])
+    filled = [target.config.learner.get("augmentation") for target in targets]
+    turned = {"name": "shift_rotate", "shift": 2.0, "angle": 20.0}
+    assert filled == [None, {"name": "rotated_classes"}, turned]
+    chosen = [target.config.chosen for target in targets]
+    assert chosen == [{}, *({"learner": {"augmentation": value}} for value in filled[1:])]
+    assert len({target.protocol for target in targets}) == 1
+    assert len({target.settings for target in targets}) == 3
+    [alone] = Targets(store).choose(["alone/0"])
+    assert alone.identity == targets[0].identity
 
 
 @pytest.mark.parametrize("values", [["none", "none"], ["unknown"], [{"angle": 20}], [3]], ids=str)

@@ -68,50 +68,45 @@ def test_a_search_has_no_tasks_and_no_learner(table: Path) -> None:
     assert isinstance(config.make_tasks(), Table)
 
 
-def test_test_scores_are_recorded_but_not_observed(table: Path, tmp_path: Path) -> None:
+def test_test_scores_are_recorded_but_not_observed(store: Store, table: Path) -> None:
     config = configure(table, deduplicate=False)
-    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
-        search = start(store, config)
-        observed = []
-        observe = search._controller.observe
-        search._controller.observe = lambda n, outcome: (observed.append(outcome), observe(n, outcome))  # type: ignore[method-assign]
-        assert search.run(executor(config, config.make_tasks())) == "completed"
-        row = store.search("random-nas.testing.toys-Toy-tabular")
-        tests = {m.trial_id: m.value for m in store.measurements(row.id) if m.metric == "test_score"}
-        trials = store.trials(row.id)
-        assert (row.learner, row.task_label) == ("none", "small valid")
-        assert len(observed) == len(trials) == 20
-        assert all(outcome.measurements == () for outcome in observed)
-        for trial in trials:
-            place = TEXTS.index(trial.architecture)
-            assert (trial.score, trial.seconds) == (10.0 * (place + 1), 100.0 + place)
-            assert tests[trial.id] == pytest.approx(0.1 * (place + 1))
+    search = start(store, config)
+    observed = []
+    observe = search._controller.observe
+    search._controller.observe = lambda n, outcome: (observed.append(outcome), observe(n, outcome))  # type: ignore[method-assign]
+    assert search.run(executor(config, config.make_tasks())) == "completed"
+    row = store.search("random-nas.testing.toys-Toy-tabular")
+    tests = {m.trial_id: m.value for m in store.measurements(row.id) if m.metric == "test_score"}
+    trials = store.trials(row.id)
+    assert (row.learner, row.task_label) == ("none", "small valid")
+    assert len(observed) == len(trials) == 20
+    assert all(outcome.measurements == () for outcome in observed)
+    for trial in trials:
+        place = TEXTS.index(trial.architecture)
+        assert (trial.score, trial.seconds) == (10.0 * (place + 1), 100.0 + place)
+        assert tests[trial.id] == pytest.approx(0.1 * (place + 1))
 
 
-def test_the_budget_ends_a_search_once_it_is_reached(table: Path, tmp_path: Path) -> None:
+def test_the_budget_ends_a_search_once_it_is_reached(store: Store, table: Path) -> None:
     """Costs of 100 s to 107 s: the fifth evaluation passes 412 s … 499 s, never the fourth."""
-    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
-        for seed in range(5):
-            assert (
-                run(store, configure(table, deduplicate=False, max_seconds=450.0, seed=seed)) == "completed"
-            )
-            trials = store.trials(store.search("@last").id)
-            assert len(trials) == 5
-            assert sum(trial.seconds or 0.0 for trial in trials[:-1]) < 450.0
-        exact = configure(table, settings={}, deduplicate=False, max_seconds=3.0)
-        run(store, exact)
-        assert len(store.trials(store.search("@last").id)) == 3
-        assert run(store, configure(table, trials=2, deduplicate=False, max_seconds=450.0)) == "completed"
-        assert len(store.trials(store.search("@last").id)) == 2
-
-
-def test_reused_trials_cost_nothing(table: Path, tmp_path: Path) -> None:
-    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
-        run(store, configure(table, trials=40, max_seconds=450.0))
+    for seed in range(5):
+        assert run(store, configure(table, deduplicate=False, max_seconds=450.0, seed=seed)) == "completed"
         trials = store.trials(store.search("@last").id)
-        states = [trial.state for trial in trials]
-        assert (states.count("completed"), states[-1]) == (5, "completed")
-        assert states.count("reused") > 0
+        assert len(trials) == 5
+        assert sum(trial.seconds or 0.0 for trial in trials[:-1]) < 450.0
+    exact = configure(table, settings={}, deduplicate=False, max_seconds=3.0)
+    run(store, exact)
+    assert len(store.trials(store.search("@last").id)) == 3
+    assert run(store, configure(table, trials=2, deduplicate=False, max_seconds=450.0)) == "completed"
+    assert len(store.trials(store.search("@last").id)) == 2
+
+
+def test_reused_trials_cost_nothing(store: Store, table: Path) -> None:
+    run(store, configure(table, trials=40, max_seconds=450.0))
+    trials = store.trials(store.search("@last").id)
+    states = [trial.state for trial in trials]
+    assert (states.count("completed"), states[-1]) == (5, "completed")
+    assert states.count("reused") > 0
 
 
 def test_a_resumed_search_spends_the_same(table: Path, tmp_path: Path) -> None:
@@ -151,27 +146,28 @@ def test_a_resumed_search_spends_the_same(table: Path, tmp_path: Path) -> None:
         assert len(whole) == 8
 
 
-def test_early_stopping_follows_the_columns_of_shorter_trainings(tmp_path: Path) -> None:
+def test_early_stopping_follows_the_columns_of_shorter_trainings(store: Store, tmp_path: Path) -> None:
     """As `asha` on the stored scores decides, trial by trial, before and after a resume."""
     frame = eight_rows().assign(short=lambda rows: -rows["valid"])
     path = write(frame, tmp_path / "t.csv")
     settings = {"metric": {1: "short", 10: "valid"}, "cost": "cost"}
     config = configure(path, settings=settings, scheduler={"eta": 2}, deduplicate=False, trials=30)
-    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
-        assert run(store, config) == "completed"
-        trials = store.trials(store.search("@last").id)
-        state = AshaState(Asha(eta=2), 10, (1,))
-        for trial in trials:
-            score = 10.0 * (TEXTS.index(trial.architecture) + 1)
-            goes_on = state.report(trial.number, 1, -score)
-            whole = 100.0 + TEXTS.index(trial.architecture)
-            expected = ("completed", 10, score, whole) if goes_on else ("stopped", 1, -score, whole / 10)
-            found = (trial.state, trial.train_episodes, trial.score, trial.seconds)
-            assert found == (*expected[:3], pytest.approx(expected[3]))
-        assert {trial.state for trial in trials} == {"completed", "stopped"}
+    assert run(store, config) == "completed"
+    trials = store.trials(store.search("@last").id)
+    state = AshaState(Asha(eta=2), 10, (1,))
+    for trial in trials:
+        score = 10.0 * (TEXTS.index(trial.architecture) + 1)
+        goes_on = state.report(trial.number, 1, -score)
+        whole = 100.0 + TEXTS.index(trial.architecture)
+        expected = ("completed", 10, score, whole) if goes_on else ("stopped", 1, -score, whole / 10)
+        found = (trial.state, trial.train_episodes, trial.score, trial.seconds)
+        assert found == (*expected[:3], pytest.approx(expected[3]))
+    assert {trial.state for trial in trials} == {"completed", "stopped"}
 
 
-def test_a_part_of_a_space_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_of_a_space_from_the_command_line(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A path in a file counts from the file; what the table lacks is counted at the end and kept."""
     folder = tmp_path / "experiments"
     folder.mkdir()
@@ -188,8 +184,7 @@ def test_a_part_of_a_space_from_the_command_line(tmp_path: Path, monkeypatch: py
     assert (code, len({trial["architecture"] for trial in infeasible})) == (0, 2)
     assert f"{len(infeasible)} of 30 trials are infeasible" in err
     assert "6 of the 8" in err
-    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
-        assert ["6 of the 8" in remark for remark in store.search("part").environment["remarks"]] == [True]
+    assert ["6 of the 8" in remark for remark in store.search("part").environment["remarks"]] == [True]
     assert nas("run", "experiments/search.toml", "--name=given", "--set=evaluator.table=t.csv")[0] == 3
 
 
@@ -220,7 +215,7 @@ def test_the_command_line(table: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert nas("run", *arguments, *looked_up)[0] == 3
 
 
-def test_all_of_nasbench201(nas_data: Path, tmp_path: Path) -> None:
+def test_all_of_nasbench201(store: Store, nas_data: Path) -> None:
     path = nas_data / "nasbench201" / "nasbench201.csv.gz"
     settings = {"metric": "c10_valid_12", "test_metric": "c10_test_200", "cost": "cost_12_s"}
     config = configure(path, settings=settings, space={"name": "nasbench201", "prune": False})
@@ -229,8 +224,7 @@ def test_all_of_nasbench201(nas_data: Path, tmp_path: Path) -> None:
         "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|",
     )
     assert (outcome.score.value, outcome.seconds, outcome.measurements[0].value) == (82.834, 130.18, 93.66)
-    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
-        assert run(store, config) == "completed"
+    assert run(store, config) == "completed"
 
 
 class Cells(BackboneSpace):
@@ -256,7 +250,7 @@ class Cells(BackboneSpace):
 
 
 @pytest.mark.slow
-def test_early_stopping_on_real_trainings(nas_data: Path, tmp_path: Path) -> None:
+def test_early_stopping_on_real_trainings(store: Store, nas_data: Path) -> None:
     """NAS-Bench-101 at 4, 12, 36 and 108 epochs: hashes such as `00e1…` stay texts."""
     path = nas_data / "nasbench101_part" / "nasbench101_part.csv.gz"
     lengths = (4, 12, 36, 108)
@@ -273,9 +267,8 @@ def test_early_stopping_on_real_trainings(nas_data: Path, tmp_path: Path) -> Non
     )
     assert config.rungs == lengths[:-1]
     rows = pd.read_csv(path, dtype={"hash": str}).set_index("hash")
-    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
-        assert run(store, config) == "completed"
-        trials = store.trials(store.search("@last").id)
+    assert run(store, config) == "completed"
+    trials = store.trials(store.search("@last").id)
     assert {trial.train_episodes for trial in trials} == set(lengths)
     for trial in trials:
         row = rows.loc[trial.architecture]
