@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,10 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 from arguments import at_least
+from correlations import correlation
 
 from nas import plugins
 from nas.backbone import BackboneSpace
-from nas.comparison.ranks import spearman
 from nas.controller import TrainSupernet
 from nas.errors import Infeasible
 from nas.evaluator import Budget, Context
@@ -93,18 +92,6 @@ def scratch(made: Context, architecture: Architecture, seed: int) -> str:
     number = made.budget.validation_episodes
     scores = episode_scores(training.learner, made.tasks, "validation", number, training.arithmetic)
     return " ".join(f"{100 * value:.0f}" for value in scores)
-
-
-def correlation(one: Sequence[float], other: Sequence[float]) -> str:
-    """Return Spearman's ρ with its 95 % interval, by Fisher's z (Bonett & Wright 2000)."""
-    rho = spearman(one, other)
-    if rho is None:
-        return ""
-    if abs(rho) == 1:
-        return f"{rho:.2f}"
-    half = 1.96 * math.sqrt((1 + rho**2 / 2) / (len(one) - 3))
-    low, high = (math.tanh(math.atanh(rho) + side * half) for side in (-1, 1))
-    return f"{rho:.2f} ({low:.2f} to {high:.2f})"
 
 
 def best(order: Sequence[float]) -> list[int]:

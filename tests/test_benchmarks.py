@@ -11,7 +11,16 @@ import pytest
 from facts import refusal
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-SHARED = ("arguments", "curves", "proposals", "shell", "turns")
+SHARED = (
+    "arguments",
+    "correlations",
+    "curves",
+    "few_shot_costs",
+    "few_shot_page",
+    "proposals",
+    "shell",
+    "turns",
+)
 METHOD = """
 import sys
 sys.path.insert(0, {benchmarks!r})
