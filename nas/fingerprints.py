@@ -37,7 +37,7 @@ def take(config: Mapping[str, Any], space: Space[Any]) -> Fingerprints:
 
 
 def _filling(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the kind and the name of all that fills a slot of a plug-in, or may be chosen to."""
+    """Yield the kind and the name of what stands in no section: of all that fills a slot, or may."""
     for section_kind, section in config.items():
         if section_kind not in plugins.GROUPS or section is None:
             continue
@@ -46,6 +46,8 @@ def _filling(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             for value in [section.get(setting), *choices.get(setting, ())]:
                 if isinstance(value, Mapping):
                     yield slot.kind, value["name"]
+    if prescreen := config.get("prescreen"):
+        yield "proxy", prescreen["proxy"]["name"]
 
 
 def check(recorded: Mapping[str, Any] | None, space: Space[Any], what: str) -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 FROM_THE_MACHINE = ("executor", "workers")
 """Settings whose default depends on the machine and on the evaluator."""
 
+OPTIONAL = ("scheduler", "prescreen")
+"""Sections that a search need not have."""
+
 NO_SLOT = (
     "# [slots.learner]                     # settings that the search chooses along with the network",
     "# lr = [0.001, 0.01]",
@@ -36,6 +39,7 @@ def document(config: SearchConfig, *, portable: bool = False) -> str:
     from nas import plugins
     from nas.asha import Asha
     from nas.evaluator import Budget
+    from nas.settings.prescreen import Prescreen
     from nas.settings.search import Constraints, Resources
     from nas.settings.sections import BASES
 
@@ -61,6 +65,7 @@ def document(config: SearchConfig, *, portable: bool = False) -> str:
     models: dict[str, type[BaseModel]] = {
         "budget": Budget,
         "scheduler": Asha,
+        "prescreen": Prescreen,
         "constraints": Constraints,
         "resources": Resources,
     }
@@ -102,7 +107,7 @@ def _is_section(config: SearchConfig, name: str) -> bool:
 
     from nas.settings.sections import BASES
 
-    return name in BASES or name == "scheduler" or isinstance(getattr(config, name), BaseModel)
+    return name in (*BASES, *OPTIONAL) or isinstance(getattr(config, name), BaseModel)
 
 
 def _rows(model: type[BaseModel], where: str) -> list[dict[str, str]]:

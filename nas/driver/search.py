@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -138,7 +139,9 @@ class SearchDriver:
             jobs = [running.job for running in self._running.values()]
             pending = [job.evaluation for job in jobs if isinstance(job, Job)]
             rng = proposal_rng(self._config.seed, number)
+            began = time.perf_counter()
             proposal = self._controller.propose(number, pending, rng)
+            screening = time.perf_counter() - began if self._config.prescreen else 0.0
             if proposal is None:
                 if not self._running:
                     raise NasError(
@@ -170,7 +173,7 @@ class SearchDriver:
                 outcome=outcome,
             )
             if outcome is None:
-                return self._start(Attempt(row, job))
+                return self._start(Attempt(row, job, screening))
             self._learn(number, outcome)
             self._observer.recorded(number, outcome)
         return None

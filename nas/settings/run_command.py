@@ -25,8 +25,9 @@ MANY = 10_000
 def like(search: Search, controller: str, cost: float | None = None) -> str:
     """Return the `nas run` command of a search like this one, with another controller's defaults.
 
-    It is quoted for a POSIX shell, and gives the same configuration but for the search's name, and for its
-    length, where that is to be something else than the number of trials.
+    It is quoted for a POSIX shell, and gives the same configuration but for the search's name, for what it
+    chooses its trials by beforehand, and for its length, where that is to be something else than the number
+    of trials.
 
     Args:
         search: a search as it is now: its number of trials may have grown since it began.
@@ -46,7 +47,7 @@ def like(search: Search, controller: str, cost: float | None = None) -> str:
             words.append(f"--{kind}={section['name']}")
             settings |= {f"{kind}.{key}": value for key, value in chosen(kind, section).items()}
     for key, field in SearchConfig.model_fields.items():
-        if key in BASES or key == "name" or key not in config:
+        if key in (*BASES, "name", "prescreen") or key not in config:
             continue
         default = field.get_default(call_default_factory=True)
         usual = flat({key: default.model_dump(mode="json") if isinstance(default, BaseModel) else default})

@@ -20,7 +20,9 @@ from nas.evaluator import Budget, Chosen, Context, Evaluator, Lookup, MakeLearne
 from nas.executors.attempts import RETRIES, Retries
 from nas.objective import GOALS, Objective
 from nas.precision import Precision
+from nas.prescreening import Prescreened
 from nas.product import MAIN, Product, backbone_of
+from nas.settings.prescreen import Prescreen
 from nas.settings.sections import (
     EXAMPLES,
     UNTRAINED,
@@ -41,6 +43,7 @@ from nas.settings_space import Settings
 from nas.space import Space, TaskShape
 from nas.tasks.base import TaskSource
 from nas.training.latency import Timed
+from nas.training.proxies import Promised
 from nas.wrappers import Constrained, Deduplicated
 
 
@@ -150,6 +153,7 @@ class SearchConfig(Model):
         int, Field(ge=1, le=10_000, description="trials at a time; `nas run` fills in one a core")
     ] = 1
     scheduler: Asha | None = None
+    prescreen: Prescreen | None = None
     constraints: Constraints = Constraints()
     deduplicate: Annotated[bool, Field(description="train isomorphic networks once")] = True
     retries: Retries = RETRIES
@@ -189,6 +193,28 @@ class SearchConfig(Model):
         if self.scheduler is not None and self.budget.score_at:
             raise ConfigError(
                 "budget.score_at: the scheduler says when a trial is scored. Leave one of them out."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _promising(self) -> Self:
+        if self.prescreen is None:
+            return self
+        if self.looks_up:
+            raise ConfigError(
+                f"prescreen: the evaluator '{self.evaluator['name']}' builds no network, so that no proxy of "
+                "it can be measured. Leave prescreen out."
+            )
+        if self.aim != Objective():
+            raise ConfigError(
+                f"prescreen: a proxy promises a score alone, and the objective is {self.aim}. Leave one of "
+                "them out."
+            )
+        if self.proposer.one_shot or self.proposer.given:
+            raise ConfigError(
+                f"prescreen: what the controller '{self.controller['name']}' tries is settled, so that "
+                "nothing is left to choose. Leave prescreen out, or set another controller, such as "
+                "'evolution'."
             )
         return self
 
@@ -300,7 +326,12 @@ class SearchConfig(Model):
         controller.aim(self.aim)
         if limits := self.constraints.counted:
             controller = Constrained(controller, space, tasks.shape, limits)
-        return Deduplicated(controller, space) if self.deduplicate else controller
+        if self.deduplicate:
+            controller = Deduplicated(controller, space)
+        if (screen := self.prescreen) is None:
+            return controller
+        promise = Promised(self.make_context(space, tasks), maker("proxy", screen.proxy)(), self.seed)
+        return Prescreened(controller, space, promise, screen.candidates, screen.trials)
 
     def make_context(self, space: Space[Any], tasks: TaskSource) -> Context:
         """Return what every job of the search shares."""

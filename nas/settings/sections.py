@@ -57,7 +57,7 @@ def section(kind: str) -> BeforeValidator:
         name = given.pop("name", None)
         if not isinstance(name, str):
             raise lacking(kind)
-        cls = plugins.load(kind, name, BASES[kind])
+        cls = plugins.load(kind, name, (BASES | PARTS)[kind])
         if issubclass(cls, Controller) and "derive" in given and not cls.one_shot:
             raise ConfigError(
                 f"controller.derive={given['derive']} (--derive): it is for one-shot controllers, and "

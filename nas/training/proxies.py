@@ -17,10 +17,13 @@ from nas.errors import Infeasible
 from nas.evaluator import Context, Evaluator, Job, Trainee
 from nas.plugins import Slot
 from nas.precision import Arithmetic
+from nas.product import candidate_of
 from nas.proxies.base import Proxy, Subject, measured
 from nas.proxies.naswot import Naswot
+from nas.space import Architecture
 from nas.states import TrialState
 from nas.tasks.base import EPISODE_LIST_SEED, Episode, TaskSource
+from nas.training.provenance import training_seed
 
 EXAMPLES = 64
 """A proxy sees as many training tasks as hold so many examples or more."""
@@ -53,6 +56,29 @@ class ByProxy(Evaluator):
             seconds=time.perf_counter() - began,
             costs=untrained.cost._asdict(),
         )
+
+
+@final
+class Promised:
+    """What a proxy says of the candidates of a search, with the weights that their trainings begin with.
+
+    Args:
+        context: of the search.
+        proxy: what says it.
+        seed: of the search.
+    """
+
+    def __init__(self, context: Context, proxy: Proxy, seed: int) -> None:
+        self._context, self._proxy, self._seed = context, proxy, seed
+
+    def __call__(self, architecture: Architecture) -> float:
+        """Return the proxy of a candidate, −∞ where it has none."""
+        seed = training_seed(self._seed, candidate_of(self._context.space, architecture).key, 0)
+        try:
+            found = proxies(self._context.trainee(architecture), seed, {"": self._proxy})[""]
+        except Infeasible:
+            found = None
+        return -math.inf if found is None else found
 
 
 def proxies(trainee: Trainee, seed: int, wanted: Mapping[str, Proxy]) -> dict[str, float | None]:

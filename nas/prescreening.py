@@ -1,0 +1,80 @@
+"""A controller around a controller: of a few candidates, the most promising is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, final
+
+import numpy as np
+
+from nas.controller import Controller, Evaluate, Finish, Outcome, Proposal, TrainSupernet
+from nas.space import Architecture, Space
+
+Promise: TypeAlias = Callable[[Architecture], float]
+"""What an architecture promises before it is trained: higher is better, −∞ where nothing can be said."""
+
+
+@final
+class Prescreened(Controller):
+    """Asks for several new candidates at each trial, all from one generator, and sends on the best of them.
+
+    A candidate is new if no trial has had its network and settings. Where the inner controller's first word
+    is something else, to train longer or again what is known, or to wait, it is passed on as it is. Of equal
+    candidates the first is taken.
+
+    Args:
+        controller: who proposes.
+        space: of what is proposed.
+        promise: of an architecture, the same each time.
+        candidates: how many draws a trial is chosen from.
+        trials: how many of the search's first trials are chosen so; None: all.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        space: Space[Any],
+        promise: Promise,
+        candidates: int,
+        trials: int | None = None,
+    ) -> None:
+        self._controller, self._space, self._promise = controller, space, promise
+        self._candidates, self._trials = candidates, trials
+        self._tried: set[str] = set()
+        self._promises: dict[str, float] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_promises": {}}  # a memo of pure values, no part of the state
+
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
+        """Propose the most promising of the inner controller's draws."""
+        running = {self._space.canonical(evaluation.architecture) for evaluation in pending}
+        first, drawn = self._controller.propose(number, pending, rng), dict[str, Evaluate]()
+        if self._trials is not None and number >= self._trials:
+            return first
+        proposal = first
+        for rest in reversed(range(self._candidates)):
+            if isinstance(proposal, Evaluate):
+                key = self._space.canonical(proposal.architecture)
+                if key not in self._tried and key not in running:
+                    drawn.setdefault(key, proposal)
+                elif proposal is first:
+                    return first
+            elif proposal is None or isinstance(proposal, TrainSupernet | Finish):
+                break
+            if rest:
+                proposal = self._controller.propose(number, pending, rng)
+        if len(drawn) < 2:
+            return next(iter(drawn.values()), first)
+        return drawn[max(drawn, key=lambda key: self._known(key, drawn[key].architecture))]
+
+    def observe(self, number: int, outcome: Outcome) -> None:
+        """Remember what was tried; tell the inner controller everything."""
+        if outcome.architecture is not None:
+            self._tried.add(self._space.canonical(outcome.architecture))
+        self._controller.observe(number, outcome)
+
+    def _known(self, key: str, architecture: Architecture) -> float:
+        if key not in self._promises:
+            self._promises[key] = self._promise(architecture)
+        return self._promises[key]

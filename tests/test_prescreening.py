@@ -1,0 +1,200 @@
+"""The best of a few candidates by what they promise: the wrapper, and searches with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from scripted_searches import Script, Silent, reopen, results, run, start
+
+from controllers.evolution import Evolution
+from controllers.random import Random
+from nas.backbone import BackboneSpace
+from nas.controller import Controller, Evaluate, Outcome, Proposal, Score
+from nas.driver.trials import executor
+from nas.errors import ConfigError, Infeasible, UnknownName
+from nas.plugins import load
+from nas.prescreening import Prescreened
+from nas.settings.search import SearchConfig, validate
+from nas.space import Architecture
+from nas.states import TrialState
+from nas.storage.store import Store
+from nas.testing.controllers import ControllerSuite, Make, completed, generator, simulate
+from nas.testing.toys import Toy
+from nas.training.provenance import proposal_rng, training_seed
+from nas.training.proxies import proxies
+from nas.wrappers import Deduplicated
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SPACE = Toy(layers=4)
+
+
+class TestPrescreened(ControllerSuite):
+    @pytest.fixture
+    def space(self) -> BackboneSpace:
+        return SPACE
+
+    @pytest.fixture(params=["random", "evolution"])
+    def make(self, request: pytest.FixtureRequest, space: BackboneSpace) -> Make:
+        inner = {"random": Random, "evolution": lambda s, n: Evolution(s, n, population=4, sample=2)}
+        return lambda seed: Prescreened(
+            Deduplicated(inner[request.param](space, seed), space), space, SPACE.score, 5, 30
+        )
+
+
+class Listed(Controller):
+    """Draws from a list, one after the other, from a place that the generator says."""
+
+    def __init__(self, *proposals: Proposal | None) -> None:
+        self.proposals = proposals
+        self.asked = 0
+
+    def propose(self, number: int, pending: Sequence[Any], rng: np.random.Generator) -> Proposal | None:
+        self.asked += 1
+        return self.proposals[self.asked - 1]
+
+    def observe(self, number: int, outcome: Outcome) -> None:
+        pass
+
+
+def network(*widths: int) -> Architecture:
+    return Architecture("toy", (len(widths) - 1, *widths, *(0,) * (4 - len(widths)), 0, 0))
+
+
+def test_of_the_candidates_the_most_promising_is_sent_on() -> None:
+    weak, strong, other = network(3), network(0, 1, 2), network(0, 1)
+    inner = Listed(Evaluate(weak), Evaluate(strong), Evaluate(other))
+    assert Prescreened(inner, SPACE, SPACE.score, 3).propose(0, (), generator(0, 0)) == Evaluate(strong)
+    assert inner.asked == 3
+
+
+def test_what_was_tried_or_runs_is_no_candidate() -> None:
+    weak, strong = network(3), network(0, 1, 2)
+    tried = Prescreened(Listed(*map(Evaluate, (weak, strong, weak))), SPACE, SPACE.score, 2)
+    tried.observe(0, Outcome(TrialState.FAILED, strong))
+    assert tried.propose(1, (), generator(0, 1)) == Evaluate(weak)
+
+
+def test_what_the_controller_wants_known_is_passed_on() -> None:
+    """To train again what was tried may be its purpose; to wait is its right."""
+    weak, strong = network(3), network(0, 1, 2)
+    for first in (Evaluate(weak), None):
+        inner = Listed(first, Evaluate(strong))
+        screened = Prescreened(inner, SPACE, SPACE.score, 2)
+        screened.observe(0, Outcome(TrialState.COMPLETED, weak))
+        assert screened.propose(1, (), generator(0, 1)) == first
+        assert inner.asked == 1
+
+
+def test_of_equals_and_of_those_without_a_promise_the_first_is_taken() -> None:
+    inner = Listed(*(Evaluate(network(i)) for i in range(3)))
+    assert Prescreened(inner, SPACE, lambda _: -math.inf, 3).propose(0, (), generator(0, 0)) == Evaluate(
+        network(0)
+    )
+
+
+def test_a_promise_is_asked_for_once_and_only_where_there_is_a_choice() -> None:
+    asked: list[Architecture] = []
+
+    def promise(architecture: Architecture) -> float:
+        asked.append(architecture)
+        return 0.0
+
+    pair = [Evaluate(network(0)), Evaluate(network(1))]
+    screened = Prescreened(Listed(*pair, *pair, pair[0], pair[0]), SPACE, promise, 2)
+    for number in range(3):
+        screened.propose(number, (), generator(0, number))
+    assert asked == [network(0), network(1)]
+
+
+def test_later_trials_are_the_controllers_own() -> None:
+    """The first ten are the best of eight draws each; those after them are random search's."""
+    plain = simulate(Random(SPACE, 0), completed(SPACE.score), trials=40)
+    some = simulate(
+        Prescreened(Random(SPACE, 0), SPACE, SPACE.score, 8, 10), completed(SPACE.score), trials=40
+    )
+    assert some.proposals[10:] == plain.proposals[10:]
+    for number, proposal in enumerate(some.proposals[:10]):
+        rng = generator(0, number)
+        draws = [SPACE.sample(rng) for _ in range(8)]
+        assert SPACE.score(proposal.architecture) == max(map(SPACE.score, draws))
+
+
+# In a search
+
+
+def configure(**changes: Any) -> SearchConfig:
+    values: dict[str, Any] = {
+        "space": "few_shot",
+        "controller": "random",
+        "tasks": {"name": "glyphs", "ways": 3, "queries": 5},
+        "learner": "prototypical",
+        "evaluator": "nas.testing.evaluators:Scripted",
+        "prescreen": {"proxy": "synflow", "candidates": 3},
+        "executor": "inline",
+        "trials": 4,
+        "seed": 5,
+    }
+    return validate(values | changes)
+
+
+def test_a_search_trains_the_best_of_its_candidates(store: Store) -> None:
+    """By the weights that a training of each would begin with; equal on a second run."""
+    config = configure()
+    first = run(store, config)
+    context = config.make_context(space := config.make_space(), config.make_tasks())
+    for number, _, text, _, seed in first[:2]:
+        rng, values = proposal_rng(5, number), {}
+        for architecture in (space.sample(rng) for _ in range(3)):
+            own = training_seed(5, space.canonical(architecture), 0)
+            try:
+                found = proxies(context.trainee(architecture), own, {"it": load("proxy", "synflow")()})["it"]
+            except Infeasible:
+                found = None
+            values[space.encode(architecture)] = -math.inf if found is None else found
+        assert values[text] == max(values.values())
+        assert seed == training_seed(5, space.canonical(space.decode(text)), 0)
+    assert run(store, config.model_copy(update={"name": "again"})) == first
+
+
+def test_a_resumed_search_makes_the_same_trials(store: Store) -> None:
+    whole = run(store, configure(name="whole"))
+    search = start(store, configure(name="cut"))
+    ended = Outcome(TrialState.COMPLETED, None, Score(0.5, 0.1, 2), seconds=1.0)
+    scored = {text: score for _, _, text, score, _ in whole}
+    try:
+        search.run(Script([ended, ended]))
+    finally:
+        search = reopen(store, "cut", Silent())
+    search.run(executor(configure(), configure().make_tasks()))
+    assert [text for _, _, text, *_ in results(store, "cut")] == list(scored)
+
+
+def test_choosing_counts_as_time_of_the_trial(store: Store) -> None:
+    run(store, configure(name="chosen", trials=2))
+    run(store, configure(name="drawn", trials=2, prescreen=None))
+    chosen, drawn = (store.trials(store.search(name).id) for name in ("chosen", "drawn"))
+    assert all(trial.seconds > 0 for trial in chosen)
+    assert all(trial.seconds == 0 for trial in drawn)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"prescreen": {"candidates": 4}}, ConfigError),
+        ({"prescreen": {"proxy": "sinflow"}}, UnknownName),
+        ({"prescreen": {"proxy": "synflow", "candidates": 1}}, ConfigError),
+        ({"prescreen": {"proxy": "synflow", "best": 1}}, UnknownName),
+        ({"objective": ["score", "macs"]}, ConfigError),
+        ({"controller": "random_sharing"}, ConfigError),
+        ({"controller": {"name": "fixed", "architectures": ["residual"]}}, ConfigError),
+        ({"evaluator": {"name": "tabular", "table": "x.csv", "metric": "y"}}, ConfigError),
+    ],
+)
+def test_what_cannot_be_chosen_by_is_refused(changes: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        configure(**changes)
