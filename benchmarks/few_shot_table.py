@@ -293,6 +293,7 @@ def price(file: Path) -> None:
 
 def work(file: Path, part: tuple[int, int], hours: float | None, db: str) -> None:
     """Train what the table lacks, until the time is over or nothing is left to do."""
+    nas("db", "upgrade", db=db)
     texts, began = networks(), time.monotonic()
     table, before = merge(file, recorded(db, texts)), None
     while hours is None or time.monotonic() - began < 3600 * hours:
