@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import nas
-from facts import Facts, refusal
+from facts import Facts, lacking, refusal
 
 from nas.comparison.benchmark import plan
 from nas.driver.search import SearchDriver
@@ -120,7 +121,6 @@ def test_a_benchmark_runs_and_compares(db: Path) -> None:
     found = searches()
     assert found.keys() == {"b-random-0", "b-random-1", "b-evolution-0", "b-evolution-1"}
     assert {row["state"] for row in found.values()} == {"completed"}
-    assert "Not complete" not in err
     assert all(f"b-{name}: search {place} of 4" in err for place, name in enumerate(ORDER, 1))
     assert err.splitlines()[-1].count("b-") == 2
     assert nas("compare", "b-")[0] == 0
@@ -149,8 +149,9 @@ def test_what_is_complete_is_not_run_again(db: Path, monkeypatch: pytest.MonkeyP
         return real(self, executor)
 
     monkeypatch.setattr(SearchDriver, "run", counted)
+    monkeypatch.setattr(sys, "argv", ["nas", "benchmark", "b.toml"])
     code, _, err = nas("benchmark", "b.toml")
-    assert (code, "Continue: " in err) == (130, True)
+    assert (code, "`nas benchmark b.toml`" in err) == (130, True)
     assert driven == ["b-random-0", "b-evolution-0", "b-random-1"]
     driven[:] = ["b-random-1"]
     assert nas("benchmark", "b.toml")[0] == 0
@@ -170,7 +171,7 @@ def test_where_it_runs_may_change(db: Path) -> None:
 def test_threads_may_not_change(db: Path) -> None:
     nas("benchmark", "b.toml", "--seeds=1")
     code, _, err = nas("benchmark", "b.toml", "--seeds=2", "--set=resources.cpus=2")
-    assert (code, "resources.cpus: 1 there and 2 here" in err) == (2, True)
+    assert (code, lacking(err, "resources.cpus", 1, 2)) == (2, [])
 
 
 def test_a_benchmark_without_a_limit_of_time_is_warned_of(db: Path) -> None:
@@ -182,10 +183,7 @@ def test_a_benchmark_without_a_limit_of_time_is_warned_of(db: Path) -> None:
 def test_other_settings_need_another_name(db: Path) -> None:
     nas("benchmark", "b.toml", "--seeds=1")
     code, _, err = nas("benchmark", "b.toml", "--seeds=1", "--set=trials=7")
-    assert code == 2
-    assert (
-        "'b-random-0' of this benchmark already exists with other settings: trials: 5 there and 7 here" in err
-    )
+    assert (code, lacking(err, "'b-random-0'", "trials", 5, 7)) == (2, [])
     assert nas("benchmark", "b.toml", "--seeds=1", "--set=trials=7", "--name=c")[0] == 0
     assert searches()["c-random-0"]["done"] == 7
 
@@ -207,9 +205,9 @@ def test_a_search_that_fails_does_not_end_the_others(db: Path) -> None:
     )
     assert code == 5
     assert "evolution" in out
-    assert err.count("2 of 5 trials failed") == 2
-    assert err.index("2 of 5 trials failed") < err.index("Not complete: 'b-random-0' (failed)")
-    assert err.endswith("2 of 2 searches failed, for the reasons above. The same command tries them again.")
+    assert err.count("2 of 5 trials") == 2
+    assert err.index("2 of 5 trials") < err.index("'b-random-0' (failed)")
+    assert lacking(err.splitlines()[-1], "2 of 2") == []
     assert {name: row["state"] for name, row in searches().items()} == {
         "b-random-0": "failed",
         "b-evolution-0": "failed",
@@ -220,16 +218,15 @@ def test_searches_that_fail_without_a_score_say_why(db: Path) -> None:
     faults = '--set=evaluator={name = "nas.testing.evaluators:Scripted", faults = {0 = "raise", 1 = "raise"}}'
     code, out, err = nas("benchmark", "b.toml", "--seeds=1", "--set=retries=0", "--set=trials=2", faults)
     assert (code, out) == (5, "")
-    assert "2 of 2 trials failed" in err
-    assert "No search has a score yet" in err
+    assert err.count("2 of 2 trials") == 2
 
 
 def test_a_search_without_a_feasible_architecture_fails(db: Path) -> None:
     faults = '--set=evaluator={name = "nas.testing.evaluators:Scripted", faults = {0 = "infeasible"}}'
     code, out, err = nas("benchmark", "b.toml", "--seeds=1", "--set=trials=1", faults)
     assert (code, out) == (5, "")
-    assert "No architecture of the 1 that 'b-random-0' tried is feasible." in err
-    assert err.endswith("2 of 2 searches failed, for the reasons above. The same command tries them again.")
+    assert lacking(err, "'b-random-0'", "nas show b-random-0") == []
+    assert lacking(err.splitlines()[-1], "2 of 2") == []
     assert {row["state"] for row in searches().values()} == {"failed"}
 
 
@@ -247,7 +244,7 @@ def test_a_stop_ends_the_benchmark(db: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(SearchDriver, "next", asked)
     monkeypatch.setattr("nas.storage.lease.HEARTBEAT_SECONDS", 0.0)
     code, out, err = nas("benchmark", "b.toml")
-    assert (code, "Stopped on request, in search 'b-evolution-0'." in err) == (0, True)
+    assert (code, lacking(err, "'b-evolution-0'")) == (0, [])
     assert "evolution" in out
     assert searches().keys() == {"b-random-0", "b-evolution-0"}
 

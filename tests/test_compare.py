@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from command_line import SCRIPTED, nas
+from facts import lacking
 from recorded import LOOKED_UP, MIXED, Trained, Trial, close, record, record_one_shot, record_scratch
 
 from nas.comparison import baselines
@@ -31,10 +32,8 @@ def test_the_command_prints_every_format() -> None:
     assert code == 0
     assert out.splitlines()[0].split()[:4] == ["group", "searches", "trials", "reused"]
     assert out.splitlines()[1].split()[0] == "random"
-    assert "sinusoid 10-shot. score: best so far" in err
-    assert "Mann-Whitney" in err
-    assert "std: standard deviation" in err
-    assert "std" not in nas("compare", "x-evolution-1")[2]
+    assert lacking(err, "sinusoid 10-shot", "Mann-Whitney", "std:") == []
+    assert "std:" not in nas("compare", "x-evolution-1")[2]
     rows = json.loads(nas("compare", "x", "-f", "json")[1])
     assert [(row["group"], row["searches"]) for row in rows] == [("random", 4), ("evolution", 4)]
     assert rows[1]["score"] == pytest.approx(0.17)
@@ -53,11 +52,10 @@ def test_the_cost_is_that_of_the_shortest_search_with_a_score(store: Store) -> N
     record(store, [], name="x-evolution-8", seed=8, controller="evolution")
     code, out, err = nas("compare", "x", "-f", "json")
     assert code == 0
-    assert "Each search counts up to 20 s of worker time, as long as 'x-random-7' took." in err
-    assert "Left out, without a score: 'x-random-8' (completed), 'x-evolution-8' (completed)." in err
+    left_out = "'x-random-8' (completed), 'x-evolution-8' (completed)"
+    assert lacking(err, "20 s of worker time", "'x-random-7'", left_out) == []
     assert {row["cost"] for row in json.loads(out)} == {20.0}
-    code, _, err = nas("compare", "x-random-8")
-    assert (code, "No search has a score yet" in err) == (3, True)
+    assert nas("compare", "x-random-8")[0] == 3
 
 
 def test_what_is_not_complete_may_be_left_out(store: Store) -> None:
@@ -85,9 +83,8 @@ def test_searches_cut_short_by_one_that_reused_its_trials(store: Store, reused: 
     record(store, [("completed", 0.2, 10.0, None)] * 9, name="y-random")
     record(store, trials, name="y-evolution", controller="evolution")
     err = nas("compare", "y")[2]
-    assert ("5 of all 18 trials came later" in err) is remedy
-    assert ("5 of its 9 trials were reused" in err) is remedy
-    assert ("set max_seconds" in err) is remedy
+    lost = lacking(err, "5 of all 18 trials", "5 of its 9 trials", "max_seconds")
+    assert len(lost) == (0 if remedy else 3)
 
 
 @pytest.mark.parametrize(("searches", "told"), [(2, False), (3, False), (4, True)])
@@ -119,12 +116,11 @@ def test_the_baseline_that_lacks_is_as_long(store: Store) -> None:
 
 def test_machines_are_told(store: Store) -> None:
     err = nas("compare", "x")[2]
-    assert "an unknown machine; auto, 1 thread a trial" in err
+    assert lacking(err, "auto, 1 thread a trial") == []
     machine = {"processor": "Xeon", "instructions": "AVX2", "torch": "2.13.0", "precision": "auto"}
     record(store, MIXED, name="x-random-4", seed=4, environment=machine)
     err = nas("compare", "x")[2]
-    assert "2 kinds of machines" in err
-    assert "Xeon, AVX2, torch 2.13.0 ('x-random-4')" in err
+    assert lacking(err, "2 kinds of machines", "Xeon, AVX2, torch 2.13.0 ('x-random-4')") == []
 
 
 def test_searches_that_ended_early_are_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,10 +131,9 @@ def test_searches_that_ended_early_are_named(store: Store, monkeypatch: pytest.M
         record(store, known, name=f"y-rnn-{seed}", seed=seed, controller="rnn", max_seconds=20)
     code, out, err = nas("compare", "y", "-f", "json")
     assert code == 0
-    assert "Each search counts up to 20 s of worker time, as long as 'y-random' took." in err
-    assert "ended early: 'y-rnn-0' (4 s), 'y-rnn-1' (4 s), 'y-rnn-2' (4 s) and 2 more" in err
+    early = "'y-rnn-0' (4 s), 'y-rnn-1' (4 s), 'y-rnn-2' (4 s) and 2 more"
+    assert lacking(err, "20 s of worker time", "'y-random'", early) == []
     assert [(row["group"], row["searches"]) for row in json.loads(out)] == [("random", 1), ("rnn", 5)]
-    assert "ended early" not in nas("compare", "x")[2]
 
 
 def test_each_group_looks_for_its_baseline_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +149,7 @@ def test_each_group_looks_for_its_baseline_once(monkeypatch: pytest.MonkeyPatch)
 def test_an_ambiguous_baseline_is_said(store: Store) -> None:
     record(store, MIXED, name="y", trials=5)
     _, out, err = nas("compare", "x", "y", "-f", "json")
-    assert "evolution is tested against 'random trials=9': of 2 groups of random searches" in err
+    assert lacking(err, "evolution", "'random trials=9'", "2 groups") == []
     rows = {row["group"]: row for row in json.loads(out)}
     assert rows["evolution"]["baseline"] == "random trials=9"
     assert rows["random trials=5"]["baseline"] is None
@@ -189,18 +184,18 @@ def test_supernets_are_reported(store: Store) -> None:
     assert (cells["darts"]["rho"], cells["darts"]["pairs"]) == ("0.0000", "6")
     assert (cells["darts"]["rho_random"], cells["darts"]["pairs_random"]) == ("1.0000", "6")
     assert (cells["random"]["rho"], cells["random"]["pairs"]) == ("-", "-")
-    assert "darts: rho -1.00 of n = 3 (seed 0), 1.00 of n = 3 (seed 1); of few" in err
-    assert "darts: skip connections that it would have derived at the end: 4 (seed 0), 5 (seed 1)." in err
-    assert "darts: the supernet of seed 1 ended early. The derived architecture has 5 skip" in err
+    ranks, skips = "-1.00 of n = 3 (seed 0), 1.00 of n = 3 (seed 1)", "4 (seed 0), 5 (seed 1)"
+    reason = "The derived architecture has 5 skip connections."
+    assert lacking(err, f"darts: rho {ranks}", "darts: skip connections", skips, "seed 1", reason) == []
     rows = json.loads(nas("compare", "y", "-f", "json")[1])
     [darts] = [row for row in rows if row["group"] == "darts"]
     assert [(one["seed"], one["pairs"], one["ended_early"]) for one in darts["supernets"]] == [
         (0, 3, None),
-        (1, 3, "The derived architecture has 5 skip connections."),
+        (1, 3, reason),
     ]
     printed = nas("compare", "y", "-f", "csv")[1]
     assert "supernets" not in next(csv.reader(io.StringIO(printed)))
-    assert "no supernet ended early" in nas("compare", "y-darts-0")[2]
+    assert reason not in nas("compare", "y-darts-0")[2]
 
 
 @pytest.mark.parametrize(
@@ -215,14 +210,13 @@ def test_a_missing_rank_correlation_is_explained(store: Store, derived: list[flo
         name="darts",
         controller="darts",
     )
-    said = "rho -: fewer than 3 architectures have both scores, or all scores of one kind are equal."
-    assert (said in nas("compare", "darts")[2].splitlines()) is why
-    assert "rho -" not in nas("compare", "x")[2]
+    assert ("rho -:" in nas("compare", "darts")[2]) is why
+    assert "rho -:" not in nas("compare", "x")[2]
 
 
 def test_seconds_of_a_table_are_simulated(store: Store) -> None:
     record(store, MIXED, name="y", **LOOKED_UP)
-    assert "Each search counts up to 30 s of simulated time, as long as 'y' took." in nas("compare", "y")[2]
+    assert lacking(nas("compare", "y")[2], "30 s of simulated time", "'y'") == []
 
 
 def test_what_is_unusual_is_said(store: Store) -> None:
@@ -232,15 +226,14 @@ def test_what_is_unusual_is_said(store: Store) -> None:
     store.release(row.id, "interrupted")
     code, _, err = nas("compare", "x", "y")
     assert code == 0
-    assert "Left out, since an older search has the same settings and seed: y-random-0." in err
-    assert "Not complete: 'x-random-9' (interrupted)" in err
+    assert lacking(err, "y-random-0", "'x-random-9' (interrupted)", "nas resume x-random-9") == []
 
 
 def test_bad_input(store: Store) -> None:
     assert nas("compare", "nobody")[0] == 3
     record(store, MIXED, name="other", tasks={"name": "sinusoid", "shots": 2})
     code, _, err = nas("compare", "x-random-0", "other")
-    assert (code, "tasks.shots: 10 and 2" in err) == (2, True)
+    assert (code, lacking(err, "tasks.shots", 10, 2)) == (2, [])
 
 
 def test_a_plugin_of_the_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

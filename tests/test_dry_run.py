@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 from command_line import nas
+from facts import lacking
 from small_table import TEXTS, eight_rows, write
 
 from nas.driver import estimates
@@ -30,8 +32,7 @@ def test_the_settings_are_a_file_and_nothing_is_written(tmp_path: Path) -> None:
     config = validate(tomllib.loads(out))
     assert (config.trials, config.seed, config.budget.train_episodes) == (3, 4, 8)
     assert err.count("parameters,") == 3  # the first trials, which random search knows beforehand
-    assert "a trial takes" in err
-    assert "3 trials" in err
+    assert lacking(err, "3 trials") == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -53,7 +54,7 @@ def test_what_a_search_refuses_a_dry_run_refuses() -> None:
 def test_an_evaluator_of_ones_own_runs_one_trial() -> None:
     search = ["--space=mlp", *REAL, "--evaluator=nas.testing.evaluators:Scripted"]
     code, _, err = nas("run", *search, "--set=evaluator.seconds=0.2", "--trials=5", "--dry-run")
-    assert (code, err.count("a trial takes 0.2 s")) == (0, 1)
+    assert (code, len(re.findall(r"\b0\.2 s", err))) == (0, 1)
 
 
 def test_a_table_tells_simulated_time(tmp_path: Path) -> None:
@@ -68,8 +69,7 @@ def test_a_table_tells_simulated_time(tmp_path: Path) -> None:
     code, out, err = nas("run", *search, "--set=max_seconds=1000", "--dry-run")
     assert code == 0, err
     assert "tasks" not in tomllib.loads(out)
-    assert "s of simulated time" in err
-    assert "1 trials" not in err
+    assert lacking(err, "simulated time") == []
 
 
 @pytest.mark.parametrize(("rows", "infeasible"), [(2, 1), (1, 2)])
@@ -86,7 +86,7 @@ def test_what_a_table_lacks_takes_no_time(tmp_path: Path, rows: int, infeasible:
     code, _, err = nas("run", *search, "--set=evaluator.partial=true", "--dry-run")
     assert code == 0, err
     assert err.count(": infeasible: ") == infeasible
-    assert ("2 trials: about 0:01:46" in err) == (infeasible < 2)
+    assert ("0:01:46" in err) == (infeasible < 2)
 
 
 def test_a_supernet_is_measured_by_a_few_steps() -> None:
@@ -99,5 +99,4 @@ def test_a_supernet_is_measured_by_a_few_steps() -> None:
         "--dry-run",
     )
     assert code == 0, err
-    assert "The supernet: about" in err
-    assert "the supernet and 2 trials" in err
+    assert lacking(err, "supernet", "2 trials") == []

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import nas
-from facts import refusal
+from facts import lacking, refusal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from recorded import LOOKED_UP, search
@@ -179,10 +179,7 @@ def test_anytime_lines_begin_with_the_last_first_score(filled: Store) -> None:
     np.testing.assert_allclose(before_20, 0.2)
     np.testing.assert_allclose(random.mean[(random.x >= 20) & (random.x < 30)], 0.25)
     [absent] = made.absent
-    assert absent == (
-        "evolution has no line: 'x-evolution-0' had its first score after 50 s, and the shortest search ends "
-        "after 30 s."
-    )
+    assert lacking(absent, "evolution", "'x-evolution-0'", "50 s", "30 s") == []
     with refusal(NotFound, "random", "'x-random-1'", "evolution"):
         anytime(groups, series, 12.0)
 
@@ -214,10 +211,9 @@ def test_test_scores_have_a_panel_of_their_own(filled: Store) -> None:
     half = [tested[0], [curve([1], [0.3])]]
     first, second = anytime(groups, half, 2.0)
     assert [line.label for line in second.lines] == ["random"]
-    assert (first.absent, second.absent) == (
-        (),
-        ("evolution has no line of test scores: 'x-evolution-0' lacks some.",),
-    )
+    assert first.absent == ()
+    [absent] = second.absent
+    assert lacking(absent, "evolution", "'x-evolution-0'") == []
 
 
 def test_a_window_holds_all_that_is_drawn() -> None:
@@ -386,11 +382,11 @@ def test_a_terminal_tells_close_values_apart() -> None:
 
 def test_the_command(filled: Store, tmp_path: Path) -> None:
     code, out, err = nas("plot", "x", "-o", "curves.svg", "--text")
-    assert (code, "Wrote curves.svg" in err) == (0, True)
+    assert (code, lacking(err, "curves.svg")) == (0, [])
     assert "worker time (s)" in out
     assert ". random (n = 2)" in out
     assert "* evolution (n = 1)" in out
-    assert "sinusoid 10-shot · mean over n; thin: each of them" in (tmp_path / "curves.svg").read_text()
+    assert "sinusoid 10-shot" in (tmp_path / "curves.svg").read_text()
     code, out, _ = nas("plot", "x", "--metric=train_loss", "--text")
     assert (code, out.splitlines()[0]) == (0, "training loss")
     assert "training episodes" in out
@@ -400,18 +396,15 @@ def test_the_command_says_who_is_not_drawn(filled: Store) -> None:
     fill(filled, "x-random-2", 2, "random", [])
     code, out, err = nas("plot", "x", "--text")
     assert (code, ". random (n = 2)" in out) == (0, True)
-    assert "Left out, without a score: 'x-random-2' (completed)." in err
-    assert "up to 10 s of worker time, as long as 'x-random-0' took" in err
+    assert lacking(err, "'x-random-2' (completed)", "10 s of worker time", "'x-random-0'") == []
     _, _, err = nas("plot", "x", "--metric=train_loss", "--metric=train_loss", "--text")
-    assert err.count("evolution has no line: none of its trials measured train_loss.") == 1
+    assert [line.split()[0] for line in err.splitlines() if "train_loss" in line] == ["evolution"]
 
 
 def test_bad_input(filled: Store) -> None:
-    assert nas("plot", "x")[::2] == (
-        2,
-        "error: Where to? Give a file with -o, such as -o curves.png, or --text for the terminal.",
-    )
+    code, _, err = nas("plot", "x")
+    assert (code, lacking(err, "-o curves.png", "--text")) == (2, [])
     assert nas("plot", "nobody", "--text")[0] == 3
     assert nas("plot", "x", "-o", "a.gif")[0] == 2
     code, _, err = nas("plot", "x", "--text", "--metric=alpha_entropy")
-    assert (code, "Allowed: train_loss" in err) == (2, True)
+    assert (code, lacking(err, "'alpha_entropy'", "train_loss")) == (2, [])

@@ -14,7 +14,7 @@ import pytest
 import recorded
 import torch
 from command_line import nas
-from facts import refusal
+from facts import lacking, refusal
 from scripted_searches import run
 
 from controllers.darts import Softmax
@@ -110,10 +110,10 @@ def test_a_mean_over_seeds_and_who_has_none(store: Store) -> None:
     # Of two the interval is 12.7 times as wide as what they differ by: they are drawn one by one.
     assert np.isnan(line.half).all()
     assert [(x.tolist(), y.tolist()) for x, y in line.single] == [([1, 2], [0.2, 0.4]), ([1], [0.4])]
-    assert got.absent == (
-        "random has no line: none of its trials recorded alpha.",
-        "Left out, without alpha: 's-2'.",
-    )
+    assert [lacking(said, fact) for said, fact in zip(got.absent, ("random", "'s-2'"), strict=True)] == [
+        [],
+        [],
+    ]
 
 
 def test_unlike_searches_are_refused(store: Store) -> None:
@@ -182,7 +182,7 @@ def test_the_command_draws_a_search(store: Store, db: Path, tmp_path: Path) -> N
     config = configure(name="s", controller=darts)
     run(store, config)
     code, out, err = nas("plot", "s", "--metric=alpha", "--text", "-o", "alpha.svg")
-    assert (code, "Wrote alpha.svg" in err) == (0, True)
+    assert (code, lacking(err, "alpha.svg")) == (0, [])
     assert (
         out.splitlines()[0] == "softmax(α) of 's': darts in nas.testing.toy_supernet:Curves, sinusoid 10-shot"
     )
@@ -202,8 +202,8 @@ def test_the_command_draws_a_search(store: Store, db: Path, tmp_path: Path) -> N
 def test_bad_input(store: Store, db: Path) -> None:
     fill(store, "s", 0, TWO)
     code, _, err = nas("plot", "s", "--text", "--metric=alpha", "--metric=score")
-    assert (code, "--metric alpha is a picture of its own" in err) == (2, True)
+    assert (code, lacking(err, "--metric alpha")) == (2, [])
     code, _, err = nas("plot", "s", "--text", "--metric=alfa")
-    assert (code, "Did you mean 'alpha'? Allowed: alpha, alpha_entropy." in err) == (2, True)
+    assert (code, lacking(err, "'alpha'", "alpha, alpha_entropy")) == (2, [])
     code, out, _ = nas("plot", "s", "--text", "--metric=alpha/a.from2/none")
     assert (code, out.splitlines()[0]) == (0, "alpha/a.from2/none")
