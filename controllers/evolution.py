@@ -24,18 +24,14 @@ SCORED = frozenset({TrialState.COMPLETED, TrialState.STOPPED, TrialState.REUSED}
 class Evolution(Controller):
     """Regularized evolution (Real et al. 2019, arXiv 1802.01548, Algorithm 1), made asynchronous.
 
-    The population is the last `population` scored outcomes in the order observed: whoever enters pushes out
-    the oldest, however good. A parent is the best of `sample` uniform draws with replacement; a child differs
-    from its parent in one decision. The first `population` trials are random by their number, so that workers
-    need not wait for one another; later ones mutate whatever has been scored so far.
+    The population is the last `population` scored outcomes in the order observed: an outcome that enters
+    pushes out the oldest. A parent is the best of `sample` uniform draws with replacement; a child differs
+    from its parent in one decision. The first `population` trials are random.
 
-    Where the objective has several goals, the best of a draw is the one on the better front of those alive
-    and, on one front, the one with more room: the crowded comparison of NSGA-II (Deb et al. 2002). Death is
-    by age as ever, unlike there: the front of a search is that of all its trials, not of who is alive.
+    Where the objective has several goals, the best draw is that on the better front of the population and, on
+    one front, that with more room: the crowded comparison of NSGA-II (Deb et al. 2002).
 
     Where members were trained for unequal lengths, a longer training outranks a shorter one (`nas.fidelity`).
-
-    The defaults keep the paper's ratio (25 drawn of 100) at the size of a search of 50 to 300 trials.
     """
 
     def __init__(

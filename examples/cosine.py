@@ -1,19 +1,18 @@
 """A learner of one's own: cosine similarity to the mean of each class, at a learned scale."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, Normalization
+from nas.learners.base import Learner
 from nas.learners.network import by_class, embed, features_of, normalized
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
 Scale = Annotated[float, Field(gt=0, description="of the similarities, at the start")]
-Rate = Annotated[float, Field(gt=0, description="learning rate of Adam")]
 
 
 class Cosine(Learner):
@@ -22,19 +21,12 @@ class Cosine(Learner):
     name = "cosine"
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        shape: TaskShape,
-        *,
-        scale: Scale = 10.0,
-        lr: Rate = 1e-3,
-        normalization: Normalization = "transductive",
+        self, backbone: nn.Module, shape: TaskShape, *, scale: Scale = 10.0, **settings: Any
     ) -> None:
-        super().__init__(backbone, shape)
+        super().__init__(backbone, shape, **settings)
         features_of(backbone)  # an architecture without features is infeasible
-        self.backbone = normalized(backbone, normalization)
+        self.backbone = normalized(backbone, self.normalization)
         self.scale = nn.Parameter(torch.tensor(scale))
-        self.lr, self.normalization = lr, normalization
 
     def forward(self, episode: Episode) -> Tensor:
         """Return logits `[T, Q, ways]`."""

@@ -181,9 +181,22 @@ def _parameters(function: Any) -> dict[str, tuple[Any, Any]]:
 @cache
 def _own(cls: type) -> dict[str, tuple[Any, Any]]:
     """Return what a plugin's constructor takes, and what it passes on to its class `settings_of`."""
-    own = _parameters(cls.__init__)  # type: ignore[misc]
     passed = getattr(cls, "settings_of", None)
+    own = _parameters(cls.__init__) if passed is not None else _constructed(cls)  # type: ignore[misc]
     return own if passed is None else own | {k: v for k, v in _own(passed).items() if k not in own}
+
+
+def _constructed(cls: type) -> dict[str, tuple[Any, Any]]:
+    """Return what a constructor takes; one that takes `**settings` passes them on to that of its base."""
+    found = dict[str, tuple[Any, Any]]()
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            own = vars(base)["__init__"]
+            found |= {k: v for k, v in _parameters(own).items() if k not in found}
+            kinds = {parameter.kind for parameter in inspect.signature(own).parameters.values()}
+            if inspect.Parameter.VAR_KEYWORD not in kinds:
+                break
+    return found
 
 
 @cache
@@ -207,9 +220,9 @@ def slots(cls: type) -> dict[str, tuple[Slot, Any]]:
 def settings_model(cls: type) -> type[BaseModel]:
     """Return a pydantic model of a plugin's settings: its constructor's keyword-only parameters.
 
-    Where it has an attribute `settings_of`, a class, those of this class come after them; it takes them as
-    `**settings`. Those of a method `equip`, which its base may have, come last. The model knows of a slot no
-    more than that it has a name.
+    One that takes `**settings` has those of its base's constructor, too; where the class has an attribute
+    `settings_of`, a class, it has those of that class. Those of a method `equip`, which its base may have,
+    come last. The model knows of a slot no more than that it has a name.
     """
     fields: dict[str, Any] = _own(cls) | _shared(cls)
     for name, (_, default) in slots(cls).items():

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, final
+from typing import Any, final
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, MetaBatch, Normalization
+from nas.learners.base import Learner
 from nas.learners.folded import Weights, stacked
 from nas.learners.inner import InnerRate, InnerSteps, Order, TestSteps, adapt
 from nas.learners.network import Network, embed, normalized
-from nas.learners.schedule import Schedule, decay
 from nas.learners.update import Sgd, Update
 from nas.space import TaskShape
 from nas.tasks.base import Episode
@@ -23,9 +21,7 @@ class Anil(Learner):
     """ANIL (Raghu et al. 2020): MAML whose inner loop adapts the linear head alone.
 
     φ is the weights of the backbone, which no task changes, and the initial ones of the head. A task's
-    examples pass through the backbone once, however many steps the head takes; so ANIL's steps cost next to
-    nothing. `inner_lr` is a step on the mean loss over the support; a rate of code derived from Finn's, which
-    steps on that loss times the number of classes, is to be multiplied by that number.
+    examples pass through the backbone once, however many steps the head takes.
     """
 
     name = "anil"
@@ -44,22 +40,15 @@ class Anil(Learner):
         inner_steps: InnerSteps = 5,
         test_steps: TestSteps = None,
         order: Order = 2,
-        lr: Annotated[float, Field(gt=0, description="learning rate of Adam on φ")] = 1e-3,
-        schedule: Schedule = "constant",
-        meta_batch: MetaBatch = 1,
         update: Update = Sgd,
-        normalization: Normalization = "transductive",
+        **settings: Any,
     ) -> None:
-        super().__init__(backbone, shape)
-        self.network = Network(normalized(backbone, normalization), shape.outputs)
+        super().__init__(backbone, shape, **settings)
+        self.network = Network(normalized(backbone, self.normalization), shape.outputs)
         self.update = update(dict(self.network.head.named_parameters()), inner_lr)
         self.inner_steps = inner_steps
         self.test_steps = test_steps or inner_steps
         self.order: Order = order
-        self.lr = lr
-        self.decay = decay(schedule)
-        self.meta_batch = meta_batch
-        self.normalization = normalization
 
     def forward(self, episode: Episode) -> Tensor:
         """Adapt the head to each task's support, then predict its queries: `[T, Q, outputs]`."""

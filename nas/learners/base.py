@@ -17,6 +17,7 @@ from nas.errors import ConfigError
 from nas.learners import threads
 from nas.learners.augmentation import Augmentation, Unchanged
 from nas.learners.averages import Averages
+from nas.learners.schedule import Schedule, decay
 from nas.learners.weighting import Uniform, Weighting
 from nas.plugins import Slot
 from nas.space import TaskShape
@@ -57,14 +58,16 @@ Weigh = Annotated[
 class Learner(nn.Module, ABC):
     """F_φ(support, queries) → predictions, differentiable in φ.
 
-    A concrete learner sets `name`, `regression` (whether it can regress) and `normalization`, and takes
-    `(backbone, shape, *, settings...)`: its keyword-only arguments are its settings, and so are those of
-    `equip`. `backbone` maps `[batch, *shape.input]` to `[batch, backbone.out_features]`.
+    A concrete learner sets `name` and `regression` (whether it can regress), and takes `(backbone, shape, *,
+    settings...)`: its keyword-only arguments are its settings, and so are those of `equip`. One that takes
+    `**settings` as well, and passes them on, has those below, too. `backbone` maps `[batch, *shape.input]` to
+    `[batch, backbone.out_features]`.
     """
 
     name: ClassVar[str]
     regression: ClassVar[bool] = False
-    normalization: Normalization = "transductive"
+    normalization: Normalization
+    """Where batch norm takes its statistics for a query."""
     sensitive: ClassVar[bool] = False
     """Whether rounding falsifies what it learns, as it does where that comes from gradient steps on a task:
     such a learner trains in float32."""
@@ -78,19 +81,34 @@ class Learner(nn.Module, ABC):
     """The settings that the memory of a meta-gradient grows with, besides `meta_batch`; it is least at 1."""
     rates: ClassVar[tuple[str, ...]] = ("lr",)
     """The settings to lower where training diverges."""
-    lr: float = 1e-3
-    """Learning rate of Adam on φ."""
-    meta_batch: int = 1
+    protocol_settings: ClassVar[tuple[str, ...]] = ("normalization",)
+    """The settings whose values make scores that do not compare: no search chooses among them."""
+    lr: float
+    """Learning rate of φ, at the start."""
+    meta_batch: int
     """Tasks per meta-step."""
     passes: int = 1
     """How often a task's support passes through the network before its memory is freed: steps of an inner
     loop that the meta-gradient runs through."""
-    decay: Callable[[float], float] = staticmethod(lambda progress: 1.0)
+    decay: Callable[[float], float]
     """From the share of the training done, in [0, 1), to a factor on the learning rate."""
 
     @abstractmethod
-    def __init__(self, backbone: nn.Module, shape: TaskShape) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        shape: TaskShape,
+        *,
+        lr: Annotated[float, Field(gt=0, description="learning rate of Adam on φ")] = 1e-3,
+        schedule: Schedule = "constant",
+        meta_batch: MetaBatch = 1,
+        normalization: Normalization = "transductive",
+    ) -> None:
         super().__init__()
+        self.lr = lr
+        self.decay = decay(schedule)
+        self.meta_batch = meta_batch
+        self.normalization = normalization
         self._shape = shape
         self.augmentation: Augmentation = Unchanged(shape)
         self.weighting: Weighting = Uniform()

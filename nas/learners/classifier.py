@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nas.learners.base import Learner
 from nas.learners.folded import run
 from nas.learners.network import Network, normalized
-from nas.learners.schedule import Schedule, decay
+from nas.learners.schedule import Schedule
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
@@ -42,11 +42,9 @@ class Classifier(Learner):
             Field(description="whether batch norm takes its statistics from the minibatch or from averages"),
         ] = "running",
     ) -> None:
-        super().__init__(backbone, shape)
+        super().__init__(backbone, shape, lr=lr, schedule=schedule, normalization=normalization)
         self.network = Network(normalized(backbone, normalization), shape.outputs)
-        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
-        self.decay = decay(schedule)
-        self.normalization = normalization
+        self.momentum, self.weight_decay = momentum, weight_decay
 
     def forward(self, episode: Episode) -> Tensor:
         """Predict each minibatch: `[T, Q, classes]`."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, final
+from typing import Annotated, Any, Literal, final
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, MetaBatch, Normalization
+from nas.learners.base import Learner
 from nas.learners.network import by_class, embed, features_of, normalized
-from nas.learners.schedule import Schedule, decay
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
@@ -23,9 +22,8 @@ class Matching(Learner):
     """Matching networks (Vinyals et al. 2016): P(class) is the attention on that class's support examples.
 
     Attention is the softmax of similarities in feature space, the cosine or −‖query − example‖², over a
-    temperature. The paper's cosine has none, that is 1: no example can weigh more than e² times another,
-    and the network learns far worse. At temperature 1, `l2` with one shot is a prototypical network. φ is
-    the backbone, and in full context two LSTMs, which make the support's order matter. Classifies only.
+    temperature. φ is the backbone, and in full context two LSTMs, which make the support's order matter.
+    Classifies only.
 
     Raises:
         Infeasible: the backbone has no features.
@@ -48,21 +46,14 @@ class Matching(Learner):
             bool, Field(description="embed every example in the context of the whole support")
         ] = False,
         reads: Annotated[int, Field(ge=1, description="times a query reads the support in full context")] = 5,
-        lr: Annotated[float, Field(gt=0, description="learning rate of Adam")] = 1e-3,
-        schedule: Schedule = "constant",
-        meta_batch: MetaBatch = 1,
-        normalization: Normalization = "transductive",
+        **settings: Any,
     ) -> None:
-        super().__init__(backbone, shape)
+        super().__init__(backbone, shape, **settings)
         features = features_of(backbone)
-        self.backbone = normalized(backbone, normalization)
+        self.backbone = normalized(backbone, self.normalization)
         self.context = FullContext(features, reads) if full_context else None
         self.distance = distance
         self.temperature = temperature
-        self.lr = lr
-        self.decay = decay(schedule)
-        self.meta_batch = meta_batch
-        self.normalization = normalization
 
     def forward(self, episode: Episode) -> Tensor:
         """Return log-probabilities `[T, Q, ways]`, which are logits too.

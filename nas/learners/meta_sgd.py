@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, final
+from typing import Annotated, Any, final
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, MetaBatch, Normalization
+from nas.learners.base import Learner
 from nas.learners.inner import InnerSteps, Order, TestSteps
 from nas.learners.network import Network, fit, normalized, predict
-from nas.learners.schedule import Schedule, decay
 from nas.learners.update import LearnedRates
 from nas.space import TaskShape
 from nas.tasks.base import Episode
@@ -20,10 +19,8 @@ from nas.tasks.base import Episode
 class MetaSgd(Learner):
     """Meta-SGD (Li et al. 2017): φ is the initial weights and a rate per weight, all learned.
 
-    A rate may become negative: it learns the direction of the step too. All begin at `inner_lr`, where the
-    paper draws them between 0.005 and 0.1. They are of steps on the mean loss over the support; a rate of
-    code derived from Finn's, which steps on that loss times the number of classes, is to be multiplied by
-    that number.
+    A rate may become negative: it learns the direction of the step, too. All begin at `inner_lr`, and are of
+    steps on the mean loss over the support.
     """
 
     name = "meta_sgd"
@@ -44,22 +41,15 @@ class MetaSgd(Learner):
         inner_steps: InnerSteps = 1,
         test_steps: TestSteps = None,
         order: Order = 2,
-        lr: Annotated[float, Field(gt=0, description="learning rate of Adam on φ")] = 1e-3,
-        schedule: Schedule = "constant",
-        meta_batch: MetaBatch = 1,
-        normalization: Normalization = "transductive",
+        **settings: Any,
     ) -> None:
-        super().__init__(backbone, shape)
-        self.network = Network(normalized(backbone, normalization), shape.outputs)
+        super().__init__(backbone, shape, **settings)
+        self.network = Network(normalized(backbone, self.normalization), shape.outputs)
         self.inner_rates = LearnedRates(self.network.trainable, inner_lr)
         self.inner_steps = inner_steps
         self.test_steps = test_steps or inner_steps
         self.order: Order = order
-        self.lr = lr
-        self.decay = decay(schedule)
-        self.meta_batch = meta_batch
         self.passes = inner_steps if order == 2 else 1
-        self.normalization = normalization
 
     def forward(self, episode: Episode) -> Tensor:
         """Adapt to each task's support, then predict its queries: `[T, Q, outputs]`."""

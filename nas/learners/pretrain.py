@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, final
+from typing import Annotated, Any, final
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from nas.errors import ConfigError
-from nas.learners.base import Learner, Normalization
+from nas.learners.base import Learner
 from nas.learners.folded import run
 from nas.learners.network import Network, features_of, fit, normalized, predict
-from nas.learners.schedule import Schedule, decay
 from nas.learners.update import Sgd, Update
 from nas.space import TaskShape
 from nas.tasks.base import Episode
@@ -48,14 +47,11 @@ class Pretrain(Learner):
         train_classes: Annotated[
             int | None, Field(ge=1, description="classes of the training split, if the tasks do not tell")
         ] = None,
-        lr: Annotated[float, Field(gt=0, description="learning rate of Adam")] = 1e-3,
-        schedule: Schedule = "constant",
-        meta_batch: Annotated[int, Field(ge=1, description="tasks per training step")] = 1,
         update: Update = Sgd,
-        normalization: Normalization = "transductive",
+        **settings: Any,
     ) -> None:
-        super().__init__(backbone, shape)
-        self.network = Network(normalized(backbone, normalization), shape.outputs)
+        super().__init__(backbone, shape, **settings)
+        self.network = Network(normalized(backbone, self.normalization), shape.outputs)
         classes = train_classes or shape.train_classes
         self.classifier = nn.Linear(features_of(backbone), classes) if classes else None
         if classes:
@@ -63,10 +59,6 @@ class Pretrain(Learner):
             nn.init.zeros_(self.network.head.bias)
         self.update = update(self.network.trainable, inner_lr)
         self.test_steps = test_steps
-        self.lr = lr
-        self.decay = decay(schedule)
-        self.meta_batch = meta_batch
-        self.normalization = normalization
 
     def forward(self, episode: Episode) -> Tensor:
         """Fine-tune on each task's support, then predict its queries: `[T, Q, outputs]`.

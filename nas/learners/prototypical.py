@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, final
+from typing import Annotated, Any, final
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, MetaBatch, Normalization
+from nas.learners.base import Learner
 from nas.learners.network import by_class, embed, features_of, normalized
-from nas.learners.schedule import Schedule, decay
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
@@ -32,17 +31,11 @@ class Prototypical(Learner):
         shape: TaskShape,
         *,
         lr: Annotated[float, Field(gt=0, description="learning rate of Adam")] = 2e-3,
-        schedule: Schedule = "constant",
-        meta_batch: MetaBatch = 1,
-        normalization: Normalization = "transductive",
+        **settings: Any,
     ) -> None:
-        super().__init__(backbone, shape)
+        super().__init__(backbone, shape, lr=lr, **settings)
         features_of(backbone)
-        self.backbone = normalized(backbone, normalization)
-        self.lr = lr
-        self.decay = decay(schedule)
-        self.meta_batch = meta_batch
-        self.normalization = normalization
+        self.backbone = normalized(backbone, self.normalization)
 
     def forward(self, episode: Episode) -> Tensor:
         """Return logits `[T, Q, ways]`.

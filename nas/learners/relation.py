@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, final
+from typing import Annotated, Any, final
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, MetaBatch, Normalization, Reduction, reduced
+from nas.learners.base import Learner, Reduction, reduced
 from nas.learners.network import by_class, embed, features_of, normalized
-from nas.learners.schedule import Schedule, decay
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
@@ -20,11 +19,9 @@ from nas.tasks.base import Episode
 class Relation(Learner):
     """Relation networks (Sung et al. 2018): φ is the backbone and a module that scores a class and a query.
 
-    As in the paper a class is the sum of its examples' features, the score is a sigmoid, and the loss its
-    mean squared error against 1 for the query's class and 0 for the others. The paper's module convolves
-    the two feature maps, concatenated, and so compares them place by place. A backbone here ends in a
-    vector; the module is a perceptron of two hidden layers over the class, the query and, because it learns
-    to compare far sooner when told how, |class mean − query|. Classifies only.
+    A class is the sum of its examples' features. The module is a perceptron of two hidden layers over the
+    class, the query and |class mean − query|. The score is a sigmoid, and the loss its mean squared error
+    against 1 for the query's class and 0 for the others. Classifies only.
 
     Raises:
         Infeasible: the backbone has no features.
@@ -38,23 +35,16 @@ class Relation(Learner):
         shape: TaskShape,
         *,
         hidden: Annotated[int, Field(ge=1, description="width of the relation module's hidden layers")] = 128,
-        lr: Annotated[float, Field(gt=0, description="learning rate of Adam")] = 1e-3,
-        schedule: Schedule = "constant",
-        meta_batch: MetaBatch = 1,
-        normalization: Normalization = "transductive",
+        **settings: Any,
     ) -> None:
-        super().__init__(backbone, shape)
+        super().__init__(backbone, shape, **settings)
         features = features_of(backbone)
-        self.backbone = normalized(backbone, normalization)
+        self.backbone = normalized(backbone, self.normalization)
         self.relation = nn.Sequential(
             *(nn.Linear(3 * features, hidden), nn.ReLU()),
             *(nn.Linear(hidden, hidden), nn.ReLU()),
             nn.Linear(hidden, 1),
         )
-        self.lr = lr
-        self.decay = decay(schedule)
-        self.meta_batch = meta_batch
-        self.normalization = normalization
 
     def forward(self, episode: Episode) -> Tensor:
         """Return logits `[T, Q, ways]`: their sigmoids are the relation scores.

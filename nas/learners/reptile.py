@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, final
+from typing import Annotated, Any, final
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.base import Learner, MetaBatch, Normalization
+from nas.learners.base import Learner, MetaBatch
 from nas.learners.folded import Weights, run, stacked
 from nas.learners.inner import Adapted, adapt
 from nas.learners.network import Network, normalized, predict
-from nas.learners.schedule import Schedule, decay
+from nas.learners.schedule import Schedule
 from nas.learners.update import Adam
 from nas.space import TaskShape
 from nas.tasks.base import Episode
@@ -51,10 +51,10 @@ class Reptile(Learner):
         lr: Annotated[float, Field(gt=0, description="share ε of the way to the adapted weights")] = 1.0,
         schedule: Schedule = "linear",
         meta_batch: MetaBatch = 5,
-        normalization: Normalization = "transductive",
+        **settings: Any,
     ) -> None:
-        super().__init__(backbone, shape)
-        self.network = Network(normalized(backbone, normalization), shape.outputs)
+        super().__init__(backbone, shape, lr=lr, schedule=schedule, meta_batch=meta_batch, **settings)
+        self.network = Network(normalized(backbone, self.normalization), shape.outputs)
         for number, weight in enumerate(self.network.trainable.values()):
             self.register_buffer(f"second{number}", torch.zeros_like(weight))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
@@ -63,10 +63,6 @@ class Reptile(Learner):
         self.test_steps = test_steps
         self.inner_batch = inner_batch
         self.test_batch = test_batch
-        self.lr = lr
-        self.decay = decay(schedule)
-        self.meta_batch = meta_batch
-        self.normalization = normalization
 
     def forward(self, episode: Episode) -> Tensor:
         """Adapt to each task's support, then predict its queries: `[T, Q, outputs]`.

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from nas import plugins
 from nas.errors import ConfigError, UnknownName
+from nas.learners.base import Learner
 from nas.settings.sections import BASES
 from nas.tasks.base import TaskSource
 
@@ -49,10 +50,10 @@ def resolved(
                 f"{where}.{setting}: '{section['name']}' would score trials on other tasks. Only settings of "
                 f"training tasks can be chosen: {', '.join(cls.training_settings) or 'it has none'}."
             )
-        if (slot, setting) == ("learner", "normalization"):
+        if issubclass(cls, Learner) and setting in cls.protocol_settings:
             raise ConfigError(
-                f"{where}.{setting}: scores of different modes do not compare, so that no search can choose "
-                f"one by its score. Set {slot}.{setting}, in a search for each."
+                f"{where}.{setting}: scores under different values do not compare, so that no search can "
+                f"choose one by its score. Set {slot}.{setting}, in a search for each."
             )
         others = {key: value for key, value in given.items() if key != setting}
         if plugins.settings(cls)[setting].is_required() or plugins.resolve(cls, others, slot) != given:
