@@ -53,10 +53,10 @@ def configure(table: Path, **settings: Any) -> SearchConfig:
     )
 
 
-def predicted(config: SearchConfig, text: str, seeds: range) -> list[Any]:
+def predicted(config: SearchConfig, text: str, seeds: range, **asked: int) -> list[Any]:
     space = config.make_space()
     evaluator = config.make_evaluator(config.make_context(space, config.make_tasks()))
-    return [list(evaluator.evaluate(Job(0, 0, space.decode(text), seed))) for seed in seeds]
+    return [list(evaluator.evaluate(Job(0, 0, space.decode(text), seed, **asked))) for seed in seeds]
 
 
 def test_the_regression_is_that_of_scikit_learn() -> None:
@@ -89,6 +89,8 @@ def test_scores_are_the_mean_and_noise_of_the_trial_s_seed(tmp_path: Path) -> No
     assert outcomes[0][-1].seconds == pytest.approx(5, abs=0.01)
     assert outcomes[0][0].seconds == pytest.approx(5 * 4 / 12, abs=0.01)
     assert [o.score for o in predicted(config, "0.3.1.0", range(7, 8))[0]] == [o.score for o in outcomes[7]]
+    [[early]] = predicted(config, "0.3.1.0", range(7, 8), episodes=4)
+    assert (early.score, early.train_episodes) == (outcomes[7][0].score, 4)
 
 
 def test_noise_takes_a_network_that_was_trained_twice(tmp_path: Path) -> None:

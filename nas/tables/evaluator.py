@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, final
 
@@ -16,7 +16,7 @@ from nas.evaluator import Context, Job, Lookup
 from nas.metrics import TEST_SCORE
 from nas.plugins import FilePath
 from nas.states import TrialState
-from nas.tables.table import Columns, Table, load
+from nas.tables.table import Columns, Entry, Scores, Table, load
 
 PerLength: TypeAlias = str | Annotated[dict[Annotated[int, Field(ge=1)], str], Field(min_length=1)]
 """A column, or one for each training length, such as `{12 = "valid_12", 108 = "valid_108"}`."""
@@ -100,31 +100,46 @@ class Tabular(Lookup):
             raise Unsupported(
                 f"The table '{self._table.label}' has one score of each architecture, and no further seeds."
             )
-        split, digest = self._table.fingerprint("validation")
-        last = entry.scores[-1]
-        if job.episodes is not None:
-            lengths = [scored.length for scored in entry.scores]
-            if job.episodes not in lengths:
-                raise Unsupported(
-                    f"The table has no scores of trainings of {job.episodes}; it has those of {lengths}. "
-                    "Give more columns with evaluator.metric."
-                )
-            last = entry.scores[lengths.index(job.episodes)]
-        for scored in entry.scores[: entry.scores.index(last) + 1]:
-            whole = scored is last
-            if not whole and scored.length not in self._rungs:
-                continue
-            seen = [Measurement(scored.length, "score", scored.score)] if scored.length else []
-            if whole and job.episodes is None and entry.test is not None:
-                seen.append(Measurement(scored.length, TEST_SCORE, entry.test))
-            yield Outcome(
-                TrialState.COMPLETED if whole else TrialState.RUNNING,
-                job.architecture,
-                Score(scored.score, math.nan, 0, split, digest),
-                scored.length,
-                scored.seconds,
-                measurements=tuple(seen),
+        yield from outcomes(entry, job, self._rungs, self._table)
+
+
+def outcomes(entry: Entry, job: Job, rungs: Sequence[int], source: Scores) -> Iterator[Outcome]:
+    """Yield the score at each rung, then that of the length asked for, of the longest with the test score.
+
+    Args:
+        entry: what a training gives, at each of its lengths.
+        job: what was asked for.
+        rungs: lengths at which a score is wanted, besides the last.
+        source: of the scores.
+
+    Raises:
+        Unsupported: there is no such length.
+    """
+    split, digest = source.fingerprint("validation")
+    last = entry.scores[-1]
+    if job.episodes is not None:
+        lengths = [scored.length for scored in entry.scores]
+        if job.episodes not in lengths:
+            raise Unsupported(
+                f"The table has no scores of trainings of {job.episodes}; it has those of {lengths}. "
+                "Give more columns with evaluator.metric."
             )
+        last = entry.scores[lengths.index(job.episodes)]
+    for scored in entry.scores[: entry.scores.index(last) + 1]:
+        whole = scored is last
+        if not whole and scored.length not in rungs:
+            continue
+        seen = [Measurement(scored.length, "score", scored.score)] if scored.length else []
+        if whole and job.episodes is None and entry.test is not None:
+            seen.append(Measurement(scored.length, TEST_SCORE, entry.test))
+        yield Outcome(
+            TrialState.COMPLETED if whole else TrialState.RUNNING,
+            job.architecture,
+            Score(scored.score, math.nan, 0, split, digest),
+            scored.length,
+            scored.seconds,
+            measurements=tuple(seen),
+        )
 
 
 def columns_of(given: str | dict[int, str] | None) -> tuple[tuple[int, str], ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, final
@@ -11,14 +10,12 @@ import numpy as np
 from pydantic import Field
 
 from nas.backbone import BackboneSpace
-from nas.controller import Measurement, Outcome, Score
+from nas.controller import Outcome
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Context, Job, Lookup
-from nas.metrics import TEST_SCORE
 from nas.plugins import FilePath
 from nas.space import Architecture
-from nas.states import TrialState
-from nas.tables.evaluator import PerLength, columns_of
+from nas.tables.evaluator import PerLength, columns_of, outcomes
 from nas.tables.regression import Floats, Regression, seed_covariance
 from nas.tables.table import Columns, Entry, Scores, architectures, numbers, once, read
 
@@ -81,25 +78,8 @@ class Surrogate(Lookup):
         return () if isinstance(metric, str) else tuple(sorted(metric))
 
     def evaluate(self, job: Job) -> Iterator[Outcome]:
-        """Yield the score at each rung, then the last one, with the prediction as a measurement."""
-        expected = self._fitted.entry(job.architecture)
-        split, digest = self._fitted.fingerprint("validation")
-        for mean, drawn in zip(expected.scores, self._fitted.draw(job.seed), strict=True):
-            whole = mean is expected.scores[-1]
-            if not whole and mean.length not in self._rungs:
-                continue
-            score = mean.score + drawn
-            seen = [Measurement(mean.length, "score", score)] if mean.length else []
-            if whole:
-                seen.append(Measurement(mean.length, TEST_SCORE, mean.score))
-            yield Outcome(
-                TrialState.COMPLETED if whole else TrialState.RUNNING,
-                job.architecture,
-                Score(score, math.nan, 0, split, digest),
-                mean.length,
-                mean.seconds,
-                measurements=tuple(seen),
-            )
+        """Yield the score at each rung, then the last one, with the mean over seeds as a measurement."""
+        yield from outcomes(self._fitted.entry(job.architecture, job.seed), job, self._rungs, self._fitted)
 
 
 @final
@@ -142,12 +122,24 @@ class Fitted(Scores):
                 )
             self._noise = root(covariance)
 
-    def entry(self, architecture: Architecture) -> Entry:
-        """Return the predictions: scores by length, and the seconds from the start, none below the table's.
+    def entry(self, architecture: Architecture, seed: int) -> Entry:
+        """Return what a training of a seed gives; as its test score, the mean over seeds.
+
+        Seconds are none below the table's.
 
         Raises:
             Infeasible: the architecture has no network.
         """
+        expected = self._expected(architecture)
+        normal = np.random.default_rng(seed).standard_normal(len(self._noise))
+        drawn = (self._noise @ normal).tolist()
+        scores = (
+            scored._replace(score=scored.score + noise)
+            for scored, noise in zip(expected.scores, drawn, strict=True)
+        )
+        return Entry(tuple(scores), expected.scores[-1].score)
+
+    def _expected(self, architecture: Architecture) -> Entry:
         key = self._space.canonical(architecture)
         if key not in self._entries:
             costs = [name in self._columns.costs for name in self._columns.numbers]
@@ -156,12 +148,6 @@ class Fitted(Scores):
             row = dict(zip(self._columns.numbers, predicted.tolist(), strict=True))
             self._entries[key] = self._columns.entry(row)
         return self._entries[key]
-
-    def draw(self, seed: int) -> list[float]:
-        """Return what a training of a seed differs by from the mean over seeds, at each length."""
-        normal = np.random.default_rng(seed).standard_normal(len(self._noise))
-        drawn: list[float] = (self._noise @ normal).tolist()
-        return drawn
 
     @property
     def remarks(self) -> tuple[str, ...]:
