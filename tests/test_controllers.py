@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from facts import refusal
 from hypothesis.errors import Flaky
 
 from controllers.fixed import Fixed
@@ -146,7 +147,7 @@ def test_suite_catches(cls: type[Broken], test: Callable[..., None]) -> None:
 
 
 def test_suite_must_be_filled_in() -> None:
-    with pytest.raises(TypeError, match="abstract"):
+    with pytest.raises(TypeError):
         type("Empty", (ControllerSuite,), {})()
 
 
@@ -208,21 +209,19 @@ def test_fixed_takes_texts_and_names_in_turn() -> None:
 
 
 def test_fixed_names_the_setting_of_an_unknown_architecture() -> None:
-    with pytest.raises(
-        ConfigError, match=r"controller\.architectures: Unknown .*'conv5'.*Did you mean 'conv4'"
-    ):
+    with refusal(ConfigError, "controller.architectures", "'conv5'", "'conv4'"):
         Fixed(Named(), 0, architectures=("conv5",))
-    with pytest.raises(ConfigError, match=r"controller\.architectures: Choice 2 .*out of range"):
+    with refusal(ConfigError, "controller.architectures", 2, "'b'"):
         Fixed(Named(), 0, architectures=("0.2",))
 
 
 def test_settings_are_checked() -> None:
     assert resolve(Random, {}, "controller") == {}
-    with pytest.raises(ConfigError, match=r"controller\.architectures is missing: "):
+    with refusal(ConfigError, "controller.architectures"):
         resolve(Fixed, {}, "controller")
-    with pytest.raises(ConfigError, match=r"controller\.architectures: .*at least 1"):
+    with refusal(ConfigError, "controller.architectures", 1):
         resolve(Fixed, {"architectures": []}, "controller")
-    with pytest.raises(UnknownName, match="Did you mean 'architectures'"):
+    with refusal(UnknownName, "'architecture'", "'architectures'"):
         resolve(Fixed, {"architecture": ["conv4"]}, "controller")
 
 
@@ -267,7 +266,7 @@ def test_toy_is_infeasible_on_narrow_inputs() -> None:
     for index, width in enumerate(WIDTHS):
         architecture = Architecture("toy", (0, index, 0, 0))
         if width > 4:
-            with pytest.raises(Infeasible, match=f"width {width} is wider than the input, 4"):
+            with refusal(Infeasible, width, 4):
                 space.cost(architecture, TaskShape((4,), 5))
         else:
             assert space.cost(architecture, TaskShape((4,), 5)).macs == 4 * width

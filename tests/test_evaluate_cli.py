@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from command_line import nas, process
+from facts import lacking
 
 from nas.costs import MEASURED
 from nas.evaluation.driver import EvaluationDriver
@@ -82,8 +83,7 @@ def test_results_stand_beside_the_baseline(evaluated: tuple[Path, str, str]) -> 
         assert row["difference"] == pytest.approx(sum(row["difference_by_seed"]) / 2)
         assert row["protocol"] == baseline["protocol"]
         assert row["normalization"] == "transductive"
-    assert "ci95_episodes: half width over episodes" in err
-    assert "nas leaderboard --stage test" in err
+    assert lacking(err, "ci95_episodes:", "nas leaderboard --stage test") == []
 
 
 @pytest.mark.slow
@@ -229,10 +229,9 @@ def test_a_second_try_is_not_advised_where_it_is_in_vain(
 ) -> None:
     code, out, err = asked("evaluate", *arguments, *SMALL, f"--seeds={seeds}", "--workers=1", folder=tmp_path)
     assert (code, out) == (1, printed)
-    head, heading, fate = err.partition("error: ")[2].splitlines()
-    counted = "1 of 1 evaluation has" if seeds == 1 else "2 of 2 evaluations have"
-    assert (head, heading) == (f"{counted} no result.", "Another try would end the same way:")
-    assert told in fate
+    head, _, fate = err.partition("error: ")[2].splitlines()
+    counted = "1 of 1 evaluation" if seeds == 1 else "2 of 2 evaluations"
+    assert (lacking(head, counted), told in fate) == ([], True)
 
 
 def test_what_a_second_try_may_mend_is_told_apart(store: Store) -> None:
@@ -245,14 +244,11 @@ def test_what_a_second_try_may_mend_is_told_apart(store: Store) -> None:
     rows = store.evaluations.of_network("chain", "key")
     said = complaint(rows)
     assert said is not None
-    assert said.splitlines() == [
-        "3 of 3 evaluations have no result.",
-        "The same command takes up again:",
-        "  chain:1.0 seed 1 failed: OSError: disk full",
-        "  chain:1.0 seed 2 interrupted",
-        "Another try would end the same way:",
-        "  chain:1.0 seed 0 failed: Diverged: nan",
-    ]
+    head, again, *mended, vain, lost = said.splitlines()
+    assert lacking(head, "3 of 3") == []
+    assert mended == ["  chain:1.0 seed 1 failed: OSError: disk full", "  chain:1.0 seed 2 interrupted"]
+    assert lost == "  chain:1.0 seed 0 failed: Diverged: nan"
+    assert again != vain
 
 
 @pytest.mark.slow
@@ -260,33 +256,32 @@ def test_a_single_seed_is_told_as_one(copied: Path) -> None:
     said = asked("evaluate", "--top=1", "--search=s", *SMALL, "--seeds=1", folder=copied)[2]
     assert said.startswith("1 evaluation (1 architecture × 1 seed) on sinusoid")
     assert "ci95_seeds" not in said
-    assert "test_score: mean over 1000 test episodes. ci95_episodes: half width over episodes." in said
+    assert lacking(said, "test_score:", "1000 test episodes", "ci95_episodes:") == []
     both = ["--baseline=maml", "--seeds=2"]
     said = asked("evaluate", "--top=2", "--search=s", *both, *SMALL, folder=copied)[2]
     assert said.startswith("6 evaluations (3 architectures × 2 seeds) on sinusoid")
-    assert "ci95_seeds: half width over seeds (Student's t);" in said
-    assert "difference: test_score less" in said
+    assert lacking(said, "ci95_seeds:", "Student's t", "difference:") == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ([], 2, "Nothing to evaluate"),
+        ([], 2, "SPACE:ARCHITECTURE"),
         (["--top=2"], 2, "--search"),
         (["conv5"], 2, "conv4"),
-        (["s/one"], 2, "a trial is a number"),
-        (["s/0"], 3, "No search 's'"),
-        (["mlp:maml", "--search=s"], 3, "No search 's'"),
-        (["mlp:maml"], 2, "missing: --tasks, --learner "),
-        (["mlp:maml", "--tasks=sinusoid"], 2, "missing: --learner "),
+        (["s/one"], 2, "s/0"),
+        (["s/0"], 3, "'s'"),
+        (["mlp:maml", "--search=s"], 3, "'s'"),
+        (["mlp:maml"], 2, "--tasks, --learner"),
+        (["mlp:maml", "--tasks=sinusoid"], 2, "--learner"),
         (["mlp:maml", *SINUSOID, "--test-episodes=999"], 2, "budget.test_episodes"),
         (["mlp:maml", *SINUSOID, "--train-episodes=0"], 2, "budget.train_episodes"),
         (["mlp:maml", *SINUSOID, "--patience=-1"], 2, "budget.patience"),
         (["mlp:maml", *SINUSOID, "--set=budget.epochs=3"], 2, "'epochs'"),
-        (["mlp:maml", *SINUSOID, "--set=tasks.shotz=3"], 2, "Did you mean 'shots'?"),
+        (["mlp:maml", *SINUSOID, "--set=tasks.shotz=3"], 2, "'shots'"),
         (["mlp:maml", "--tasks=sinusoid", "--learner=prototypical"], 2, "prototypical"),
-        (["mlp:mamml", *SINUSOID], 2, "Did you mean 'maml'?"),
-        (["mpl:maml", *SINUSOID], 2, "Did you mean 'mlp'?"),
+        (["mlp:mamml", *SINUSOID], 2, "'maml'"),
+        (["mpl:maml", *SINUSOID], 2, "'mlp'"),
         (["mlp:maml", *SINUSOID, "--baseline=s/1"], 2, "--baseline s/1"),
         (["mlp:maml", *SINUSOID, "--artifacts=/proc/nowhere"], 4, "--artifacts"),
         (["mlp:maml", *SINUSOID, "--db=mysql://x"], 2, "sqlite:///"),

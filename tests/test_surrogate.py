@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from facts import refusal
 from sklearn.linear_model import BayesianRidge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
@@ -95,7 +96,7 @@ def test_scores_are_the_mean_and_noise_of_the_trial_s_seed(tmp_path: Path) -> No
 
 def test_noise_takes_a_network_that_was_trained_twice(tmp_path: Path) -> None:
     table = trainings(tmp_path / "t.csv", seeds=1)
-    with pytest.raises(ConfigError, match=r"evaluator\.noise"):
+    with refusal(ConfigError, "evaluator.noise"):
         configure(table).make_tasks()
     quiet = predicted(configure(table, noise=False), "0.3.1.0", range(2))
     assert len({outcomes[-1].score.value for outcomes in quiet}) == 1

@@ -62,9 +62,9 @@ class LeaseSuite(OpenStore):
             store.acquire(row.id)
             drive_as()
             for disturb in (store.acquire, store.delete):
-                with pytest.raises(ConfigError, match=f"being run by pid {driver.pid} .*`nas stop mine`"):
+                with pytest.raises(ConfigError, match=rf"pid {driver.pid}\b.*`nas stop mine`"):
                     disturb(row.id)
-            with pytest.raises(StorageError, match="no longer drives"):
+            with pytest.raises(StorageError, match="nas ls"):
                 store.heartbeat(row.id)
             store.release(row.id, "failed")
             assert store.search("mine").state == SearchState.RUNNING
@@ -84,7 +84,7 @@ class LeaseSuite(OpenStore):
 
     def test_a_search_is_not_deleted_by_its_driver(self, store: Store) -> None:
         row = store.acquire(search(store).id)
-        with pytest.raises(ConfigError, match="being run"):
+        with pytest.raises(ConfigError, match="nas stop"):
             store.delete(row.id)
         store.release(row.id, "interrupted")
         store.delete(row.id)
@@ -109,7 +109,7 @@ class LeaseSuite(OpenStore):
         drive_as(elsewhere, ago=50)
         store.acquire(row.id)
         drive_as()
-        with pytest.raises(ConfigError, match="on host elsewhere"):
+        with pytest.raises(ConfigError, match="elsewhere"):
             store.acquire(row.id)
         for ago in (70, -70):
             drive_as(elsewhere, ago=ago)

@@ -61,7 +61,7 @@ class SearchSuite(OpenStore):
 
     def test_a_name_is_given_once(self, store: Store) -> None:
         search(store, name="mine")
-        with pytest.raises(ConfigError, match="'mine' already exists; resume it with `nas resume mine`"):
+        with pytest.raises(ConfigError, match="`nas resume mine`"):
             search(store, name="mine")
         assert search(store, name="Mine").name == "Mine"
 
@@ -80,11 +80,11 @@ class SearchSuite(OpenStore):
         assert store.search("@last").id == ids["racer1"]
         with pytest.raises(ConfigError, match="race_1, racer1"):
             store.search("rac")
-        with pytest.raises(NotFound, match=r"No search 'rum'. Did you mean 'run'\? .*`nas ls`"):
+        with pytest.raises(NotFound, match=r"'rum'.* 'run'.*`nas ls`"):
             store.search("rum")
-        with pytest.raises(NotFound, match=r"No search '@lst'. Did you mean '@last'\?"):
+        with pytest.raises(NotFound, match=r"'@lst'.* '@last'"):
             store.search("@lst")
-        with pytest.raises(NotFound, match="No search 'RUN-2'"):
+        with pytest.raises(NotFound, match="'RUN-2'"):
             store.search("RUN-2")
 
     def test_searches_are_counted_by_state(self, store: Store) -> None:

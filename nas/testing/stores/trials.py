@@ -76,7 +76,7 @@ class TrialSuite(OpenStore):
             Measured(trial_id, "loss", 100, 1.5),
             Measured(trial_id, "score", 100, 0.5),
         ]
-        with pytest.raises(NotFound, match=f"no trial 8; .*`nas show {row.name}`"):
+        with pytest.raises(NotFound, match=rf"\b8\b.*`nas show {row.name}`"):
             store.trial(row.id, 8)
 
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
