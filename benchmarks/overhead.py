@@ -62,7 +62,7 @@ def configure(trials: int, executor: str) -> SearchConfig:
 def search(trials: int, executor: str) -> float:
     """Return the seconds of a whole search, from its first proposal to its last commit."""
     config = configure(trials, executor)
-    tasks = config.make_tasks()
+    tasks = config.make_source()
     runner = make_executor(config, tasks)
     with tempfile.TemporaryDirectory() as folder, Store(f"sqlite:///{folder}/nas.db", create=True) as store:
         row = create(store, config, tasks)

@@ -17,7 +17,7 @@ from nas.learners.base import Learner
 from nas.precision import Precision
 from nas.product import candidate_of
 from nas.space import Architecture, Space, TaskShape
-from nas.tasks.base import TaskSource
+from nas.tasks.base import ScoreSource, TaskSource
 
 
 class Budget(BaseModel):
@@ -159,6 +159,21 @@ class Context:
         return replace(self, space=default.space, tasks=default.tasks, learner=default.learner, vary=None)
 
 
+@dataclass(frozen=True, slots=True)
+class LookupContext:
+    """What every job of a search shares whose scores are looked up.
+
+    Attributes:
+        space: of what is evaluated.
+        source: what the evaluator's `source` returned.
+        rungs: training lengths at which a score is wanted, ascending, below the whole.
+    """
+
+    space: Space[Any]
+    source: ScoreSource
+    rungs: Sequence[int] = ()
+
+
 class Evaluator(ABC):
     """Turns jobs into outcomes. Warm: one instance runs many jobs, none of which leaves a trace in the next.
 
@@ -183,15 +198,20 @@ class Evaluator(ABC):
 class Lookup(Evaluator):
     """An evaluator that trains nothing: its searches have neither `tasks` nor `learner`.
 
+    A concrete lookup takes `(context, *, settings...)`, as any evaluator, with a context of its own.
+
     Attributes:
         repeats: whether it has scores of further seeds, for jobs with a `repeat`.
     """
 
     repeats: ClassVar[bool] = False
 
+    @abstractmethod
+    def __init__(self, context: LookupContext) -> None: ...
+
     @classmethod
     @abstractmethod
-    def source(cls, space: BackboneSpace, **settings: Any) -> TaskSource:
+    def source(cls, space: BackboneSpace, **settings: Any) -> ScoreSource:
         """Return what stands where others have tasks: a label and a fingerprint, nothing to sample."""
 
     @classmethod

@@ -31,7 +31,7 @@ from nas.settings.search import SearchConfig, default_executor
 from nas.storage.lease import driven, refuse
 from nas.storage.schema import Evaluation, Search
 from nas.storage.store import Store
-from nas.tasks.base import TaskSource
+from nas.tasks.base import ScoreSource
 from nas.training.provenance import environment, machine, machines
 
 Say = Callable[[str], None]
@@ -68,7 +68,7 @@ class Session:
     store: Store
     row: Search
     config: SearchConfig
-    tasks: TaskSource
+    tasks: ScoreSource
     executor: Executor[AnyJob, Outcome]
 
     @property
@@ -152,7 +152,7 @@ def started(
     Raises:
         NasError: as `nas.driver.search.create` and `ready`; nothing is written.
     """
-    tasks = config.make_tasks()
+    tasks = config.make_source()
     executor = executor_of(config, tasks, ray_address)
     with ExitStack() as running:
         start = partial(running.enter_context, ready(config, say, ray_address))
@@ -194,7 +194,7 @@ def resumed(
             f"The trials so far ran on another kind of machine: {before[-1]}; here it is {here}. "
             "Rounding differs, so that under one seed the same network scores otherwise here."
         )
-    tasks = config.make_tasks()
+    tasks = config.make_source()
     executor = executor_of(config, tasks, ray_address)
     with ready(config, say, ray_address):
         yield Session(store, row, config, tasks, executor)

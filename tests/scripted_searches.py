@@ -67,7 +67,7 @@ def configure(**changes: Any) -> SearchConfig:
 
 def start(store: Store, config: SearchConfig) -> SearchDriver:
     """Write a new search to the database."""
-    tasks = config.make_tasks()
+    tasks = config.make_source()
     return SearchDriver(store, create(store, config, tasks), config, config.make_space(), tasks, Silent())
 
 
@@ -76,13 +76,13 @@ def reopen(store: Store, name: str, observer: SearchObserver | None = None, more
     row = store.search(name)
     row.trials += more
     config = configuration(row)
-    return SearchDriver(store, row, config, config.make_space(), config.make_tasks(), observer or Silent())
+    return SearchDriver(store, row, config, config.make_space(), config.make_source(), observer or Silent())
 
 
 def run(store: Store, config: SearchConfig, executor: Executor | None = None) -> list[tuple[Any, ...]]:
     """Run a new search to its end; return what it recorded."""
     search = start(store, config)
-    search.run(executor or trials.executor(config, config.make_tasks()))
+    search.run(executor or trials.executor(config, config.make_source()))
     return results(store, "@last")
 
 

@@ -40,6 +40,6 @@ def configure(table: Path, *, settings: dict[str, Any] | None = None, **changes:
 
 def look_up(config: SearchConfig, text: str) -> Any:
     space = config.make_space()
-    evaluator = config.make_evaluator(config.make_context(space, config.make_tasks()))
+    evaluator = config.make_lookup(space, config.make_source())
     [outcome] = evaluator.evaluate(Job(0, 0, space.decode(text), 1))
     return outcome

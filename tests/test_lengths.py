@@ -101,7 +101,7 @@ def test_a_search_records_seeds_and_lengths_and_resumes(
     asha = {"minimum": 75, "eta": 2}
     config = configure(name="whole", trials=6, scheduler=asha)
     search = start(store, config)
-    assert search.run(executor(config, config.make_tasks())) == "completed"
+    assert search.run(executor(config, config.make_source())) == "completed"
     trials = store.trials(store.search("whole").id)
     assert [(t.repeat, t.asked_episodes, t.train_episodes, t.reused) for t in trials] == [
         (0, 75, 75, None),
@@ -114,9 +114,9 @@ def test_a_search_records_seeds_and_lengths_and_resumes(
     assert trials[-1].state == "stopped"
     assert len({t.seed for t in trials}) == 3
     part = configure(name="part", trials=3, scheduler=asha)
-    start(store, part).run(executor(part, part.make_tasks()))
+    start(store, part).run(executor(part, part.make_source()))
     again = reopen(store, "part", more=3)
-    assert again.run(executor(part, part.make_tasks())) == "completed"
+    assert again.run(executor(part, part.make_source())) == "completed"
     assert results(store, "part") == results(store, "whole")
     live, replayed = search._scheduler, again._scheduler
     assert live is not None
@@ -131,7 +131,7 @@ def trained(config: SearchConfig, folder: Path | None, episodes: int | None, rep
     space = config.make_space()
     job = records.evaluation(0, Evaluate(space.default, repeat, episodes))
     assert isinstance(job, Job)
-    return list(reports(Trials(config, config.make_tasks()), job))[-1]
+    return list(reports(Trials(config, config.make_source()), job))[-1]
 
 
 def training(**learner: Any) -> SearchConfig:
@@ -181,7 +181,7 @@ def test_a_completed_search_leaves_no_checkpoint_of_a_trial(
     monkeypatch.setattr(
         Records, "forget_trials", lambda self: kept.append(len([*tmp_path.rglob("*-trial-*.pt")]))
     )
-    search.run(executor(config, config.make_tasks()))
+    search.run(executor(config, config.make_source()))
     assert kept == [1]
     monkeypatch.undo()
     search._records.forget_trials()

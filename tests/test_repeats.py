@@ -52,7 +52,7 @@ def test_reused_trials_are_none_of_the_trials(store: Store) -> None:
 def test_known_networks_in_a_row_end_the_search(store: Store, few: int) -> None:
     config = of_eight(trials=20, name="s")
     search = start(store, config)
-    assert search.run(executor(config, config.make_tasks())) == "completed"
+    assert search.run(executor(config, config.make_source())) == "completed"
     found = states(store)
     last = len(found) - 1 - found[::-1].index("completed")
     assert (found.count("completed"), set(found[last + 1 :]), len(found) - last - 1) == (8, {"reused"}, few)
@@ -61,7 +61,7 @@ def test_known_networks_in_a_row_end_the_search(store: Store, few: int) -> None:
         "It took 0 s of max_seconds = 1e+06 s."
     )
     again = reopen(store, "s", more=5)
-    assert again.run(executor(config, config.make_tasks())) == "completed"
+    assert again.run(executor(config, config.make_source())) == "completed"
     assert (again.ending, states(store)) == (search.ending, found)
     run(store, of_eight(trials=100, max_seconds=None))
     assert len(states(store)) == 100
@@ -83,9 +83,9 @@ def test_a_resumed_search_comes_to_the_same_end(store: Store, controller: str, d
     search = start(store, config)
     search._observer = Deadly()
     with pytest.raises(Killed):
-        search.run(executor(config, config.make_tasks()))
+        search.run(executor(config, config.make_source()))
     assert len(store.trials(store.search("broken").id)) == died + 1
-    assert reopen(store, "broken").run(executor(config, config.make_tasks())) == "completed"
+    assert reopen(store, "broken").run(executor(config, config.make_source())) == "completed"
     assert results(store, "broken") == whole
 
 

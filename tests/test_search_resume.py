@@ -35,7 +35,7 @@ class Dying(Executor):
     """Runs some jobs inline, then dies with one more begun."""
 
     def __init__(self, config: SearchConfig, jobs: int) -> None:
-        self._inline, self._jobs = executor(config, config.make_tasks()), jobs
+        self._inline, self._jobs = executor(config, config.make_source()), jobs
 
     def run(self, workload: Workload) -> None:
         class Limited:
@@ -70,7 +70,7 @@ def test_a_resumed_search_continues_as_if_never_stopped(store: Store, jobs: int)
         def recorded(self, number: int, outcome: Outcome) -> None:
             recorded.append(number)
 
-    reopen(store, "broken", Noting()).run(executor(broken, broken.make_tasks()))
+    reopen(store, "broken", Noting()).run(executor(broken, broken.make_source()))
     after = results(store, "broken")
     assert [row for row in after if row in before] == before
     assert after == whole
@@ -80,7 +80,7 @@ def test_a_resumed_search_continues_as_if_never_stopped(store: Store, jobs: int)
 def test_a_finished_search_grows(store: Store) -> None:
     config = configure(name="grows", trials=12)
     first = run(store, config)
-    reopen(store, "grows", more=18).run(executor(config, config.make_tasks()))
+    reopen(store, "grows", more=18).run(executor(config, config.make_source()))
     assert results(store, "grows")[:12] == first
     assert results(store, "grows") == run(store, configure())
 
@@ -98,7 +98,7 @@ def test_of_several_resumes_at_once_one_extends(store: Store, monkeypatch: pytes
             reopen(store, "s", more=4).run(executor(config, config.make_tasks()))
         assert columns(store.search("s")) == before
     for racer in [reopen(store, "s", more=4) for _ in range(2)]:
-        assert racer.run(executor(config, config.make_tasks())) == "completed"
+        assert racer.run(executor(config, config.make_source())) == "completed"
         assert store.search("s").trials == len(results(store, "s")) == 6
 
 
@@ -166,7 +166,7 @@ def test_asha_stops_trials_and_survives_a_resume(store: Store) -> None:
     broken = configure(name="asha-broken", **changes)
     with pytest.raises(Killed):
         start(store, broken).run(Dying(broken, 15))
-    reopen(store, "asha-broken").run(executor(broken, broken.make_tasks()))
+    reopen(store, "asha-broken").run(executor(broken, broken.make_source()))
     assert results(store, "asha-broken") == whole
 
 
@@ -181,10 +181,10 @@ def test_a_stop_request_ends_the_search_between_trials(store: Store, monkeypatch
                 store.request_stop(store.search("stops").id)
 
     search._observer = Stopping()
-    assert search.run(executor(config, config.make_tasks())) == "stopped"
+    assert search.run(executor(config, config.make_source())) == "stopped"
     assert store.search("stops").state == "stopped"
     assert 5 <= len(store.trials(store.search("stops").id)) < 30
-    assert reopen(store, "stops").run(executor(config, config.make_tasks())) == "completed"
+    assert reopen(store, "stops").run(executor(config, config.make_source())) == "completed"
     assert results(store, "stops") == run(store, configure())
 
 

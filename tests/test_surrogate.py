@@ -56,7 +56,7 @@ def configure(table: Path, **settings: Any) -> SearchConfig:
 
 def predicted(config: SearchConfig, text: str, seeds: range, **asked: int) -> list[Any]:
     space = config.make_space()
-    evaluator = config.make_evaluator(config.make_context(space, config.make_tasks()))
+    evaluator = config.make_lookup(space, config.make_source())
     return [list(evaluator.evaluate(Job(0, 0, space.decode(text), seed, **asked))) for seed in seeds]
 
 
@@ -97,13 +97,13 @@ def test_scores_are_the_mean_and_noise_of_the_trial_s_seed(tmp_path: Path) -> No
 def test_noise_takes_a_network_that_was_trained_twice(tmp_path: Path) -> None:
     table = trainings(tmp_path / "t.csv", seeds=1)
     with refusal(ConfigError, "evaluator.noise"):
-        configure(table).make_tasks()
+        configure(table).make_source()
     quiet = predicted(configure(table, noise=False), "0.3.1.0", range(2))
     assert len({outcomes[-1].score.value for outcomes in quiet}) == 1
 
 
 def test_the_stand_in_tells_what_it_stands_on(tmp_path: Path) -> None:
-    source = configure(trainings(tmp_path / "t.csv", seeds=3)).make_tasks()
+    source = configure(trainings(tmp_path / "t.csv", seeds=3)).make_source()
     assert isinstance(source, Fitted)
     [remark] = source.remarks
     assert f"{3 * len(TEXTS)} trainings of {len(TEXTS)} networks" in remark

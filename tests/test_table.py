@@ -69,7 +69,7 @@ def test_a_table_of_other_spaces_says_which(frame: pd.DataFrame, tmp_path: Path)
     assert expected in problem(foreign, tmp_path)
     foreign.convert_dtypes().to_parquet(tmp_path / "t.parquet")
     with pytest.raises(ConfigError) as error:
-        configure(tmp_path / "t.parquet").make_tasks()
+        configure(tmp_path / "t.parquet").make_source()
     assert expected in str(error.value)
 
 
@@ -112,10 +112,10 @@ def test_architectures_are_texts(tmp_path: Path, name: str) -> None:
 def test_numbers_in_place_of_architectures_are_refused(tmp_path: Path) -> None:
     pd.DataFrame({"arch": [2012100, 1], "valid": [1, 2]}).to_parquet(tmp_path / "t.parquet")
     with refusal(ConfigError, "evaluator.arch", "int64"):
-        configure(tmp_path / "t.parquet", settings={}, space="test_table:Awkward").make_tasks()
+        configure(tmp_path / "t.parquet", settings={}, space="test_table:Awkward").make_source()
     pd.DataFrame({"arch": ["NA", None], "valid": [1, 2]}).to_parquet(tmp_path / "t.parquet")
     with refusal(ConfigError, "1 of 2", "row 3"):
-        configure(tmp_path / "t.parquet", settings={}, space="test_table:Awkward").make_tasks()
+        configure(tmp_path / "t.parquet", settings={}, space="test_table:Awkward").make_source()
 
 
 def test_scores_are_read_to_the_last_digit(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def problem(frame: pd.DataFrame, tmp_path: Path, **settings: Any) -> str:
         write(frame, tmp_path / "t.csv"), settings={"test_metric": "test", "cost": "cost", **settings}
     )
     with pytest.raises(ConfigError) as error:
-        config.make_tasks()
+        config.make_source()
     return str(error.value)
 
 
@@ -158,7 +158,7 @@ def test_rows_keep_their_number_in_the_file(frame: pd.DataFrame, tmp_path: Path)
     whole = pd.concat([foreign, frame.assign(space="toy"), frame[:1].assign(space="toy")])
     whole.to_parquet(tmp_path / "t.parquet")
     with refusal(ConfigError, "1 of 9", f"row 18: '{TEXTS[7]}'"):
-        configure(tmp_path / "t.parquet").make_tasks()
+        configure(tmp_path / "t.parquet").make_source()
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_missing_rows_are_counted_and_named(frame: pd.DataFrame, tmp_path: Path)
 
 def test_a_file_that_is_no_table(tmp_path: Path) -> None:
     with refusal(NotFound, "evaluator.table", tmp_path / "gone.csv"):
-        configure(tmp_path / "gone.csv").make_tasks()
+        configure(tmp_path / "gone.csv").make_source()
     for name, content in (
         ("a.csv", b""),
         ("b.csv.gz", b"no gzip"),
@@ -198,7 +198,7 @@ def test_a_file_that_is_no_table(tmp_path: Path) -> None:
     ):
         (tmp_path / name).write_bytes(content)
         with refusal(ConfigError, "evaluator.table", tmp_path / name):
-            configure(tmp_path / name).make_tasks()
+            configure(tmp_path / name).make_source()
 
 
 def test_parquet_without_pyarrow(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +208,7 @@ def test_parquet_without_pyarrow(table: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(pd, "read_parquet", missing)
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
     with refusal(ConfigError, "pip install 'nas-service[parquet]'"):
-        configure(tmp_path / "t.parquet").make_tasks()
+        configure(tmp_path / "t.parquet").make_source()
 
 
 def test_a_table_is_read_once_and_again_when_it_changes(
@@ -217,25 +217,25 @@ def test_a_table_is_read_once_and_again_when_it_changes(
     reads: list[Path] = []
     real = pd.read_csv
     monkeypatch.setattr(pd, "read_csv", lambda path, **more: reads.append(path) or real(path, **more))
-    first = configure(table).make_tasks()
-    assert configure(table, seed=5).make_tasks() is first
+    first = configure(table).make_source()
+    assert configure(table, seed=5).make_source() is first
     assert len(reads) == 1
     write(frame.assign(valid=-frame["valid"]), table)
     assert look_up(configure(table), "0.0.0.0").score.value == -10.0
-    assert configure(table).make_tasks().fingerprint("train") != first.fingerprint("train")
+    assert configure(table).make_source().fingerprint("train") != first.fingerprint("train")
 
 
 def test_a_part_of_a_space_is_searched_where_the_user_says_so(frame: pd.DataFrame, tmp_path: Path) -> None:
     path = write(frame[~frame["arch"].isin([TEXTS[2], TEXTS[5]])], tmp_path / "t.csv")
     config = configure(path, settings={"partial": True, "test_metric": "test"})
-    tasks = config.make_tasks()
+    tasks = config.make_source()
     assert ["6 of the 8" in remark for remark in tasks.remarks] == [True]
     assert look_up(config, "0.0.0.0").score.value == 10.0
     outcome = look_up(config, "0.1.0.0")
     assert (outcome.state, outcome.score, outcome.seconds) == (TrialState.INFEASIBLE, None, 0.0)
-    assert configure(write(frame, tmp_path / "all.csv")).make_tasks().remarks == ()
+    assert configure(write(frame, tmp_path / "all.csv")).make_source().remarks == ()
     with refusal(ConfigError, "evaluator.table", tmp_path / "t.csv"):
-        configure(write(frame[:0], tmp_path / "t.csv"), settings={"partial": True}).make_tasks()
+        configure(write(frame[:0], tmp_path / "t.csv"), settings={"partial": True}).make_source()
 
 
 def test_columns_for_training_lengths(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_columns_for_training_lengths(frame: pd.DataFrame, tmp_path: Path) -> No
     def outcomes(**settings: Any) -> list[tuple[Any, ...]]:
         config = configure(path, settings={"metric": metric, **settings}, scheduler={"minimum": 4})
         space = config.make_space()
-        evaluator = config.make_evaluator(config.make_context(space, config.make_tasks()))
+        evaluator = config.make_lookup(space, config.make_source())
         found = evaluator.evaluate(Job(0, 0, space.decode("0.0.1.0"), 1))
         return [(o.state, o.train_episodes, o.score.value, o.seconds, o.measurements) for o in found]
 

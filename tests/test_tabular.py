@@ -36,7 +36,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def run(store: Store, config: SearchConfig) -> str:
-    return start(store, config).run(executor(config, config.make_tasks()))
+    return start(store, config).run(executor(config, config.make_source()))
 
 
 def test_a_row_becomes_an_outcome(table: Path) -> None:
@@ -61,11 +61,9 @@ def test_a_search_has_no_tasks_and_no_learner(table: Path) -> None:
         configure(table, evaluator="train", learner="maml")
     with refusal(Unsupported, "'darts'", "evolution", "random"):
         configure(table, controller="darts", trials=1, constraints={"max_parameters": 10}, tasks="sinusoid")
-    limited = configure(table, constraints={"max_parameters": 10})
-    tasks = limited.make_tasks()
-    with refusal(Unsupported, tasks.label):
-        limited.make_controller(limited.make_space(), tasks)
-    assert isinstance(config.make_tasks(), Table)
+    with refusal(ConfigError, "constraints:", "'tabular'"):
+        configure(table, constraints={"max_parameters": 10})
+    assert isinstance(config.make_source(), Table)
 
 
 def test_test_scores_are_recorded_but_not_observed(store: Store, table: Path) -> None:
@@ -74,7 +72,7 @@ def test_test_scores_are_recorded_but_not_observed(store: Store, table: Path) ->
     observed = []
     observe = search._controller.observe
     search._controller.observe = lambda n, outcome: (observed.append(outcome), observe(n, outcome))  # type: ignore[method-assign]
-    assert search.run(executor(config, config.make_tasks())) == "completed"
+    assert search.run(executor(config, config.make_source())) == "completed"
     row = store.search("random-nas.testing.toys-Toy-tabular")
     tests = {m.trial_id: m.value for m in store.measurements(row.id) if m.metric == "test_score"}
     trials = store.trials(row.id)
@@ -136,10 +134,10 @@ def test_a_resumed_search_spends_the_same(table: Path, tmp_path: Path) -> None:
 
         search.finish = die  # type: ignore[method-assign]
         with pytest.raises(Killed):
-            search.run(executor(config, config.make_tasks()))
+            search.run(executor(config, config.make_source()))
         row = store.search("@last")
         again = validate(row.config)
-        tasks = again.make_tasks()
+        tasks = again.make_source()
         resumed = SearchDriver(store, row, again, again.make_space(), tasks, Silent())
         assert resumed.run(executor(again, tasks)) == "completed"
         assert results(store) == whole

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nas.settings.search import SearchConfig
     from nas.storage.schema import Search
     from nas.storage.store import Store
-    from nas.tasks.base import TaskSource
+    from nas.tasks.base import ScoreSource
 
 EVERY = 10.0
 """Seconds between two lines about searches that each take less."""
@@ -150,7 +150,7 @@ class _Driver:
         self._names = [config.name for config in configs]
         self._said = time.monotonic()
 
-    def drive(self, row: Search, config: SearchConfig, tasks: TaskSource) -> str:
+    def drive(self, row: Search, config: SearchConfig, tasks: ScoreSource) -> str:
         """Run one search to its end."""
         from nas.driver.trials import executor
         from nas.progress.searches import progress

@@ -16,10 +16,10 @@ from nas.driver.search import MEMORY, check, supernet
 from nas.settings.search import SearchConfig
 from nas.space import Architecture
 from nas.states import TrialState
-from nas.tasks.base import TaskSource
+from nas.tasks.base import ScoreSource, TaskSource
 
 
-def dry_run(config: SearchConfig, tasks: TaskSource) -> None:
+def dry_run(config: SearchConfig, tasks: ScoreSource) -> None:
     """Print the resolved settings as a file on stdout, and words on the search on stderr; write nothing.
 
     Raises:
@@ -31,7 +31,7 @@ def dry_run(config: SearchConfig, tasks: TaskSource) -> None:
     shared = supernet(config, space, tasks)
     first = estimates.architectures(config, space, tasks)
     torch.set_num_threads(config.resources.cpus)
-    if config.looks_up:
+    if not isinstance(tasks, TaskSource):
         _looked_up(config, tasks, first)
         return
     seconds = estimates.trial_seconds(config, space, tasks, first, say)
@@ -43,7 +43,7 @@ def dry_run(config: SearchConfig, tasks: TaskSource) -> None:
         _whole(config, seconds, config.trials)
 
 
-def _looked_up(config: SearchConfig, tasks: TaskSource, architectures: Sequence[Architecture]) -> None:
+def _looked_up(config: SearchConfig, tasks: ScoreSource, architectures: Sequence[Architecture]) -> None:
     space, outcomes = config.make_space(), estimates.looked_up(config, tasks, architectures)
     for outcome, architecture in zip(outcomes, architectures, strict=True):
         if outcome.state is TrialState.INFEASIBLE:

@@ -28,7 +28,7 @@ from nas.errors import ConfigError
 
 if TYPE_CHECKING:
     from nas.settings.search import SearchConfig
-    from nas.tasks.base import TaskSource
+    from nas.tasks.base import ScoreSource
     from nas.verbs import Session
 
 TOP = 10
@@ -122,7 +122,7 @@ def run(
     if dry:
         from nas.cli.dry_run import dry_run
 
-        dry_run(resolved, resolved.make_tasks())
+        dry_run(resolved, resolved.make_source())
         return
 
     from nas.storage.store import Store
@@ -250,10 +250,11 @@ def _follow(session: Session, db: str, artifacts: Path | None) -> None:
         say(f"Go on: `nas resume {row.name} --trials +N`")
 
 
-def _baseline(config: SearchConfig, tasks: TaskSource) -> str:
+def _baseline(config: SearchConfig, tasks: ScoreSource) -> str:
     """Return the option of `nas evaluate` that adds the baseline of the learner's paper, or another."""
     from nas.evaluation.published import own
+    from nas.tasks.base import TaskSource
 
-    if config.learner is None or len(tasks.shape.input) != 3:
+    if config.learner is None or not isinstance(tasks, TaskSource) or len(tasks.shape.input) != 3:
         return ""
     return f" --baseline {own(config.learner['name'], tasks.shape) or 'conv4'}"

@@ -20,12 +20,12 @@ from nas.storage.lease import driven, refuse
 from nas.storage.names import checked
 from nas.storage.schema import Search
 from nas.storage.store import Store
-from nas.tasks.base import TaskSource
+from nas.tasks.base import ScoreSource
 
 SEEDS = 3
 """How many seeds a benchmark has if it does not say."""
 
-Drive = Callable[[Search, SearchConfig, TaskSource], str]
+Drive = Callable[[Search, SearchConfig, ScoreSource], str]
 """Runs a search to its end and returns its state, as `nas.driver.search.SearchDriver.run` does."""
 
 
@@ -95,7 +95,7 @@ def run(
         ConfigError: a search of such a name has another configuration, or another process drives it.
     """
     known = _checked(store, configs)
-    sources: dict[str, TaskSource] = {}
+    sources: dict[str, ScoreSource] = {}
     once = cache(say)
     failed: list[str] = []
     stopped = None
@@ -105,7 +105,7 @@ def run(
         if row is None or row.state != SearchState.COMPLETED:
             key = json.dumps([config.space, config.tasks, config.evaluator])
             if key not in sources:
-                sources[key] = config.make_tasks()
+                sources[key] = config.make_source()
             row = row or create(store, config, sources[key], source, once)
             try:
                 end = drive(row, config, sources[key])

@@ -25,7 +25,7 @@ from nas.product import candidate_of
 from nas.settings.search import SearchConfig
 from nas.space import Architecture, Space
 from nas.states import TrialState
-from nas.tasks.base import TaskSource
+from nas.tasks.base import ScoreSource, TaskSource
 from nas.training.loop import start
 from nas.training.oneshot.epochs import train_supernet
 from nas.training.provenance import proposal_rng, training_seed
@@ -64,7 +64,7 @@ def estimates(pending: Sequence[tuple[SearchConfig, int]], tell: Callable[[str],
     Raises:
         NasError: a search would be refused, for the same reason.
     """
-    sources: dict[str, TaskSource] = {}
+    sources: dict[str, ScoreSource] = {}
     measured: dict[str, tuple[float | None, float, int | None]] = {}
     once = cache(tell)
     found = []
@@ -73,7 +73,7 @@ def estimates(pending: Sequence[tuple[SearchConfig, int]], tell: Callable[[str],
         if alike not in measured:
             source = json.dumps([config.space, config.tasks, config.evaluator])
             if source not in sources:
-                sources[source] = config.make_tasks()
+                sources[source] = config.make_source()
             measured[alike] = _measured(config, sources[source], once)
         seconds, before, derive = measured[alike]
         left = trials if derive is None else derive
@@ -83,14 +83,14 @@ def estimates(pending: Sequence[tuple[SearchConfig, int]], tell: Callable[[str],
 
 
 def _measured(
-    config: SearchConfig, tasks: TaskSource, tell: Callable[[str], None]
+    config: SearchConfig, tasks: ScoreSource, tell: Callable[[str], None]
 ) -> tuple[float | None, float, int | None]:
     """Return how many seconds a trial takes, what a supernet takes before, and how many it derives."""
     made_by = check(config, tasks, tell)
     space = config.make_space()
     first = architectures(config, space, tasks)
     torch.set_num_threads(config.resources.cpus)
-    if config.looks_up:
+    if not isinstance(tasks, TaskSource):
         outcomes = looked_up(config, tasks, first)
         return (fmean(outcome.seconds for outcome in outcomes) if feasible(outcomes) else None), 0.0, None
     shared = supernet(config, space, tasks)
@@ -100,7 +100,7 @@ def _measured(
     return seconds, supernet_seconds(config, space, tasks, shared, made_by[MEMORY]), shared.derive
 
 
-def architectures(config: SearchConfig, space: Space[Any], tasks: TaskSource) -> list[Architecture]:
+def architectures(config: SearchConfig, space: Space[Any], tasks: ScoreSource) -> list[Architecture]:
     """Return the architectures of the first trials, as far as they depend on no result; else some drawn."""
     controller, found = config.make_controller(space, tasks), list[Evaluate]()
     for number in range(min(SAMPLES, config.trials)):
@@ -211,7 +211,7 @@ def supernet_seconds(
     return budget.epochs * epoch + derive * budget.validation_episodes / 2
 
 
-def looked_up(config: SearchConfig, tasks: TaskSource, some: Sequence[Architecture]) -> list[Outcome]:
+def looked_up(config: SearchConfig, tasks: ScoreSource, some: Sequence[Architecture]) -> list[Outcome]:
     """Return what is found of architectures where scores are looked up."""
     worker = Trials(config, tasks)
     return [list(reports(worker, Job(0, 0, architecture, 0)))[-1] for architecture in some]

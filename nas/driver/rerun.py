@@ -38,7 +38,7 @@ class Rerun:
         precision = search.environment.get("precision", resources["precision"])
         here = {"executor": "inline", "workers": 1, "resources": {**resources, "precision": precision}}
         self._config = configuration(search, **here)
-        self._search, self._trial, self._tasks = search, trial, self._config.make_tasks()
+        self._search, self._trial, self._tasks = search, trial, self._config.make_source()
         recorded, self._classes = search.environment.get("classes"), classes(self._tasks)
         if recorded not in (None, self._classes):
             raise ConfigError(

@@ -29,7 +29,7 @@ from nas.storage.lease import Pulse, mine
 from nas.storage.schema import Search
 from nas.storage.store import Store
 from nas.storage.trials import Known
-from nas.tasks.base import TaskSource
+from nas.tasks.base import ScoreSource, TaskSource
 from nas.training.loop import rehearse
 from nas.training.oneshot import memory
 from nas.training.provenance import (
@@ -76,7 +76,7 @@ class SearchDriver:
         row: Search,
         config: SearchConfig,
         space: Space[Any],
-        tasks: TaskSource,
+        tasks: ScoreSource,
         observer: SearchObserver,
         folder: Path | None = None,
     ) -> None:
@@ -351,7 +351,7 @@ class SearchDriver:
         self._ledger.next = self._ledger.ended + len(self._again)
 
 
-def supernet(config: SearchConfig, space: Space[Any], tasks: TaskSource) -> TrainSupernet | None:
+def supernet(config: SearchConfig, space: Space[Any], tasks: ScoreSource) -> TrainSupernet | None:
     """Return the supernet that a search trains first; None where its controller begins otherwise."""
     first = config.make_controller(space, tasks).propose(0, (), proposal_rng(config.seed, 0))
     return first if isinstance(first, TrainSupernet) else None
@@ -360,7 +360,7 @@ def supernet(config: SearchConfig, space: Space[Any], tasks: TaskSource) -> Trai
 def create(
     store: Store,
     config: SearchConfig,
-    tasks: TaskSource,
+    tasks: ScoreSource,
     source: str | None = None,
     say: Callable[[str], None] = lambda words: None,
     start: Callable[[], object] = lambda: None,
@@ -419,7 +419,7 @@ def _rehearse(config: SearchConfig, tasks: TaskSource) -> Arithmetic:
 
 
 def check(
-    config: SearchConfig, tasks: TaskSource, say: Callable[[str], None] = lambda words: None
+    config: SearchConfig, tasks: ScoreSource, say: Callable[[str], None] = lambda words: None
 ) -> dict[str, Any]:
     """Refuse what cannot be searched; return what a search by this machine is made by.
 
@@ -441,10 +441,10 @@ def check(
         for remark in tasks.remarks:
             say(f"warning: {remark}")
     space = config.make_space()
-    if config.learner is not None:
+    if isinstance(tasks, TaskSource):
         made_by["precision"] = _rehearse(config, tasks).precision
     first = supernet(config, space, tasks)
-    if first is not None:
+    if first is not None and isinstance(tasks, TaskSource):
         everything = first.derive + 1
         if "trials" in config.model_fields_set and config.trials < everything:
             raise ConfigError(

@@ -15,7 +15,7 @@ from nas.executors import make_executor
 from nas.executors.base import Executor, Runner
 from nas.settings.search import SearchConfig
 from nas.states import TrialState
-from nas.tasks.base import TaskSource
+from nas.tasks.base import ScoreSource, TaskSource
 from nas.training.oneshot.epochs import train_supernet
 
 
@@ -27,7 +27,7 @@ class Trials(Runner[AnyJob, Outcome]):
         tasks: what the configuration names; None: it is read when the first job comes.
     """
 
-    def __init__(self, config: SearchConfig, tasks: TaskSource | None = None) -> None:
+    def __init__(self, config: SearchConfig, tasks: ScoreSource | None = None) -> None:
         torch.set_num_threads(config.resources.cpus)
         self._config, self._tasks = config, tasks
         self._context: Context | None = None
@@ -62,18 +62,21 @@ class Trials(Runner[AnyJob, Outcome]):
             yield outcome
 
     def _outcomes(self, job: AnyJob) -> Iterator[Outcome]:
-        if self._context is None:
-            tasks = self._config.make_tasks() if self._tasks is None else self._tasks
-            self._context = self._config.make_context(self._config.make_space(), tasks)
-        if isinstance(job, SupernetJob):
-            return train_supernet(self._context, job)
         if self._evaluator is None:
-            self._evaluator = self._config.make_evaluator(self._context)
+            tasks, space = self._tasks or self._config.make_source(), self._config.make_space()
+            if isinstance(tasks, TaskSource):
+                self._context = self._config.make_context(space, tasks)
+                self._evaluator = self._config.make_evaluator(self._context)
+            else:
+                self._evaluator = self._config.make_lookup(space, tasks)
+        if isinstance(job, SupernetJob):
+            assert self._context is not None, "a search that looks scores up trains no supernet"
+            return train_supernet(self._context, job)
         return self._evaluator.evaluate(job)
 
 
 def executor(
-    config: SearchConfig, tasks: TaskSource, address: str | None = None
+    config: SearchConfig, tasks: ScoreSource, address: str | None = None
 ) -> Executor[AnyJob, Outcome]:
     """Return the executor that the configuration of a search names.
 

@@ -16,7 +16,7 @@ from nas.asha import Asha
 from nas.controller import Controller
 from nas.costs import COUNTED, MEASURED
 from nas.errors import ConfigError, Unsupported
-from nas.evaluator import Budget, Chosen, Context, Evaluator, Lookup, MakeLearner
+from nas.evaluator import Budget, Chosen, Context, Evaluator, Lookup, LookupContext, MakeLearner
 from nas.executors.attempts import RETRIES, Retries
 from nas.objective import GOALS, Objective
 from nas.precision import Precision
@@ -41,7 +41,7 @@ from nas.settings.sections import (
 from nas.settings.slots import SECTIONS, Slots, explicit, resolved, varied
 from nas.settings_space import Settings
 from nas.space import Space, TaskShape
-from nas.tasks.base import TaskSource
+from nas.tasks.base import ScoreSource, TaskSource
 from nas.training.latency import Timed
 from nas.training.proxies import Promised
 from nas.wrappers import Constrained, Deduplicated
@@ -242,6 +242,11 @@ class SearchConfig(Model):
                 f"objective: the evaluator '{name}' builds no network, and tells no {', '.join(counted)}. "
                 "Leave them out."
             )
+        if self.constraints.counted:
+            raise ConfigError(
+                f"constraints: the evaluator '{name}' builds no network, whose cost could be counted. Leave "
+                "them out."
+            )
         for kind in UNTRAINED:
             if getattr(self, kind) is not None:
                 raise ConfigError(f"{kind}: the evaluator '{name}' trains nothing; leave {kind} out.")
@@ -302,15 +307,25 @@ class SearchConfig(Model):
         return self.model_copy(update={**sections, "slots": {}})
 
     def make_tasks(self) -> TaskSource:
-        """Return a new instance of the task source, or what the evaluator has in its place; reads its data.
+        """Return a new instance of the task source of a search that trains; reads its data.
 
         Raises:
             DataMissing: the data is not on this machine.
         """
-        if self.tasks is None:
-            lookup, settings = self._lookup()
-            return lookup.source(backbone_of(self.make_space()), **settings)
+        assert self.tasks is not None, "a search that looks scores up has no tasks"
         return make_tasks(self.tasks)
+
+    def make_source(self) -> ScoreSource:
+        """Return a new instance of the task source, or of what the evaluator has in its place.
+
+        Raises:
+            DataMissing: the data is not on this machine.
+            NotFound, ConfigError: as `Lookup.source`.
+        """
+        if self.tasks is not None:
+            return self.make_tasks()
+        lookup, settings = self._lookup()
+        return lookup.source(backbone_of(self.make_space()), **settings)
 
     def make_learner(self) -> MakeLearner:
         """Return what makes learners.
@@ -320,15 +335,16 @@ class SearchConfig(Model):
         """
         return maker("learner", self.learner) if self.learner else _no_learner
 
-    def make_controller(self, space: Space[Any], tasks: TaskSource) -> Controller:
+    def make_controller(self, space: Space[Any], tasks: ScoreSource) -> Controller:
         """Return a new controller, within its wrappers."""
         controller: Controller = maker("controller", self.controller)(space, self.seed)
         controller.aim(self.aim)
-        if limits := self.constraints.counted:
+        if (limits := self.constraints.counted) and isinstance(tasks, TaskSource):
             controller = Constrained(controller, space, tasks.shape, limits)
         if self.deduplicate:
             controller = Deduplicated(controller, space)
-        if (screen := self.prescreen) is None:
+        screen = self.prescreen
+        if screen is None or not isinstance(tasks, TaskSource):
             return controller
         promise = Promised(self.make_context(space, tasks), maker("proxy", screen.proxy)(), self.seed)
         return Prescreened(controller, space, promise, screen.candidates, screen.trials)
@@ -363,6 +379,11 @@ class SearchConfig(Model):
         """Return a new evaluator: what a worker holds."""
         evaluator: Evaluator = maker("evaluator", self.evaluator)(context)
         return Timed(evaluator, context, self.constraints.measured) if self.timed else evaluator
+
+    def make_lookup(self, space: Space[Any], source: ScoreSource) -> Evaluator:
+        """Return a new evaluator that looks scores up."""
+        lookup: Lookup = maker("evaluator", self.evaluator)(LookupContext(space, source, self.rungs))
+        return lookup
 
     @property
     def timed(self) -> bool:

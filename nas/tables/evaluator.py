@@ -12,7 +12,7 @@ from pydantic import Field
 from nas.backbone import BackboneSpace
 from nas.controller import Measurement, Outcome, Score
 from nas.errors import ConfigError, Unsupported
-from nas.evaluator import Context, Job, Lookup
+from nas.evaluator import Job, Lookup, LookupContext
 from nas.metrics import TEST_SCORE
 from nas.plugins import FilePath
 from nas.states import TrialState
@@ -39,7 +39,7 @@ class Tabular(Lookup):
 
     def __init__(
         self,
-        context: Context,
+        context: LookupContext,
         *,
         table: Annotated[FilePath, Field(description="file: .csv, .csv.gz, …, or .parquet")],
         metric: Annotated[
@@ -58,9 +58,9 @@ class Tabular(Lookup):
             bool, Field(description="the table lacks architectures; trials of these are infeasible")
         ] = False,
     ) -> None:
-        if not isinstance(context.tasks, Table):
+        if not isinstance(context.source, Table):
             raise Unsupported("The evaluator 'tabular' takes its scores from a table, not from tasks.")
-        self._table = context.tasks
+        self._table = context.source
         self._rungs = context.rungs
 
     @classmethod

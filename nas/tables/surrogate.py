@@ -12,7 +12,7 @@ from pydantic import Field
 from nas.backbone import BackboneSpace
 from nas.controller import Outcome
 from nas.errors import ConfigError, Unsupported
-from nas.evaluator import Context, Job, Lookup
+from nas.evaluator import Job, Lookup, LookupContext
 from nas.plugins import FilePath
 from nas.space import Architecture
 from nas.tables.evaluator import PerLength, columns_of, outcomes
@@ -33,7 +33,7 @@ class Surrogate(Lookup):
 
     def __init__(
         self,
-        context: Context,
+        context: LookupContext,
         *,
         table: Annotated[FilePath, Field(description="file of trainings: .csv, .csv.gz, …, or .parquet")],
         metric: Annotated[
@@ -49,9 +49,9 @@ class Surrogate(Lookup):
             bool, Field(description="add what another training seed would change, drawn for each trial")
         ] = True,
     ) -> None:
-        if not isinstance(context.tasks, Fitted):
+        if not isinstance(context.source, Fitted):
             raise Unsupported("The evaluator 'surrogate' predicts scores from a table, not from tasks.")
-        self._fitted, self._rungs = context.tasks, context.rungs
+        self._fitted, self._rungs = context.source, context.rungs
 
     @classmethod
     def source(cls, space: BackboneSpace, **settings: Any) -> Fitted:

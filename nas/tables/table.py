@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, final
 
 import numpy as np
 
 from nas.backbone import BackboneSpace
-from nas.errors import ConfigError, NotFound, Unsupported
+from nas.errors import ConfigError, NotFound
 from nas.files import legible
-from nas.space import Architecture, TaskShape
-from nas.tasks.base import Episode, Split, TaskSource
+from nas.space import Architecture
+from nas.tasks.base import ScoreSource, Split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +86,7 @@ class Columns:
         return Entry(tuple(scores), None if self.test_metric is None else row[self.test_metric])
 
 
-class Scores(TaskSource):
+class Scores(ScoreSource):
     """What stands where other searches have tasks: scores that are known, and nothing to sample.
 
     Args:
@@ -95,43 +95,18 @@ class Scores(TaskSource):
         digest: hash of the file.
     """
 
-    name: ClassVar[str] = "table"
-
     def __init__(self, path: Path, metric: str, digest: str) -> None:
         self._split = f"{legible(path.name.partition('.')[0])}/{metric}"
         self._digest = digest
-
-    @property
-    def shape(self) -> TaskShape:
-        """None: a table has no tasks.
-
-        Raises:
-            Unsupported: always.
-        """
-        self._refuse()
 
     @property
     def label(self) -> str:
         """Such as `nasbench201 c10_valid_12`."""
         return self._split.replace("/", " ")
 
-    def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
-        """Refuse: a table has no tasks.
-
-        Raises:
-            Unsupported: always.
-        """
-        self._refuse()
-
     def fingerprint(self, split: Split) -> tuple[str, str]:
         """Return the table and the column of its scores, and a hash of the file."""
         return self._split, self._digest
-
-    def _refuse(self) -> NoReturn:
-        raise Unsupported(
-            f"The table '{self.label}' has scores, no tasks: there are no inputs to build, train or count a "
-            "network for. Leave out `constraints`, and take a controller that trains no supernet."
-        )
 
 
 @final

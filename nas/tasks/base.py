@@ -90,7 +90,28 @@ class Episode:
         )
 
 
-class TaskSource(ABC):
+class ScoreSource(ABC):
+    """Where the scores of a search come from: tasks to be learned, or scores that are known."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """What is scored in a few words, such as `omniglot 20-way 1-shot`."""
+
+    @abstractmethod
+    def fingerprint(self, split: Split) -> tuple[str, str]:
+        """Return the split's full name, such as `omniglot/vinyals/validation`, and a hash of its classes."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Return what a user should know of the data, a sentence or two each: what is left out, what is odd.
+
+        They are told, and recorded, where a search begins.
+        """
+        return ()
+
+
+class TaskSource(ScoreSource):
     """A distribution of few-shot tasks, split into training, validation and test classes.
 
     Or ordinary data, split into training, validation and test examples, whose tasks are minibatches.
@@ -124,11 +145,6 @@ class TaskSource(ABC):
     def shape(self) -> TaskShape:
         """What a network must fit."""
 
-    @property
-    @abstractmethod
-    def label(self) -> str:
-        """The task in a few words, such as `omniglot 20-way 1-shot`."""
-
     @abstractmethod
     def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
         """Draw `tasks` tasks from a split; equal generators draw equal tasks."""
@@ -140,18 +156,6 @@ class TaskSource(ABC):
         gives two halves of its training examples (Liu et al. 2019).
         """
         return self, self
-
-    @abstractmethod
-    def fingerprint(self, split: Split) -> tuple[str, str]:
-        """Return the split's full name, such as `omniglot/vinyals/validation`, and a hash of its classes."""
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """Return what a user should know of the data, a sentence or two each: what is left out, what is odd.
-
-        They are told, and recorded, where a search begins.
-        """
-        return ()
 
     def members(self, split: Split) -> frozenset[str]:
         """Return what no other split may share: names of classes, of ordinary data those of examples.

@@ -48,7 +48,7 @@ class Scripted(Evaluator):
         if self._seconds:  # a sleep of 0 takes 60 µs, and gives the core away
             time.sleep(self._seconds)
         if job.number in self._faults and not (self._once and job.attempt):
-            self._fail(self._faults[job.number])
+            fail(self._faults[job.number])
         key = self._context.space.canonical(job.architecture)
         value = _share(key)
         if job.repeat:
@@ -66,19 +66,20 @@ class Scripted(Evaluator):
                 measurements=(Measurement(episodes, "score", score.value),),
             )
 
-    @staticmethod
-    def _fail(fault: Fault) -> None:
-        match fault:
-            case "diverge":
-                raise Diverged("The training loss is nan after 1 training episodes.")
-            case "infeasible":
-                raise Infeasible("No network has so many layers.")
-            case "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "memory":
-                raise MemoryError("cannot allocate 10 TiB")
-            case "raise":
-                raise RuntimeError("as the script says")
+
+def fail(fault: Fault | None) -> None:
+    """Go wrong as the script says; None: do not."""
+    match fault:
+        case "diverge":
+            raise Diverged("The training loss is nan after 1 training episodes.")
+        case "infeasible":
+            raise Infeasible("No network has so many layers.")
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "memory":
+            raise MemoryError("cannot allocate 10 TiB")
+        case "raise":
+            raise RuntimeError("as the script says")
 
 
 def _share(text: str) -> float:

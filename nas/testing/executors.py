@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ from pydantic import Field
 
 from nas.controller import Outcome
 from nas.driver.trials import Trials
-from nas.errors import Diverged, Infeasible, StorageError, Unwritable
+from nas.errors import StorageError, Unwritable
 from nas.evaluation.work import EvaluationJob, Failure, Report, Trainings
 from nas.evaluator import Job
 from nas.executors.base import Executor, JobT, MakeRunner, ReportT
@@ -27,7 +25,7 @@ from nas.space import TaskShape
 from nas.storage.evaluations import Trained
 from nas.tasks.base import Episode, Split, TaskSource
 from nas.tasks.sinusoid import Sinusoid
-from nas.testing.evaluators import Fault
+from nas.testing.evaluators import Fault, fail
 from nas.testing.toys import Toy
 
 
@@ -132,7 +130,7 @@ def trials(folder: Path, count: int, faults: Mapping[int, Fault] | None = None, 
     first = space.decode(".".join("0" for _ in space.decisions))
     around = [first, *space.neighbours(first)]
     jobs = [Job(n, 0, around[n % len(around)], seed=n) for n in range(count)]
-    return Work(partial(Trials, config, config.make_tasks()), jobs)
+    return Work(partial(Trials, config, config.make_source()), jobs)
 
 
 @final
@@ -162,17 +160,7 @@ class Faulty(TaskSource):
 
     def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
         """Fail, or draw tasks."""
-        match self._fault if split == "train" else None:
-            case "diverge":
-                raise Diverged("The training loss is nan after 1 training episodes.")
-            case "infeasible":
-                raise Infeasible("No network has so many layers.")
-            case "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "memory":
-                raise MemoryError("cannot allocate 10 TiB")
-            case "raise":
-                raise RuntimeError("as the script says")
+        fail(self._fault if split == "train" else None)
         wave = self._waves.sample(split, tasks, rng)
         support, query = wave.support_x.expand(-1, -1, 2), wave.query_x.expand(-1, -1, 2)
         return replace(wave, support_x=support, query_x=query)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import nas
-from nas.tasks.base import Split, TaskSource
+from nas.tasks.base import ScoreSource, Split
 
 MACHINE = ("processor", "instructions", "gpu", "torch")
 """Entries of an `environment` that tell kinds of machines apart: where they differ, rounding does."""
@@ -40,7 +40,7 @@ def proposal_rng(seed: int, number: int) -> np.random.Generator:
     return np.random.default_rng([seed, number])
 
 
-def classes(tasks: TaskSource, splits: Sequence[Split] = ("train", "validation")) -> dict[str, str]:
+def classes(tasks: ScoreSource, splits: Sequence[Split] = ("train", "validation")) -> dict[str, str]:
     """Return what tasks are drawn from: a hash of the classes of each split, by default those of a search."""
     return dict(tasks.fingerprint(split) for split in splits)
 
