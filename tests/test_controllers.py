@@ -28,6 +28,7 @@ def three_texts(space: BackboneSpace) -> dict[str, Any]:
 SETTINGS: Mapping[str, Callable[[BackboneSpace], dict[str, Any]]] = {
     "evolution": lambda _: {"population": 6, "sample": 2},
     "fixed": three_texts,
+    "nsga2": lambda _: {"population": 6},
 }
 """Where the defaults would not do: something required, or too long before a controller learns."""
 
