@@ -164,12 +164,14 @@ class TrainSupernet:
         settings: the strategy's own; what is left out takes its default.
         derive: how many architectures.
         budget: of the training.
+        whole: whether the search ends with what is derived; otherwise it goes on to its number of trials.
     """
 
     strategy: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     derive: int = 1
     budget: SupernetBudget = field(default_factory=SupernetBudget)
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)

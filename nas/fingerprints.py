@@ -46,8 +46,10 @@ def _filling(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             for value in [section.get(setting), *choices.get(setting, ())]:
                 if isinstance(value, Mapping):
                     yield slot.kind, value["name"]
-    if prescreen := config.get("prescreen"):
-        yield "proxy", prescreen["proxy"]["name"]
+    prescreen = config.get("prescreen") or {}
+    for kind, key in (("proxy", "proxy"), ("controller", "supernet")):
+        if prescreen.get(key):
+            yield kind, prescreen[key]["name"]
 
 
 def check(recorded: Mapping[str, Any] | None, space: Space[Any], what: str) -> None:

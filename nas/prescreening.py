@@ -1,14 +1,18 @@
-"""A controller around a controller: of a few candidates, the most promising is trained."""
+"""Controllers around a controller: of a few candidates, the most promising is trained."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, final
 
 import numpy as np
 
 from nas.controller import Controller, Evaluate, Finish, Outcome, Proposal, TrainSupernet
-from nas.space import Architecture, Space
+from nas.errors import Infeasible
+from nas.prediction import Prediction
+from nas.product import candidate_of
+from nas.space import Architecture, Space, TaskShape
 
 Promise: TypeAlias = Callable[[Architecture], float]
 """What an architecture promises before it is trained: higher is better, −∞ where nothing can be said."""
@@ -41,7 +45,7 @@ class Prescreened(Controller):
         self._controller, self._space, self._promise = controller, space, promise
         self._candidates, self._trials = candidates, trials
         self._tried: set[str] = set()
-        self._promises: dict[str, float] = {}
+        self._promises: dict[Architecture, float] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_promises": {}}  # a memo of pure values, no part of the state
@@ -66,7 +70,7 @@ class Prescreened(Controller):
                 proposal = self._controller.propose(number, pending, rng)
         if len(drawn) < 2:
             return next(iter(drawn.values()), first)
-        return drawn[max(drawn, key=lambda key: self._known(key, drawn[key].architecture))]
+        return max(drawn.values(), key=lambda proposal: self._known(proposal.architecture))
 
     def observe(self, number: int, outcome: Outcome) -> None:
         """Remember what was tried; tell the inner controller everything."""
@@ -74,7 +78,66 @@ class Prescreened(Controller):
             self._tried.add(self._space.canonical(outcome.architecture))
         self._controller.observe(number, outcome)
 
-    def _known(self, key: str, architecture: Architecture) -> float:
-        if key not in self._promises:
-            self._promises[key] = self._promise(architecture)
-        return self._promises[key]
+    def _known(self, architecture: Architecture) -> float:
+        if architecture not in self._promises:
+            self._promises[architecture] = self._promise(architecture)
+        return self._promises[architecture]
+
+
+@final
+class Guided(Controller):
+    """Trains a supernet as trial 0, and lets its scores choose among the candidates of another controller.
+
+    What a candidate promises is its score with shared weights, predicted from those that the supernet told.
+    Where these tell nothing, the other controller's own proposals are trained.
+
+    Args:
+        controller: who proposes the other trials.
+        space: of what is proposed.
+        shape: the task's; what has no network for it promises nothing.
+        supernet: what is trained first; the architectures that it derives are those whose scores it tells.
+        candidates, trials: as of `Prescreened`.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        space: Space[Any],
+        shape: TaskShape,
+        supernet: TrainSupernet,
+        candidates: int,
+        trials: int | None = None,
+    ) -> None:
+        self._space, self._shape, self._supernet, self._told = space, shape, supernet, False
+        self._predict: Prediction | None = None
+        self._screened = Prescreened(controller, space, self._promise, candidates, trials)
+
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
+        """Propose the supernet; None while it is trained; then the most promising candidate."""
+        if number == 0:
+            return self._supernet
+        return self._screened.propose(number, pending, rng) if self._told else None
+
+    def observe(self, number: int, outcome: Outcome) -> None:
+        """Learn what shared weights say, or tell the other controller."""
+        if number > 0:
+            self._screened.observe(number, outcome)
+            return
+        self._told = True
+        networks = [
+            (candidate_of(self._space, d.architecture).architecture, d.score) for d in outcome.derived
+        ]
+        known = [(network.choices, score) for network, score in networks if math.isfinite(score)]
+        scores = [score for _, score in known]
+        if len(set(scores)) > 1:
+            self._predict = Prediction([choices for choices, _ in known], scores)
+
+    def _promise(self, architecture: Architecture) -> float:
+        if self._predict is None:
+            return -math.inf
+        candidate = candidate_of(self._space, architecture)
+        try:
+            candidate.space.cost(candidate.architecture, self._shape)
+        except Infeasible:
+            return -math.inf
+        return self._predict(candidate.architecture.choices)

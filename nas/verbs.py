@@ -78,7 +78,8 @@ class Session:
         shared = supernet(config, config.make_space(), self.tasks)
         plan = counted(row.trials, "trial")
         if shared is not None:
-            plan = f"a supernet, then what it derives: {shared.derive} at most"
+            derived = f"a supernet, then what it derives: {shared.derive} at most"
+            plan = derived if shared.whole else f"{plan}, of which the first trains a supernet"
         normalization = (config.learner or {}).get("normalization")
         learner = "" if config.learner is None else f"{row.learner}, "
         if normalization:

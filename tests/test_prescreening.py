@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,14 @@ from scripted_searches import Script, Silent, reopen, results, run, start
 from controllers.evolution import Evolution
 from controllers.random import Random
 from nas.backbone import BackboneSpace
-from nas.controller import Controller, Evaluate, Outcome, Proposal, Score
+from nas.controller import Controller, Derived, Evaluate, Outcome, Proposal, Score, TrainSupernet
 from nas.driver.trials import executor
 from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.plugins import load
-from nas.prescreening import Prescreened
+from nas.prediction import Prediction
+from nas.prescreening import Guided, Prescreened
 from nas.settings.search import SearchConfig, validate
-from nas.space import Architecture
+from nas.space import Architecture, TaskShape
 from nas.states import TrialState
 from nas.storage.store import Store
 from nas.testing.controllers import ControllerSuite, Make, completed, generator, simulate
@@ -30,7 +31,7 @@ from nas.wrappers import Deduplicated
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SPACE = Toy(layers=4)
+SPACE, SHAPE = Toy(layers=4), TaskShape((16,), 5)
 
 
 class TestPrescreened(ControllerSuite):
@@ -124,6 +125,66 @@ def test_later_trials_are_the_controllers_own() -> None:
         assert SPACE.score(proposal.architecture) == max(map(SPACE.score, draws))
 
 
+# Guided by a supernet
+
+
+def supernet(derive: int = 30) -> TrainSupernet:
+    return TrainSupernet("any", derive=derive, whole=False)
+
+
+class TestGuided(ControllerSuite):
+    @pytest.fixture
+    def space(self) -> BackboneSpace:
+        return SPACE
+
+    @pytest.fixture
+    def make(self, space: BackboneSpace) -> Make:
+        return lambda seed: Guided(Deduplicated(Random(space, seed), space), space, SHAPE, supernet(), 4)
+
+
+def derived(number: int, score: Callable[[Architecture], float]) -> Outcome:
+    drawn = [SPACE.sample(np.random.default_rng([7, i])) for i in range(number)]
+    found = tuple(Derived(architecture, score(architecture)) for architecture in drawn)
+    return Outcome(TrialState.COMPLETED, None, derived=found)
+
+
+def test_a_supernet_comes_first_and_the_rest_waits_for_it() -> None:
+    guided = Guided(Random(SPACE, 0), SPACE, SHAPE, supernet(), 4)
+    assert guided.propose(0, (), generator(0, 0)) == supernet()
+    assert guided.propose(1, (), generator(0, 1)) is None
+
+
+def test_what_shared_weights_say_chooses_among_candidates() -> None:
+    """Candidates of the other controller, the best of which by its predicted score is trained."""
+    guided, told = Guided(Random(SPACE, 0), SPACE, SHAPE, supernet(), 8), derived(200, SPACE.score)
+    guided.observe(0, told)
+    choices, scores = [d.architecture.choices for d in told.derived], [d.score for d in told.derived]
+    predict, chosen, drawn = Prediction(choices, scores), [], []
+    for number in range(1, 21):
+        rng = generator(0, number)
+        candidates = [SPACE.sample(rng) for _ in range(8)]
+        proposal = guided.propose(number, (), generator(0, number))
+        assert proposal == Evaluate(max(candidates, key=lambda a: predict(a.choices)))
+        chosen.append(SPACE.score(proposal.architecture))
+        drawn += map(SPACE.score, candidates)
+    assert np.mean(chosen) > np.mean(drawn) + np.std(drawn)
+
+
+def test_what_has_no_network_promises_nothing() -> None:
+    """A first layer of 16 does not fit 8 features, however well it scores with shared weights."""
+    wide, narrow = network(3, 1, 2, 3), network(0)
+    guided = Guided(Listed(Evaluate(wide), Evaluate(narrow)), SPACE, TaskShape((8,), 5), supernet(), 2)
+    guided.observe(0, Outcome(TrialState.COMPLETED, None, derived=(Derived(wide, 0.9), Derived(narrow, 0.1))))
+    assert guided.propose(1, (), generator(0, 1)) == Evaluate(narrow)
+
+
+@pytest.mark.parametrize("score", [lambda _: 0.5, lambda _: math.nan])
+def test_where_shared_weights_tell_nothing_the_controllers_own_proposals_are_trained(score: Any) -> None:
+    guided = Guided(Random(SPACE, 0), SPACE, SHAPE, supernet(), 8)
+    guided.observe(0, derived(20, score))
+    assert guided.propose(1, (), generator(0, 1)) == Evaluate(SPACE.sample(generator(0, 1)))
+
+
 # In a search
 
 
@@ -182,12 +243,53 @@ def test_choosing_counts_as_time_of_the_trial(store: Store) -> None:
     assert all(trial.seconds == 0 for trial in drawn)
 
 
+def guided_by(store: Store, **changes: Any) -> Any:
+    """Run a search of a toy space that trains a toy supernet first."""
+    budget = {"epochs": 2, "steps": 2, "batch": 2, "validation_episodes": 2}
+    config = configure(
+        space="nas.testing.toy_supernet:Curves",
+        prescreen={"supernet": {"name": "random_sharing", "derive": 12, "budget": budget}, "candidates": 3},
+        **changes,
+    )
+    run(store, config)
+    return store.search("@last"), config
+
+
+def test_a_supernet_is_trained_first_and_its_time_counts(store: Store) -> None:
+    row, config = guided_by(store, trials=5, controller={"name": "evolution", "population": 3, "sample": 2})
+    first, *rest = store.trials(row.id)
+    assert (row.state, row.trials, len(rest)) == ("completed", 5, 4)
+    assert (first.kind, first.state, len(first.derived)) == ("supernet", "completed", 12)
+    assert first.seconds > 0
+    assert {trial.kind for trial in rest} == {"evaluate"}
+    choices = [config.make_space().decode(entry["architecture"]).choices for entry in first.derived]
+    predict = Prediction(choices, [entry["score"] for entry in first.derived])
+    rng, space = proposal_rng(5, 1), config.make_space()
+    candidates = [space.sample(rng) for _ in range(3)]
+    assert rest[0].architecture == space.text(max(candidates, key=lambda a: predict(a.choices)))
+
+
+def test_a_guided_search_goes_on_to_more_trials(store: Store) -> None:
+    """As one that was as long from the start: what the supernet told is in the database."""
+    row, config = guided_by(store, name="short", trials=3)
+    search = reopen(store, "short", more=3)
+    search.run(executor(config, config.make_tasks()))
+    later = [trial.architecture for trial in store.trials(row.id)]
+    with Store("sqlite://", create=True) as other:
+        whole, _ = guided_by(other, name="short", trials=6)
+        assert later == [trial.architecture for trial in other.trials(whole.id)]
+    assert len(later) == 6
+
+
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
         ({"prescreen": {"candidates": 4}}, ConfigError),
         ({"prescreen": {"proxy": "sinflow"}}, UnknownName),
         ({"prescreen": {"proxy": "synflow", "candidates": 1}}, ConfigError),
+        ({"prescreen": {"proxy": "synflow", "supernet": "random_sharing"}}, ConfigError),
+        ({"prescreen": {"supernet": "evolution"}}, ConfigError),
+        ({"prescreen": {"supernet": {"name": "random_sharing", "sample": 3}}}, UnknownName),
         ({"prescreen": {"proxy": "synflow", "best": 1}}, UnknownName),
         ({"objective": ["score", "macs"]}, ConfigError),
         ({"controller": "random_sharing"}, ConfigError),

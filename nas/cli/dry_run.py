@@ -38,7 +38,7 @@ def dry_run(config: SearchConfig, tasks: ScoreSource) -> None:
     if shared is not None:
         before = estimates.supernet_seconds(config, space, tasks, shared, made_by[MEMORY])
         say(f"The supernet: about {clock(before)}, extrapolated from a few of its steps.")
-        _whole(config, seconds, shared.derive, before)
+        _whole(config, seconds, shared.derive if shared.whole else config.trials - 1, before)
     else:
         _whole(config, seconds, config.trials)
 

@@ -85,7 +85,10 @@ def estimates(pending: Sequence[tuple[SearchConfig, int]], tell: Callable[[str],
 def _measured(
     config: SearchConfig, tasks: ScoreSource, tell: Callable[[str], None]
 ) -> tuple[float | None, float, int | None]:
-    """Return how many seconds a trial takes, what a supernet takes before, and how many it derives."""
+    """Return how many seconds a trial takes, what a supernet takes before, and how many it derives.
+
+    None: it takes as many trials as are to go.
+    """
     made_by = check(config, tasks, tell)
     space = config.make_space()
     first = architectures(config, space, tasks)
@@ -97,7 +100,8 @@ def _measured(
     seconds = trial_seconds(config, space, tasks, first, lambda words: None)
     if shared is None:
         return seconds, 0.0, None
-    return seconds, supernet_seconds(config, space, tasks, shared, made_by[MEMORY]), shared.derive
+    before = supernet_seconds(config, space, tasks, shared, made_by[MEMORY])
+    return seconds, before, shared.derive if shared.whole else None
 
 
 def architectures(config: SearchConfig, space: Space[Any], tasks: ScoreSource) -> list[Architecture]:

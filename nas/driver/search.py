@@ -367,7 +367,7 @@ def create(
 ) -> Search:
     """Write a new search to the database.
 
-    One that trains a supernet has as many trials as this and what it derives.
+    One that ends with what a supernet derives has as many trials as that, and the supernet's.
 
     Args:
         store: where to.
@@ -396,7 +396,7 @@ def create(
         learner=config.learner["name"] if config.learner else "none",
         executor=config.executor,
         seed=config.seed,
-        trials=config.trials if first is None else first.derive + 1,
+        trials=first.derive + 1 if first is not None and first.whole else config.trials,
         settings=config.settings,
         environment=made_by,
         plugins=fingerprints.take(config.model_dump(mode="json"), config.make_space()),
@@ -446,7 +446,7 @@ def check(
     first = supernet(config, space, tasks)
     if first is not None and isinstance(tasks, TaskSource):
         everything = first.derive + 1
-        if "trials" in config.model_fields_set and config.trials < everything:
+        if first.whole and "trials" in config.model_fields_set and config.trials < everything:
             raise ConfigError(
                 f"trials: {config.trials}; the supernet and the controller.derive = {first.derive} "
                 f"architectures that it derives are {everything}. Leave trials out, or derive fewer."

@@ -129,7 +129,11 @@ class _Tally:
         self._ended += 1
         self._reused += trial.state == "reused"
         self.failed += trial.state == "failed"
-        if trial.kind == "supernet" and trial.derived is not None:
+        if (
+            trial.kind == "supernet"
+            and trial.derived is not None
+            and (trial.supernet or {}).get("whole", True)
+        ):
             self._expect(trial.number, len(trial.derived))
         if trial.state != "stopped":
             self._improve(trial.score, trial.ci95, trial.number)
@@ -141,7 +145,8 @@ class _Tally:
         self._start = min(self._start, time.monotonic())
         if isinstance(job, SupernetJob):
             self._epochs, self._supernet_left = 0, None
-            self._expect(job.number, job.supernet.derive)
+            if job.supernet.whole:
+                self._expect(job.number, job.supernet.derive)
 
     def epoch(self, job: SupernetJob, outcome: Outcome) -> str:
         """Take note that a supernet's epoch ended; return which, and how long the others will take."""
@@ -173,7 +178,8 @@ class _Tally:
         self._reused += outcome.state == "reused"
         if outcome.architecture is None:
             self._supernet_left = None
-            self._expect(number, len(outcome.derived))
+            if self.derived is not None:
+                self._expect(number, len(outcome.derived))
         self._pace(outcome.state, supernet=outcome.architecture is None)
         self.failed += outcome.state == "failed"
         if outcome.score is not None and outcome.state != "stopped":

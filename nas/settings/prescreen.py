@@ -2,23 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
-from pydantic import Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from nas.settings.sections import Model, section
+from nas import plugins
+from nas.controller import Controller
+from nas.errors import ConfigError
+from nas.settings.sections import Model, controllers, name_of, section
+
+SCORED = 100
+"""Architectures that a supernet scores, from which the scores of others are predicted."""
+
+
+def _supernet(value: Any) -> Any:
+    """Return the section of a one-shot controller, with enough architectures to predict others by."""
+    name = name_of(value)
+    if name is None:
+        return value
+    if not plugins.load("controller", name, Controller).one_shot:
+        raise ConfigError(
+            f"prescreen.supernet: '{name}' trains none. Choose {controllers(one_shot=True)}, or set "
+            "prescreen.proxy."
+        )
+    return {"derive": SCORED} | (dict(value) if isinstance(value, Mapping) else {"name": value})
 
 
 class Prescreen(Model):
-    """Of a few candidates of the controller, the best by a zero-cost proxy is trained."""
+    """Of a few candidates of the controller, the most promising is trained: give `proxy` or `supernet`."""
 
     proxy: Annotated[
-        dict[str, Any],
-        section("proxy"),
+        dict[str, Any] | None,
+        section("proxy", optional=True),
         WithJsonSchema({"type": "name or section"}),
-        Field(description="what they are compared by; `nas proxies` lists them"),
-    ]
+        Field(description="a zero-cost proxy that candidates are compared by; `nas proxies` lists them"),
+    ] = None
+    supernet: Annotated[
+        dict[str, Any] | None,
+        section("controller", optional=True),
+        BeforeValidator(_supernet),
+        WithJsonSchema({"type": "name or section"}),
+        Field(
+            description="a one-shot controller: its supernet is trained as trial 0, and candidates are "
+            "compared by what its scores of `derive` architectures predict"
+        ),
+    ] = None
     candidates: Annotated[int, Field(ge=2, description="new networks that a trial is chosen from")] = 8
     trials: Annotated[
         int | None, Field(ge=1, description="how many first trials are chosen so; by default all")
     ] = None
+
+    @model_validator(mode="after")
+    def _by_one(self) -> Self:
+        if (self.proxy is None) == (self.supernet is None):
+            raise ConfigError(
+                "prescreen: give one of proxy and supernet, such as prescreen.proxy=synflow or "
+                "prescreen.supernet=random_sharing."
+            )
+        return self

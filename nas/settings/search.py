@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, NoReturn, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -13,14 +14,14 @@ from torch import nn
 
 from nas import counts, executors, plugins
 from nas.asha import Asha
-from nas.controller import Controller
+from nas.controller import Controller, TrainSupernet
 from nas.costs import COUNTED, MEASURED
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Budget, Chosen, Context, Evaluator, Lookup, LookupContext, MakeLearner
 from nas.executors.attempts import RETRIES, Retries
 from nas.objective import GOALS, Objective
 from nas.precision import Precision
-from nas.prescreening import Prescreened
+from nas.prescreening import Guided, Prescreened
 from nas.product import MAIN, Product, backbone_of
 from nas.settings.prescreen import Prescreen
 from nas.settings.sections import (
@@ -43,6 +44,7 @@ from nas.settings_space import Settings
 from nas.space import Space, TaskShape
 from nas.tasks.base import ScoreSource, TaskSource
 from nas.training.latency import Timed
+from nas.training.provenance import proposal_rng
 from nas.training.proxies import Promised
 from nas.wrappers import Constrained, Deduplicated
 
@@ -128,8 +130,8 @@ class SearchConfig(Model):
     name: Annotated[str | None, Field(description="of the search; by default made from its parts")] = None
     space: Annotated[dict[str, Any], section("space")]
     controller: Annotated[dict[str, Any], section("controller")]
-    tasks: Annotated[dict[str, Any] | None, section("tasks")] = None
-    learner: Annotated[dict[str, Any] | None, section("learner")] = None
+    tasks: Annotated[dict[str, Any] | None, section("tasks", optional=True)] = None
+    learner: Annotated[dict[str, Any] | None, section("learner", optional=True)] = None
     slots: Annotated[
         Slots,
         Field(default_factory=dict, description="settings to choose, too: values by section and setting"),
@@ -202,12 +204,12 @@ class SearchConfig(Model):
             return self
         if self.looks_up:
             raise ConfigError(
-                f"prescreen: the evaluator '{self.evaluator['name']}' builds no network, so that no proxy of "
-                "it can be measured. Leave prescreen out."
+                f"prescreen: the evaluator '{self.evaluator['name']}' builds no network, so that none can be "
+                "looked at before training. Leave prescreen out."
             )
         if self.aim != Objective():
             raise ConfigError(
-                f"prescreen: a proxy promises a score alone, and the objective is {self.aim}. Leave one of "
+                f"prescreen: what is promised is a score, and the objective is {self.aim}. Leave one of "
                 "them out."
             )
         if self.proposer.one_shot or self.proposer.given:
@@ -346,6 +348,13 @@ class SearchConfig(Model):
         screen = self.prescreen
         if screen is None or not isinstance(tasks, TaskSource):
             return controller
+        if screen.supernet is not None:
+            one_shot: Controller = maker("controller", screen.supernet)(space, self.seed)
+            first = one_shot.propose(0, (), proposal_rng(self.seed, 0))
+            assert isinstance(first, TrainSupernet)
+            first = replace(first, whole=False)
+            return Guided(controller, space, tasks.shape, first, screen.candidates, screen.trials)
+        assert screen.proxy is not None
         promise = Promised(self.make_context(space, tasks), maker("proxy", screen.proxy)(), self.seed)
         return Prescreened(controller, space, promise, screen.candidates, screen.trials)
 

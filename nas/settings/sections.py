@@ -45,11 +45,16 @@ UNTRAINED = ("tasks", "learner")
 """The sections that a search has none of if its evaluator trains nothing."""
 
 
-def section(kind: str) -> BeforeValidator:
-    """Return what checks a plugin's section, a name or a mapping with a name, and fills in its defaults."""
+def section(kind: str, *, optional: bool = False) -> BeforeValidator:
+    """Return what checks a plugin's section, a name or a mapping with a name, and fills in its defaults.
+
+    Args:
+        kind: of the plugin.
+        optional: whether there may be none.
+    """
 
     def resolve(value: Any) -> dict[str, Any] | None:
-        if value is None and kind in UNTRAINED:
+        if value is None and optional:
             return None
         if not isinstance(value, str | Mapping):
             raise ConfigError(f"{kind}: expected a name, or a section with a name (given: {value!r}).")
