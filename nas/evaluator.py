@@ -221,3 +221,8 @@ class Lookup(Evaluator):
         They are in the unit of whoever measured, such as epochs. None: only the score of a whole training.
         """
         return ()
+
+    @classmethod
+    def told(cls, **settings: Any) -> tuple[str, ...]:
+        """Return which costs of networks outcomes have, by the names of `nas.costs.OWN`."""
+        return ()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import nas
+from facts import refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_searches import configure
@@ -145,6 +146,10 @@ def test_what_is_no_objective_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError):
             tabular(table, objective=["score", goal])
     assert tabular(table, objective="score,seconds").aim.several
+    told = {"costs": {"macs": "cost"}}
+    assert tabular(table, settings=told, objective="score,macs").aim == BOTH
+    with refusal(ConfigError, "objective", "parameters", "evaluator.costs"):
+        tabular(table, settings=told, objective="score,parameters,macs")
 
 
 @pytest.mark.parametrize(

@@ -272,3 +272,17 @@ def test_early_stopping_on_real_trainings(store: Store, nas_data: Path) -> None:
         assert trial.seconds == pytest.approx(row["train_time_108_s"] * trial.train_episodes / 108)
     spent = sum(trial.seconds or 0.0 for trial in trials)
     assert spent < 0.5 * sum(rows.loc[trial.architecture, "train_time_108_s"] for trial in trials)
+
+
+def test_a_table_tells_what_networks_cost(tmp_path: Path) -> None:
+    frame = eight_rows()
+    frame["flops"] = [1e6 * (i + 1) for i in range(8)]
+    table = write(frame, tmp_path / "table.csv")
+    config = configure(table, settings={"costs": {"macs": "flops", "latency": "cost"}})
+    for row in frame.itertuples():
+        assert look_up(config, row.arch).costs == {"macs": row.flops, "latency": row.cost}
+    frame.loc[0, "flops"] = -1
+    with refusal(ConfigError, "flops", "row 2"):
+        configure(write(frame, table), settings={"costs": {"macs": "flops"}}).make_source()
+    with refusal(ConfigError, "evaluator.costs"):
+        configure(table, settings={"costs": {"flops": "flops"}})

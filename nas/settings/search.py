@@ -15,7 +15,7 @@ from torch import nn
 from nas import counts, executors, plugins
 from nas.asha import Asha
 from nas.controller import Controller, TrainSupernet
-from nas.costs import COUNTED, MEASURED
+from nas.costs import COUNTED, MEASURED, OWN
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Budget, Chosen, Context, Evaluator, Lookup, LookupContext, MakeLearner
 from nas.executors.attempts import RETRIES, Retries
@@ -233,16 +233,17 @@ class SearchConfig(Model):
                 f"controller: '{self.controller['name']}' is one-shot: it trains a supernet, and the "
                 f"evaluator '{name}' trains nothing. Choose {controllers(one_shot=False)}."
             )
-        if self.timed:
+        if self.resources.latency or self.constraints.measured:
             raise ConfigError(
                 f"resources.latency: the evaluator '{name}' builds no network, so that no latency can be "
-                "measured. Leave it out, with limits of latency, and objectives."
+                "measured. Leave it out, with limits of latency."
             )
-        counted = [goal for goal in self.aim.goals if goal in COUNTED]
-        if counted:
+        lookup, settings = self._lookup()
+        untold = [goal for goal in self.aim.goals if goal in OWN and goal not in lookup.told(**settings)]
+        if untold:
             raise ConfigError(
-                f"objective: the evaluator '{name}' builds no network, and tells no {', '.join(counted)}. "
-                "Leave them out."
+                f"objective: the evaluator '{name}' builds no network, and tells no {', '.join(untold)}. "
+                "Leave them out; or, if a table has them, name its columns with evaluator.costs."
             )
         if self.constraints.counted:
             raise ConfigError(

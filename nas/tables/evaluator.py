@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, final
+from typing import Annotated, Any, Literal, TypeAlias, final
 
 from pydantic import Field
 
@@ -20,6 +20,10 @@ from nas.tables.table import Columns, Entry, Scores, Table, load
 
 PerLength: TypeAlias = str | Annotated[dict[Annotated[int, Field(ge=1)], str], Field(min_length=1)]
 """A column, or one for each training length, such as `{12 = "valid_12", 108 = "valid_108"}`."""
+
+
+OwnCost: TypeAlias = Literal["parameters", "macs", "activations", "latency", "latency_batch"]
+"""A name of `nas.costs.OWN`."""
 
 
 @final
@@ -53,6 +57,10 @@ class Tabular(Lookup):
             PerLength | None,
             Field(description="column of an evaluation's seconds, or one for each length; default: 1 s each"),
         ] = None,
+        costs: Annotated[
+            dict[OwnCost, str] | None,
+            Field(description='column of each cost of the networks, such as {macs = "flops"}'),
+        ] = None,
         arch: Annotated[str, Field(description="column of the architectures' text form")] = "arch",
         partial: Annotated[
             bool, Field(description="the table lacks architectures; trials of these are infeasible")
@@ -79,7 +87,11 @@ class Tabular(Lookup):
                 "Give both the same, or cost the column of the longest training alone."
             )
         columns = Columns(
-            settings["arch"], metrics, settings["test_metric"], tuple(name for _, name in costs)
+            settings["arch"],
+            metrics,
+            settings["test_metric"],
+            tuple(name for _, name in costs),
+            tuple((settings["costs"] or {}).items()),
         )
         return load(Path(settings["table"]), columns, space, partial=settings["partial"])
 
@@ -88,6 +100,11 @@ class Tabular(Lookup):
         """Return the training lengths that the table has a column of scores for."""
         metric = settings["metric"]
         return () if isinstance(metric, str) else tuple(sorted(metric))
+
+    @classmethod
+    def told(cls, **settings: Any) -> tuple[str, ...]:
+        """Return the costs that the table has a column of."""
+        return tuple(settings["costs"] or ())
 
     def evaluate(self, job: Job) -> Iterator[Outcome]:
         """Yield the row's score at each rung, then the last one, with the test score as a measurement."""
@@ -138,6 +155,7 @@ def outcomes(entry: Entry, job: Job, rungs: Sequence[int], source: Scores) -> It
             Score(scored.score, math.nan, 0, split, digest),
             scored.length,
             scored.seconds,
+            dict(entry.costs),
             measurements=tuple(seen),
         )
 

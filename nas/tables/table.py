@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, final
 import numpy as np
 
 from nas.backbone import BackboneSpace
+from nas.costs import COUNTED
 from nas.errors import ConfigError, NotFound
 from nas.files import legible
 from nas.space import Architecture
@@ -36,10 +37,11 @@ class Scored(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One row: a score for each training length, ascending, and a test score if the table has one."""
+    """One row: a score for each training length, ascending; a test score and costs, if there are any."""
 
     scores: tuple[Scored, ...]
     test: float | None
+    costs: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,14 @@ class Columns:
         test_metric: holds the test scores; None: there are none.
         costs: hold seconds: one column for each of `metrics`, or one for the whole training, of which a
             shorter one takes its share; none: the whole training takes 1 s.
+        own: hold what the network costs, each with a name of `nas.costs.OWN`.
     """
 
     arch: str
     metrics: tuple[tuple[int, str], ...]
     test_metric: str | None
     costs: tuple[str, ...]
+    own: tuple[tuple[str, str], ...] = ()
 
     @property
     def whole(self) -> str:
@@ -69,7 +73,8 @@ class Columns:
     def numbers(self) -> tuple[str, ...]:
         """The columns that hold numbers, each once."""
         tests = () if self.test_metric is None else (self.test_metric,)
-        return tuple(dict.fromkeys([*(name for _, name in self.metrics), *tests, *self.costs]))
+        own = (name for _, name in self.own)
+        return tuple(dict.fromkeys([*(name for _, name in self.metrics), *tests, *self.costs, *own]))
 
     def entry(self, row: Mapping[str, float]) -> Entry:
         """Return the entry of a row, given as numbers by column."""
@@ -83,7 +88,8 @@ class Columns:
             Scored(length, row[name], took)
             for (length, name), took in zip(self.metrics, seconds, strict=True)
         )
-        return Entry(tuple(scores), None if self.test_metric is None else row[self.test_metric])
+        own = tuple((cost, round(row[name]) if cost in COUNTED else row[name]) for cost, name in self.own)
+        return Entry(tuple(scores), None if self.test_metric is None else row[self.test_metric], own)
 
 
 class Scores(ScoreSource):
@@ -296,7 +302,7 @@ def numbers(frame: pd.DataFrame, columns: Columns, where: str) -> dict[str, pd.S
 
     found = {name: pd.to_numeric(frame[name], errors="coerce").astype(float) for name in columns.numbers}
     for name, column in found.items():
-        cost = name in columns.costs
+        cost = name in columns.costs or name in dict(columns.own).values()
         bad = ~np.isfinite(column) | ((column < 0) & cost)
         what = "finite, non-negative cost" if cost else "finite score"
         _complain(where, frame[name], f"have no {what} in column '{name}'", frame.index[bad].to_list())
