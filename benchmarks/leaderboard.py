@@ -30,7 +30,9 @@ from nas.states import TrialState
 from nas.storage.columns import now
 from nas.storage.database import Database
 from nas.storage.schema import Architecture, Search, Trial
+from nas.storage.searches import NewSearch
 from nas.storage.store import Store
+from nas.storage.trials import NewTrial
 
 CONTROLLERS = ("random", "evolution", "reinforce", "fixed")
 TASKS = ("omniglot", "glyphs")
@@ -43,19 +45,21 @@ def create(store: Store, number: int, trials: int) -> Search:
     """Create one of many searches: three spaces, four controllers, two task sources."""
     tasks = TASKS[number % 2]
     return store.create_search(
-        name=f"search-{number}",
-        source="# a configuration\n" * 50,
-        config={"space": {"name": "chain"}, "tasks": {"name": tasks}, "budget": {"train_episodes": 300}},
-        space=f"space{number % 3}",
-        controller=CONTROLLERS[number % 4],
-        tasks=tasks,
-        task_label=f"{tasks} 20-way 1-shot",
-        learner="maml",
-        executor="ray",
-        seed=number,
-        trials=trials,
-        settings="0" * 64,
-        environment={},
+        NewSearch(
+            name=f"search-{number}",
+            source="# a configuration\n" * 50,
+            config={"space": {"name": "chain"}, "tasks": {"name": tasks}, "budget": {"train_episodes": 300}},
+            space=f"space{number % 3}",
+            controller=CONTROLLERS[number % 4],
+            tasks=tasks,
+            task_label=f"{tasks} 20-way 1-shot",
+            learner="maml",
+            executor="ray",
+            seed=number,
+            trials=trials,
+            settings="0" * 64,
+            environment={},
+        )
     )
 
 
@@ -130,12 +134,14 @@ def recording(store: Store, trials: int) -> dict[str, float]:
     def record(number: int) -> None:
         trial = store.begin(
             search.id,
-            number,
-            architecture=f"{number}.0.1.2",
-            key=f"key{number}",
-            space="chain",
-            seed=number,
-            attempt=0,
+            NewTrial(
+                number,
+                architecture=f"{number}.0.1.2",
+                key=f"key{number}",
+                space="chain",
+                seed=number,
+                attempt=0,
+            ),
         )
         store.finish(trial, outcome)
 

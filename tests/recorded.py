@@ -13,8 +13,9 @@ from nas.metrics import shared_metric
 from nas.settings.search import validate
 from nas.states import TrialState
 from nas.storage.schema import Search
+from nas.storage.searches import NewSearch
 from nas.storage.store import Store
-from nas.storage.trials import Derivations
+from nas.storage.trials import Derivations, NewTrial
 from nas.testing.toys import Toy
 
 SCRIPTED = "nas.testing.evaluators:Scripted"
@@ -69,19 +70,21 @@ def search(store: Store, *, environment: Mapping[str, str] = MappingProxyType({}
     }
     config = validate(values | changes)
     return store.create_search(
-        name=config.name,
-        source=None,
-        config=config.model_dump(mode="json"),
-        space="toy",
-        controller=config.controller["name"],
-        tasks="sinusoid",
-        task_label="sinusoid 10-shot",
-        learner="maml",
-        executor=config.executor,
-        seed=config.seed,
-        trials=config.trials,
-        settings=config.settings,
-        environment={"classes": {"sinusoid/train": "abc"}, **environment},
+        NewSearch(
+            name=config.name,
+            source=None,
+            config=config.model_dump(mode="json"),
+            space="toy",
+            controller=config.controller["name"],
+            tasks="sinusoid",
+            task_label="sinusoid 10-shot",
+            learner="maml",
+            executor=config.executor,
+            seed=config.seed,
+            trials=config.trials,
+            settings=config.settings,
+            environment={"classes": {"sinusoid/train": "abc"}, **environment},
+        )
     )
 
 
@@ -100,12 +103,14 @@ def record(store: Store, trials: Sequence[Trial], /, **changes: Any) -> Search:
         architecture = space.sample(rng)
         trial = store.begin(
             row.id,
-            number,
-            architecture=space.encode(architecture),
-            key=space.canonical(architecture),
-            space="toy",
-            seed=1,
-            attempt=0,
+            NewTrial(
+                number,
+                architecture=space.encode(architecture),
+                key=space.canonical(architecture),
+                space="toy",
+                seed=1,
+                attempt=0,
+            ),
         )
         outcome = Outcome(
             TrialState(state),
@@ -124,7 +129,10 @@ def record_one_shot(
     """Write a completed search of a supernet, and of architectures by text: state, and score from scratch."""
     row = search(store, **changes)
     trial = store.begin(
-        row.id, 0, architecture=None, key=None, space="toy", seed=0, attempt=0, supernet={"strategy": "darts"}
+        row.id,
+        NewTrial(
+            0, architecture=None, key=None, space="toy", seed=0, attempt=0, supernet={"strategy": "darts"}
+        ),
     )
     seen = [Measurement(10 * epoch, "skips", float(n)) for epoch, n in enumerate(trained.skips)]
     seen += [Measurement(10, shared_metric(text), score) for text, score in trained.sampled.items()]
@@ -148,6 +156,8 @@ def _scratch(
     store: Store, row: Search, scratch: Mapping[str, tuple[str, float | None]], *, first: int
 ) -> None:
     for number, (text, (state, score)) in enumerate(scratch.items(), start=first):
-        trial = store.begin(row.id, number, architecture=text, key=text, space="toy", seed=0, attempt=0)
+        trial = store.begin(
+            row.id, NewTrial(number, architecture=text, key=text, space="toy", seed=0, attempt=0)
+        )
         found = None if score is None else Score(score, 0.0, 1)
         store.finish(trial, Outcome(TrialState(state), Toy().decode(text), found, seconds=1.0))

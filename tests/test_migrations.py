@@ -28,7 +28,7 @@ from nas.states import TrialState
 from nas.storage import migrations, schema
 from nas.storage.migrations import configuration, current, upgrade
 from nas.storage.store import Store
-from nas.storage.trials import Measured
+from nas.storage.trials import Measured, NewTrial
 from nas.testing.evaluations import claim, trained
 from nas.testing.stores import begin, columns, outcome, search, temporary_schema
 
@@ -257,7 +257,10 @@ def test_supernets_come_and_go_with_their_revision(url: str, engine: Engine) -> 
         assert [trial.kind for trial in store.trials(row.id)] == ["evaluate", "evaluate"]
         assert [(m.trial_id, m.value) for m in store.measurements(row.id)] == [(1, 0.25), (2, 0.5)]
         supernet = store.begin(
-            row.id, 2, architecture=None, key=None, space="chain", seed=1, attempt=0, supernet={"derive": 1}
+            row.id,
+            NewTrial(
+                2, architecture=None, key=None, space="chain", seed=1, attempt=0, supernet={"derive": 1}
+            ),
         )
         assert supernet == 4
         store.finish(supernet, outcome(measurements=(Measurement(1, "loss", 1.0),)))

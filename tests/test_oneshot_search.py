@@ -22,6 +22,7 @@ from nas.errors import ConfigError, Infeasible, TooManyFailures
 from nas.metrics import SHARED
 from nas.queries.leaderboard import Query, leaderboard
 from nas.settings.search import SearchConfig, validate
+from nas.storage.searches import NewSearch
 from nas.storage.store import Store
 from nas.testing.oneshot import configure, job
 from nas.training.checkpoint import Checkpoint
@@ -79,19 +80,21 @@ def test_a_supernet_that_fails_ends_the_search(store: Store) -> None:
     config = configure(controller=controller, name="fails")
     tasks = config.make_tasks()
     row = store.create_search(
-        name="fails",
-        source=None,
-        config={},
-        space="curves",
-        controller="x",
-        tasks="glyphs",
-        task_label="g",
-        learner="prototypical",
-        executor="inline",
-        seed=0,
-        trials=10,
-        settings="0",
-        environment={},
+        NewSearch(
+            name="fails",
+            source=None,
+            config={},
+            space="curves",
+            controller="x",
+            tasks="glyphs",
+            task_label="g",
+            learner="prototypical",
+            executor="inline",
+            seed=0,
+            trials=10,
+            settings="0",
+            environment={},
+        )
     )
     search = SearchDriver(store, row, config, config.make_space(), tasks, Silent())
     with refusal(TooManyFailures, "trial 0", "nas.testing.toy_supernet:Curves"):

@@ -31,7 +31,9 @@ from nas.controller import Measurement, Outcome, Score
 from nas.errors import ConfigError, NasError, NotFound, UnknownName
 from nas.settings.search import validate
 from nas.states import TrialState
+from nas.storage.searches import NewSearch
 from nas.storage.store import Store
+from nas.storage.trials import NewTrial
 from nas.testing.toys import Toy
 
 NAN = math.nan
@@ -75,25 +77,29 @@ def fill(
         }
     )
     row = store.create_search(
-        name=name,
-        source=None,
-        config=config.model_dump(mode="json"),
-        space="toy",
-        controller=controller,
-        tasks="sinusoid",
-        task_label="sinusoid 10-shot",
-        learner="maml",
-        executor="inline",
-        seed=seed,
-        trials=5,
-        settings=config.settings,
-        environment={},
+        NewSearch(
+            name=name,
+            source=None,
+            config=config.model_dump(mode="json"),
+            space="toy",
+            controller=controller,
+            tasks="sinusoid",
+            task_label="sinusoid 10-shot",
+            learner="maml",
+            executor="inline",
+            seed=seed,
+            trials=5,
+            settings=config.settings,
+            environment={},
+        )
     )
     space, rng = Toy(), np.random.default_rng(seed if choices is None else choices)
     for number, loss in enumerate(losses):
         architecture = space.sample(rng)
         text, key = space.encode(architecture), space.canonical(architecture)
-        trial = store.begin(row.id, number, architecture=text, key=key, space="toy", seed=0, attempt=0)
+        trial = store.begin(
+            row.id, NewTrial(number, architecture=text, key=key, space="toy", seed=0, attempt=0)
+        )
         seen = tuple(Measurement(step, "train_loss", value) for step, value in loss.items())
         score = Score(0.1 * (number + seed + 1), 0.0, 1)
         store.finish(
@@ -150,7 +156,7 @@ def test_unlike_architectures_have_no_mean(filled: Store) -> None:
 def test_supernets_have_lines_of_their_own(filled: Store) -> None:
     [search] = find(filled, ["x-evolution-0"])
     supernet = filled.begin(
-        search.id, 9, architecture=None, key=None, space="toy", seed=0, attempt=0, supernet={}
+        search.id, NewTrial(9, architecture=None, key=None, space="toy", seed=0, attempt=0, supernet={})
     )
     seen = tuple(Measurement(step, "train_loss", 0.5) for step in (100, 200))
     filled.finish(supernet, Outcome(TrialState.COMPLETED, None, seconds=1.0, measurements=seen))

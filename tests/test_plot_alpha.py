@@ -29,6 +29,7 @@ from nas.errors import ConfigError, NotFound
 from nas.metrics import alpha_choice, alpha_metric
 from nas.states import TrialState
 from nas.storage.store import Store
+from nas.storage.trials import NewTrial
 from nas.testing.oneshot import configure
 from nas.testing.toy_supernet import CURVES, Curves, Regression
 
@@ -42,7 +43,8 @@ def fill(store: Store, name: str, seed: int, weights: Weights, controller: str =
     """Write a search with one supernet, an epoch every 20 training episodes."""
     row = recorded.search(store, name=name, seed=seed, controller=controller)
     trial = store.begin(
-        row.id, 0, architecture=None, key=None, space="toy", seed=0, attempt=0, supernet={"strategy": "s"}
+        row.id,
+        NewTrial(0, architecture=None, key=None, space="toy", seed=0, attempt=0, supernet={"strategy": "s"}),
     )
     seen = [
         Measurement(20 * epoch, alpha_metric(*of), value)

@@ -13,6 +13,7 @@ from recorded import LOOKED_UP, MIXED, close, record, search
 from nas.controller import Measurement, Outcome
 from nas.states import TrialState
 from nas.storage.store import Store
+from nas.storage.trials import NewTrial
 
 FEW_SHOT: dict[str, Any] = {"tasks": "sinusoid", "learner": "maml"}
 ORDINARY: dict[str, Any] = {"tasks": {"name": "supervised", "path": "data.npz"}, "learner": "classifier"}
@@ -48,13 +49,15 @@ def test_the_steps_of_a_metric(
     ):
         trial = store.begin(
             row.id,
-            number,
-            architecture=architecture,
-            key=architecture,
-            space="toy",
-            seed=0,
-            attempt=0,
-            supernet=supernet,
+            NewTrial(
+                number,
+                architecture=architecture,
+                key=architecture,
+                space="toy",
+                seed=0,
+                attempt=0,
+                supernet=supernet,
+            ),
         )
         seen = Measurement(10, "loss", 0.5), Measurement(10, metric, 2.0)
         store.finish(trial, Outcome(TrialState.COMPLETED, None, seconds=1.0, measurements=seen))

@@ -15,6 +15,7 @@ from nas.queries import rows, searches, trials
 from nas.queries.trials import MeasurementRow
 from nas.states import TrialState
 from nas.storage.store import Store
+from nas.storage.trials import NewTrial
 from nas.testing.evaluations import CONFIG, claim, trained
 from nas.testing.toys import Toy
 
@@ -83,7 +84,7 @@ def test_a_trial_of_a_supernet(store: Store) -> None:
 
 def test_a_number_that_was_not_finite_is_none(store: Store) -> None:
     row = search(store, name="a")
-    trial = store.begin(row.id, 0, architecture="1.0", key="1.0", space="toy", seed=0, attempt=0)
+    trial = store.begin(row.id, NewTrial(0, architecture="1.0", key="1.0", space="toy", seed=0, attempt=0))
     nan = Measurement(1, "train_loss", float("nan"))
     store.finish(
         trial, Outcome(TrialState.FAILED, (1, 0), seconds=1.0, measurements=(nan,), error="no\nmore")

@@ -27,8 +27,9 @@ from nas.space import Space
 from nas.states import TrialState
 from nas.storage.lease import Pulse, mine
 from nas.storage.schema import Search
+from nas.storage.searches import NewSearch
 from nas.storage.store import Store
-from nas.storage.trials import Known
+from nas.storage.trials import Known, NewTrial
 from nas.tasks.base import ScoreSource, TaskSource
 from nas.training.loop import rehearse
 from nas.training.oneshot import memory
@@ -162,14 +163,16 @@ class SearchDriver:
             job = self._records.evaluation(number, proposal)
             row = self._store.begin(
                 self._id,
-                number,
-                architecture=self._space.text(job.architecture),
-                key=self._space.canonical(job.architecture),
-                space=self._space.name,
-                seed=job.seed,
-                attempt=0,
-                repeat=job.repeat,
-                episodes=job.episodes,
+                NewTrial(
+                    number,
+                    architecture=self._space.text(job.architecture),
+                    key=self._space.canonical(job.architecture),
+                    space=self._space.name,
+                    seed=job.seed,
+                    attempt=0,
+                    repeat=job.repeat,
+                    episodes=job.episodes,
+                ),
                 outcome=outcome,
             )
             if outcome is None:
@@ -280,13 +283,15 @@ class SearchDriver:
         job = self._records.supernet(number, proposal)
         row = self._store.begin(
             self._id,
-            number,
-            architecture=None,
-            key=None,
-            space=self._space.name,
-            seed=job.seed,
-            attempt=0,
-            supernet=document(proposal),
+            NewTrial(
+                number,
+                architecture=None,
+                key=None,
+                space=self._space.name,
+                seed=job.seed,
+                attempt=0,
+                supernet=document(proposal),
+            ),
         )
         return self._start(Attempt(row, job))
 
@@ -386,20 +391,22 @@ def create(
     store.check_free(config.name)
     start()
     return store.create_search(
-        name=config.name,
-        source=source,
-        config=config.model_dump(mode="json"),
-        space=config.space["name"],
-        controller=config.controller["name"],
-        tasks=config.tasks["name"] if config.tasks else config.evaluator["name"],
-        task_label=tasks.label,
-        learner=config.learner["name"] if config.learner else "none",
-        executor=config.executor,
-        seed=config.seed,
-        trials=first.derive + 1 if first is not None and first.whole else config.trials,
-        settings=config.settings,
-        environment=made_by,
-        plugins=fingerprints.take(config.model_dump(mode="json"), config.make_space()),
+        NewSearch(
+            name=config.name,
+            source=source,
+            config=config.model_dump(mode="json"),
+            space=config.space["name"],
+            controller=config.controller["name"],
+            tasks=config.tasks["name"] if config.tasks else config.evaluator["name"],
+            task_label=tasks.label,
+            learner=config.learner["name"] if config.learner else "none",
+            executor=config.executor,
+            seed=config.seed,
+            trials=first.derive + 1 if first is not None and first.whole else config.trials,
+            settings=config.settings,
+            environment=made_by,
+            plugins=fingerprints.take(config.model_dump(mode="json"), config.make_space()),
+        )
     )
 
 

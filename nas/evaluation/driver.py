@@ -20,7 +20,7 @@ from nas.files import writing
 from nas.settings.evaluation import APART, validate
 from nas.states import EvaluationState
 from nas.storage import lease
-from nas.storage.evaluations import Trained
+from nas.storage.evaluations import NewEvaluation, Trained
 from nas.storage.schema import Evaluation
 from nas.storage.store import Store
 from nas.training.checkpoint import Checkpoint
@@ -188,19 +188,21 @@ class EvaluationDriver:
     def _claim(self, target: Target, seed: int) -> Evaluation:
         config = target.config.model_dump(mode="json", exclude=APART)
         return self._store.evaluations.claim(
-            architecture=target.architecture,
-            key=target.key,
-            space=target.space,
-            settings=target.settings,
-            protocol=target.protocol,
-            seed=seed,
-            config=config,
-            task_label=target.task_label,
-            environment={
-                **self._environment,
-                "code": code(target.config),
-                "classes": dict(target.classes),
-            },
-            plugins=fingerprints.take(config, target.config.make_space()),
-            origin=target.origin,
+            NewEvaluation(
+                architecture=target.architecture,
+                key=target.key,
+                space=target.space,
+                settings=target.settings,
+                protocol=target.protocol,
+                seed=seed,
+                config=config,
+                task_label=target.task_label,
+                environment={
+                    **self._environment,
+                    "code": code(target.config),
+                    "classes": dict(target.classes),
+                },
+                plugins=fingerprints.take(config, target.config.make_space()),
+                origin=target.origin,
+            )
         )

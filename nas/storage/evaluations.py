@@ -75,6 +75,37 @@ class Trained:
     weights: File
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvaluation:
+    """An evaluation to be claimed.
+
+    Attributes:
+        architecture: the encoding asked for.
+        key: its canonical key.
+        space: the name that the space of both gives itself.
+        settings: hash of all that the result depends on but the architecture and the seed.
+        protocol: the same without the space's settings.
+        seed: of the training, in [0, 2⁶³).
+        config: what the hashes are made of, resolved; its sections name space, tasks and learner.
+        task_label: the task in a few words.
+        environment: versions of what runs it, and the classes of each split.
+        plugins: what the plug-ins of the configuration are now.
+        origin: the trial that proposed the architecture; kept where none was known before.
+    """
+
+    architecture: str
+    key: str
+    space: str
+    settings: str
+    protocol: str
+    seed: int
+    config: dict[str, Any]
+    task_label: str
+    environment: dict[str, Any]
+    plugins: dict[str, Any] | None = None
+    origin: Origin | None = None
+
+
 class Evaluations:
     """The evaluations of a database: at most one for an architecture, settings and seed.
 
@@ -84,58 +115,31 @@ class Evaluations:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def claim(
-        self,
-        *,
-        architecture: str,
-        key: str,
-        space: str,
-        settings: str,
-        protocol: str,
-        seed: int,
-        config: dict[str, Any],
-        task_label: str,
-        environment: dict[str, Any],
-        plugins: dict[str, Any] | None = None,
-        origin: Origin | None = None,
-    ) -> Evaluation:
+    def claim(self, new: NewEvaluation) -> Evaluation:
         """Find or record an evaluation, and make this process its driver unless it is done or being run.
 
         The row that comes back tells which: `completed`, or `running` and `lease.mine`, or `running` by
         another process. What failed or was interrupted runs again.
-
-        Args:
-            architecture: the encoding asked for.
-            key: its canonical key.
-            space: the name that the space of both gives itself.
-            settings: hash of all that the result depends on but the architecture and the seed.
-            protocol: the same without the space's settings.
-            seed: of the training, in [0, 2⁶³).
-            config: what the hashes are made of, resolved; its sections name space, tasks and learner.
-            task_label: the task in a few words.
-            environment: versions of what runs it, and the classes of each split.
-            plugins: what the plug-ins of the configuration are now.
-            origin: the trial that proposed the architecture; kept where none was known before.
         """
-        time = now()
+        time, origin = now(), new.origin
         with self._database.edit() as session:
             architecture_id = session.scalar(
                 upsert_architecture(self._database.dialect.name),
-                {"space": space, "key": key, "text": architecture},
+                {"space": new.space, "key": new.key, "text": new.architecture},
             )
             row = {
                 "architecture_id": architecture_id,
-                "architecture": architecture,
-                "settings": settings,
-                "protocol": protocol,
-                "seed": seed,
-                "config": config,
-                "space": config["space"]["name"],
-                "tasks": config["tasks"]["name"],
-                "task_label": task_label,
-                "learner": config["learner"]["name"],
+                "architecture": new.architecture,
+                "settings": new.settings,
+                "protocol": new.protocol,
+                "seed": new.seed,
+                "config": new.config,
+                "space": new.config["space"]["name"],
+                "tasks": new.config["tasks"]["name"],
+                "task_label": new.task_label,
+                "learner": new.config["learner"]["name"],
                 "state": EvaluationState.INTERRUPTED.value,
-                "environment": environment,
+                "environment": new.environment,
                 "created_at": time,
                 "started_at": time,
             }
@@ -144,8 +148,8 @@ class Evaluations:
                 select(Evaluation)
                 .where(
                     Evaluation.architecture_id == architecture_id,
-                    Evaluation.settings == settings,
-                    Evaluation.seed == seed,
+                    Evaluation.settings == new.settings,
+                    Evaluation.seed == new.seed,
                 )
                 .with_for_update()
             ).one()
@@ -160,7 +164,7 @@ class Evaluations:
                 found.host, found.pid, found.driver = lease.holder()
                 found.started_at = found.heartbeat_at = time
                 found.finished_at = found.error = None
-                found.environment, found.plugins = environment, plugins
+                found.environment, found.plugins = new.environment, new.plugins
         return found
 
     def heartbeat(self, ids: Collection[int]) -> None:

@@ -2,19 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from sqlalchemy import delete as delete_from
 from sqlalchemy import exists, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from nas.errors import ConfigError, NotFound
-from nas.states import TrialState
+from nas.states import SearchState, TrialState
 from nas.storage import lease, names
+from nas.storage.columns import now
 from nas.storage.schema import Architecture, Evaluation, Search, Trial, TrialKind
 
 _AT_ONCE = 500
 """Ids in one statement: databases limit how many a statement may name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSearch:
+    """A search to be recorded.
+
+    Attributes:
+        name: None to have one made of its parts.
+        source: the file that it came from, verbatim.
+        config: the configuration, resolved.
+        space, controller, tasks, learner: names of the plug-ins.
+        task_label: the task in a few words.
+        executor: where its trials run.
+        seed: of everything random.
+        trials: how many it is to have.
+        settings: hash of what a score depends on besides what is chosen and the seed.
+        environment: versions of what runs it, the machine, and the data.
+        plugins: what the plug-ins of the configuration are now.
+    """
+
+    name: str | None
+    source: str | None
+    config: dict[str, Any]
+    space: str
+    controller: str
+    tasks: str
+    task_label: str
+    learner: str
+    executor: str
+    seed: int
+    trials: int
+    settings: str
+    environment: dict[str, Any]
+    plugins: dict[str, Any] | None = None
+
+    def row(self) -> Search:
+        """Return its row, of a search that no one drives yet and that has no name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "name"}
+        return Search(**values, state=SearchState.INTERRUPTED.value, created_at=now(), stop_requested=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from nas.storage.columns import now
 from nas.storage.database import Database
 from nas.storage.evaluations import Evaluations
 from nas.storage.schema import Artifact, Search, Trial
-from nas.storage.searches import Summary
-from nas.storage.trials import Derivations, Known, Measured
+from nas.storage.searches import NewSearch, Summary
+from nas.storage.trials import Derivations, Known, Measured, NewTrial
 
 if TYPE_CHECKING:
     from nas.controller import Outcome
@@ -60,24 +60,7 @@ class Store:
 
     # Searches
 
-    def create_search(
-        self,
-        *,
-        name: str | None,
-        source: str | None,
-        config: dict[str, Any],
-        space: str,
-        controller: str,
-        tasks: str,
-        task_label: str,
-        learner: str,
-        executor: str,
-        seed: int,
-        trials: int,
-        settings: str,
-        environment: dict[str, Any],
-        plugins: dict[str, Any] | None = None,
-    ) -> Search:
+    def create_search(self, new: NewSearch) -> Search:
         """Record a search that no one drives yet.
 
         Without a name it is called `{controller}-{space}-{tasks}`, made unique by `-2`, `-3`…
@@ -85,26 +68,9 @@ class Store:
         Raises:
             ConfigError: the name is taken, or is no name.
         """
-        search = Search(
-            state=SearchState.INTERRUPTED.value,
-            source=source,
-            config=config,
-            space=space,
-            controller=controller,
-            tasks=tasks,
-            task_label=task_label,
-            learner=learner,
-            executor=executor,
-            seed=seed,
-            trials=trials,
-            settings=settings,
-            environment=environment,
-            plugins=plugins,
-            created_at=now(),
-            stop_requested=False,
-        )
+        search = new.row()
         with self._database.edit() as session:
-            searches.add(session, search, name)
+            searches.add(session, search, new.name)
         return search
 
     def check_free(self, name: str | None) -> None:
@@ -240,59 +206,25 @@ class Store:
 
     # Trials
 
-    def begin(
-        self,
-        search_id: int,
-        number: int,
-        *,
-        architecture: str | None,
-        key: str | None,
-        space: str,
-        seed: int,
-        attempt: int,
-        repeat: int = 0,
-        episodes: int | None = None,
-        supernet: dict[str, Any] | None = None,
-        outcome: Outcome | None = None,
-    ) -> int:
+    def begin(self, search_id: int, new: NewTrial, outcome: Outcome | None = None) -> int:
         """Record that a trial runs; return its id.
 
         Args:
             search_id: whose trial it is.
-            number: from 0, unique in the search.
-            architecture: the encoding proposed; None where a supernet is trained.
-            key: its canonical key, or None.
-            space: the space of both.
-            seed: of the training, in [0, 2⁶³).
-            attempt: how often it was tried before.
-            repeat: which of the architecture's seeds.
-            episodes: to train on; None: as many as the search's budget says.
-            supernet: what was proposed, where a supernet is trained.
+            new: the trial.
             outcome: of a trial that needs no worker: it begins and ends in one transaction.
 
         Raises:
             ValueError: the outcome is not final.
         """
-        identity = search_id, space, key or ""
-        architecture_id = None if key is None else self._architecture_ids.get(identity)
+        identity = search_id, new.space, new.key or ""
+        architecture_id = None if new.key is None else self._architecture_ids.get(identity)
         with self._database.write() as connection:
-            if architecture_id is None and key is not None:
+            if architecture_id is None and new.key is not None:
                 upsert = statements.upsert_architecture(connection.dialect.name)
-                architecture_id = connection.scalar(
-                    upsert, {"space": space, "key": key, "text": architecture}
-                )
-            trial_id = trials.insert(
-                connection,
-                search_id,
-                number,
-                architecture=architecture,
-                architecture_id=architecture_id,
-                seed=seed,
-                attempt=attempt,
-                repeat=repeat,
-                episodes=episodes,
-                supernet=supernet,
-            )
+                found = {"space": new.space, "key": new.key, "text": new.architecture}
+                architecture_id = connection.scalar(upsert, found)
+            trial_id = trials.insert(connection, search_id, new, architecture_id)
             if outcome is not None:
                 trials.close(connection, trial_id, outcome)
         if architecture_id is not None:

@@ -26,6 +26,33 @@ class Measured(NamedTuple):
     value: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class NewTrial:
+    """A trial to be recorded.
+
+    Attributes:
+        number: from 0, unique in its search.
+        architecture: the encoding proposed; None where a supernet is trained.
+        key: its canonical key, or None.
+        space: the space of both.
+        seed: of the training, in [0, 2⁶³).
+        attempt: how often it was tried before.
+        repeat: which of the architecture's seeds.
+        episodes: to train on; None: as many as the search's budget says.
+        supernet: what was proposed, where a supernet is trained.
+    """
+
+    number: int
+    architecture: str | None
+    key: str | None
+    space: str
+    seed: int
+    attempt: int
+    repeat: int = 0
+    episodes: int | None = None
+    supernet: dict[str, Any] | None = None
+
+
 class Known(NamedTuple):
     """How many trials of a search were begun, and of how many the outcome was recorded."""
 
@@ -52,33 +79,21 @@ def known(session: Session, search_id: int) -> Known:
     return Known(*session.execute(counts).one())
 
 
-def insert(
-    connection: Connection,
-    search_id: int,
-    number: int,
-    *,
-    architecture: str | None,
-    architecture_id: int | None,
-    seed: int,
-    attempt: int,
-    repeat: int,
-    episodes: int | None,
-    supernet: dict[str, Any] | None,
-) -> int:
+def insert(connection: Connection, search_id: int, new: NewTrial, architecture_id: int | None) -> int:
     """Record that a trial runs; return its id."""
     time = now()
     row = {
         "search_id": search_id,
-        "number": number,
-        "kind": TrialKind.EVALUATE.value if supernet is None else TrialKind.SUPERNET.value,
+        "number": new.number,
+        "kind": TrialKind.EVALUATE.value if new.supernet is None else TrialKind.SUPERNET.value,
         "state": TrialState.RUNNING.value,
-        "attempt": attempt,
-        "repeat": repeat,
-        "asked_episodes": episodes,
+        "attempt": new.attempt,
+        "repeat": new.repeat,
+        "asked_episodes": new.episodes,
         "architecture_id": architecture_id,
-        "architecture": architecture,
-        "supernet": supernet,
-        "seed": seed,
+        "architecture": new.architecture,
+        "supernet": new.supernet,
+        "seed": new.seed,
         "created_at": time,
         "started_at": time,
     }

@@ -15,7 +15,7 @@ from nas.errors import NotFound, StorageError
 from nas.states import EvaluationState
 from nas.storage import lease
 from nas.storage.columns import now
-from nas.storage.evaluations import File, Origin, Trained
+from nas.storage.evaluations import File, NewEvaluation, Origin, Trained
 from nas.storage.schema import Architecture, Evaluation, EvaluationScore
 from nas.storage.store import Store
 from nas.testing.stores import another_driver, begin, columns, search
@@ -43,7 +43,7 @@ def claim(store: Store, **changes: Any) -> Evaluation:
         "task_label": "glyphs 5-way 1-shot",
         "environment": {"torch": "2.13"},
     }
-    return store.evaluations.claim(**(asked | changes))
+    return store.evaluations.claim(NewEvaluation(**(asked | changes)))
 
 
 def trained(scores: tuple[float, ...] = (0.0, 0.5, 1.0), **changes: Any) -> Trained:

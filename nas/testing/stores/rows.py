@@ -14,7 +14,9 @@ from nas.space import Architecture
 from nas.states import TrialState
 from nas.storage import lease
 from nas.storage.schema import Search
+from nas.storage.searches import NewSearch
 from nas.storage.store import Store
+from nas.storage.trials import NewTrial
 
 
 @contextmanager
@@ -51,7 +53,7 @@ def search(store: Store, **changes: Any) -> Search:
         "settings": "0" * 64,
         "environment": {},
     }
-    return store.create_search(**(asked | changes))
+    return store.create_search(NewSearch(**(asked | changes)))
 
 
 def begin(store: Store, row: Search, number: int, **changes: Any) -> int:
@@ -63,7 +65,8 @@ def begin(store: Store, row: Search, number: int, **changes: Any) -> int:
         "seed": number,
         "attempt": 0,
     }
-    return store.begin(row.id, number, **(asked | changes))
+    outcome = changes.pop("outcome", None)
+    return store.begin(row.id, NewTrial(number, **(asked | changes)), outcome)
 
 
 def outcome(score: float | None = None, state: TrialState = TrialState.COMPLETED, **changes: Any) -> Outcome:

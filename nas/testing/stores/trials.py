@@ -17,7 +17,7 @@ from nas.space import Architecture
 from nas.states import TrialState
 from nas.storage.schema import Architecture as ArchitectureRow
 from nas.storage.store import Store
-from nas.storage.trials import Derivations, Measured
+from nas.storage.trials import Derivations, Measured, NewTrial
 from nas.testing.stores.base import OpenStore
 from nas.testing.stores.rows import begin, columns, outcome, search
 
@@ -29,14 +29,16 @@ class TrialSuite(OpenStore):
         row = search(store)
         trial_id = store.begin(
             row.id,
-            7,
-            architecture="1.2.3",
-            key="abc",
-            space="chain",
-            seed=2**63 - 1,
-            attempt=1,
-            repeat=2,
-            episodes=300,
+            NewTrial(
+                7,
+                architecture="1.2.3",
+                key="abc",
+                space="chain",
+                seed=2**63 - 1,
+                attempt=1,
+                repeat=2,
+                episodes=300,
+            ),
         )
         running = other.trial(row.id, 7)
         assert (running.id, running.state, running.observed) == (trial_id, "running", None)
