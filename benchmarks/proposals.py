@@ -40,16 +40,20 @@ SPACES: dict[str, dict[str, Any]] = {
 ONE_SHOT = {"derive": TRIALS - 1}
 CONTROLLERS: dict[str, dict[str, Any]] = {
     "random": {"name": "random"},
+    "bananas": {"name": "bananas"},
     "evolution": {"name": "evolution"},
+    "evolution, the worst dies": {"name": "evolution", "dies": "worst", "fresh": True, "sample": 8},
     "fixed": {"name": "fixed"},
     "darts": {"name": "darts", **ONE_SHOT},
     "enas": {"name": "enas", **ONE_SHOT},
     "gdas": {"name": "gdas", **ONE_SHOT},
     "random_sharing": {"name": "random_sharing", **ONE_SHOT},
+    "gp": {"name": "gp"},
+    "local_search": {"name": "local_search"},
     "rnn": {"name": "rnn"},
     "rnn, ppo": {"name": "rnn", "algorithm": "ppo"},
 }
-ROUNDED = ("rnn", "rnn, ppo")
+ROUNDED = ("bananas", "gp", "rnn", "rnn, ppo")
 """The controllers whose proposals depend on how a machine rounds."""
 
 LIMITED = ("random", "random_sharing")

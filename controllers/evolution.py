@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Annotated, final
+from typing import Annotated, Literal, final
 
 import numpy as np
 from pydantic import Field
 
+from controllers.untried import DRAWS, running, untried
 from nas.controller import Controller, Evaluate, Outcome
 from nas.errors import ConfigError
 from nas.objective import Objective
@@ -32,6 +33,9 @@ class Evolution(Controller):
     one front, that with more room: the crowded comparison of NSGA-II (Deb et al. 2002).
 
     Where members were trained for unequal lengths, a longer training outranks a shorter one (`nas.fidelity`).
+
+    With `dies` at `worst` the population is instead the best of all that was scored, each network once. With
+    `fresh` a known or running network is drawn again, so that no trial repeats one.
     """
 
     def __init__(
@@ -41,6 +45,10 @@ class Evolution(Controller):
         *,
         population: Annotated[int, Field(ge=1, description="scored outcomes that live, the newest")] = 16,
         sample: Annotated[int, Field(ge=1, description="draws of which the best becomes the parent")] = 4,
+        dies: Annotated[
+            Literal["oldest", "worst"], Field(description="who makes room where the population is full")
+        ] = "oldest",
+        fresh: Annotated[bool, Field(description="propose no network that is known or running")] = False,
     ) -> None:
         if sample > population:
             raise ConfigError(
@@ -51,7 +59,9 @@ class Evolution(Controller):
         self._size = population
         self._sample = sample
         self._objective = Objective()
-        self._population: deque[tuple[int, Point, Architecture]] = deque(maxlen=population)
+        self._dies, self._fresh = dies, fresh
+        self._population: deque[tuple[int, Point, Architecture]] = deque()
+        self._known: set[str] = set()
         self._order: list[tuple[int, Point]] = []
 
     def aim(self, objective: Objective) -> None:
@@ -60,19 +70,40 @@ class Evolution(Controller):
 
     def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Evaluate:
         """Propose a random architecture at first, then a mutant of a tournament's winner."""
+        if not self._fresh:
+            return Evaluate(self._draw(number, rng))
+        taken = self._known | running(self._space, pending)
+        drawn = (self._draw(number, rng) for _ in range(DRAWS))
+        return Evaluate(untried(self._space, drawn, taken, rng))
+
+    def _draw(self, number: int, rng: np.random.Generator) -> Architecture:
         if number < self._size or not self._population:
-            return Evaluate(self._space.sample(rng))
+            return self._space.sample(rng)
         draws = rng.integers(len(self._population), size=self._sample)
         *_, parent = self._population[min(draws, key=self._order.__getitem__)]
-        return Evaluate(self._space.mutate(parent, rng))
+        return self._space.mutate(parent, rng)
 
     def observe(self, number: int, outcome: Outcome) -> None:
         """Let a scored architecture into the population."""
         point, architecture = self._objective.point(outcome.values), outcome.architecture
+        if self._fresh and architecture is not None:
+            self._known.add(self._space.canonical(architecture))
         if outcome.state not in SCORED or point is None or architecture is None:
             return
         self._population.append((outcome.train_episodes, point, architecture))
+        if len(self._population) > self._size:
+            del self._population[self._dying()]
         self._order = self._ranked()
+
+    def _dying(self) -> int:
+        """Return who makes room: the oldest; or the newest's twin, else the worst, of several the oldest."""
+        if self._dies == "oldest":
+            return 0
+        keys = [self._space.canonical(architecture) for *_, architecture in self._population]
+        if keys[-1] in keys[:-1]:
+            return keys.index(keys[-1])
+        order = self._ranked()
+        return order.index(max(order))
 
     def _ranked(self) -> list[tuple[int, Point]]:
         """Return what members rank by, less being better: a longer training, then the score or the front."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Annotated, Literal, final
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from pydantic import Field
 
 from controllers.policy import Policy, ppo, reinforce
+from controllers.threads import one_thread
 from nas.controller import Controller, Evaluate, Outcome
 from nas.fidelity import standing
 from nas.space import Architecture, Space
@@ -76,7 +76,7 @@ class Rnn(Controller):
 
     def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Evaluate:
         """Propose a draw from the policy."""
-        with _one_thread():
+        with one_thread():
             return Evaluate(Architecture(self._space.name, self._policy.sample(rng)))
 
     def observe(self, number: int, outcome: Outcome) -> None:
@@ -87,7 +87,7 @@ class Rnn(Controller):
         self._waiting.append((outcome.architecture.choices, reward - self._baseline))
         self._baseline += (1 - self._decay) * (reward - self._baseline)
         if len(self._waiting) == self._batch:
-            with _one_thread():
+            with one_thread():
                 self._update()
             self._waiting.clear()
 
@@ -115,16 +115,3 @@ class Rnn(Controller):
             self._adam.zero_grad()
             (loss - self._entropy * entropy.mean()).backward()  # type: ignore[no-untyped-call]
             self._adam.step()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: sums over more would depend, in their last bits, on how many there are."""
-    threads = torch.get_num_threads()
-    if threads > 1:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if threads > 1:
-            torch.set_num_threads(threads)

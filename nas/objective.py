@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nas.costs import COSTS
-from nas.errors import ConfigError, UnknownName
+from nas.errors import ConfigError, UnknownName, Unsupported
 from nas.pareto import Point, nondominated
 
 SCORE = "score"
@@ -44,6 +44,19 @@ class Objective:
     def several(self) -> bool:
         """Whether there is a front in place of a best."""
         return len(self.goals) > 1
+
+    def alone(self, controller: object) -> Objective:
+        """Return this objective, for a controller that makes one goal better.
+
+        Raises:
+            Unsupported: there are several.
+        """
+        if self.several:
+            raise Unsupported(
+                f"objective: {self}; the controller {type(controller).__name__} makes one goal better. "
+                "Choose one that takes several, such as 'evolution' or 'random', or name one goal."
+            )
+        return self
 
     def point(self, values: Mapping[str, float | None]) -> Point | None:
         """Return values as coordinates of which less is better; None: one that counts is not known."""

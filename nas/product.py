@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, final
 
+import numpy as np
+import numpy.typing as npt
+
 from nas.errors import ConfigError
 from nas.space import Architecture, Decision, Space, TaskShape
 
@@ -81,6 +84,15 @@ class Product(Space[dict[str, Any]]):
         parts = self.parts(architecture)
         keys = (space.canonical(parts[slot]).replace("|", "||") for slot, space in self.slots.items())
         return " | ".join(keys)
+
+    def features(self, architecture: Architecture) -> npt.NDArray[np.float32]:
+        """Return the features of the slots, one after the other.
+
+        Raises:
+            Infeasible: a slot has none.
+        """
+        parts = self.parts(architecture)
+        return np.concatenate([space.features(parts[slot]) for slot, space in self.slots.items()])
 
     def text(self, architecture: Architecture) -> str:
         """Return the text form, with the network by its name if it has one."""

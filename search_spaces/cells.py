@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import product
+from itertools import chain, combinations, pairwise, product
 from typing import NamedTuple, final
 
 import torch
@@ -70,6 +70,31 @@ def _term(operation: str, source: str) -> str:
     if operation == "none" or source == "#":
         return "#"
     return source if operation == "skip_connect" else f"({source}){_LETTERS[operation]}"
+
+
+WAYS = tuple(" ".join(way) for n in range(NODES) for way in product(_LETTERS.values(), repeat=n))
+"""What the operations along a way from a cell's input to its output can be, without skip connections."""
+
+_ROUTES = tuple(
+    tuple(PAIRS.index(pair) for pair in pairwise((0, *inner, NODES - 1)))
+    for inner in chain.from_iterable(combinations(range(1, NODES - 1), n) for n in range(NODES - 1))
+)
+"""By the places of its edges, each way through a cell."""
+
+
+@cache
+def paths(operations: tuple[str, ...]) -> tuple[int, ...]:
+    """Return how often each of `WAYS` leads from a cell's input to its output; one with a `none` does not.
+
+    Isomorphic cells have equal counts.
+    """
+    along = ([operations[place] for place in route] for route in _ROUTES)
+    found = [
+        " ".join(_LETTERS[operation] for operation in way if operation in _LETTERS)
+        for way in along
+        if "none" not in way
+    ]
+    return tuple(map(found.count, WAYS))
 
 
 @cache

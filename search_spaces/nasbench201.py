@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar, final
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -13,7 +15,16 @@ from nas.backbone import BackboneSpace
 from nas.errors import Infeasible
 from nas.space import Architecture, TaskShape
 from nas.supernet import Supernet
-from search_spaces.cells import OPERATIONS, PAIRS, Cell, edges_of, expression, operation, representative
+from search_spaces.cells import (
+    OPERATIONS,
+    PAIRS,
+    Cell,
+    edges_of,
+    expression,
+    operation,
+    paths,
+    representative,
+)
 from search_spaces.nasbench201_supernet import MixedCell, NasBench201Supernet
 from search_spaces.operations import Backbone, image_channels, on_edge, relu_conv_bn
 
@@ -77,6 +88,20 @@ class NasBench201(BackboneSpace):
         """Return the output as an expression in the input, or the published string if nothing is folded."""
         return expression(self._operations(architecture)) if self.prune else self.encode(architecture)
 
+    def features(self, architecture: Architecture) -> npt.NDArray[np.float32]:
+        """Return how often each of `WAYS` leads from the input to the output, `[40]`.
+
+        That is the path encoding of White et al. (2021, BANANAS, §4) with counts in place of bits, and
+        without skip connections on the way: isomorphic cells have equal features.
+
+        Raises:
+            Infeasible: the pruned cell is zero whatever its input.
+        """
+        counts = paths(self._operations(architecture))
+        if self.prune and not any(counts):
+            raise self._zero(architecture)
+        return np.array(counts, dtype=np.float32)
+
     def check_shape(self, shape: TaskShape) -> None:
         """Refuse tasks whose inputs are no images."""
         image_channels(shape, self.name)
@@ -91,10 +116,7 @@ class NasBench201(BackboneSpace):
         operations = self._operations(architecture)
         edges = representative(operations) if self.prune else edges_of(operations)
         if self.prune and not edges:
-            raise Infeasible(
-                f"The cell '{self.encode(architecture)}' is zero: every path from its input to its output "
-                "meets a 'none'."
-            )
+            raise self._zero(architecture)
         body = self._body(
             in_channels,
             lambda width: Cell(edges, [operation(edge.operation, width) for edge in edges]),
@@ -122,6 +144,12 @@ class NasBench201(BackboneSpace):
                 body.append(Reduction(widths[stage - 1], width))
             body += [cell(width) for _ in range(self.cells)]
         return [*body, nn.BatchNorm2d(widths[-1]), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+
+    def _zero(self, architecture: Architecture) -> Infeasible:
+        return Infeasible(
+            f"The cell '{self.encode(architecture)}' is zero: every path from its input to its output "
+            "meets a 'none'."
+        )
 
     def _operations(self, architecture: Architecture) -> tuple[str, ...]:
         return tuple(OPERATIONS[choice] for choice in self.check(architecture).choices)

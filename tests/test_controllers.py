@@ -10,6 +10,7 @@ from facts import refusal
 from hypothesis.errors import Flaky
 
 from controllers.fixed import Fixed
+from controllers.grid import LIMIT
 from controllers.random import Random
 from nas.backbone import BackboneSpace
 from nas.controller import Controller, Evaluate, Outcome, Reject, Reuse
@@ -26,7 +27,10 @@ def three_texts(space: BackboneSpace) -> dict[str, Any]:
 
 
 SETTINGS: Mapping[str, Callable[[BackboneSpace], dict[str, Any]]] = {
+    "bananas": lambda _: {"initial": 4, "candidates": 20, "points": 20},
     "evolution": lambda _: {"population": 6, "sample": 2},
+    "gp": lambda _: {"initial": 4, "candidates": 20, "points": 20},
+    "local_search": lambda _: {"initial": 4},
     "fixed": three_texts,
     "nsga2": lambda _: {"population": 6},
 }
@@ -51,6 +55,8 @@ class TestInstalledControllers(ControllerSuite):
         ]
     )
     def make(self, request: pytest.FixtureRequest, space: BackboneSpace) -> Make:
+        if request.param == "grid" and space.size > LIMIT:
+            pytest.skip("grid refuses it")
         cls = load("controller", request.param)
         given = SETTINGS.get(request.param, lambda _: {})(space)
         return lambda seed: cls(space, seed, **arguments(cls, resolve(cls, given, "controller")))

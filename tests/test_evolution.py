@@ -150,6 +150,30 @@ def test_other_outcomes_do_not(outcome: Callable[[Architecture], Outcome]) -> No
     assert controller.propose(1, (), generator(0, 1)).architecture == space.sample(generator(0, 1))
 
 
+@pytest.mark.parametrize("workers", [1, 4])
+def test_fresh_proposes_no_network_twice(workers: int) -> None:
+    space = Toy(layers=3)
+    controller = Evolution(space, 0, population=6, sample=6, fresh=True)
+    run = simulate(controller, mixed(0), trials=100, workers=workers)
+    keys = [space.canonical(proposal.architecture) for proposal in run.proposals]
+    assert len(set(keys)) == 100
+
+
+def test_the_worst_dies_and_twins_do_not_crowd() -> None:
+    """Parents are the best networks of all that was scored, each once."""
+    space, rng = Toy(), np.random.default_rng(0)
+    controller = Evolution(space, 0, population=3, sample=3, dies="worst")
+    seen: dict[str, float] = {}
+    for number in range(60):
+        architecture = space.sample(rng) if number % 3 else space.decode("0.1.0.0.0.0.0.0.0.0.0")
+        value = round(space.score(architecture), 1)
+        controller.observe(number, scored(architecture, value))
+        seen[space.canonical(architecture)] = value
+    living = {space.canonical(member): -point[0] for _, point, member in controller._population}
+    assert len(living) == 3
+    assert sorted(living.values()) == sorted(seen.values())[-3:]
+
+
 def test_first_trials_are_random_by_number() -> None:
     space = Toy()
     controller = Evolution(space, 0, population=8, sample=2)
@@ -162,7 +186,12 @@ def test_first_trials_are_random_by_number() -> None:
 
 
 def test_settings() -> None:
-    assert resolve(Evolution, {}, "controller") == {"population": 16, "sample": 4}
+    assert resolve(Evolution, {}, "controller") == {
+        "population": 16,
+        "sample": 4,
+        "dies": "oldest",
+        "fresh": False,
+    }
     with refusal(ConfigError, "controller.sample: 9", "controller.population (8)"):
         Evolution(Toy(), 0, population=8, sample=9)
     with refusal(ConfigError, "controller.sample", 1):

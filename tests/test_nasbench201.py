@@ -114,6 +114,49 @@ def test_groups_are_the_published_ones(table: list[dict[str, str]]) -> None:
     assert ours == {frozenset(group) for group in published.values()}
 
 
+def test_features_count_the_ways_of_each_kind() -> None:
+    """Against an enumeration of paths, edge by edge; equal networks have equal features."""
+
+    def ways(operations: tuple[str, ...], node: int = 0, along: tuple[str, ...] = ()) -> list[str]:
+        if node == 3:
+            return ["+".join(along)]
+        found = []
+        for (source, target), name in zip(PAIRS, operations, strict=True):
+            if source == node and name != "none":
+                step = () if name == "skip_connect" else (name,)
+                found += ways(operations, target, (*along, *step))
+        return found
+
+    kinds: dict[str, int] = {}
+    for number in range(0, len(ALL), 97):
+        counts = dict.fromkeys(kinds.values(), 0)
+        for way in ways(operations_of(ALL[number])):
+            place = int(np.flatnonzero(PUBLISHED.features(alone(way)))[0])
+            assert kinds.setdefault(way, place) == place
+            counts[place] = counts.get(place, 0) + 1
+        features = PUBLISHED.features(ALL[number])
+        assert {place: n for place, n in enumerate(features.tolist()) if n} == {
+            place: n for place, n in counts.items() if n
+        }
+    assert len(set(kinds.values())) == len(kinds) > 30
+    for group in groups().values():
+        assert len({PUBLISHED.features(architecture).tobytes() for architecture in group}) == 1
+
+
+def alone(way: str) -> Architecture:
+    """Return a cell with this way alone."""
+    steps = way.split("+") if way else []
+    one, two, three = [*steps, *["skip_connect"] * (3 - len(steps))]
+    on = {(0, 1): one, (1, 2): two, (2, 3): three}
+    return Architecture("nasbench201", tuple(OPERATIONS.index(on.get(pair, "none")) for pair in PAIRS))
+
+
+def test_a_zero_cell_has_features_only_where_it_is_built() -> None:
+    assert not PUBLISHED.features(PUBLISHED.decode(ZERO)).any()
+    with pytest.raises(Infeasible):
+        PRUNED.features(PRUNED.decode(ZERO))
+
+
 def test_nothing_folds_where_nothing_is_pruned() -> None:
     assert len({PUBLISHED.canonical(architecture) for architecture in ALL}) == 15_625
 
