@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 from command_line import SCRIPTED, nas
+from facts import lacking
 
 from nas.cli.options import DEFAULT_DB
 from nas.storage.store import Store
@@ -34,7 +35,7 @@ def test_tasks_that_changed_are_refused(db: Path) -> None:
     with sqlite3.connect(db) as connection:
         connection.execute("UPDATE searches SET environment = replace(environment, 'sinusoid', 'cosinusoid')")
     code, _, err = nas("resume", "s", "--trials=+4")
-    assert (code, "have changed" in err) == (2, True)
+    assert (code, lacking(err, "'s'", "sinusoid")) == (2, [])
 
 
 def test_numbers_beyond_the_database(db: Path) -> None:
@@ -51,7 +52,7 @@ def test_numbers_beyond_the_database(db: Path) -> None:
 def test_stop_of_a_search_that_does_not_run(db: Path) -> None:
     nas(*RUN, "--name=s")
     code, _, err = nas("stop", "s")
-    assert (code, "not running" in err) == (2, True)
+    assert (code, lacking(err, "'s'")) == (2, [])
 
 
 @pytest.mark.parametrize("url", ["sqlite:///other.db", DEFAULT_DB])
@@ -126,26 +127,26 @@ def test_rm_wants_the_whole_name(db: Path, reference: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--space=nasbench210"], 2, "Did you mean 'nasbench201'?"),
-        (["--controller=evolutoin"], 2, "Did you mean 'evolution'?"),
+        (["--space=nasbench210"], 2, "'nasbench201'"),
+        (["--controller=evolutoin"], 2, "'evolution'"),
         (
             ["--controller=random", "--derive=2"],
             2,
-            "for one-shot controllers, and 'random' is none. Choose darts,",
+            "'random'",
         ),
         (
             ["--set=controller.derive=2"],
             2,
-            "for one-shot controllers, and 'evolution' is none. Choose darts,",
+            "'evolution'",
         ),
-        (["--controller=evolutoin", "--derive=2"], 2, "Did you mean 'evolution'?"),
-        (["--space=nasbench201"], 2, "Space 'nasbench201' needs images (channels, height, width)"),
-        (["--space=nasbench201", "--controller=darts"], 2, "Space 'nasbench201' needs images"),
-        (["--tasks=omniglo"], 2, "Did you mean 'omniglot'?"),
-        (["--learner=mamll"], 2, "Did you mean 'maml'?"),
-        (["--set=budgett.train_episodes=3"], 2, "Did you mean 'budget'?"),
-        (["--set=budget.train_episode=3"], 2, "Did you mean 'train_episodes'?"),
-        (["--set=tasks.shotz=3"], 2, "Did you mean 'shots'?"),
+        (["--controller=evolutoin", "--derive=2"], 2, "'evolution'"),
+        (["--space=nasbench201"], 2, "'nasbench201'"),
+        (["--space=nasbench201", "--controller=darts"], 2, "'nasbench201'"),
+        (["--tasks=omniglo"], 2, "'omniglot'"),
+        (["--learner=mamll"], 2, "'maml'"),
+        (["--set=budgett.train_episodes=3"], 2, "'budget'"),
+        (["--set=budget.train_episode=3"], 2, "'train_episodes'"),
+        (["--set=tasks.shotz=3"], 2, "'shots'"),
         (["--set=controller.sample=99"], 2, "controller.sample"),
         (["--set=controller.sample=many"], 2, "controller.sample"),
         (["--set=budget.train_episodes=soon"], 2, "budget.train_episodes"),
@@ -165,11 +166,11 @@ def test_rm_wants_the_whole_name(db: Path, reference: str) -> None:
         (["--tasks=glyphs", "--set=tasks.ways=5000"], 2, "tasks.ways"),
         (["--tasks=glyphs", "--set=tasks.shots=50"], 2, "tasks.shots"),
         (["--tasks=image_folder", "--set=tasks.path=nowhere"], 2, "nowhere"),
-        (["--space=nowhere:Nothing"], 2, "cannot be loaded"),
-        (["--controller=pathlib:Path"], 2, "is no Controller"),
-        (["--evaluator=pathlib:Path"], 2, "is no Evaluator"),
-        (["--set=space=3"], 2, "space: expected a name"),
-        (["--set=tasks=[1, 2]"], 2, "tasks: expected a name"),
+        (["--space=nowhere:Nothing"], 2, "nowhere:Nothing"),
+        (["--controller=pathlib:Path"], 2, "Controller"),
+        (["--evaluator=pathlib:Path"], 2, "Evaluator"),
+        (["--set=space=3"], 2, "space:"),
+        (["--set=tasks=[1, 2]"], 2, "tasks:"),
         (["--set=learner.lr=inf"], 2, "learner.lr"),
         (["--set=learner.lr=nan"], 2, "learner.lr"),
         (["--trials=99999999999999999999"], 2, "trials"),
@@ -181,7 +182,7 @@ def test_rm_wants_the_whole_name(db: Path, reference: str) -> None:
         (["--db=sqlite:///caf\udce9.db"], 2, "sqlite:///"),
         (["--tasks=image_folder", "--set=tasks.path=caf\udce9"], 2, r"caf\xe9"),
         (["--tasks=image_folder", "--set=tasks.path=."], 2, "tasks.path"),
-        (["--executor=ray", "--ray-address=127.0.0.1:1"], 2, "No Ray cluster answers at 127.0.0.1:1"),
+        (["--executor=ray", "--ray-address=127.0.0.1:1"], 2, "127.0.0.1:1"),
         (["--db=postgresql+psycopg://nobody:secret@127.0.0.1:1/none"], 4, "127.0.0.1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -244,7 +245,7 @@ def test_other_databases_of_the_folder_are_named_where_one_is_missing(db: Path) 
 def test_a_database_that_is_none(db: Path) -> None:
     db.write_bytes(b"this is a letter, not a database, and long enough to tell" * 20)
     code, _, err = nas(*RUN)
-    assert (code, "not a database" in err) == (4, True)
+    assert (code, str(db) in err) == (4, True)
 
 
 def test_a_newer_database(db: Path) -> None:
@@ -275,16 +276,17 @@ def test_errors_leave_with_their_code_and_no_traceback(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: Unknown space 'nope'")
+    assert done.stderr.startswith("error: ")
+    assert lacking(done.stderr, "'nope'") == []
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "--trials=two"], 'expected a whole number (given: "two")'),
-        (["evaluate", "--seeds=0"], 'has to be at least 1 (given: "0")'),
-        (["ls", "--format=yaml"], "'yaml' is not one of"),
+        (["run", "--trials=two"], '"two"'),
+        (["evaluate", "--seeds=0"], '"0"'),
+        (["ls", "--format=yaml"], "'yaml'"),
     ],
 )
 def test_a_wrong_option_is_refused_in_the_words_of_a_setting(arguments: list[str], words: str) -> None:
@@ -300,10 +302,10 @@ def test_the_files_of_searches_and_benchmarks_are_told_apart(db: Path, tmp_path:
     code, _, err = nas("run", str(several))
     assert (code, f"nas benchmark {several}" in err) == (2, True)
     code, _, err = nas("benchmark", str(single))
-    assert (code, "controllers is missing" in err, "nas run" in err) == (2, True, True)
+    assert (code, lacking(err, "controllers", "nas run")) == (2, [])
 
 
 def test_a_misspelt_setting_of_a_section_within_a_section(db: Path) -> None:
     code, _, err = nas(*RUN, "--controller=darts", "--set=controller.budget.epoch=2")
-    assert (code, "controller.budget.epoch: there is no such setting" in err) == (2, True)
-    assert all(name in err for name in ("epochs", "steps", "batch", "validation_episodes"))
+    assert (code, lacking(err, "controller.budget.epoch")) == (2, [])
+    assert lacking(err, "epochs", "steps", "batch", "validation_episodes") == []
