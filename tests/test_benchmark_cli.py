@@ -65,11 +65,10 @@ def test_a_plan_names_every_search() -> None:
     assert plan(BASE | {"name": "mine"}, "b")[0].name == "mine-random-0"
 
 
-def test_settings_are_chosen_as_in_a_search(db: Path) -> None:
+def test_settings_are_chosen_as_in_a_search(db: Path, store: Store) -> None:
     code, _, err = nas("benchmark", "b.toml", "--seeds=1", "--slot=learner.lr=[0.1, 0.01]")
     assert code == 0, err
-    with Store(f"sqlite:///{db}/nas.db") as store:
-        found = [summary.search.config["slots"] for summary in store.searches()]
+    found = [summary.search.config["slots"] for summary in store.searches()]
     assert found == [{"learner": {"lr": [0.1, 0.01]}}] * 2
     assert nas("benchmark", "b.toml", "--slot=learner.rate=[1]")[0] == 2
 
