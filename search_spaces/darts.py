@@ -13,7 +13,7 @@ from nas.backbone import BackboneSpace
 from nas.errors import Infeasible
 from nas.space import Architecture, Decision, TaskShape
 from nas.supernet import Supernet
-from search_spaces.darts_cells import Cell, Graph, Place, Stack, graph
+from search_spaces.darts_cells import DartsCell, Graph, Place, Stack, graph
 from search_spaces.darts_supernet import DartsSupernet
 from search_spaces.genotype import EXAMPLE, INPUTS, NODES, Edges, Genotype, parsed, printed
 from search_spaces.operations import Backbone, image_channels, on_edge
@@ -148,7 +148,7 @@ class Darts(BackboneSpace):
 
         def cell(place: Place) -> nn.Module:
             g = graphs[place.kind]
-            return Cell(
+            return DartsCell(
                 g,
                 (place.preprocessing(i) if i in g.reads else nn.Identity() for i in range(INPUTS)),
                 (operation(step.operation, place.channels, step.stride) for step in g.steps),

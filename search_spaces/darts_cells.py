@@ -111,7 +111,7 @@ def _canonical(steps: Sequence[Applied], outputs: Sequence[Sum]) -> Graph:
 
 
 @final
-class Cell(nn.Module):
+class DartsCell(nn.Module):
     """A cell on the maps of the two cells before it: `[B, *, H, W]` twice to `[B, 4C, H', W']`.
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nas.errors import Infeasible
 from nas.space import Architecture
 from nas.supernet import Mixture, Supernet
-from search_spaces.darts_cells import Applied, Cell, Graph, Place, Stack, Sum
+from search_spaces.darts_cells import Applied, DartsCell, Graph, Place, Stack, Sum
 from search_spaces.genotype import INPUTS, NODES, Edges, Genotype
 from search_spaces.mixed.mixing import nonzero, of_the_batch, one_hot
 from search_spaces.mixed.pointwise import Convolved
@@ -27,7 +27,7 @@ PAIRS = tuple((state, node) for node in range(NODES) for state in range(INPUTS +
 """Each possible edge's state and node, in the order of the decisions of a cell."""
 
 
-class Mixed(NamedTuple):
+class MixedEdge(NamedTuple):
     """An operation on an edge."""
 
     state: int
@@ -35,7 +35,7 @@ class Mixed(NamedTuple):
     operation: str
 
 
-def live(edges: Iterable[Mixed]) -> list[Mixed]:
+def live(edges: Iterable[MixedEdge]) -> list[MixedEdge]:
     """Return the edges that a path reaches from an input; what sees only zeros is zero."""
     reached, kept = set(range(INPUTS)), []
     for edge in sorted(edges, key=lambda edge: edge.node):
@@ -46,7 +46,7 @@ def live(edges: Iterable[Mixed]) -> list[Mixed]:
 
 
 @final
-class MixedCell(nn.Module):
+class MixedDartsCell(nn.Module):
     """A cell whose edges are weighted sums of all operations: maps of two earlier cells to `[B, 4C, …]`.
 
     Each edge has weights of its own. What operations of one state share is computed once: its ReLU, its
@@ -88,7 +88,7 @@ class MixedCell(nn.Module):
         return name == "skip_connect" and self.stride(state) == 1
 
     def forward(
-        self, before: Tensor, last: Tensor, mixture: Sequence[Sequence[Tensor]], edges: Sequence[Mixed]
+        self, before: Tensor, last: Tensor, mixture: Sequence[Sequence[Tensor]], edges: Sequence[MixedEdge]
     ) -> Tensor:
         """Return the nodes, side by side.
 
@@ -117,7 +117,7 @@ class MixedCell(nn.Module):
         return torch.cat([torch.zeros_like(like) if node is None else node for node in nodes], 1)
 
     def _terms(
-        self, source: Source, edge: Mixed, mixture: Sequence[Sequence[Tensor]]
+        self, source: Source, edge: MixedEdge, mixture: Sequence[Sequence[Tensor]]
     ) -> Sequence[Convolved | Plain]:
         """Return what an edge adds to its node."""
         index, name = PAIRS.index((edge.state, edge.node)), edge.operation
@@ -128,12 +128,12 @@ class MixedCell(nn.Module):
             return [Plain(source.x, weight)]
         return source.through(self._module(edge), weight)
 
-    def _leaving(self, state: int, edges: Sequence[Mixed]) -> list[nn.Module]:
+    def _leaving(self, state: int, edges: Sequence[MixedEdge]) -> list[nn.Module]:
         """Return the operations with weights that leave a state."""
         own = [edge for edge in edges if edge.state == state and edge.operation not in WEIGHTLESS]
         return [self._module(edge) for edge in own if not self._identity(edge.operation, state)]
 
-    def extract(self, edges: Sequence[Mixed]) -> Cell:
+    def extract(self, edges: Sequence[MixedEdge]) -> DartsCell:
         """Return the cell of some edges, with this one's weights.
 
         Raises:
@@ -160,9 +160,9 @@ class MixedCell(nn.Module):
             states.append(tuple(total))
         graph = Graph(tuple(steps), tuple(states[INPUTS:]))
         inputs = (m if i in graph.reads else nn.Identity() for i, m in enumerate(self.preprocessing))
-        return Cell(graph, inputs, modules)
+        return DartsCell(graph, inputs, modules)
 
-    def _module(self, edge: Mixed) -> nn.Module:
+    def _module(self, edge: MixedEdge) -> nn.Module:
         if edge.operation in WEIGHTLESS:
             return self.pools[f"{edge.operation}/{self.stride(edge.state)}"]
         own: Any = self.edges[PAIRS.index(edge[:2])]
@@ -193,7 +193,7 @@ class DartsSupernet(Supernet):
         super().__init__()
         self.space = space
         self.out_features = space.out_features
-        self.body = space.body(in_channels, MixedCell)
+        self.body = space.body(in_channels, MixedDartsCell)
         of_the_batch(self.body.stem)
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
@@ -212,7 +212,7 @@ class DartsSupernet(Supernet):
         features: Tensor = maps[positions[-1]].mean((2, 3))
         return features
 
-    def _positions(self, edges: Mapping[str, Sequence[Mixed]]) -> list[int]:
+    def _positions(self, edges: Mapping[str, Sequence[MixedEdge]]) -> list[int]:
         """Return the positions of the cells that the output depends on."""
         reads = {kind: {e.state for e in own if e.state < INPUTS} for kind, own in edges.items()}
         positions = {self.space.cells - 1}
@@ -242,7 +242,7 @@ class DartsSupernet(Supernet):
         """
         cells = self.space.genotype_of(architecture)._asdict()
         edges = {
-            kind: live(Mixed(*pair, name) for pair, name in _by_pair(own).items())
+            kind: live(MixedEdge(*pair, name) for pair, name in _by_pair(own).items())
             for kind, own in cells.items()
         }
         parts: dict[int, Any] = {i: self.body.cells[str(i)] for i in self._positions(edges)}
@@ -254,8 +254,8 @@ _PARTS = {kind: slice(i * len(PAIRS), (i + 1) * len(PAIRS)) for i, kind in enume
 """Where each kind's decisions are."""
 
 
-def _mixed(kept: Sequence[Sequence[int]]) -> list[Mixed]:
-    return [Mixed(*pair, OPERATIONS[i]) for pair, own in zip(PAIRS, kept, strict=True) for i in own]
+def _mixed(kept: Sequence[Sequence[int]]) -> list[MixedEdge]:
+    return [MixedEdge(*pair, OPERATIONS[i]) for pair, own in zip(PAIRS, kept, strict=True) for i in own]
 
 
 def _by_pair(edges: Edges) -> dict[tuple[int, int], str]:

@@ -20,7 +20,7 @@ from search_spaces.few_shot_cells import (
     OPERATIONS,
     PAIRS,
     PATHS,
-    Cell,
+    FewShotCell,
     Path,
     down,
     operation,
@@ -131,7 +131,7 @@ class FewShot(BackboneSpace):
         return self.backbone(
             in_channels,
             lambda stage, *widths: down(stages[stage][0], *widths, first=not stage),
-            lambda stage, width: Cell(
+            lambda stage, width: FewShotCell(
                 nn.Sequential(*(operation(name, width) for name in path)) for path in paths(stages[stage][1])
             ),
         )

@@ -85,7 +85,7 @@ def down(name: str, channels: int, out_channels: int, *, first: bool) -> nn.Modu
 
 
 @final
-class Cell(nn.Module):
+class FewShotCell(nn.Module):
     """The sum of what paths bring: `[B, C, H, W]` to the same shape.
 
     Args:

@@ -9,9 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from nas.space import Architecture
-from nas.supernet import Mixture, Supernet
-from search_spaces.few_shot_cells import DOWN, OPERATIONS, PAIRS, WEIGHTLESS, Cell, down, operation, routes
-from search_spaces.mixed.mixing import nonzero, of_the_batch, one_hot, strongest
+from nas.supernet import Mixture
+from search_spaces.few_shot_cells import (
+    DOWN,
+    OPERATIONS,
+    PAIRS,
+    WEIGHTLESS,
+    FewShotCell,
+    down,
+    operation,
+    routes,
+)
+from search_spaces.mixed.mixing import DirectSupernet, nonzero, of_the_batch
 from search_spaces.mixed.pointwise import Convolved
 from search_spaces.mixed.source import Source
 from search_spaces.mixed.weighted_sum import Plain, weighted_sum
@@ -42,7 +51,7 @@ class MixedDown(nn.Module):
 
 
 @final
-class MixedCell(nn.Module):
+class MixedFewShotCell(nn.Module):
     """A cell whose edges are weighted sums of all operations: `[B, C, H, W]` to the same shape."""
 
     def __init__(self, channels: int) -> None:
@@ -99,16 +108,18 @@ class MixedCell(nn.Module):
         module: nn.Module = own[name]
         return module
 
-    def extract(self, operations: Sequence[str]) -> Cell:
+    def extract(self, operations: Sequence[str]) -> FewShotCell:
         """Return the cell with one operation an edge and this one's weights; it must not be zero.
 
         Unlike `paths`, it keeps a path that comes twice, as the mixed cell adds it twice.
         """
-        return Cell(nn.Sequential(*(self.module(*edge) for edge in route)) for route in routes(operations))
+        return FewShotCell(
+            nn.Sequential(*(self.module(*edge) for edge in route)) for route in routes(operations)
+        )
 
 
 @final
-class FewShotSupernet(Supernet):
+class FewShotSupernet(DirectSupernet):
     """Every architecture of the few-shot space at once; its decisions are the space's.
 
     The batch norms of mixed operations have neither scale nor shift, the one at the end has both.
@@ -118,14 +129,14 @@ class FewShotSupernet(Supernet):
         in_channels: of the images.
     """
 
+    space: FewShot
+
     def __init__(self, space: FewShot, in_channels: int) -> None:
-        super().__init__()
-        self.space = space
-        self.decisions = space.decisions
+        super().__init__(space)
         network = space.backbone(
             in_channels,
             lambda stage, *widths: MixedDown(*widths, first=not stage),
-            lambda stage, width: MixedCell(width),
+            lambda stage, width: MixedFewShotCell(width),
         )
         self.out_features = network.out_features
         self.body = of_the_batch(network.body)
@@ -138,21 +149,12 @@ class FewShotSupernet(Supernet):
             match module:
                 case MixedDown():
                     x, place = module(x, weights[place], kept[place]), place + 1
-                case MixedCell():
+                case MixedFewShotCell():
                     cell = slice(place, place + len(PAIRS))
                     x, place = module(x, weights[cell], kept[cell]), place + len(PAIRS)
                 case _:
                     x = module(x)
         return x
-
-    def mixture_of(self, architecture: Architecture) -> list[Tensor]:
-        """Return a weight of 1 for what is chosen."""
-        choices = self.space.check(architecture).choices
-        return one_hot(choices, self.decisions, next(self.parameters()))
-
-    def derive(self, mixture: Mixture) -> Architecture:
-        """Return the strongest choice of each decision, `none` among them."""
-        return Architecture(self.space.name, strongest(mixture))
 
     def extract(self, architecture: Architecture) -> nn.Module:
         """Return one architecture's network, without dead edges.
@@ -167,7 +169,7 @@ class FewShotSupernet(Supernet):
                 case MixedDown():
                     begin, operations = next(stages)
                     modules.append(module.choices[begin])
-                case MixedCell():
+                case MixedFewShotCell():
                     modules.append(module.extract(operations))
                 case _:
                     modules.append(module)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from nas.backbone import BackboneSpace
 from nas.space import Architecture
-from nas.supernet import Mixture, Supernet
+from nas.supernet import Mixture
 from search_spaces.cells import NODES, OPERATIONS, PAIRS, Cell, Edge, edges_of, operation, prune
-from search_spaces.mixed.mixing import nonzero, of_the_batch, one_hot, strongest
+from search_spaces.mixed.mixing import DirectSupernet, nonzero, of_the_batch
 from search_spaces.mixed.pointwise import Convolved
 from search_spaces.mixed.source import Source
 from search_spaces.mixed.weighted_sum import Plain, weighted_sum
@@ -75,7 +75,7 @@ class MixedCell(nn.Module):
 
 
 @final
-class NasBench201Supernet(Supernet):
+class NasBench201Supernet(DirectSupernet):
     """Every cell of NAS-Bench-201 at once; its decisions are the space's.
 
     The batch norms of the mixed operations have neither scale nor shift, those of stem, reductions and output
@@ -90,9 +90,7 @@ class NasBench201Supernet(Supernet):
     """
 
     def __init__(self, space: BackboneSpace, body: Iterable[nn.Module], out_features: int) -> None:
-        super().__init__()
-        self.space = space
-        self.decisions = space.decisions
+        super().__init__(space)
         self.body = nn.ModuleList(
             module if isinstance(module, MixedCell) else of_the_batch(module) for module in body
         )
@@ -106,15 +104,6 @@ class NasBench201Supernet(Supernet):
         for module in self.body:
             x = module(x, weights, edges) if isinstance(module, MixedCell) else module(x)
         return x
-
-    def mixture_of(self, architecture: Architecture) -> list[Tensor]:
-        """Return a weight of 1 for the operation of each edge."""
-        choices = self.space.check(architecture).choices
-        return one_hot(choices, self.decisions, next(self.parameters()))
-
-    def derive(self, mixture: Mixture) -> Architecture:
-        """Return the strongest operation of each edge, `none` among them (Dong & Yang 2020, §4)."""
-        return Architecture(self.space.name, strongest(mixture))
 
     def extract(self, architecture: Architecture) -> nn.Module:
         """Return one cell's network, without dead edges."""

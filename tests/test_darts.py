@@ -16,7 +16,7 @@ from nas.space import Architecture, TaskShape
 from nas.testing.backbones import BackboneSuite
 from nas.testing.spaces import architectures
 from search_spaces.darts import Darts
-from search_spaces.darts_cells import Cell, Place
+from search_spaces.darts_cells import DartsCell, Place
 from search_spaces.genotype import Edges, Genotype
 from search_spaces.separable import OPERATIONS, FactorizedReduction
 
@@ -72,7 +72,7 @@ def tied(network: nn.Module) -> dict[object, nn.Module]:
     """Share operations by cell, kind and stride, and let inputs mix all nodes alike; return the modules."""
     shared: dict[object, nn.Module] = {}
     for position, module in network.body.cells.items():
-        assert isinstance(module, Cell)
+        assert isinstance(module, DartsCell)
         for step, own in zip(module.graph.steps, module.operations, strict=True):
             same = shared.setdefault((int(position), step.operation, step.stride), own)
             own.load_state_dict(same.state_dict())

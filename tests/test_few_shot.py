@@ -16,7 +16,7 @@ from nas.space import Architecture, TaskShape
 from nas.testing.backbones import BackboneSuite
 from nas.testing.spaces import architectures
 from search_spaces.few_shot import RESIDUAL, FewShot
-from search_spaces.few_shot_cells import DOWN, OPERATIONS, Cell, down, operation, paths, routes
+from search_spaces.few_shot_cells import DOWN, OPERATIONS, FewShotCell, down, operation, paths, routes
 
 OMNIGLOT = TaskShape((1, 28, 28), 20)
 SMALL = FewShot(channels=2, stages=2)
@@ -150,7 +150,7 @@ def test_a_cell_computes_what_its_string_says() -> None:
             continue
         text = f"max_pool|{operations[0]}~0|+|{operations[1]}~0|{operations[2]}~1|"
         cell = ONE_STAGE.build(ONE_STAGE.decode(text), OMNIGLOT).body[1].double().eval()
-        assert isinstance(cell, Cell)
+        assert isinstance(cell, FewShotCell)
         for route, path in zip(own, cell.paths, strict=True):
             for name, module in zip(route, path, strict=True):
                 module.load_state_dict(modules[name].state_dict())

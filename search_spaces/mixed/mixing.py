@@ -1,4 +1,4 @@
-"""What supernets share: weights of zero, one-hot mixtures, and batch norm by the batch."""
+"""What supernets share: weights of zero, mixtures of a space's decisions, and batch norm by the batch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import replace_all_batch_norm_modules_
 
-from nas.space import Decision
-from nas.supernet import Mixture
+from nas.backbone import BackboneSpace
+from nas.space import Architecture, Decision
+from nas.supernet import Mixture, Supernet
 
 
 def nonzero(mixture: Mixture, decisions: Sequence[Decision]) -> list[list[int]]:
@@ -34,9 +35,28 @@ def one_hot(choices: Iterable[int], decisions: Sequence[Decision], like: Tensor)
     return [torch.eye(len(d.choices), dtype=like.dtype, device=like.device)[i] for i, d in pairs]
 
 
-def strongest(mixture: Mixture) -> tuple[int, ...]:
-    """Return each decision's choice of the largest weight, the first of equals."""
-    return tuple(int(weights.argmax()) for weights in mixture)
+class DirectSupernet(Supernet):
+    """A supernet that mixes the decisions of its space as they are.
+
+    Args:
+        space: whose decisions these are.
+    """
+
+    space: BackboneSpace
+
+    def __init__(self, space: BackboneSpace) -> None:
+        super().__init__()
+        self.space = space
+        self.decisions = space.decisions
+
+    def mixture_of(self, architecture: Architecture) -> list[Tensor]:
+        """Return a weight of 1 for what is chosen."""
+        choices = self.space.check(architecture).choices
+        return one_hot(choices, self.decisions, next(self.parameters()))
+
+    def derive(self, mixture: Mixture) -> Architecture:
+        """Return the strongest choice of each decision (Dong & Yang 2020, §4), `none` among them."""
+        return Architecture(self.space.name, tuple(int(weights.argmax()) for weights in mixture))
 
 
 def of_the_batch(module: nn.Module, *, affine: bool = True) -> nn.Module:

@@ -1,6 +1,6 @@
 """A weighted sum of maps, some of which pass a pointwise convolution and batch norm on their way.
 
-See `search_spaces.pointwise`: convolution, batch norm, weighting and sum are one product of matrices.
+See `search_spaces.mixed.pointwise`: convolution, batch norm, weighting and sum are one product of matrices.
 """
 
 from __future__ import annotations
