@@ -10,8 +10,8 @@ from facts import Facts, lacking, refusal
 from recorded import LOOKED_UP, MIXED, SCRIPTED, record
 
 from nas.comparison.baselines import baseline
+from nas.comparison.comparison import machines
 from nas.comparison.groups import EXECUTION, PROTOCOL, find, grouped
-from nas.comparison.machines import machines
 from nas.errors import ConfigError, NotFound
 from nas.settings.paths import flat
 from nas.settings.search import validate

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from nas.comparison.baselines import Baseline, Lacking, baselines, lacking
 from nas.comparison.curves import Curve, clock, curves
 from nas.comparison.groups import Group, grouped
-from nas.comparison.machines import machines
 from nas.comparison.ranks import least
 from nas.comparison.summary import ComparisonRow, Taken, beyond, exhausted, scored, shortest, summarize
 from nas.comparison.supernets import Supernets, supernets
@@ -18,6 +17,7 @@ from nas.queries.rows import frame, record
 from nas.states import SearchState
 from nas.storage.schema import Search
 from nas.storage.store import Store
+from nas.training import provenance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -224,3 +224,20 @@ def _weak(rows: Sequence[ComparisonRow]) -> Weak | None:
             if p > TOLD:
                 return Weak(row.searches, sizes[row.baseline], p)
     return None
+
+
+def machines(searches: Sequence[Search]) -> dict[str, list[str]]:
+    """Return the names of the searches that ran on each kind of machine; a kind is a few words.
+
+    One that was resumed on another kind names both. Searches in a table train nothing, and are of no kind;
+    those of before a machine was recorded are of `an unknown machine`.
+    """
+    found: dict[str, list[str]] = {}
+    for search in searches:
+        if search.config["tasks"] is not None:
+            found.setdefault(_kind(search), []).append(search.name)
+    return found
+
+
+def _kind(search: Search) -> str:
+    return ", then ".join(provenance.machines(search.environment)) or "an unknown machine"

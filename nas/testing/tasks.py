@@ -26,7 +26,7 @@ REPEATS = 0.002
 """Share of examples that a task may hold twice: real data have a few duplicates (Omniglot, Braille's dot)."""
 
 IN_BAND = 1 << 20
-"""Bytes that a pickled source may take beside its arrays, which Ray shares instead of copying."""
+"""Bytes that a pickled source may take besides its arrays, which Ray shares instead of copying."""
 
 each_split = pytest.mark.parametrize("split", SPLITS)
 
