@@ -121,6 +121,8 @@ class Gp(ModelBased):
     that the process expects. It is exact, so that its time grows with the cube of `points`.
     """
 
+    elsewhere = 0.25
+
     def __init__(
         self,
         space: Space[Any],

@@ -8,7 +8,7 @@ import math
 from abc import abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +34,6 @@ Points = Annotated[
 TWICE = 0.5
 """Share of candidates that are mutated twice."""
 
-SHARE = 0.25
-"""Random candidates for each mutant: so that what is far from the best is looked at, too."""
-
 Rank: TypeAlias = tuple[int, float]
 """Minus the training episodes, then the value: a longer training outranks a shorter one (`nas.fidelity`)."""
 
@@ -58,11 +55,11 @@ class ModelBased(Controller):
     """Proposes what a model of scores ranks first among candidates, and nothing that is known or running.
 
     The first `initial` trials are random by their number. Then `candidates` mutants of the `parents` best
-    networks, half of them mutated twice, and a quarter as many random architectures are ranked. The model
-    learns from features (`Space.features`) and normal scores: the Gaussian quantiles of the ranks, so that
-    accuracies, percentages and −MSE of any size teach alike. A network that failed or is infeasible ranks
-    behind every score, and one that trained for a shorter time behind the longer trainings. One that was
-    scored several times counts with its last score.
+    networks, half of them mutated twice, and `elsewhere` times as many random architectures are ranked. The
+    model learns from features (`Space.features`) and normal scores: the Gaussian quantiles of the ranks, so
+    that accuracies, percentages and −MSE of any size teach alike. A network that failed or is infeasible
+    ranks behind every score, and one that trained for a shorter time behind the longer trainings. One that
+    was scored several times counts with its last score.
 
     A model that raises, or finds something that is no number, stops no search: a mutant of one of the best is
     proposed in its place, and a line is logged once.
@@ -70,6 +67,8 @@ class ModelBased(Controller):
     A concrete controller implements `rank`. Its model is a pure function of what was observed. It is kept in
     `self.model`, which is no part of the state, and dropped in `observe`.
     """
+
+    elsewhere: ClassVar[float] = 0.0
 
     def __init__(
         self, space: Space[Any], seed: int, initial: int, candidates: int, parents: int, points: int
@@ -166,7 +165,7 @@ class ModelBased(Controller):
         for _ in range(self.candidates):
             mutant = self.space.mutate(best[int(rng.integers(len(best)))].architecture, rng)
             drawn[self.space.mutate(mutant, rng) if rng.random() < TWICE else mutant] = None
-        for _ in range(math.ceil(SHARE * self.candidates)):
+        for _ in range(math.ceil(self.elsewhere * self.candidates)):
             drawn[self.space.sample(rng)] = None
         pairs = ((architecture, self._features(architecture)) for architecture in drawn)
         return {architecture: features for architecture, features in pairs if features is not None}
