@@ -20,7 +20,7 @@ import nas
 from nas import plugins
 from nas.cli.catalog import PATHS, REQUIRED, settings_of
 from nas.cli.main import app
-from nas.settings.evaluation import EvaluationConfig
+from nas.settings.evaluation import RECORDED, EvaluationConfig
 from nas.settings.search import SearchConfig
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -165,7 +165,7 @@ def settings() -> str:
         "## An evaluation",
         "`nas evaluate` has an option for each setting of `budget`. Its sections of plug-ins are those of a "
         "search.",
-        _rows("", EvaluationConfig, skip=tuple(plugins.GROUPS)),
+        _rows("", EvaluationConfig, skip=(*plugins.GROUPS, *RECORDED)),
     ]
     for kind in plugins.GROUPS:
         ours = [plugin for plugin in plugins.installed(kind).values() if plugin.distribution == OURS]

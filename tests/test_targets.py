@@ -179,6 +179,12 @@ def test_an_architecture_takes_its_settings_from_a_search_or_from_the_user(store
         Targets(store).choose(["s/99"])
 
 
+def test_what_an_evaluation_records_of_choices_is_no_setting_of_a_user(store: Store) -> None:
+    recorded(store)
+    with refusal(UnknownName, "'base'"):
+        Targets(store, lambda values: values.update(base={"learner": {}})).choose(["mlp:maml"], search="s")
+
+
 def test_the_baseline_shares_the_protocol(store: Store) -> None:
     values = SINUSOID | {"tasks": "glyphs", "learner": "prototypical"}
 

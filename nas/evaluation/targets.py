@@ -13,7 +13,7 @@ import torch
 
 from nas import fingerprints
 from nas.driver.records import configuration
-from nas.errors import ConfigError, Infeasible, NotFound
+from nas.errors import ConfigError, Infeasible, NotFound, UnknownName
 from nas.evaluation.published import own
 from nas.evaluation.references import FORMS, SpaceReference, TrialReference, parse
 from nas.evaluator import Chosen
@@ -21,7 +21,7 @@ from nas.executors.attempts import RETRIES
 from nas.product import candidate_of
 from nas.queries.leaderboard import Query, leaderboard
 from nas.queries.results import Identity
-from nas.settings.evaluation import EvaluationConfig, validate
+from nas.settings.evaluation import RECORDED, EvaluationConfig, validate
 from nas.settings.sections import UNTRAINED, choose, maker
 from nas.settings.slots import explicit
 from nas.states import TrialState
@@ -229,7 +229,11 @@ class Targets:
             choose(values, "space", space)
         if settings is not None:
             values["space"] = {"name": space, **settings}
+        recorded = {name: values.pop(name) for name in RECORDED if name in values}
         self._change(values)
+        for name in RECORDED & values.keys():
+            raise UnknownName("setting", name, EvaluationConfig.model_fields.keys() - RECORDED)
+        values |= recorded
         if search is None:
             return validate(values)
         _keep_chosen(values, search, chosen or {})

@@ -47,6 +47,10 @@ class FullBudget(Model):
         return [*marks, self.train_episodes]
 
 
+RECORDED = frozenset({"base"})
+"""What the configuration of an evaluation records, and no user sets."""
+
+
 class EvaluationConfig(Model):
     """What is evaluated, and how: all but the architecture, the seed and the data."""
 
