@@ -17,8 +17,8 @@ from nas.pareto import Point, crowded
 from nas.space import Architecture, Space
 from nas.states import TrialState
 
-SCORED = frozenset({TrialState.COMPLETED, TrialState.STOPPED, TrialState.REUSED})
-"""Trials whose score enters the population; one stopped early ranks behind all that trained longer."""
+SCORED = frozenset({TrialState.COMPLETED, TrialState.STOPPED, TrialState.PAUSED, TrialState.REUSED})
+"""Trials whose score enters the population; a shorter training ranks behind all longer ones."""
 
 
 @final

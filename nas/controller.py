@@ -131,7 +131,8 @@ class Evaluate:
     Attributes:
         architecture: what to train.
         repeat: which of its seeds: 0 is the first, and 1, 2, … are further ones.
-        episodes: how long, in training episodes; None: as long as the search's budget says.
+        episodes: how long, in training episodes, less than the search's budget; None: the whole budget. The
+            trial is `paused` when these are done.
     """
 
     architecture: Architecture
@@ -149,10 +150,12 @@ class Reuse:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Record the architecture as infeasible without spending a worker."""
+    """Record the architecture as infeasible without spending a worker; else as of `Evaluate`."""
 
     architecture: Architecture
     reason: str
+    repeat: int = 0
+    episodes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ class TrialState(StrEnum):
     COMPLETED = "completed"
     STOPPED = "stopped"
     """A scheduler, or a limit of time, stopped it early: the score belongs to a smaller budget."""
+    PAUSED = "paused"
+    """It was to be shorter than the budget, and was: a longer trial of the same may go on from it."""
     REUSED = "reused"
     """An isomorphic architecture had been scored before; no worker was spent."""
     INFEASIBLE = "infeasible"

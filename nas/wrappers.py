@@ -27,9 +27,9 @@ class Deduplicated(Controller):
     """Trains no network twice: equal canonical keys share one score for each repeat and each length.
 
     A network that an earlier trial completed is proposed as `Reuse` of that trial; one that runs now is drawn
-    again, and where nothing else comes up the search waits. Other outcomes are not worth reusing: a stopped
-    trial's score belongs to a smaller budget, and one that failed may succeed. What a supernet derived is
-    proposed like anything else.
+    again, and where nothing else comes up the search waits. A paused trial is known as well, for another of
+    its length. Other outcomes are not worth reusing: a stopped trial's score belongs to a smaller budget, and
+    one that failed may succeed. What a supernet derived is proposed like anything else.
     """
 
     def __init__(self, controller: Controller, space: Space[Any]) -> None:
@@ -53,9 +53,10 @@ class Deduplicated(Controller):
 
     def observe(self, number: int, outcome: Outcome) -> None:
         """Remember the first trial that completed each network; tell the inner controller everything."""
-        if outcome.state is TrialState.COMPLETED and outcome.architecture is not None:
-            done = Evaluate(outcome.architecture, outcome.repeat, outcome.episodes)
-            self._completed.setdefault(self._known(done), number)
+        done = outcome.state in (TrialState.COMPLETED, TrialState.PAUSED)
+        if done and outcome.architecture is not None:
+            evaluation = Evaluate(outcome.architecture, outcome.repeat, outcome.episodes)
+            self._completed.setdefault(self._known(evaluation), number)
         self._controller.observe(number, outcome)
 
     def _known(self, evaluation: Evaluate) -> Known:
@@ -101,7 +102,7 @@ class Constrained(Controller):
             reason = self._reason(proposal.architecture)
             if reason is None:
                 return proposal
-            rejected = Reject(proposal.architecture, reason)
+            rejected = Reject(proposal.architecture, reason, proposal.repeat, proposal.episodes)
         return rejected
 
     def observe(self, number: int, outcome: Outcome) -> None:

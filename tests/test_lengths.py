@@ -17,10 +17,12 @@ from nas.driver.trials import Trials, executor
 from nas.evaluator import Job
 from nas.executors.worker import reports
 from nas.fidelity import comparable, standing
+from nas.queries.leaderboard import Query, leaderboard
 from nas.settings.search import SearchConfig
 from nas.space import Architecture, Space
 from nas.states import TrialState
 from nas.storage.store import Store
+from nas.testing.stores import begin, outcome, search
 from nas.testing.toys import Toy
 from nas.training.provenance import training_seed
 from nas.wrappers import Deduplicated
@@ -186,3 +188,25 @@ def test_a_completed_search_leaves_no_checkpoint_of_a_trial(
     monkeypatch.undo()
     search._records.forget_trials()
     assert [*tmp_path.rglob("*.pt")] == []
+
+
+def test_a_leaderboard_ranks_means_over_seeds_and_lengths_apart(store: Store) -> None:
+    row = search(store)
+    scores = {("a", 0): 0.9, ("a", 1): 0.5, ("b", 0): 0.75, ("b", 1): 0.74, ("b", 2): 0.76, ("c", 0): 0.6}
+    for number, ((text, repeat), value) in enumerate(scores.items()):
+        trial = begin(store, row, number, key=text, architecture=text, repeat=repeat)
+        store.finish(trial, outcome(value, train_episodes=300))
+    for number, (length, value) in enumerate([(75, 0.95), (150, 0.4)], start=len(scores)):
+        trial = begin(store, row, number, key="d", architecture="d", episodes=length)
+        store.finish(trial, outcome(value, TrialState.PAUSED, train_episodes=length))
+    found = leaderboard(store, Query())
+    assert [(row.architecture, row.seeds, round(row.score, 9)) for row in found] == [
+        ("b", 3, 0.75),
+        ("a", 2, 0.7),
+        ("c", 1, 0.6),
+    ]
+    assert found[0].ci95_seeds == pytest.approx(4.302652730 * 0.01 / 3**0.5)
+    assert found[2].ci95_seeds is None
+    every = leaderboard(store, Query(states=("completed", "paused")))
+    assert [row.train_episodes for row in every] == [300, 300, 300, 150, 75]
+    assert [summary.best for summary in store.searches()] == [0.9]

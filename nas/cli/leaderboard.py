@@ -23,8 +23,10 @@ COLUMNS = (
     "task",
     "learner",
     "normalization",
+    "seeds",
     "score",
     "ci95",
+    "ci95_seeds",
     "parameters",
     "macs",
     "activations",
@@ -44,6 +46,7 @@ DROP = (
     "task",
     "parameters",
     "ci95",
+    "ci95_seeds",
 )
 """What a narrow terminal can do without, the least important first; so below."""
 
@@ -208,6 +211,8 @@ def leaderboard(
             rows = [apart(row) for row in rows]
             needless = {*(_said(board) if headed else ())}
             needless |= {key for key in ("chosen", "space_settings") if not any(row.get(key) for row in rows)}
+            if stage is Stage.VALIDATION and all(row["seeds"] == 1 for row in rows):
+                needless |= {"seeds", "ci95_seeds"}
             emit(rows, form, [name for name in columns if name not in needless], drop=drop, wide=wide)
     else:
         emit(records(shown), form, columns, drop=drop, wide=wide)

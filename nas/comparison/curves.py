@@ -95,8 +95,8 @@ def clock(search: Search) -> str:
 def curves(store: Store, searches: Sequence[Search]) -> list[Curve]:
     """Return the curve of each search.
 
-    Trials stopped early have the score of a smaller budget and are never the best; they cost what they took,
-    like those that failed.
+    Trials that were stopped early or paused have the score of a smaller budget and are never the best, nor
+    are those of further seeds; they cost what they took, like those that failed.
     """
     ids = [search.id for search in searches]
     rows: dict[int, list[_Trial]] = {search: [] for search in ids}
@@ -105,12 +105,20 @@ def curves(store: Store, searches: Sequence[Search]) -> list[Curve]:
         for start in range(0, len(ids), CHUNK):
             some = ids[start : start + CHUNK]
             trials = (
-                select(Trial.search_id, Trial.id, Trial.kind, Trial.state, Trial.score, Trial.seconds)
+                select(
+                    Trial.search_id,
+                    Trial.id,
+                    Trial.kind,
+                    Trial.state,
+                    Trial.score,
+                    Trial.seconds,
+                    Trial.repeat,
+                )
                 .where(Trial.search_id.in_(some), Trial.observed.is_not(None))
                 .order_by(Trial.search_id, Trial.observed)
             )
-            for search, trial, kind, state, score, seconds in session.execute(trials):
-                rows[search].append(_Trial(trial, kind, state, score, seconds))
+            for search, trial, kind, state, score, seconds, repeat in session.execute(trials):
+                rows[search].append(_Trial(trial, kind, state, score, seconds, repeat))
             measured = (
                 select(Measurement.trial_id, Measurement.value)
                 .join(Trial, Trial.id == Measurement.trial_id)
@@ -127,6 +135,7 @@ class _Trial(NamedTuple):
     state: str
     score: float | None
     seconds: float | None
+    repeat: int
 
 
 def _curve(search: Search, trials: Sequence[_Trial], tests: dict[int, float]) -> Curve:
@@ -135,7 +144,8 @@ def _curve(search: Search, trials: Sequence[_Trial], tests: dict[int, float]) ->
     top, top_test = math.nan, math.nan
     for trial in trials:
         known = repeats(known, trial.state)
-        if trial.state == TrialState.COMPLETED and trial.score is not None and not trial.score <= top:
+        first = trial.state == TrialState.COMPLETED and trial.repeat == 0
+        if first and trial.score is not None and not trial.score <= top:
             top, top_test = trial.score, tests.get(trial.id, math.nan)
         best.append(top)
         test.append(top_test)

@@ -155,6 +155,8 @@ def _scratch(store: Store, searches: Sequence[Search]) -> dict[str, float]:
         Trial.state.in_([TrialState.COMPLETED.value, TrialState.REUSED.value]),
         Trial.architecture.is_not(None),
         Trial.score.is_not(None),
+        Trial.repeat == 0,
+        Trial.asked_episodes.is_(None),
     )
     with store.read() as session:
         return {row.architecture: row.score for row in session.execute(scores)}

@@ -11,7 +11,7 @@ from nas.states import TrialState
 from nas.storage.schema import Search, Trial
 from nas.training.provenance import classes
 
-SCORED = (TrialState.COMPLETED, TrialState.STOPPED)
+SCORED = (TrialState.COMPLETED, TrialState.PAUSED, TrialState.STOPPED)
 """States of trials that have a score of their own."""
 
 

@@ -92,6 +92,7 @@ class SearchDriver:
             if config.scheduler
             else None
         )
+        self._whole = config.budget.train_episodes
         self._row, self._ledger = row, Ledger(config, row.trials)
         self._running: dict[int, Attempt] = {}
         self._again: deque[Attempt] = deque()
@@ -157,6 +158,8 @@ class SearchDriver:
             if isinstance(proposal, TrainSupernet):
                 return self._start_supernet(number, proposal)
             outcome = None
+            if isinstance(proposal, Evaluate) and (proposal.episodes or 0) >= self._whole:
+                proposal = replace(proposal, episodes=None)
             if not isinstance(proposal, Evaluate):
                 outcome = self._without_worker(proposal)
                 proposal = Evaluate(proposal.architecture, outcome.repeat, outcome.episodes)
@@ -314,7 +317,9 @@ class SearchDriver:
 
     def _without_worker(self, proposal: Reuse | Reject) -> Outcome:
         if isinstance(proposal, Reject):
-            return Outcome(TrialState.INFEASIBLE, proposal.architecture, error=proposal.reason)
+            repeat, episodes = proposal.repeat, proposal.episodes
+            infeasible, why = TrialState.INFEASIBLE, proposal.reason
+            return Outcome(infeasible, proposal.architecture, error=why, repeat=repeat, episodes=episodes)
         return self._records.reused(proposal, self._store.trial(self._id, proposal.trial))
 
     def _record(self, number: int, outcome: Outcome) -> None:
@@ -323,7 +328,10 @@ class SearchDriver:
         if isinstance(running.job, SupernetJob):
             derivations = self._records.derivations(outcome, running.derived)
         else:
-            outcome = replace(outcome, repeat=running.job.repeat, episodes=running.job.episodes)
+            repeat, episodes = running.job.repeat, running.job.episodes
+            outcome = replace(outcome, repeat=repeat, episodes=episodes)
+            if episodes is not None and outcome.state is TrialState.COMPLETED:
+                outcome = replace(outcome, state=TrialState.PAUSED)
         if self._store.finish(running.row, outcome, derivations) is not None:
             forget(running.job)
             if outcome.state is TrialState.FAILED:
@@ -343,13 +351,12 @@ class SearchDriver:
         for trial in history:
             self._learn(trial.number, self._records.outcome(trial))
         if self._scheduler is not None:
-            whole = self._config.budget.train_episodes
             judged = {trial.id: trial for trial in history if trial.state != TrialState.FAILED}
             for seen in self._store.measurements(self._id):
                 if seen.metric != "score" or seen.value is None or seen.trial_id not in judged:
                     continue
                 of = judged[seen.trial_id]
-                if seen.step < (of.asked_episodes or whole):  # the last score stopped nothing
+                if seen.step < (of.asked_episodes or self._whole):  # the last score stopped nothing
                     self._scheduler.record(of.number, seen.step, seen.value)
         for trial in self._store.unfinished(self._id):
             self._again.append(Attempt(trial.id, self._records.job(trial), trial.seconds or 0.0))

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from nas.counts import clock
 from nas.progress import notebook
+from nas.states import TrialState
 
 if TYPE_CHECKING:
     from nas.controller import Outcome
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from nas.evaluator import AnyJob, SupernetJob
     from nas.storage.schema import Search, Trial
     from nas.storage.store import Store
+
+BEST = (TrialState.COMPLETED, TrialState.REUSED)
+"""How trials end whose score is that of a whole training."""
 
 
 @contextmanager
@@ -135,7 +139,7 @@ class _Tally:
             and (trial.supernet or {}).get("whole", True)
         ):
             self._expect(trial.number, len(trial.derived))
-        if trial.state != "stopped":
+        if trial.state in BEST and not trial.repeat and trial.asked_episodes is None:
             self._improve(trial.score, trial.ci95, trial.number)
 
     def start(self, job: AnyJob) -> None:
@@ -182,7 +186,7 @@ class _Tally:
                 self._expect(number, len(outcome.derived))
         self._pace(outcome.state, supernet=outcome.architecture is None)
         self.failed += outcome.state == "failed"
-        if outcome.score is not None and outcome.state != "stopped":
+        if outcome.score is not None and outcome.state in BEST and _whole(outcome):
             self._improve(outcome.score.value, outcome.score.ci95, number)
 
     def _pace(self, state: str, *, supernet: bool) -> None:
@@ -222,6 +226,11 @@ class _Tally:
     def progress(self) -> str:
         """Return the summary with the time left, unless no clock tells it."""
         return self.summary() if self.simulated else f"{self.summary()} · {self.left} left"
+
+
+def _whole(outcome: Outcome) -> bool:
+    """Return whether an outcome is of a whole training under the first seed."""
+    return outcome.repeat == 0 and outcome.episodes is None
 
 
 def _score(value: float, ci95: float | None) -> str:

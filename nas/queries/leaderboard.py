@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from statistics import fmean
 from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, func, or_, select
@@ -13,6 +16,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nas.costs import COSTS, OWN
 from nas.errors import ConfigError, NotFound, UnknownName, nearest
+from nas.intervals import half_width_over_seeds
 from nas.plugins import installed
 from nas.queries import chosen
 from nas.settings.paths import flat
@@ -95,7 +99,10 @@ class LeaderboardRow:
         tasks, task: name of the task source, and the tasks in a few words.
         learner: None: the score was looked up.
         normalization: how batch norm found its statistics; None: it is not known.
-        score, ci95: on validation tasks, with half of its 95 % interval; higher is better.
+        seeds: how many trainings are behind the score.
+        score: on validation tasks, the mean over seeds; higher is better.
+        ci95: half of its 95 % interval over tasks, under the first seed.
+        ci95_seeds: half of its 95 % interval over seeds, Student's t; None: there is one seed.
         parameters, macs, activations: the backbone's cost; see `nas.backbone.Cost`.
         latency, latency_batch: seconds of its forward pass, of one example and of a batch; None: unknown.
         episodes, train_episodes: behind the score, and of training.
@@ -119,8 +126,10 @@ class LeaderboardRow:
     task: str
     learner: str | None
     normalization: str | None
+    seeds: int
     score: float
     ci95: float | None
+    ci95_seeds: float | None
     parameters: int | None
     macs: int | None
     activations: int | None
@@ -151,6 +160,9 @@ class Section:
     example: Search
     rows: list[LeaderboardRow]
 
+
+SHORTER = {TrialState.STOPPED.value, TrialState.PAUSED.value}
+"""The states of trials of unequal lengths: a longer training ranks before a shorter."""
 
 NO_LEARNER = "none"
 """The learner of a search that trains nothing."""
@@ -186,7 +198,8 @@ def leaderboard(store: Store, query: Query) -> list[LeaderboardRow]:
 
     Those of equal `protocol` compare; `sections` ranks them apart.
 
-    Equal scores rank by parameters, equal costs by score, then the older trial first.
+    A score is the mean over the seeds that a search gave an architecture. Equal scores rank by parameters,
+    equal costs by score, then the older trial first. Of trials of unequal lengths the longer ones are first.
 
     Raises:
         NotFound: no such search.
@@ -280,11 +293,46 @@ def _board(session: Session, query: Query, where: Sequence[ColumnElement[bool]])
         where = _of(where, _matching(session, query, where), Trial.id)
     if query.pareto:
         where = _of(where, front(session, query.pareto, where), Trial.id)
-    if query.by is None:
+    further = _further(session, where)
+    if query.by is None and not further:
         return _ranked(session, query, where)
     every = _ranked(session, replace(query, limit=0), where)
+    every = [_over_seeds(row, further.get((row.search, row.architecture), [])) for row in every]
+    if query.sort in ("score", "rank"):
+        every.sort(key=partial(_place, unequal=not SHORTER.isdisjoint(query.states)))
+    if query.by is None:
+        return [replace(row, rank=rank) for rank, row in enumerate(every[: query.limit or None], start=1)]
     best = chosen.best_of_each([(row, row.chosen) for row in every], query.by)[: query.limit or None]
     return [replace(row, rank=rank) for rank, row in enumerate(best, start=1)]
+
+
+def _place(row: LeaderboardRow, *, unequal: bool) -> tuple[float, ...]:
+    """Return what rows sort by, where lengths of training are unequal or not."""
+    size = math.inf if row.parameters is None else row.parameters
+    return (-row.train_episodes if unequal else 0, -row.score, size)
+
+
+def _further(session: Session, where: Sequence[ColumnElement[bool]]) -> dict[tuple[str, str], list[float]]:
+    """Return the scores under further seeds in the searches of these trials, by search and architecture."""
+    query = (
+        select(Search.name, Trial.architecture, Trial.score)
+        .join(Search, Search.id == Trial.search_id)
+        .where(Trial.repeat > 0, Trial.state == TrialState.COMPLETED.value, Trial.score.is_not(None))
+        .where(Trial.search_id.in_(select(Trial.search_id).where(*where)))
+    )
+    found: dict[tuple[str, str], list[float]] = {}
+    if session.scalar(select(Trial.id).where(Trial.repeat > 0).limit(1)) is not None:
+        for search, architecture, score in session.execute(query):
+            assert score is not None  # by the query
+            assert architecture is not None
+            found.setdefault((search, architecture), []).append(score)
+    return found
+
+
+def _over_seeds(row: LeaderboardRow, further: Sequence[float]) -> LeaderboardRow:
+    """Return a row with the mean of its score and those of further seeds."""
+    scores = [row.score, *further]
+    return replace(row, score=fmean(scores), seeds=len(scores), ci95_seeds=half_width_over_seeds(scores))
 
 
 def _matching(session: Session, query: Query, where: Sequence[ColumnElement[bool]]) -> list[int]:
@@ -313,6 +361,7 @@ def _where(query: Query, searches: Sequence[int]) -> list[ColumnElement[bool]]:
     where: list[ColumnElement[bool]] = [
         Trial.state.in_(query.states),
         Trial.score.is_not(None),
+        Trial.repeat == 0,
     ]
     if query.sort in FIELDS:
         where.append(FIELDS[query.sort].is_not(None))
@@ -335,9 +384,11 @@ def _where(query: Query, searches: Sequence[int]) -> list[ColumnElement[bool]]:
     return where
 
 
-def _order(field: str) -> list[ColumnElement[Any]]:
+def _order(field: str, states: Sequence[str]) -> list[ColumnElement[Any]]:
     by_score, by_size = Trial.score.desc(), Trial.parameters.asc().nulls_last()
     first: list[ColumnElement[Any]] = [by_score, by_size]
+    if {*states} & SHORTER:
+        first.insert(0, Trial.train_episodes.desc())
     if field not in ("score", "rank"):
         column = _COLUMNS[field].asc()
         first = [column if field in FIELDS else column.nulls_last(), by_score]
@@ -350,14 +401,14 @@ def _ranked(session: Session, query: Query, where: Sequence[ColumnElement[bool]]
     if query.sort not in (*FIELDS, "rank"):
         found = found.join(Search, Search.id == Trial.search_id)
         found = found.join(Architecture, Architecture.id == Trial.architecture_id)
-    best = found.order_by(*_order(query.sort)).limit(query.limit or None).subquery()
+    best = found.order_by(*_order(query.sort, query.states)).limit(query.limit or None).subquery()
     rows = session.execute(
         select(Trial.search_id, *(column.label(name) for name, column in _COLUMNS.items()))
         .select_from(best)
         .join(Trial, Trial.id == best.c.id)
         .join(Search, Search.id == Trial.search_id)
         .join(Architecture, Architecture.id == Trial.architecture_id)
-        .order_by(*_order(query.sort))
+        .order_by(*_order(query.sort, query.states))
     ).all()
     ids = {row.search_id for row in rows}
     kept = session.scalars(select(Search).where(*_of((), list(ids), Search.id))).all()
@@ -377,5 +428,5 @@ def _ranked(session: Session, query: Query, where: Sequence[ColumnElement[bool]]
         of_its_search, own = of_search[number], texts[number].chosen(row.architecture)
         if of_its_search["unit"] is not None:  # searches from before had an interval of 0
             values["ci95"] = None
-        ranked.append(LeaderboardRow(rank, **of_its_search, **values, chosen=own))
+        ranked.append(LeaderboardRow(rank, **of_its_search, **values, seeds=1, ci95_seeds=None, chosen=own))
     return ranked

@@ -171,7 +171,8 @@ def details(store: Store, reference: str) -> SearchDetails:
 
 
 def _front(objective: Objective, rows: Sequence[TrialRow]) -> tuple[int, ...]:
-    completed = [row for row in rows if row.state == TrialState.COMPLETED and row.score is not None]
+    whole = [row for row in rows if row.state == TrialState.COMPLETED and row.repeat == 0]
+    completed = [row for row in whole if row.score is not None]
     return tuple(completed[i].trial for i in objective.front([asdict(row) for row in completed]))
 
 

@@ -29,6 +29,9 @@ class TrialRow:
         architecture: text of the space; None where a supernet is trained.
         chosen: settings that the search chose along with the network, by their path.
         seed: of the weights and the training episodes.
+        repeat: which of the architecture's seeds: 0 is the first.
+        asked_episodes: training episodes asked for; None: as many as the search's budget says.
+        continued_episodes: training episodes that a shorter training had done; None: none.
         attempt: how often it was tried before.
         reused: number of the trial whose score this is; None: it is its own.
         split, classes: of the tasks behind the score, the classes as a hash.
@@ -53,6 +56,9 @@ class TrialRow:
     architecture: str | None
     chosen: dict[str, Any]
     seed: int
+    repeat: int
+    asked_episodes: int | None
+    continued_episodes: int | None
     attempt: int
     reused: int | None
     split: str | None
@@ -202,6 +208,9 @@ def trial(row: Trial, texts: Texts) -> TrialRow:
         architecture=row.architecture,
         chosen=texts.chosen(row.architecture),
         seed=row.seed,
+        repeat=row.repeat,
+        asked_episodes=row.asked_episodes,
+        continued_episodes=row.continued_episodes,
         attempt=row.attempt,
         reused=row.reused,
         split=row.split,

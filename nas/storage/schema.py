@@ -31,7 +31,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nas.storage.columns import Finite, UTCDateTime
 
-HEAD = "0007"
+HEAD = "0008"
 """The revision of the tables below."""
 
 
@@ -203,6 +203,15 @@ Index(
     sqlite_where=Trial.score.is_not(None),
     postgresql_where=Trial.score.is_not(None),
 )
+
+
+Index(
+    "ix_trials_repeats",
+    Trial.search_id,
+    sqlite_where=Trial.repeat > 0,
+    postgresql_where=Trial.repeat > 0,
+)
+"""The trials of further seeds, of which most searches have none."""
 
 
 class Measurement(Base):

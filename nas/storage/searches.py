@@ -129,7 +129,8 @@ def locked(session: Session, search_id: int) -> Search:
 
 def summaries(session: Session) -> list[Summary]:
     """Return every search, newest first."""
-    best = func.max(Trial.score).filter(Trial.state == TrialState.COMPLETED.value)
+    first = Trial.state == TrialState.COMPLETED.value, Trial.repeat == 0
+    best = func.max(Trial.score).filter(*first)
     trials = (
         select(
             Trial.search_id,

@@ -212,8 +212,9 @@ def simulate(
                     running[number] = proposal
                 case Reuse(architecture, trial):
                     observe(number, reused(architecture, trial))
-                case Reject(architecture, reason):
-                    observe(number, Outcome(TrialState.INFEASIBLE, architecture, error=reason))
+                case Reject(architecture, reason, repeat, episodes):
+                    rejected = Outcome(TrialState.INFEASIBLE, architecture, error=reason)
+                    observe(number, replace(rejected, repeat=repeat, episodes=episodes))
             number += 1
         else:
             ended = list(running)[int(order.integers(len(running)))]
@@ -222,6 +223,8 @@ def simulate(
                     ending = evaluate(ended, architecture)
                     if episodes is not None and ending.train_episodes:
                         ending = replace(ending, train_episodes=min(episodes, ending.train_episodes))
+                        if ending.state is TrialState.COMPLETED:
+                            ending = replace(ending, state=TrialState.PAUSED)
                     observe(ended, replace(ending, repeat=repeat, episodes=episodes))
                 case TrainSupernet() as supernet:
                     observe(ended, share(ended, supernet))
