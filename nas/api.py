@@ -123,7 +123,7 @@ def search(
     seed: int | None = None,
     name: str | None = None,
     executor: Executor | None = None,
-    scheduler: Literal["asha"] | Mapping[str, Any] | None = None,
+    scheduler: str | Mapping[str, Any] | None = None,
     derive: int | None = None,
     ray_address: str | None = None,
     artifacts: str | Path | None = None,
@@ -148,7 +148,7 @@ def search(
         name: by default made from its parts.
         executor: where trials run; by default in this process (`inline`), as a notebook needs it. A script
             that chooses `process` calls this below `if __name__ == "__main__":`.
-        scheduler: `asha`, or its settings: weak trials are stopped early.
+        scheduler: its name, or its settings: how trials train for unequal lengths.
         derive: architectures that a one-shot controller derives and evaluates.
         ray_address: of a Ray cluster; trials then run there by default.
         artifacts: folder of checkpoints; by default `NAS_ARTIFACTS`, or one beside the database.
@@ -175,9 +175,7 @@ def search(
     options = {"trials": trials, "workers": workers, "seed": seed, "name": name, "executor": executor}
     values.update({key: value for key, value in options.items() if value is not None})
     if scheduler is not None:
-        if isinstance(scheduler, str) and scheduler != "asha":
-            raise ConfigError(f"scheduler={scheduler!r}: the only scheduler is 'asha'.")
-        _merge(values, "scheduler", {} if isinstance(scheduler, str) else scheduler)
+        _merge(values, "scheduler", {"name": scheduler} if isinstance(scheduler, str) else scheduler)
     if derive is not None:
         put(values, "controller.derive", derive, f"derive={derive}")
     _set(values, settings)

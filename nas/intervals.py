@@ -25,16 +25,23 @@ def by_episode(runs: Sequence[Sequence[float]]) -> list[float]:
 
 
 @functools.cache
-def student_t(freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t, found by bisection; 12.706… at one degree of freedom."""
+def student_t(freedom: int, inside: float = 0.95) -> float:
+    """Return the t within ± which Student's t lies with a probability; 12.706… at one degree of freedom."""
     low, high = 0.0, 13.0
-    while high - low > 1e-12:
+    while student_within(high, freedom) < inside:
+        high *= 2
+    while high - low > 1e-12 * max(high, 1):
         middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, freedom) < 0.95 else (low, middle)
+        low, high = (middle, high) if student_within(middle, freedom) < inside else (low, middle)
     return (low + high) / 2
 
 
-def _within(t: float, freedom: int) -> float:
+def student_cdf(t: float, freedom: int) -> float:
+    """Return the probability that Student's t is at most `t`."""
+    return (1 + math.copysign(student_within(abs(t), freedom), t)) / 2
+
+
+def student_within(t: float, freedom: int) -> float:
     """Return the probability that Student's t lies in [−t, t] (Abramowitz & Stegun 1964, 26.7.3-4)."""
     angle = math.atan(t / math.sqrt(freedom))
     odd = freedom % 2

@@ -10,15 +10,22 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-from nas.asha import Asha, AshaState
+from nas.schedulers.asha import Asha
+from nas.schedulers.settings import Scheduler
 
-ashas = st.builds(Asha, minimum=st.integers(1, 6), eta=st.integers(2, 5))
+ashas = st.builds(Scheduler, minimum=st.integers(1, 6), eta=st.integers(2, 5))
 grid = st.integers(0, 8).map(lambda i: i / 8)  # scores that often tie
 scores = grid | st.floats(0, 1)
 reports = st.lists(st.tuples(st.integers(0, 30), scores, st.integers(0, 9)), max_size=150)
 
 
-def in_turn(asha: Asha, budget: int, events: list[tuple[int, float, int]]) -> list[tuple[int, int, float]]:
+def made(asha: Scheduler, budget: int) -> Asha:
+    return Asha(asha.eta, budget, asha.rungs(budget))
+
+
+def in_turn(
+    asha: Scheduler, budget: int, events: list[tuple[int, float, int]]
+) -> list[tuple[int, int, float]]:
     """Return the reports of trials that each go from rung to rung, at most a few episodes late."""
     at: dict[int, int] = {}
     found = []
@@ -32,7 +39,7 @@ def in_turn(asha: Asha, budget: int, events: list[tuple[int, float, int]]) -> li
 
 @given(ashas, st.integers(1, 300), reports)
 @settings(max_examples=150, deadline=None)
-def test_decides_as_ray_tune_does(asha: Asha, budget: int, events: list[tuple[int, float, int]]) -> None:
+def test_decides_as_ray_tune_does(asha: Scheduler, budget: int, events: list[tuple[int, float, int]]) -> None:
     ray = AsyncHyperBandScheduler(
         metric="score",
         mode="max",
@@ -40,7 +47,7 @@ def test_decides_as_ray_tune_does(asha: Asha, budget: int, events: list[tuple[in
         grace_period=asha.minimum,
         reduction_factor=asha.eta,
     )
-    ours, stopped = AshaState(asha, budget), set()
+    ours, stopped = made(asha, budget), set()
     trials = [SimpleNamespace(trial_id=str(number)) for number in range(31)]
     for trial in trials:
         ray.on_trial_add(None, trial)
@@ -53,7 +60,7 @@ def test_decides_as_ray_tune_does(asha: Asha, budget: int, events: list[tuple[in
 
 
 @given(ashas, st.integers(1, 300))
-def test_rungs_are_ray_tunes_below_the_budget(asha: Asha, budget: int) -> None:
+def test_rungs_are_ray_tunes_below_the_budget(asha: Scheduler, budget: int) -> None:
     rungs = asha.rungs(budget)
     assert list(rungs) == [r for k in range(10) if (r := asha.minimum * asha.eta**k) < budget]
     if budget >= asha.minimum:
@@ -63,14 +70,14 @@ def test_rungs_are_ray_tunes_below_the_budget(asha: Asha, budget: int) -> None:
 
 
 def test_rungs_by_hand() -> None:
-    assert Asha(minimum=10).rungs(640) == (10, 40, 160)
-    assert Asha(minimum=10).rungs(641) == (10, 40, 160, 640)
-    assert Asha(minimum=10, eta=2).rungs(50) == (10, 20, 40)
-    assert Asha(minimum=10).rungs(10) == ()
+    assert Scheduler(minimum=10).rungs(640) == (10, 40, 160)
+    assert Scheduler(minimum=10).rungs(641) == (10, 40, 160, 640)
+    assert Scheduler(minimum=10, eta=2).rungs(50) == (10, 20, 40)
+    assert Scheduler(minimum=10).rungs(10) == ()
 
 
 def test_decisions_by_hand() -> None:
-    state = AshaState(Asha(minimum=1, eta=2), 10)
+    state = made(Scheduler(minimum=1, eta=2), 10)
     assert state.report(0, 1, 2.0)  # the first goes on
     assert state.report(1, 1, 4.0)
     assert not state.report(2, 1, 2.9)  # the median of 2 and 4 is 3
@@ -83,7 +90,7 @@ def test_decisions_by_hand() -> None:
 def test_one_in_eta_goes_on() -> None:
     """Of equally distributed scores, within four standard errors."""
     for eta in (2, 3, 4):
-        state = AshaState(Asha(minimum=1, eta=eta), 10)
+        state = made(Scheduler(minimum=1, eta=eta), 10)
         scores = np.random.default_rng(0).random(2000).tolist()
         passed = sum(state.report(trial, 1, score) for trial, score in enumerate(scores))
         assert abs(passed / 2000 - 1 / eta) < 4 * math.sqrt((1 - 1 / eta) / eta / 2000)
@@ -92,12 +99,15 @@ def test_one_in_eta_goes_on() -> None:
 @given(ashas, st.integers(1, 300), reports, st.floats(0, 1), st.randoms(use_true_random=False))
 @settings(max_examples=100, deadline=None)
 def test_replay_resumes(
-    asha: Asha, budget: int, events: list[tuple[int, float, int]], cut: float, order: random.Random
+    asha: Scheduler, budget: int, events: list[tuple[int, float, int]], cut: float, order: random.Random
 ) -> None:
     """Recorded scores, in any order and with those of the full budget, stand for the reports."""
     turns = in_turn(asha, budget, events)
     done, ahead = turns[: int(cut * len(turns))], turns[int(cut * len(turns)) :]
-    first, resumed = AshaState(asha, budget), AshaState(asha, budget)
+    first, resumed = (
+        made(asha, budget),
+        made(asha, budget),
+    )
     for report in done:
         first.report(*report)
     stored = done + [(0, budget, 1.0)] * 5
@@ -109,7 +119,10 @@ def test_replay_resumes(
 
 
 def test_a_trial_that_failed_is_forgotten() -> None:
-    state, other = AshaState(Asha(minimum=1, eta=2), 10), AshaState(Asha(minimum=1, eta=2), 10)
+    state, other = (
+        made(Scheduler(minimum=1, eta=2), 10),
+        made(Scheduler(minimum=1, eta=2), 10),
+    )
     state.report(0, 1, 9.0)
     state.report(0, 2, 9.0)
     state.forget(0)
@@ -120,7 +133,7 @@ def test_a_trial_that_failed_is_forgotten() -> None:
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_not_finite_stops_and_leaves_no_trace(score: float) -> None:
     for asked in itertools.product([False, True], repeat=2):
-        state = AshaState(Asha(minimum=1, eta=2), 10)
+        state = made(Scheduler(minimum=1, eta=2), 10)
         for replayed in asked:
             if replayed:
                 state.record(0, 1, score)
@@ -131,7 +144,7 @@ def test_a_score_that_is_not_finite_stops_and_leaves_no_trace(score: float) -> N
 
 
 def test_steps_at_no_rung_go_on() -> None:
-    state = AshaState(Asha(minimum=10, eta=2), 40)
+    state = made(Scheduler(minimum=10, eta=2), 40)
     for step in (9, 40, 41):
         assert state.report(0, step, 1.0)
         assert state.report(1, step, 0.0)
@@ -139,12 +152,12 @@ def test_steps_at_no_rung_go_on() -> None:
 
 
 def test_by_default_two_rungs_precede_the_budget() -> None:
-    assert Asha().rungs(320) == (20, 80)
-    assert Asha(eta=3).rungs(5) == (1, 3)
+    assert Scheduler().rungs(320) == (20, 80)
+    assert Scheduler(eta=3).rungs(5) == (1, 3)
 
 
 def test_settings() -> None:
-    assert Asha(minimum=5).eta == 4
+    assert Scheduler(minimum=5).eta == 4
     for wrong in ({"minimum": 0}, {"minimum": 5, "eta": 1}, {"minimum": 5, "brackets": 2}):
         with pytest.raises(ValidationError):
-            Asha.model_validate(wrong)
+            Scheduler.model_validate(wrong)

@@ -159,7 +159,7 @@ def test_rm_wants_the_whole_name(db: Path, reference: str) -> None:
         (["--workers=0"], 2, "workers"),
         (["--workers=2"], 2, "--executor process or ray"),
         (["--executor=slurm"], 2, "executor"),
-        (["--scheduler=hyperband"], 2, "asha"),
+        (["--scheduler=hyperbnd"], 2, "hyperband"),
         (["--scheduler=asha", "--set=scheduler.minimum=900"], 2, "scheduler.minimum"),
         (["--name=a b"], 2, "name"),
         (["--learner=prototypical"], 2, "prototypical"),

@@ -15,7 +15,6 @@ from scripted_searches import Silent, start
 from small_table import TEXTS, configure, eight_rows, look_up, write
 from torch import nn
 
-from nas.asha import Asha, AshaState
 from nas.backbone import BackboneSpace
 from nas.controller import Measurement
 from nas.driver.search import SearchDriver
@@ -23,6 +22,7 @@ from nas.driver.trials import executor
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Job
 from nas.plugins import FilePath
+from nas.schedulers.asha import Asha
 from nas.settings.search import SearchConfig, validate
 from nas.space import Architecture, Decision, TaskShape
 from nas.states import TrialState
@@ -152,7 +152,7 @@ def test_early_stopping_follows_the_columns_of_shorter_trainings(store: Store, t
     config = configure(path, settings=settings, scheduler={"eta": 2}, deduplicate=False, trials=30)
     assert run(store, config) == "completed"
     trials = store.trials(store.search("@last").id)
-    state = AshaState(Asha(eta=2), 10, (1,))
+    state = Asha(2, 10, (1,))
     for trial in trials:
         score = 10.0 * (TEXTS.index(trial.architecture) + 1)
         goes_on = state.report(trial.number, 1, -score)

@@ -37,8 +37,8 @@ def document(config: SearchConfig, *, portable: bool = False) -> str:
         portable: leave to each machine what depends on it.
     """
     from nas import plugins
-    from nas.asha import Asha
     from nas.evaluator import Budget
+    from nas.schedulers.settings import Scheduler
     from nas.settings.prescreen import Prescreen
     from nas.settings.search import Constraints, Resources
     from nas.settings.sections import BASES
@@ -64,7 +64,7 @@ def document(config: SearchConfig, *, portable: bool = False) -> str:
         lines += ["", *NO_SLOT]
     models: dict[str, type[BaseModel]] = {
         "budget": Budget,
-        "scheduler": Asha,
+        "scheduler": Scheduler,
         "prescreen": Prescreen,
         "constraints": Constraints,
         "resources": Resources,

@@ -62,7 +62,12 @@ def run(
         str | None,
         typer.Option(help="ray, process or inline. (default: ray; inline for tabular)"),
     ] = None,
-    scheduler: Annotated[str | None, typer.Option(help="asha: stop weak trials early.")] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="How trials train for unequal lengths: asha, curves, halving, hyperband, promotion."
+        ),
+    ] = None,
     derive: Annotated[
         int | None,
         typer.Option(metavar="K", help="Architectures that a one-shot controller derives and evaluates."),
@@ -108,9 +113,7 @@ def run(
     given = {"trials": trials, "workers": workers, "seed": seed, "name": name, "executor": executor}
     values.update({key: value for key, value in given.items() if value is not None})
     if scheduler is not None:
-        if scheduler != "asha":
-            raise ConfigError(f"--scheduler {scheduler}: the only scheduler is 'asha'.")
-        values.setdefault("scheduler", {})
+        assign(values, f"scheduler.name={scheduler}")
     if derive is not None:
         assign(values, f"controller.derive={derive}")
     for slot in slots or []:

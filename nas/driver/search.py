@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nas import fingerprints
-from nas.asha import AshaState
 from nas.controller import Controller, Evaluate, Finish, Outcome, Reject, Reuse, TrainSupernet
 from nas.driver.ledger import Attempt, Ledger
 from nas.driver.records import Records, document, forget, recordable
@@ -87,11 +86,7 @@ class SearchDriver:
         recorded, now = row.environment.get("classes"), classes(tasks)
         self._records = Records(row.name, config, space, folder, now, row.environment.get(MEMORY))
         self._controller: Controller = config.make_controller(space, tasks)
-        self._scheduler = (
-            AshaState(config.scheduler, config.budget.train_episodes, config.rungs)
-            if config.scheduler
-            else None
-        )
+        self._scheduler = config.make_stopper()
         self._whole = config.budget.train_episodes
         self._row, self._ledger = row, Ledger(config, row.trials)
         self._running: dict[int, Attempt] = {}
@@ -344,6 +339,8 @@ class SearchDriver:
     def _learn(self, number: int, outcome: Outcome) -> None:
         """Let the controller observe what a resumed search will let it observe again: no measurements."""
         self._ledger.add(number, outcome)
+        if self._scheduler is not None and outcome.state is TrialState.COMPLETED and outcome.score:
+            self._scheduler.complete(number, outcome.score.value)
         self._controller.observe(number, replace(outcome, measurements=()))
 
     def _replay(self) -> None:

@@ -22,7 +22,7 @@ from nas.queries import chosen
 from nas.settings.paths import flat
 from nas.states import TrialState
 from nas.storage.front import FIELDS, front
-from nas.storage.schema import Architecture, Evaluation, Search, Trial
+from nas.storage.schema import FIRST_SEED, FURTHER_SEED, Architecture, Evaluation, Search, Trial
 from nas.storage.store import Store
 
 TEST_SORTS = ("seeds", "test_score", "ci95_seeds", "ci95_episodes", "validation_score")
@@ -317,11 +317,11 @@ def _further(session: Session, where: Sequence[ColumnElement[bool]]) -> dict[tup
     query = (
         select(Search.name, Trial.architecture, Trial.score)
         .join(Search, Search.id == Trial.search_id)
-        .where(Trial.repeat > 0, Trial.state == TrialState.COMPLETED.value, Trial.score.is_not(None))
+        .where(FURTHER_SEED, Trial.state == TrialState.COMPLETED.value, Trial.score.is_not(None))
         .where(Trial.search_id.in_(select(Trial.search_id).where(*where)))
     )
     found: dict[tuple[str, str], list[float]] = {}
-    if session.scalar(select(Trial.id).where(Trial.repeat > 0).limit(1)) is not None:
+    if session.scalar(select(Trial.id).where(FURTHER_SEED).limit(1)) is not None:
         for search, architecture, score in session.execute(query):
             assert score is not None  # by the query
             assert architecture is not None
@@ -361,7 +361,7 @@ def _where(query: Query, searches: Sequence[int]) -> list[ColumnElement[bool]]:
     where: list[ColumnElement[bool]] = [
         Trial.state.in_(query.states),
         Trial.score.is_not(None),
-        Trial.repeat == 0,
+        FIRST_SEED,
     ]
     if query.sort in FIELDS:
         where.append(FIELDS[query.sort].is_not(None))

@@ -13,7 +13,6 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from torch import nn
 
 from nas import counts, executors, plugins
-from nas.asha import Asha
 from nas.controller import Controller, TrainSupernet
 from nas.costs import COUNTED, MEASURED, OWN
 from nas.errors import ConfigError, Unsupported
@@ -23,6 +22,12 @@ from nas.objective import GOALS, Objective
 from nas.precision import Precision
 from nas.prescreening import Guided, Prescreened
 from nas.product import MAIN, Product, backbone_of
+from nas.schedulers.asha import Asha
+from nas.schedulers.curves import Curves
+from nas.schedulers.halving import Halving
+from nas.schedulers.promotion import Promotion
+from nas.schedulers.settings import Scheduler
+from nas.schedulers.stopping import Stopper
 from nas.settings.prescreen import Prescreen
 from nas.settings.sections import (
     EXAMPLES,
@@ -154,7 +159,7 @@ class SearchConfig(Model):
     workers: Annotated[
         int, Field(ge=1, le=10_000, description="trials at a time; `nas run` fills in one a core")
     ] = 1
-    scheduler: Asha | None = None
+    scheduler: Scheduler | None = None
     prescreen: Prescreen | None = None
     constraints: Constraints = Constraints()
     deduplicate: Annotated[bool, Field(description="train isomorphic networks once")] = True
@@ -185,7 +190,7 @@ class SearchConfig(Model):
     def _stopped_by_score(self) -> Self:
         if self.scheduler is not None and self.aim != Objective():
             raise ConfigError(
-                f"scheduler: it stops trials by their score alone, and the objective is {self.aim}. Leave "
+                f"scheduler: it judges trials by their score alone, and the objective is {self.aim}. Leave "
                 "one of them out."
             )
         return self
@@ -195,6 +200,22 @@ class SearchConfig(Model):
         if self.scheduler is not None and self.budget.score_at:
             raise ConfigError(
                 "budget.score_at: the scheduler says when a trial is scored. Leave one of them out."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _promoted(self) -> Self:
+        if self.scheduler is None or not self.scheduler.promotes:
+            return self
+        if self.proposer.one_shot:
+            raise ConfigError(
+                f"scheduler: '{self.scheduler.name}' promotes candidates, and '{self.controller['name']}' "
+                f"trains a supernet. Leave it out, or choose {controllers(one_shot=False)}."
+            )
+        if self.prescreen is not None:
+            raise ConfigError(
+                f"prescreen: it chooses among candidates, and the scheduler '{self.scheduler.name}' asks for "
+                "longer trainings of known ones. Leave one of them out."
             )
         return self
 
@@ -277,9 +298,19 @@ class SearchConfig(Model):
         """Training episodes at which a score is wanted, besides the last; of a lookup its lengths."""
         if self.scheduler is None:
             return tuple(sorted(set(self.budget.score_at)))
+        return () if self.scheduler.promotes else self.fidelities[:-1]
+
+    @property
+    def fidelities(self) -> tuple[int, ...]:
+        """The lengths of training that the scheduler shares out, ascending; the last is a whole one."""
+        whole = self.budget.train_episodes
+        if self.scheduler is None:
+            return (whole,)
         if self.looks_up:
-            return tuple(n for n in self.lengths[:-1] if n >= (self.scheduler.minimum or 1))
-        return self.scheduler.rungs(self.budget.train_episodes)
+            *shorter, whole = self.lengths
+            return (*(n for n in shorter if n >= (self.scheduler.minimum or 1)), whole)
+        promotes = self.scheduler.promotes
+        return self.scheduler.lengths(whole) if promotes else (*self.scheduler.rungs(whole), whole)
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -344,6 +375,8 @@ class SearchConfig(Model):
         controller.aim(self.aim)
         if (limits := self.constraints.counted) and isinstance(tasks, TaskSource):
             controller = Constrained(controller, space, tasks.shape, limits)
+        if self.scheduler is not None and self.scheduler.promotes:
+            controller = self._promoting(self.scheduler, controller, space)
         if self.deduplicate:
             controller = Deduplicated(controller, space)
         screen = self.prescreen
@@ -358,6 +391,21 @@ class SearchConfig(Model):
         assert screen.proxy is not None
         promise = Promised(self.make_context(space, tasks), maker("proxy", screen.proxy)(), self.seed)
         return Prescreened(controller, space, promise, screen.candidates, screen.trials)
+
+    def _promoting(self, scheduler: Scheduler, controller: Controller, space: Space[Any]) -> Controller:
+        lengths, eta = self.fidelities, scheduler.eta
+        if scheduler.name == "promotion":
+            return Promotion(controller, space, lengths, eta)
+        return Halving(controller, space, lengths, eta, hyperband=scheduler.name == "hyperband")
+
+    def make_stopper(self) -> Stopper | None:
+        """Return what stops trials; None where the scheduler stops none, or there is none."""
+        if self.scheduler is None or self.scheduler.promotes:
+            return None
+        whole = self.budget.train_episodes
+        if self.scheduler.name == "curves":
+            return Curves(self.scheduler.threshold, whole, self.rungs)
+        return Asha(self.scheduler.eta, whole, self.rungs)
 
     def make_context(self, space: Space[Any], tasks: TaskSource) -> Context:
         """Return what every job of the search shares."""
@@ -448,7 +496,7 @@ def validate(values: Mapping[str, Any]) -> SearchConfig:
             )
         budget = config.budget.model_copy(update={"train_episodes": whole})
         config = config.model_copy(update={"budget": budget})
-    if config.scheduler is not None and not config.rungs:
+    if config.scheduler is not None and len(config.fidelities) < 2:
         raise ConfigError(
             f"scheduler.minimum={config.scheduler.minimum}: no trial can be stopped before its budget of "
             f"budget.train_episodes={config.budget.train_episodes} is spent; choose fewer."

@@ -26,6 +26,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    literal_column,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -188,6 +189,9 @@ class Trial(Base):
     finished_at: Mapped[datetime | None]
 
 
+FIRST_SEED = Trial.repeat == literal_column("0")
+"""The trials that stand for an architecture where one score is asked for; written as it is in an index."""
+
 # All that a leaderboard filters, sorts and draws fronts by: it reads the table itself for the rows it shows.
 Index(
     "ix_trials_leaderboard",
@@ -200,18 +204,20 @@ Index(
     Trial.latency_batch,
     Trial.seconds,
     Trial.search_id,
-    sqlite_where=Trial.score.is_not(None),
-    postgresql_where=Trial.score.is_not(None),
+    sqlite_where=Trial.score.is_not(None) & FIRST_SEED,
+    postgresql_where=Trial.score.is_not(None) & FIRST_SEED,
 )
 
+
+FURTHER_SEED = Trial.repeat > literal_column("0")
+"""The other trials, of which most searches have none."""
 
 Index(
     "ix_trials_repeats",
     Trial.search_id,
-    sqlite_where=Trial.repeat > 0,
-    postgresql_where=Trial.repeat > 0,
+    sqlite_where=FURTHER_SEED,
+    postgresql_where=FURTHER_SEED,
 )
-"""The trials of further seeds, of which most searches have none."""
 
 
 class Measurement(Base):

@@ -312,22 +312,14 @@ class ControllerSuite(ABC):
     def test_scores_of_unequal_lengths_do_not_mix(
         self, space: BackboneSpace, make: Make, seed: int, trials: int, workers: int
     ) -> None:
-        """Scores of short trainings count among themselves: a constant added to them all changes nothing."""
+        """Scores of a short length count among themselves: a constant added to all changes nothing."""
         endings = mixed(seed, (TrialState.COMPLETED, TrialState.STOPPED))
         share = shared(space, seed)
-
-        def shifted(number: int, architecture: Architecture) -> Outcome:
-            outcome = _eighths(endings(number, architecture))
-            if outcome.train_episodes < WHOLE and outcome.score is not None:
-                return replace(outcome, score=replace(outcome.score, value=outcome.score.value + 1024))
-            return outcome
-
-        def plain(number: int, architecture: Architecture) -> Outcome:
-            return _eighths(endings(number, architecture))
-
         runs = [
-            simulate(make(seed), evaluate, trials=trials, seed=seed, workers=workers, share=share)
-            for evaluate in (plain, shifted)
+            simulate(
+                _Offset(make(seed), offset), endings, trials=trials, seed=seed, workers=workers, share=share
+            )
+            for offset in (0, 1024)
         ]
         assert runs[0].proposals == runs[1].proposals
 
@@ -353,10 +345,25 @@ class ControllerSuite(ABC):
         return simulate(controller, mixed(seed), trials=trials, seed=seed, workers=workers, share=share)
 
 
-def _eighths(outcome: Outcome) -> Outcome:
-    """Return an outcome with its score in eighths, which a large constant added to it does not round."""
-    assert outcome.score is not None
-    return replace(outcome, score=replace(outcome.score, value=round(8 * outcome.score.value) / 8))
+@final
+class _Offset(Controller):
+    """Adds a constant to the scores of each length but the whole: one of its own to each length.
+
+    Scores are in eighths, so that no sum is rounded.
+    """
+
+    def __init__(self, controller: Controller, offset: float) -> None:
+        self._controller, self._offset = controller, offset
+
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
+        return self._controller.propose(number, pending, rng)
+
+    def observe(self, number: int, outcome: Outcome) -> None:
+        if outcome.score is not None:
+            added = self._offset * outcome.train_episodes if outcome.train_episodes < WHOLE else 0
+            score = replace(outcome.score, value=round(8 * outcome.score.value) / 8 + added)
+            outcome = replace(outcome, score=score)
+        self._controller.observe(number, outcome)
 
 
 @final

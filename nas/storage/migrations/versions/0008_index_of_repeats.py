@@ -1,4 +1,6 @@
-"""An index of the trials of further seeds, of which most searches have none."""
+"""Leaderboards list first seeds, and look up further ones: an index of each."""
+
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,13 +10,32 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
-INDEX = "ix_trials_repeats"
+BOARD, REPEATS = "ix_trials_leaderboard", "ix_trials_repeats"
+COLUMNS = (
+    "state",
+    "score",
+    "parameters",
+    "macs",
+    "activations",
+    "latency",
+    "latency_batch",
+    "seconds",
+    "search_id",
+)
 
 
 def upgrade() -> None:
-    further = sa.text("repeat > 0")
-    op.create_index(INDEX, "trials", ["search_id"], sqlite_where=further, postgresql_where=further)
+    op.drop_index(BOARD, "trials")
+    _create(BOARD, COLUMNS, "score IS NOT NULL AND repeat = 0")
+    _create(REPEATS, ["search_id"], "repeat > 0")
 
 
 def downgrade() -> None:
-    op.drop_index(INDEX, "trials")
+    op.drop_index(REPEATS, "trials")
+    op.drop_index(BOARD, "trials")
+    _create(BOARD, COLUMNS, "score IS NOT NULL")
+
+
+def _create(name: str, columns: Sequence[str], where: str) -> None:
+    condition = sa.text(where)
+    op.create_index(name, "trials", list(columns), sqlite_where=condition, postgresql_where=condition)

@@ -10,54 +10,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, final
+from typing import final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
-
-
-class Asha(BaseModel):
-    """Settings of asynchronous successive halving (Li et al. 2020, arXiv 1810.05934, §3).
-
-    This is the variant of one bracket that stops trials instead of pausing and promoting them.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    minimum: Annotated[
-        int | None, Field(ge=1, description="training episodes before the first rung; default: budget / eta²")
-    ] = None
-    eta: Annotated[int, Field(ge=2, description="reduction factor: about one in eta goes on at a rung")] = 4
-
-    def rungs(self, budget: int) -> tuple[int, ...]:
-        """Return the training episodes at which trials are judged: minimum·etaᵏ below `budget`, ascending."""
-        rungs = []
-        step = self.minimum or max(1, budget // self.eta**2)
-        while step < budget:
-            rungs.append(step)
-            step *= self.eta
-        return tuple(rungs)
 
 
 @final
-class AshaState:
+class Asha:
     """What trials have scored at each rung, which decides whether the next one goes on.
+
+    This is the variant of one bracket that stops trials instead of pausing and promoting them (Li et al.
+    2020, arXiv 1810.05934, §3).
 
     A score belongs to the last rung at or before its step, for a meta-batch may carry a trial past a rung: a
     trial is to be reported once after each rung that it passes. A score at the full budget is at no rung.
 
     Args:
-        asha: the settings.
+        eta: about one trial in so many goes on.
         budget: training episodes of a whole trial.
-        rungs: training episodes at which trials are judged, ascending, below the budget; None: those that the
-            settings say.
+        rungs: training episodes at which trials are judged, ascending, below the budget.
     """
 
-    def __init__(self, asha: Asha, budget: int, rungs: Sequence[int] | None = None) -> None:
-        self._percentile = 100 * (1 - 1 / asha.eta)
+    def __init__(self, eta: int, budget: int, rungs: Sequence[int]) -> None:
+        self._percentile = 100 * (1 - 1 / eta)
         self._budget = budget
-        judged = asha.rungs(budget) if rungs is None else rungs
-        self._scores: dict[int, dict[int, float]] = {rung: {} for rung in judged}
+        self._scores: dict[int, dict[int, float]] = {rung: {} for rung in rungs}
 
     def report(self, trial: int, step: int, score: float) -> bool:
         """Return whether a trial should go on, and record its score.
@@ -79,6 +56,9 @@ class AshaState:
         """Record a score that was judged before: a resumed search replays its measurements."""
         if math.isfinite(score):
             self._at(step)[trial] = score
+
+    def complete(self, trial: int, score: float) -> None:
+        """Pass over the score of a whole training: it is at no rung."""
 
     def forget(self, trial: int) -> None:
         """Drop the scores of a trial that failed after all."""

@@ -1,0 +1,52 @@
+"""Settings of schedulers, and the lengths of training that follow from them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Literal["asha", "curves", "halving", "hyperband", "promotion"]
+
+PROMOTING = ("halving", "hyperband", "promotion")
+"""Schedulers that ask for short trainings first, and for longer ones of the best; the others stop trials."""
+
+
+class Scheduler(BaseModel):
+    """How a search shares out training: `asha` and `curves` stop trials, the others promote short ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[Name, Field(description="which: asha and curves stop trials, the others promote")] = (
+        "asha"
+    )
+    minimum: Annotated[
+        int | None, Field(ge=1, description="training episodes before the first rung; default: budget / eta²")
+    ] = None
+    eta: Annotated[int, Field(ge=2, description="reduction factor: about one in eta goes on at a rung")] = 4
+    threshold: Annotated[
+        float,
+        Field(gt=0, lt=1, description="of curves: the chance of a new best score below which a trial stops"),
+    ] = 0.05
+
+    @property
+    def promotes(self) -> bool:
+        """Whether trials are asked to be short, and the best of them to be longer."""
+        return self.name in PROMOTING
+
+    def rungs(self, budget: int) -> tuple[int, ...]:
+        """Return the training episodes at which trials are judged: minimum·etaᵏ below `budget`, ascending."""
+        rungs = []
+        step = self.minimum or max(1, budget // self.eta**2)
+        while step < budget:
+            rungs.append(step)
+            step *= self.eta
+        return tuple(rungs)
+
+    def lengths(self, budget: int) -> tuple[int, ...]:
+        """Return the lengths to promote through: budget / etaᵏ from the minimum on, ascending."""
+        minimum = self.minimum or max(1, budget // self.eta**2)
+        lengths = [budget]
+        while lengths[-1] // self.eta >= minimum:
+            lengths.append(lengths[-1] // self.eta)
+        return tuple(reversed(lengths))
