@@ -30,9 +30,11 @@ from nas.evaluation.targets import Targets
 from nas.executors import Name as Executor
 from nas.plugins import import_from_here
 from nas.progress.searches import progress
+from nas.queries import answer as answers
 from nas.queries import boards, searches
 from nas.queries import leaderboard as ranks
 from nas.queries import trials as tried
+from nas.queries.answer import Answer
 from nas.queries.leaderboard import LeaderboardRow, Query
 from nas.queries.ranking import Ranked
 from nas.queries.results import Compared
@@ -84,6 +86,12 @@ class Search:
         with Store(self.db) as store:
             rows = ranks.leaderboard(store, Query(searches=(self.name,), limit=1))
         return rows[0] if rows else None
+
+    @property
+    def answer(self) -> Answer | None:
+        """What it recommends, and how sure that is; None: it has no score, or makes several things better."""
+        with Store(self.db) as store:
+            return answers.answer(store, self.name)
 
     def show(self) -> SearchDetails:
         """Return all that is known of the search."""

@@ -111,9 +111,9 @@ def test_a_search_records_seeds_and_lengths_and_resumes(
         (0, None, 300, None),
         (1, None, 300, None),
         (0, 75, 75, 0),
-        (2, 150, 75, None),
+        (2, 150, 150, None),
     ]
-    assert trials[-1].state == "stopped"
+    assert [t.state for t in trials] == ["paused"] * 2 + ["completed"] * 2 + ["reused", "paused"]
     assert len({t.seed for t in trials}) == 3
     part = configure(name="part", trials=3, scheduler=asha)
     start(store, part).run(executor(part, part.make_source()))

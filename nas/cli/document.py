@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FROM_THE_MACHINE = ("executor", "workers")
 """Settings whose default depends on the machine and on the evaluator."""
 
-OPTIONAL = ("scheduler", "prescreen")
+OPTIONAL = ("scheduler", "racing", "prescreen")
 """Sections that a search need not have."""
 
 NO_SLOT = (
@@ -38,6 +38,7 @@ def document(config: SearchConfig, *, portable: bool = False) -> str:
     """
     from nas import plugins
     from nas.evaluator import Budget
+    from nas.racing import Racing
     from nas.schedulers.settings import Scheduler
     from nas.settings.prescreen import Prescreen
     from nas.settings.search import Constraints, Resources
@@ -65,6 +66,7 @@ def document(config: SearchConfig, *, portable: bool = False) -> str:
     models: dict[str, type[BaseModel]] = {
         "budget": Budget,
         "scheduler": Scheduler,
+        "racing": Racing,
         "prescreen": Prescreen,
         "constraints": Constraints,
         "resources": Resources,

@@ -34,8 +34,20 @@ if TYPE_CHECKING:
 TOP = 10
 """Rows of the leaderboard at the end of a run."""
 
-COLUMNS = ("rank", "trial", "score", "ci95", "parameters", "macs", "seconds", "architecture", "chosen")
-DROP = ("seconds", "macs", "parameters", "ci95")
+COLUMNS = (
+    "rank",
+    "trial",
+    "seeds",
+    "score",
+    "ci95",
+    "ci95_seeds",
+    "parameters",
+    "macs",
+    "seconds",
+    "architecture",
+    "chosen",
+)
+DROP = ("seconds", "macs", "parameters", "ci95", "ci95_seeds")
 """What a narrow terminal can do without, the least important first."""
 
 
@@ -217,6 +229,7 @@ def rm(
 def _follow(session: Session, db: str, artifacts: Path | None) -> None:
     from nas.evaluation.artifacts import folder
     from nas.progress.searches import progress
+    from nas.queries.answer import answer, words
     from nas.queries.chosen import apart
     from nas.queries.leaderboard import Query, leaderboard
 
@@ -230,13 +243,16 @@ def _follow(session: Session, db: str, artifacts: Path | None) -> None:
     aim, front = config.aim, config.aim.several
     pareto, limit = (aim.goals, 0) if front else ((), TOP)
     rows = leaderboard(store, Query(searches=(row.name,), sort=aim.goals[0], pareto=pareto, limit=limit))
-    known = [name for name in COLUMNS if name != "chosen" or any(row.chosen for row in rows)]
+    needless = {"chosen"} if not any(row.chosen for row in rows) else set()
+    if all(row.seeds == 1 for row in rows):
+        needless |= {"seeds", "ci95_seeds"}
+    known = [name for name in COLUMNS if name not in needless]
     goals = [goal for goal in aim.goals if goal not in known]
     place = known.index("architecture")
     columns = [*known[:place], *goals, *known[place:]]
     drop = [name for name in DROP if name not in aim.goals]
     emit([apart(asdict(entry)) for entry in rows], Format.TABLE, columns, drop=drop)
-    tried = sum(trial.architecture is not None for trial in store.history(row.id))
+    tried = sum(trial.architecture is not None and not trial.repeat for trial in store.history(row.id))
     which, pick = f"The best {len(rows)}", ""
     if front:
         which, pick = f"The front of {aim}: {len(rows)}", f" --pareto {','.join(aim.goals)}"
@@ -244,9 +260,13 @@ def _follow(session: Session, db: str, artifacts: Path | None) -> None:
     say(f"  nas leaderboard --search {row.name}{pick} --limit 0\n  nas show {row.name}")
     if ended.infeasible is not None:
         say(ended.infeasible)
+    found = answer(store, row.name)
+    if found is not None:
+        say(words(found))
     if rows and not config.looks_up:
-        say("Train the best to the end, and score it on test tasks:")
-        say(f"  nas evaluate --top 1 --search {row.name}{_baseline(config, session.tasks)}")
+        which = f"--top 1 --search {row.name}" if found is None else f"{row.name}/{found.trial}"
+        say(f"Train {'the best' if found is None else 'it'} to the end, and score it on test tasks:")
+        say(f"  nas evaluate {which}{_baseline(config, session.tasks)}")
     if ended.state == "completed" and ended.ending is not None:
         say(ended.ending)
     else:

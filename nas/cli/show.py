@@ -89,6 +89,7 @@ def show(
 
 
 def _search(found: SearchDetails, form: Format, wide: bool) -> None:
+    from nas.queries.answer import words
     from nas.queries.chosen import apart, choices
     from nas.queries.rows import record
 
@@ -101,6 +102,10 @@ def _search(found: SearchDetails, form: Format, wide: bool) -> None:
             del said["remarks"]
         if found.front is None:
             del said["front"]
+        if found.answer is None:
+            del said["answer"]
+        else:
+            said["answer"] = words(found.answer)
         states = ", ".join(f"{count} {state}" for state, count in found.states.items()) or "none yet"
         said["trials"] = f"{found.trials} ({states})"
         settings = {key: setting(value) for key, value in found.config.items() if key not in SAID}

@@ -82,13 +82,14 @@ class Ledger:
         trials: as given; more, if the search is extended.
         next: number of the trial to be begun next.
         ended: trials with a final outcome.
+        raced: trials of a race, which are none of the `trials`.
         finished: whether the controller has nothing more to propose.
         broken: why the search cannot go on; None: it can.
     """
 
     def __init__(self, config: SearchConfig, trials: int) -> None:
         self._config, self.trials = config, trials
-        self.next = self.ended = 0
+        self.next = self.ended = self.raced = 0
         self.finished = False
         self.broken: str | None = None
         self._spent = 0.0
@@ -133,7 +134,8 @@ class Ledger:
     @property
     def _counted(self) -> int:
         """How many of the `trials` were begun."""
-        return self.next if self._config.max_seconds is None else self.next - self._reused
+        own = self.next - self.raced
+        return own if self._config.max_seconds is None else own - self._reused
 
     @property
     def hopeless(self) -> bool:

@@ -21,11 +21,12 @@ from nas.executors.attempts import again
 from nas.executors.base import Executor
 from nas.precision import Arithmetic
 from nas.product import backbone_of
+from nas.racing import Race
 from nas.settings.search import SearchConfig
 from nas.space import Space
 from nas.states import TrialState
 from nas.storage.lease import Pulse, mine
-from nas.storage.schema import Search
+from nas.storage.schema import Search, TrialKind
 from nas.storage.searches import NewSearch
 from nas.storage.store import Store
 from nas.storage.trials import Known, NewTrial
@@ -87,6 +88,8 @@ class SearchDriver:
         self._records = Records(row.name, config, space, folder, now, row.environment.get(MEMORY))
         self._controller: Controller = config.make_controller(space, tasks)
         self._scheduler = config.make_stopper()
+        self._race = None if config.racing is None else Race(config.racing, space)
+        self._races: set[int] = set()
         self._whole = config.budget.train_episodes
         self._row, self._ledger = row, Ledger(config, row.trials)
         self._running: dict[int, Attempt] = {}
@@ -106,7 +109,12 @@ class SearchDriver:
         """Whether there will be no further job."""
         if self._stopping or self._ledger.hopeless:
             return True
-        return self._ledger.enough and not self._again and not self._running
+        return self._ledger.enough and not self._again and not self._running and self._raced
+
+    @property
+    def _raced(self) -> bool:
+        """Whether no finalist is to be trained under a further seed."""
+        return self._race is None or self._race.propose(()) is None
 
     @property
     def ending(self) -> str | None:
@@ -148,7 +156,7 @@ class SearchDriver:
                 return None
             if isinstance(proposal, Finish):
                 self._ledger.finished = True
-                return None
+                break
             self._ledger.next += 1
             if isinstance(proposal, TrainSupernet):
                 return self._start_supernet(number, proposal)
@@ -158,25 +166,56 @@ class SearchDriver:
             if not isinstance(proposal, Evaluate):
                 outcome = self._without_worker(proposal)
                 proposal = Evaluate(proposal.architecture, outcome.repeat, outcome.episodes)
-            job = self._records.evaluation(number, proposal)
-            row = self._store.begin(
-                self._id,
-                NewTrial(
-                    number,
-                    architecture=self._space.text(job.architecture),
-                    key=self._space.canonical(job.architecture),
-                    space=self._space.name,
-                    seed=job.seed,
-                    attempt=0,
-                    repeat=job.repeat,
-                    episodes=job.episodes,
-                ),
-                outcome=outcome,
-            )
-            if outcome is None:
-                return self._start(Attempt(row, job, screening))
-            self._learn(number, outcome)
-            self._observer.recorded(number, outcome)
+            job = self._begin(number, proposal, outcome, screening)
+            if job is not None:
+                return job
+        return self._next_of_race()
+
+    def _next_of_race(self) -> AnyJob | None:
+        """Return the next further seed of a finalist, once the search's own trials have ended."""
+        jobs = [running.job for running in self._running.values()]
+        pending = [job.evaluation for job in jobs if isinstance(job, Job) and job.number in self._races]
+        if self._race is None or len(pending) < len(jobs):
+            return None
+        evaluation = self._race.propose(pending)
+        if evaluation is None:
+            return None
+        number = self._ledger.next
+        self._ledger.next += 1
+        self._ledger.raced += 1
+        self._races.add(number)
+        return self._begin(number, evaluation, race=True)
+
+    def _begin(
+        self,
+        number: int,
+        evaluation: Evaluate,
+        outcome: Outcome | None = None,
+        spent: float = 0.0,
+        *,
+        race: bool = False,
+    ) -> AnyJob | None:
+        """Write a trial that took so many seconds to choose; return its job, or None if it has ended."""
+        job = self._records.evaluation(number, evaluation)
+        row = self._store.begin(
+            self._id,
+            NewTrial(
+                number,
+                architecture=self._space.text(job.architecture),
+                key=self._space.canonical(job.architecture),
+                space=self._space.name,
+                seed=job.seed,
+                attempt=0,
+                repeat=job.repeat,
+                episodes=job.episodes,
+                race=race,
+            ),
+            outcome=outcome,
+        )
+        if outcome is None:
+            return self._start(Attempt(row, job, spent))
+        self._learn(number, outcome)
+        self._observer.recorded(number, outcome)
         return None
 
     def tick(self) -> None:
@@ -194,9 +233,12 @@ class SearchDriver:
         """Keep the measurements; at a rung, ask the scheduler whether to go on."""
         self._running[job.number].report(outcome)
         self._observer.reported(job, outcome)
-        if self._scheduler is None or outcome.score is None or not math.isfinite(outcome.score.value):
+        score = outcome.score
+        if self._scheduler is None or score is None or not math.isfinite(score.value):
             return True
-        return self._scheduler.report(job.number, outcome.train_episodes, outcome.score.value)
+        if isinstance(job, Job) and job.repeat:  # only first seeds are compared on the way
+            return True
+        return self._scheduler.report(job.number, outcome.train_episodes, score.value)
 
     def finish(self, job: AnyJob, outcome: Outcome) -> None:
         """Record a final outcome, or queue a failed job again, with new weights: a failure is in the seed.
@@ -248,7 +290,7 @@ class SearchDriver:
             executor.run(self)
             if self._ledger.hopeless:
                 end = "failed"
-            elif self._ledger.enough and self._ledger.ended >= self._ledger.next:
+            elif self._ledger.enough and self._ledger.ended >= self._ledger.next and self._raced:
                 end = "failed" if self._ledger.barren else "completed"
                 self._records.forget_trials()
             elif self._stopping:
@@ -339,23 +381,32 @@ class SearchDriver:
     def _learn(self, number: int, outcome: Outcome) -> None:
         """Let the controller observe what a resumed search will let it observe again: no measurements."""
         self._ledger.add(number, outcome)
-        if self._scheduler is not None and outcome.state is TrialState.COMPLETED and outcome.score:
+        completed = outcome.state is TrialState.COMPLETED and outcome.score is not None
+        if self._scheduler is not None and completed and outcome.score and not outcome.repeat:
             self._scheduler.complete(number, outcome.score.value)
+        if self._race is not None:
+            self._race.observe(number, outcome)
+        if number in self._races:  # nothing that the controller asked for
+            return
         self._controller.observe(number, replace(outcome, measurements=()))
 
     def _replay(self) -> None:
         history = self._store.history(self._id)
+        unfinished = self._store.unfinished(self._id)
+        self._races = {t.number for t in (*history, *unfinished) if t.kind == TrialKind.RACE}
+        self._ledger.raced = len(self._races)
         for trial in history:
             self._learn(trial.number, self._records.outcome(trial))
         if self._scheduler is not None:
-            judged = {trial.id: trial for trial in history if trial.state != TrialState.FAILED}
+            failed = TrialState.FAILED
+            judged = {trial.id: trial for trial in history if trial.state != failed and not trial.repeat}
             for seen in self._store.measurements(self._id):
                 if seen.metric != "score" or seen.value is None or seen.trial_id not in judged:
                     continue
                 of = judged[seen.trial_id]
                 if seen.step < (of.asked_episodes or self._whole):  # the last score stopped nothing
                     self._scheduler.record(of.number, seen.step, seen.value)
-        for trial in self._store.unfinished(self._id):
+        for trial in unfinished:
             self._again.append(Attempt(trial.id, self._records.job(trial), trial.seconds or 0.0))
         self._ledger.next = self._ledger.ended + len(self._again)
 

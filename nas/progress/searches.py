@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nas.counts import clock
+from nas.counts import clock, counted
 from nas.progress import notebook
 from nas.states import TrialState
 
@@ -103,7 +103,7 @@ class _Tally:
         self._apart = row.config.get("max_seconds") is not None
         self.simulated = row.config.get("tasks", "") is None
         """Whether the seconds of trials are looked up, and no clock's."""
-        self._ended = self._reused = self.failed = 0
+        self._ended = self._reused = self._raced = self.failed = 0
         self.best: tuple[float, float | None, int] | None = None
         self._observed = 0
         for trial in store.history(row.id):
@@ -130,7 +130,8 @@ class _Tally:
 
     def _count(self, trial: Trial) -> None:
         self._observed = trial.observed or self._observed
-        self._ended += 1
+        self._raced += trial.kind == "race"
+        self._ended += trial.kind != "race"
         self._reused += trial.state == "reused"
         self.failed += trial.state == "failed"
         if (
@@ -178,7 +179,8 @@ class _Tally:
         return self._ended - self.reused
 
     def add(self, number: int, outcome: Outcome) -> None:
-        self._ended += 1
+        self._raced += outcome.repeat > 0
+        self._ended += outcome.repeat == 0
         self._reused += outcome.state == "reused"
         if outcome.architecture is None:
             self._supernet_left = None
@@ -215,6 +217,8 @@ class _Tally:
         if self.derived is not None:
             trials = f"{trials} (a supernet, {self.derived} derived)"
         parts = [f"{trials} and {self.reused} reused" if self.reused else trials]
+        if self._raced:
+            parts.append(f"{counted(self._raced, 'further seed')} of the best")
         if self.best is not None:
             parts.append(f"best {_score(self.best[0], self.best[1])} (trial {self.best[2]})")
         if self.derived is None and not self.simulated and (pace := self.pace) is not None:

@@ -22,7 +22,7 @@ from nas.queries import chosen
 from nas.settings.paths import flat
 from nas.states import TrialState
 from nas.storage.front import FIELDS, front
-from nas.storage.schema import FIRST_SEED, FURTHER_SEED, Architecture, Evaluation, Search, Trial
+from nas.storage.schema import FURTHER_SEED, Architecture, Evaluation, Search, Trial
 from nas.storage.store import Store
 
 TEST_SORTS = ("seeds", "test_score", "ci95_seeds", "ci95_episodes", "validation_score")
@@ -239,7 +239,7 @@ def sections(store: Store, query: Query) -> list[Section]:
         tried = select(Trial.search_id).where(*where)
         comparable: dict[str, list[Search]] = {}
         for search in session.scalars(select(Search).where(Search.id.in_(tried)).order_by(Search.id.desc())):
-            comparable.setdefault(_protocol(search), []).append(search)
+            comparable.setdefault(protocol_of(search), []).append(search)
         found = [
             Section(some[0], _board(session, query, _of(where, [search.id for search in some])))
             for some in comparable.values()
@@ -273,7 +273,7 @@ def _refuse(query: Query) -> None:
         raise ConfigError(f"sort: '{query.sort}' is a column of evaluations: add --stage test.")
 
 
-def _protocol(search: Search) -> str:
+def protocol_of(search: Search) -> str:
     """Return what scores depend on besides network and seed, with what `auto` was where the search began."""
     known = search.environment
     parts = [search.settings, known.get("precision"), known.get("classes")]
@@ -361,7 +361,7 @@ def _where(query: Query, searches: Sequence[int]) -> list[ColumnElement[bool]]:
     where: list[ColumnElement[bool]] = [
         Trial.state.in_(query.states),
         Trial.score.is_not(None),
-        FIRST_SEED,
+        Trial.repeat == 0,
     ]
     if query.sort in FIELDS:
         where.append(FIELDS[query.sort].is_not(None))
@@ -414,7 +414,7 @@ def _ranked(session: Session, query: Query, where: Sequence[ColumnElement[bool]]
     kept = session.scalars(select(Search).where(*_of((), list(ids), Search.id))).all()
     of_search: dict[int, dict[str, Any]] = {
         search.id: {
-            "protocol": _protocol(search),
+            "protocol": protocol_of(search),
             "unit": unit(search),
             "space_settings": {key: value for key, value in search.config["space"].items() if key != "name"},
         }

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from nas.objective import Objective
+from nas.queries.answer import Answer, answer
 from nas.queries.chosen import Texts
 from nas.queries.leaderboard import NO_LEARNER
 from nas.queries.trials import TrialRow, trial
@@ -70,6 +71,7 @@ class SearchDetails:
         created_at, finished_at: in UTC.
         note: what its owner wrote about it.
         objective: what it makes better.
+        answer: what it recommends; None: it has no score, or makes several things better.
         front: numbers of the completed trials that no other matches in all of the objective and beats in one;
             None: the objective is one thing, and has a best.
         config: the configuration, every default filled in.
@@ -89,6 +91,7 @@ class SearchDetails:
     note: str | None
     objective: tuple[str, ...]
     front: tuple[int, ...] | None
+    answer: Answer | None
     config: dict[str, Any]
     environment: dict[str, Any]
     trial_rows: tuple[TrialRow, ...]
@@ -149,7 +152,7 @@ def details(store: Store, reference: str) -> SearchDetails:
     row = store.search(reference)
     texts = Texts(row.config.get("slots"))
     rows = tuple(trial(found, texts) for found in store.trials(row.id))
-    states = Counter(found.state for found in rows)
+    states = Counter(found.state for found in rows if found.kind != TrialKind.RACE)
     objective = Objective(tuple(row.config.get("objective") or Objective().goals))
     return SearchDetails(
         search=row.name,
@@ -163,6 +166,7 @@ def details(store: Store, reference: str) -> SearchDetails:
         finished_at=row.finished_at,
         note=row.note,
         objective=objective.goals,
+        answer=answer(store, row.name),
         front=_front(objective, rows) if objective.several else None,
         config=row.config,
         environment=row.environment,

@@ -22,6 +22,7 @@ from nas.objective import GOALS, Objective
 from nas.precision import Precision
 from nas.prescreening import Guided, Prescreened
 from nas.product import MAIN, Product, backbone_of
+from nas.racing import Racing
 from nas.schedulers.asha import Asha
 from nas.schedulers.curves import Curves
 from nas.schedulers.halving import Halving
@@ -160,6 +161,7 @@ class SearchConfig(Model):
         int, Field(ge=1, le=10_000, description="trials at a time; `nas run` fills in one a core")
     ] = 1
     scheduler: Scheduler | None = None
+    racing: Racing | None = None
     prescreen: Prescreen | None = None
     constraints: Constraints = Constraints()
     deduplicate: Annotated[bool, Field(description="train isomorphic networks once")] = True
@@ -200,6 +202,23 @@ class SearchConfig(Model):
         if self.scheduler is not None and self.budget.score_at:
             raise ConfigError(
                 "budget.score_at: the scheduler says when a trial is scored. Leave one of them out."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _raced(self) -> Self:
+        if self.racing is None:
+            return self
+        if self.aim != Objective():
+            raise ConfigError(
+                f"racing: it compares candidates by their score alone, and the objective is {self.aim}. "
+                "Leave one of them out."
+            )
+        evaluator: type[Evaluator] = plugins.load("evaluator", self.evaluator["name"])
+        if issubclass(evaluator, Lookup) and not evaluator.repeats:
+            raise ConfigError(
+                f"racing: the evaluator '{self.evaluator['name']}' has one score of each architecture, and "
+                "no further seeds. Leave racing out."
             )
         return self
 

@@ -41,6 +41,8 @@ class TrialKind(StrEnum):
 
     EVALUATE = "evaluate"
     """Train one architecture from scratch and score it."""
+    RACE = "race"
+    """Train one of the best under a further seed, once the search's own trials have ended."""
     SUPERNET = "supernet"
     """Train a supernet and derive architectures from it."""
 
@@ -189,9 +191,6 @@ class Trial(Base):
     finished_at: Mapped[datetime | None]
 
 
-FIRST_SEED = Trial.repeat == literal_column("0")
-"""The trials that stand for an architecture where one score is asked for; written as it is in an index."""
-
 # All that a leaderboard filters, sorts and draws fronts by: it reads the table itself for the rows it shows.
 Index(
     "ix_trials_leaderboard",
@@ -204,13 +203,14 @@ Index(
     Trial.latency_batch,
     Trial.seconds,
     Trial.search_id,
-    sqlite_where=Trial.score.is_not(None) & FIRST_SEED,
-    postgresql_where=Trial.score.is_not(None) & FIRST_SEED,
+    Trial.repeat,
+    sqlite_where=Trial.score.is_not(None),
+    postgresql_where=Trial.score.is_not(None),
 )
 
 
 FURTHER_SEED = Trial.repeat > literal_column("0")
-"""The other trials, of which most searches have none."""
+"""The trials that do not stand for an architecture where one score is asked for; most searches have none."""
 
 Index(
     "ix_trials_repeats",

@@ -129,8 +129,8 @@ def locked(session: Session, search_id: int) -> Search:
 
 def summaries(session: Session) -> list[Summary]:
     """Return every search, newest first."""
-    first = Trial.state == TrialState.COMPLETED.value, Trial.repeat == 0
-    best = func.max(Trial.score).filter(*first)
+    whole = Trial.state == TrialState.COMPLETED.value
+    best = func.max(Trial.score).filter(whole, Trial.repeat == 0)
     trials = (
         select(
             Trial.search_id,
@@ -139,6 +139,7 @@ def summaries(session: Session) -> list[Summary]:
             best.label("best"),
             func.count().filter(Trial.kind == TrialKind.SUPERNET.value).label("supernets"),
         )
+        .where(Trial.kind != TrialKind.RACE.value)
         .group_by(Trial.search_id, Trial.state)
         .subquery()
     )

@@ -39,6 +39,7 @@ class NewTrial:
         attempt: how often it was tried before.
         repeat: which of the architecture's seeds.
         episodes: to train on; None: as many as the search's budget says.
+        race: whether one of the best is trained under a further seed.
         supernet: what was proposed, where a supernet is trained.
     """
 
@@ -50,6 +51,7 @@ class NewTrial:
     attempt: int
     repeat: int = 0
     episodes: int | None = None
+    race: bool = False
     supernet: dict[str, Any] | None = None
 
 
@@ -82,10 +84,11 @@ def known(session: Session, search_id: int) -> Known:
 def insert(connection: Connection, search_id: int, new: NewTrial, architecture_id: int | None) -> int:
     """Record that a trial runs; return its id."""
     time = now()
+    kind = TrialKind.EVALUATE if new.supernet is None else TrialKind.SUPERNET
     row = {
         "search_id": search_id,
         "number": new.number,
-        "kind": TrialKind.EVALUATE.value if new.supernet is None else TrialKind.SUPERNET.value,
+        "kind": (TrialKind.RACE if new.race else kind).value,
         "state": TrialState.RUNNING.value,
         "attempt": new.attempt,
         "repeat": new.repeat,

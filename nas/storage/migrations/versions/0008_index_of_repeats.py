@@ -1,4 +1,4 @@
-"""Leaderboards list first seeds, and look up further ones: an index of each."""
+"""Indices of trials with the seeds that leaderboards go by."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ COLUMNS = (
 
 def upgrade() -> None:
     op.drop_index(BOARD, "trials")
-    _create(BOARD, COLUMNS, "score IS NOT NULL AND repeat = 0")
+    _create(BOARD, [*COLUMNS, "repeat"], "score IS NOT NULL")
     _create(REPEATS, ["search_id"], "repeat > 0")
 
 

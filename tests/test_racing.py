@@ -1,0 +1,211 @@
+"""Races among finalists, and what a search recommends: decisions by hand, and how often they are right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import nas
+from scripted_searches import configure, reopen, results, run, start
+from test_search_resume import Dying, Killed
+
+from nas.answer import levels
+from nas.controller import Evaluate, Outcome, Score
+from nas.driver.trials import executor
+from nas.errors import ConfigError
+from nas.queries.answer import answer
+from nas.racing import Race, Racing
+from nas.space import Architecture
+from nas.states import TrialState
+from nas.storage.store import Store
+from nas.testing.stores import begin, outcome, search
+from nas.testing.toys import Toy
+
+TOY = Toy(layers=1)
+NETWORKS = [Architecture("toy", (0, width, act, 0)) for width in range(4) for act in range(2)]
+
+
+def ended(architecture: Architecture, value: float | None, repeat: int = 0) -> Outcome:
+    if value is None:
+        return Outcome(TrialState.FAILED, architecture, repeat=repeat)
+    return Outcome(TrialState.COMPLETED, architecture, Score(value, 0.1, 10), 300, repeat=repeat)
+
+
+def raced(
+    settings: Racing, score: Callable[[Architecture, int], float | None], workers: int = 1
+) -> list[tuple[Architecture, int]]:
+    """Run a race whose first scores are those of the networks' numbers, negated; return its trainings."""
+    race, asked, pending = Race(settings, TOY), list[tuple[Architecture, int]](), list[Evaluate]()
+    for number, architecture in enumerate(NETWORKS):
+        race.observe(number, ended(architecture, -number))
+    while True:
+        job = race.propose(pending) if len(pending) < workers else None
+        if job is not None:
+            pending.append(job)
+            asked.append((job.architecture, job.repeat))
+        elif pending:
+            done = pending.pop(0)
+            value = score(done.architecture, done.repeat)
+            race.observe(100 + len(asked), ended(done.architecture, value, done.repeat))
+        else:
+            return asked
+
+
+def test_a_clear_race_ends_after_two_rounds() -> None:
+    levels_ = dict(zip(NETWORKS, [1.0, 5.0, 2.0, 0.0, 9.0, 9.0, 9.0, 9.0], strict=True))
+    found = raced(Racing(finalists=3), lambda a, repeat: levels_[a] + repeat / 1000)
+    assert found == [(architecture, repeat) for repeat in (1, 2) for architecture in NETWORKS[:3]]
+
+
+def test_equal_networks_race_to_the_end() -> None:
+    rng = np.random.default_rng(0)
+    settings = Racing(finalists=2, max_repeats=5)
+    found = raced(settings, lambda a, repeat: float(rng.normal()))
+    assert len(found) == 10
+
+
+def test_who_fails_is_dropped_and_a_race_of_one_is_none() -> None:
+    found = raced(Racing(finalists=2), lambda a, repeat: None if a == NETWORKS[0] else 1.0)
+    assert [repeat for _, repeat in found] == [1, 1, 2, 2]
+    race = Race(Racing(), TOY)
+    race.observe(0, ended(NETWORKS[0], 0.5))
+    assert race.propose(()) is None
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_with_several_workers_the_same_is_trained(workers: int) -> None:
+    def score(architecture: Architecture, repeat: int) -> float:
+        return float(np.random.default_rng([NETWORKS.index(architecture), repeat]).normal())
+
+    settings = Racing(finalists=4, max_repeats=6)
+    assert sorted(raced(settings, score, workers), key=str) == sorted(raced(settings, score), key=str)
+
+
+def test_a_race_seldom_drops_the_best() -> None:
+    """Levels differ by half of the noise: the best is dropped in less than 5 % of the races."""
+    rng, dropped, trainings = np.random.default_rng(0), 0, 0
+    for _ in range(150):
+        found = raced(
+            Racing(finalists=3, max_repeats=6),
+            lambda a, repeat: -0.5 * NETWORKS.index(a) + float(rng.normal()),
+        )
+        last = max(repeat for _, repeat in found)
+        dropped += (NETWORKS[0], last) not in found
+        trainings += len(found)
+    assert dropped / 150 <= 0.05
+    assert trainings < 150 * 18
+
+
+def test_a_search_races_and_resumes(store: Store) -> None:
+    changes: dict[str, Any] = {"racing": {"finalists": 3, "max_repeats": 4}, "trials": 12}
+    config = configure(name="whole", **changes)
+    whole = run(store, config)
+    trials = store.trials(store.search("whole").id)
+    own, further = trials[:12], trials[12:]
+    assert {trial.kind for trial in own} == {"evaluate"}
+    assert {trial.kind for trial in further} == {"race"}
+    best = sorted((t for t in own if t.state == "completed"), key=lambda t: -(t.score or 0.0))[:3]
+    assert {trial.architecture for trial in further} == {trial.architecture for trial in best}
+    assert {trial.repeat for trial in further} <= {1, 2, 3, 4}
+    broken = configure(name="broken", **changes)
+    with pytest.raises(Killed):
+        start(store, broken).run(Dying(broken, 14))
+    reopen(store, "broken").run(executor(broken, broken.make_tasks()))
+    assert results(store, "broken") == whole
+    assert [summary.best for summary in store.searches()] == [best[0].score] * 2
+    extended = reopen(store, "broken", more=3)
+    assert extended.run(executor(broken, broken.make_tasks())) == "completed"
+    assert sum(trial.kind == "evaluate" for trial in store.trials(store.search("broken").id)) == 15
+
+
+def test_what_cannot_race_is_refused() -> None:
+    with pytest.raises(ConfigError, match="racing"):
+        configure(racing={}, objective=["score", "macs"])
+
+
+# The answer
+
+
+def test_levels_by_hand() -> None:
+    """Two seeds each give the noise; the better half the spread: means 4 and 3 are 2 and 1 off the middle."""
+    found = levels([[4.5, 3.5], [3.0, 3.0], [1.0, 1.0], [0.0, 0.0]], [])
+    assert (found.freedom, found.center) == (4, 2.0)
+    assert found.noise**2 == pytest.approx(0.125)
+    weight = 1 - 0.0625 / 2.5  # the spread and the error are 2.5 in all
+    means = [candidate.mean for candidate in found.candidates[:2]]
+    assert means == pytest.approx([2 + 2 * weight, 2 + weight])
+    alone = levels([[4.0], [3.0]], [1.96, 1.96])
+    assert (alone.noise, alone.freedom, alone.candidates[0].mean) == (1.0, None, 4.0)
+    assert alone.beats(*alone.candidates) == pytest.approx(0.76025, abs=1e-5)
+    unknown = levels([[4.0], [3.0]], [])
+    assert unknown.beats(*unknown.candidates) is None
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+@pytest.mark.parametrize("spread", [0.5, 2.0])
+def test_the_probability_is_how_often_it_is_right(seeds: int, spread: float) -> None:
+    """Over 400 simulated searches of 30 candidates, of which the best four have several seeds."""
+    rng, claimed, right, luck = np.random.default_rng(1), [], [], []
+    for _ in range(400):
+        level = rng.normal(0, spread, 30)
+        scores = [[float(value)] for value in level + rng.normal(size=30)]
+        for place in np.argsort([-own[0] for own in scores])[:4]:
+            scores[place] += (level[place] + rng.normal(size=seeds - 1)).tolist()
+        found = levels(scores, [1.96] * 30)
+        first, second = sorted(range(30), key=lambda i: -found.candidates[i].mean)[:2]
+        chance = found.beats(found.candidates[first], found.candidates[second])
+        assert chance is not None
+        claimed.append(chance)
+        right.append(level[first] > level[second])
+        luck.append(found.candidates[first].observed - level[first])
+    assert fmean(claimed) == pytest.approx(fmean(right), abs=0.05)
+    if seeds == 1:
+        shrunk = fmean(luck)
+        assert shrunk > 0.5  # the best of single draws is too good by that much of the noise
+
+
+def test_the_answer_is_not_the_luckiest_draw(store: Store) -> None:
+    row = search(store)
+    draws = {"a": [0.90], "b": [0.88, 0.89, 0.88], "c": [0.60], "d": [0.55, 0.80], "e": [0.50]}
+    number = 0
+    for text, values in draws.items():
+        for repeat, value in enumerate(values):
+            trial = begin(store, row, number, key=text, architecture=text, repeat=repeat)
+            store.finish(trial, outcome(value, train_episodes=300))
+            number += 1
+    found = answer(store, row.name)
+    assert found is not None
+    assert (found.architecture, found.trial, found.seeds, found.noise_of) == ("b", 1, 3, "seeds")
+    assert found.runner_up == 0
+    assert found.beats_runner_up is not None
+    assert 0.5 < found.beats_runner_up < 1
+    assert found.expected < found.score
+    assert found.baseline is None
+
+
+def test_a_given_network_of_the_same_protocol_is_the_baseline(db: Any) -> None:
+    scripted = (
+        "run",
+        "--space=nas.testing.toys:Toy",
+        "--tasks=sinusoid",
+        "--learner=maml",
+        "--evaluator=nas.testing.evaluators:Scripted",
+        "--executor=inline",
+    )
+    space = Toy()
+    texts = [space.encode(space.sample(np.random.default_rng(seed))) for seed in range(2)]
+    given = f"--set=controller.architectures={texts}"
+    assert nas(*scripted, "--controller=fixed", given, "--trials=2", "--name=base")[0] == 0
+    racing = "--set=racing.finalists=2"
+    code, _, err = nas(*scripted, "--controller=random", "--trials=8", "--name=found", racing)
+    assert code == 0
+    assert "base/" in err
+    with Store(f"sqlite:///{db}") as store:
+        found = answer(store, "found")
+    assert found is not None
+    assert found.baseline in ("base/0", "base/1")
+    assert found.beats_baseline is not None
+    assert "Recommended" in nas("show", "found")[1]
