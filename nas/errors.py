@@ -18,8 +18,11 @@ The command line prints the message alone and leaves with the class's exit code.
 wrong, where, and the next command or setting to try.
 """
 
+from __future__ import annotations
+
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -61,6 +64,10 @@ class UnknownName(ConfigError):
             f"Unknown {what} '{name}'{owner}.{nearest(name, names)} "
             f"Allowed: {', '.join(names) or 'none'}.{rest}"
         )
+        self._given, self._of = (what, name, names, otherwise), of
+
+    def __reduce__(self) -> tuple[Callable[..., UnknownName], tuple[object, ...]]:
+        return partial(UnknownName, of=self._of), self._given
 
 
 class PluginError(ConfigError):
