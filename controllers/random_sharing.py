@@ -22,11 +22,18 @@ from nas.strategy import Batches, Epoch, Strategy
 from nas.supernet import Relaxation
 
 Samples = Annotated[int, Field(ge=1, description="architectures drawn and scored with the shared weights")]
+Fair = Annotated[
+    bool, Field(description="each step trains as many architectures as there are choices, each choice once")
+]
 
 
 @final
 class UniformPaths(Strategy):
     """Each step trains the weights of one architecture, drawn uniformly (RS-WS, Li & Talwalkar 2019, §3.3).
+
+    With `fair` a step adds up the gradients of m architectures on one batch, m the most choices there are.
+    Each choice of a decision is in as many of them as any other (FairNAS, Chu et al. 2021, §3.2); where m is
+    no multiple of the number of choices, in one more or less.
 
     It derives the best of a sample by the shared weights. Along the way one architecture is scored, the same
     all the time, so that its scores compare; the best of ten draws, by their loss on one outer batch, stands
@@ -34,14 +41,40 @@ class UniformPaths(Strategy):
     """
 
     def __init__(
-        self, space: BackboneSpace, relaxation: Relaxation, seed: int, *, samples: Samples = 100
+        self,
+        space: BackboneSpace,
+        relaxation: Relaxation,
+        seed: int,
+        *,
+        samples: Samples = 100,
+        fair: Fair = False,
     ) -> None:
         super().__init__(space, relaxation, seed)
-        self._samples, self._reference = samples, space.sample(self.rng)
+        self._samples, self._fair, self._reference = samples, fair, space.sample(self.rng)
 
     def step(self, batches: Batches, optimizer: torch.optim.Optimizer, progress: float) -> float:
-        """Step the weights of an architecture drawn uniformly."""
-        return descend(batches.inner(self.relaxation.mixture_of(self.space.sample(self.rng))), optimizer)
+        """Step the weights of an architecture drawn uniformly, or of several whose choices differ."""
+        if not self._fair:
+            return descend(batches.inner(self.relaxation.mixture_of(self.space.sample(self.rng))), optimizer)
+        optimizer.zero_grad(set_to_none=True)
+        drawn = self._differing()
+        losses = []
+        for architecture in drawn:
+            loss = batches.inner(self.relaxation.mixture_of(architecture)) / len(drawn)
+            if loss.requires_grad:
+                loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(float(loss.detach()))
+        optimizer.step()
+        return sum(losses)
+
+    def _differing(self) -> list[Architecture]:
+        """Draw architectures in which each choice of a decision comes equally often."""
+        number = max(len(decision.choices) for decision in self.space.decisions)
+        columns = []
+        for choices in (len(decision.choices) for decision in self.space.decisions):
+            rounds = [self.rng.permutation(choices) for _ in range(-(-number // choices))]
+            columns.append(np.concatenate(rounds)[:number].tolist())
+        return [Architecture(self.space.name, row) for row in zip(*columns, strict=True)]
 
     def mixture(self) -> list[Tensor]:
         """Return the path of the architecture that stands for all."""

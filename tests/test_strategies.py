@@ -24,6 +24,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "enas": {"weight_steps": 10, "policy_steps": 5},
     "gdas": {"alpha_rate": 0.1, "hot": 2.0},
     "random_sharing": {"samples": 400},
+    "random_sharing fair": {"samples": 400, "fair": True},
 }
 """Where the defaults, made for longer trainings, would not do; and what a name alone does not reach."""
 
@@ -167,6 +168,27 @@ def test_uniform_paths_train_all_architectures_alike() -> None:
     for _ in range(800):
         run.strategy.step(run.problem.batches()._replace(inner=record), run.optimizer, 0.0)
     assert float(((seen - 200) ** 2 / 200).sum()) < 16.3  # 99.9 % quantile at 3 degrees of freedom
+
+
+def test_fair_paths_train_each_choice_equally_often_in_every_step() -> None:
+    """Four architectures a step, and one step of the weights by the sum of their gradients."""
+    cls = method("random_sharing")
+    run = begin(lambda *args: cls(*args, fair=True), features=3)
+    batches, parameters = run.problem.batches(), [p for g in run.optimizer.param_groups for p in g["params"]]
+    drawn, mixtures = list[float](), list[list[Tensor]]()
+
+    def record(mixture: Sequence[Tensor], weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        mixtures.append(list(mixture))
+        loss = batches.inner(mixture, weights)
+        drawn.append(float(loss.detach()))
+        return loss
+
+    loss = run.strategy.step(batches._replace(inner=record), run.optimizer, 0.0)
+    assert len(mixtures) == 4
+    for feature in zip(*mixtures, strict=True):
+        assert torch.equal(torch.stack(feature).sum(0), torch.ones(4))
+    assert loss == pytest.approx(sum(drawn) / 4)
+    assert any(p.grad is not None and p.grad.any() for p in parameters)
 
 
 def test_uniform_paths_name_the_best_of_a_sample_after_an_epoch() -> None:
