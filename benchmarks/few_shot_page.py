@@ -61,6 +61,12 @@ def held(table: pd.DataFrame, trials: pd.DataFrame, trial: str, full: str) -> It
         f"{hours:.1f} hours of workers by the clock so far, most of them while other work ran on the same "
         f"cores. Machines: {'; '.join(sorted(table['machine'].dropna().unique())) or 'none'}."
     )
+    yield from paragraph(
+        "A trial has more ways in training than in its score, a rate of 0.004 and a falling schedule, as "
+        "some of the best of the [searches that chose these](joint_search.md), and one query of a class, so "
+        "that it is short. No other setting was compared with it. A full training has the ways and queries "
+        "of the learner's paper, a falling rate, and fewer tasks."
+    )
     yield from ["A trial:", "", f"    {trial}", "", "A full training:", "", f"    {full}", ""]
 
 
@@ -100,18 +106,16 @@ def agreement(table: pd.DataFrame, trials: pd.DataFrame) -> Iterator[str]:
     scores = {f"{length} tasks, one seed": one[f"score_{length}"] for length in LENGTHS}
     scores |= {f"{LENGTHS[-1]} tasks, mean of three seeds": thrice, "full, validation": ends["validation"]}
     scores |= {name: one[name] for name in ("parameters", "macs")}
-    yield from ["## Do short trainings rank as long ones do?", ""]
-    yield from paragraph("Spearman's ρ (95 % interval by Fisher's z; networks).")
-    yield f"| | {' | '.join(targets)} |"
-    yield f"|---|{'---|' * len(targets)}"
+    rows = []
     for name, score in scores.items():
         own = {"the same length, other seeds"} if "three" in name or "full" in name else set()
-        cells = [
-            "" if target in own or target == name else pairs(score, values)
-            for target, values in targets.items()
-        ]
-        yield f"| {name} | {' | '.join(cells)} |"
-    yield ""
+        cells = ["" if target in {*own, name} else pairs(score, values) for target, values in targets.items()]
+        if any(cells):
+            rows.append(f"| {name} | {' | '.join(cells)} |")
+    if rows:
+        yield from ["## Do short trainings rank as long ones do?", ""]
+        yield from paragraph("Spearman's ρ (95 % interval by Fisher's z; networks).")
+        yield from [f"| | {' | '.join(targets)} |", f"|---|{'---|' * len(targets)}", *rows, ""]
 
 
 def pairs(one: pd.Series[Any], other: pd.Series[Any]) -> str:

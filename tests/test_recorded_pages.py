@@ -36,6 +36,9 @@ def test_the_pages_are_those_of_their_numbers(monkeypatch: pytest.MonkeyPatch) -
     assert script("joint_search", monkeypatch)["page"](report, "joint_search.png") == written
     report, written = recorded("shared_weights")
     assert script("shared_weights", monkeypatch)["page"](report) == written
+    table = script("few_shot_table", monkeypatch)
+    found = table["read"](RESULTS / "few_shot_table.csv.gz")
+    assert table["sheet"](found) == (RESULTS / "few_shot_table.md").read_text()
 
 
 def test_a_baseline_that_was_added_is_compared_by_welch_s_interval(monkeypatch: pytest.MonkeyPatch) -> None:
