@@ -8,7 +8,7 @@ from typing import Annotated, final
 import numpy as np
 from pydantic import Field
 
-from nas.controller import Controller, Evaluate, Outcome
+from nas.controller import Controller, Evaluate, Inherited, Outcome, settled
 from nas.errors import ConfigError
 from nas.objective import Objective
 from nas.space import Space
@@ -41,6 +41,14 @@ class Fixed(Controller):
 
     def aim(self, objective: Objective) -> None:
         """Take any objective: nothing is learned from outcomes."""
+
+    def inherit(self, outcomes: Sequence[Inherited]) -> None:
+        """Refuse: what is tried is given.
+
+        Raises:
+            Unsupported: always.
+        """
+        raise settled("fixed")
 
     def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Evaluate:
         """Propose the architecture at `number`, modulo how many there are."""

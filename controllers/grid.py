@@ -9,7 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
-from nas.controller import Controller, Evaluate, Finish, Outcome
+from nas.controller import Controller, Evaluate, Finish, Inherited, Outcome, settled
 from nas.errors import ConfigError
 from nas.objective import Objective
 from nas.space import Architecture, Space
@@ -39,6 +39,14 @@ class Grid(Controller):
 
     def aim(self, objective: Objective) -> None:
         """Take any objective: nothing is learned from outcomes."""
+
+    def inherit(self, outcomes: Sequence[Inherited]) -> None:
+        """Refuse: all of the space is tried anyway.
+
+        Raises:
+            Unsupported: always.
+        """
+        raise settled("grid")
 
     def propose(
         self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator

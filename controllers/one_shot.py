@@ -11,7 +11,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from nas.controller import Controller, Evaluate, Finish, Outcome, SupernetBudget, TrainSupernet
+from nas.controller import (
+    Controller,
+    Evaluate,
+    Finish,
+    Inherited,
+    Outcome,
+    SupernetBudget,
+    TrainSupernet,
+    settled,
+)
 from nas.space import Architecture, Space
 from nas.strategy import Strategy
 
@@ -49,6 +58,14 @@ class OneShot(Controller):
         method = self.settings_of.within(given.kwargs, budget)
         self._supernet = TrainSupernet(self.strategy, method, derive, budget)
         self._derived: tuple[Architecture, ...] | None = None
+
+    def inherit(self, outcomes: Sequence[Inherited]) -> None:
+        """Refuse: what is tried is what the supernet derives.
+
+        Raises:
+            Unsupported: always.
+        """
+        raise settled(self.strategy)
 
     def propose(
         self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator

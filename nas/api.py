@@ -44,6 +44,7 @@ from nas.queries.trials import TrialDetails, TrialRow
 from nas.settings.paths import put
 from nas.settings.search import validate
 from nas.settings.sections import choose, read
+from nas.settings.warm_start import begin
 from nas.storage import DEFAULT_DB
 from nas.storage.store import Store
 from nas.verbs import Say, Session
@@ -133,6 +134,7 @@ def search(
     executor: Executor | None = None,
     scheduler: str | Mapping[str, Any] | None = None,
     derive: int | None = None,
+    warm_start_from: str | Iterable[str] | None = None,
     ray_address: str | None = None,
     artifacts: str | Path | None = None,
     db: str | None = None,
@@ -158,6 +160,7 @@ def search(
             that chooses `process` calls this below `if __name__ == "__main__":`.
         scheduler: its name, or its settings: how trials train for unequal lengths.
         derive: architectures that a one-shot controller derives and evaluates.
+        warm_start_from: names of earlier searches, whose best networks are tried first.
         ray_address: of a Ray cluster; trials then run there by default.
         artifacts: folder of checkpoints; by default `NAS_ARTIFACTS`, or one beside the database.
         db: URL of the database, which is made where there is none.
@@ -186,6 +189,8 @@ def search(
         _merge(values, "scheduler", {"name": scheduler} if isinstance(scheduler, str) else scheduler)
     if derive is not None:
         put(values, "controller.derive", derive, f"derive={derive}")
+    if earlier := _several(warm_start_from):
+        begin(values, earlier)
     _set(values, settings)
     verbs.fill_in(values, verbs.place(ray_address, "inline"))
     resolved, url, say = validate(values), _database(db), _say(quiet)

@@ -185,6 +185,24 @@ class Finish:
 Proposal = Evaluate | Reuse | Reject | TrainSupernet | Finish
 
 
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What an earlier search found of an architecture: its place among what that search tried.
+
+    Scores of another task or another budget do not compare with this search's own, and so are not told.
+
+    Attributes:
+        architecture: of this search's space.
+        share: of the networks of the earlier search, the share that it outranked, itself among them and ties
+            counting half; in (0, 1), more for better.
+        origin: name of the earlier search.
+    """
+
+    architecture: Architecture
+    share: float
+    origin: str
+
+
 class Controller(ABC):
     """Proposes architectures and learns from their outcomes.
 
@@ -220,6 +238,20 @@ class Controller(ABC):
                 "objective."
             )
 
+    def inherit(self, outcomes: Sequence[Inherited]) -> None:  # noqa: B027
+        """Take up what earlier searches found; called once, before the first trial, after `aim`.
+
+        Whatever a controller makes of it, the first trials of the search are the best of these networks,
+        trained anew (`nas.wrappers.WarmStarted`), and it observes their outcomes as those of its own
+        proposals. That is all, by default.
+
+        Args:
+            outcomes: search after search, each network once in a search, in the order recorded.
+
+        Raises:
+            Unsupported: what this controller tries is settled.
+        """
+
     @abstractmethod
     def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
         """Propose trial `number`, or return None to wait for a pending result.
@@ -233,3 +265,11 @@ class Controller(ABC):
     @abstractmethod
     def observe(self, number: int, outcome: Outcome) -> None:
         """Learn from a trial that ended; `outcome.state` is final."""
+
+
+def settled(controller: str) -> Unsupported:
+    """Return the refusal of a warm start by a controller, whose name is given, that chooses nothing."""
+    return Unsupported(
+        f"warm_start: what the controller '{controller}' tries is settled, so that earlier searches change "
+        "nothing. Leave warm_start out, or choose a controller that searches, such as 'evolution'."
+    )

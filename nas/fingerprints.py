@@ -32,7 +32,7 @@ def take(config: Mapping[str, Any], space: Space[Any]) -> Fingerprints:
         for kind, section in config.items()
         if kind in plugins.GROUPS and section is not None
     }
-    found["space"]["decisions"] = _decisions(space)
+    found["space"]["decisions"] = decisions(space)
     return found | {f"{kind}:{name}": _of(kind, name) for kind, name in _filling(config)}
 
 
@@ -64,9 +64,9 @@ def check(recorded: Mapping[str, Any] | None, space: Space[Any], what: str) -> N
         PluginError: its decisions are not those of then.
     """
     then = (recorded or {}).get("space")
-    if then is None or then["decisions"] == _decisions(space):
+    if then is None or then["decisions"] == decisions(space):
         return
-    reason = difference(then["decisions"], _decisions(space))
+    reason = difference(then["decisions"], decisions(space))
     raise _changed("space", then, what, reason, _of("space", then["name"]))
 
 
@@ -107,7 +107,8 @@ def _of(kind: str, name: str) -> dict[str, Any]:
     }
 
 
-def _decisions(space: Space[Any]) -> list[Any]:
+def decisions(space: Space[Any]) -> list[Any]:
+    """Return the decisions of a space as JSON: `[name, [choices]]` of each."""
     return [[decision.name, list(decision.choices)] for decision in space.decisions]
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
-from nas.controller import Controller, Evaluate, Finish, Outcome, Proposal, TrainSupernet
+from nas.controller import Controller, Evaluate, Finish, Inherited, Outcome, Proposal, TrainSupernet
 from nas.errors import Infeasible
 from nas.prediction import Prediction
 from nas.product import candidate_of
@@ -49,6 +49,10 @@ class Prescreened(Controller):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_promises": {}}  # a memo of pure values, no part of the state
+
+    def inherit(self, outcomes: Sequence[Inherited]) -> None:
+        """Tell the inner controller."""
+        self._controller.inherit(outcomes)
 
     def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
         """Propose the most promising of the inner controller's draws."""
@@ -111,6 +115,10 @@ class Guided(Controller):
         self._space, self._shape, self._supernet, self._told = space, shape, supernet, False
         self._predict: Prediction | None = None
         self._screened = Prescreened(controller, space, self._promise, candidates, trials)
+
+    def inherit(self, outcomes: Sequence[Inherited]) -> None:
+        """Tell the inner controller."""
+        self._screened.inherit(outcomes)
 
     def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
         """Propose the supernet; None while it is trained; then the most promising candidate."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
 from typing import Any, TypeAlias, final
 
 import numpy as np
 
-from nas.controller import Controller, Evaluate, Outcome, Proposal, Reject, Reuse
+from nas.controller import Controller, Evaluate, Inherited, Outcome, Proposal, Reject, Reuse
 from nas.costs import excess
 from nas.errors import Infeasible
 from nas.product import candidate_of
@@ -37,6 +39,10 @@ class Deduplicated(Controller):
         self._space = space
         self._completed: dict[Known, int] = {}
 
+    def inherit(self, outcomes: Sequence[Inherited]) -> None:
+        """Tell the inner controller; what others scored is not known here."""
+        self._controller.inherit(outcomes)
+
     def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
         """Propose what the inner controller does, unless that network is known or running."""
         running = {self._known(evaluation) for evaluation in pending}
@@ -61,6 +67,53 @@ class Deduplicated(Controller):
 
     def _known(self, evaluation: Evaluate) -> Known:
         return self._space.canonical(evaluation.architecture), evaluation.repeat, evaluation.episodes
+
+
+@final
+class WarmStarted(Controller):
+    """Tries the best networks of earlier searches first, then what the inner controller proposes.
+
+    They take the place of what the inner controller proposes, but for further seeds and other lengths of what
+    was tried. Networks that several searches know count with their mean share.
+
+    Args:
+        controller: who proposes.
+        space: of what is proposed.
+        trials: how many of the best are tried.
+    """
+
+    def __init__(self, controller: Controller, space: Space[Any], trials: int) -> None:
+        self._controller, self._space, self._trials = controller, space, trials
+        self._best: dict[str, Architecture] = {}
+        self._tried: dict[str, set[int | None]] = {}
+
+    def inherit(self, outcomes: Sequence[Inherited]) -> None:
+        """Find the best; of equal ones, the first. Tell the inner controller everything."""
+        self._controller.inherit(outcomes)
+        found: dict[str, list[Inherited]] = {}
+        for outcome in outcomes:
+            found.setdefault(self._space.canonical(outcome.architecture), []).append(outcome)
+        order = sorted(found, key=lambda key: -fmean(outcome.share for outcome in found[key]))
+        self._best = {key: found[key][0].architecture for key in order[: self._trials]}
+
+    def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
+        """Propose the best network that was not tried, while there is one."""
+        proposal = self._controller.propose(number, pending, rng)
+        running = {self._space.canonical(evaluation.architecture) for evaluation in pending}
+        left = [key for key in self._best if key not in self._tried and key not in running]
+        if not left or not isinstance(proposal, Evaluate) or proposal.repeat:
+            return proposal
+        lengths = self._tried.get(self._space.canonical(proposal.architecture), {proposal.episodes})
+        if proposal.episodes not in lengths:
+            return proposal
+        return replace(proposal, architecture=self._best[left[0]])
+
+    def observe(self, number: int, outcome: Outcome) -> None:
+        """Remember what was tried; tell the inner controller everything."""
+        if outcome.architecture is not None:
+            key = self._space.canonical(outcome.architecture)
+            self._tried.setdefault(key, set()).add(outcome.episodes)
+        self._controller.observe(number, outcome)
 
 
 @final
@@ -92,6 +145,10 @@ class Constrained(Controller):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_reasons": {}}  # a memo of pure values, no part of the state
+
+    def inherit(self, outcomes: Sequence[Inherited]) -> None:
+        """Tell the inner controller of those that break no limit here."""
+        self._controller.inherit([one for one in outcomes if self._reason(one.architecture) is None])
 
     def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
         """Propose the inner controller's first draw that breaks no limit, or reject its last."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FROM_THE_MACHINE = ("executor", "workers")
 """Settings whose default depends on the machine and on the evaluator."""
 
-OPTIONAL = ("scheduler", "racing", "prescreen")
+OPTIONAL = ("scheduler", "racing", "prescreen", "warm_start")
 """Sections that a search need not have."""
 
 NO_SLOT = (
@@ -43,6 +43,7 @@ def document(config: SearchConfig, *, portable: bool = False) -> str:
     from nas.settings.prescreen import Prescreen
     from nas.settings.search import Constraints, Resources
     from nas.settings.sections import BASES
+    from nas.settings.warm_start import WarmStart
 
     values = config.model_dump(mode="json")
     rows = _rows(type(config), "")
@@ -68,6 +69,7 @@ def document(config: SearchConfig, *, portable: bool = False) -> str:
         "scheduler": Scheduler,
         "racing": Racing,
         "prescreen": Prescreen,
+        "warm_start": WarmStart,
         "constraints": Constraints,
         "resources": Resources,
     }

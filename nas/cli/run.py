@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas.cli import completion
 from nas.cli.interruption import continued_by, interrupted_with
 from nas.cli.options import (
     DEFAULT_DB,
@@ -85,6 +86,14 @@ def run(
         typer.Option(metavar="K", help="Architectures that a one-shot controller derives and evaluates."),
     ] = None,
     ray_address: RayAddressOption = None,
+    warm_start_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SEARCH",
+            help="An earlier search, whose best networks are tried first; repeatable.",
+            autocompletion=completion.searches,
+        ),
+    ] = None,
     slots: SlotOption = None,
     settings: SettingsOption = None,
     dry: Annotated[
@@ -105,6 +114,7 @@ def run(
     from nas.settings.paths import assign
     from nas.settings.search import validate
     from nas.settings.sections import choose, read
+    from nas.settings.warm_start import begin
     from nas.verbs import fill_in, started
 
     import_from_here()
@@ -128,6 +138,8 @@ def run(
         assign(values, f"scheduler.name={scheduler}")
     if derive is not None:
         assign(values, f"controller.derive={derive}")
+    if warm_start_from:
+        begin(values, warm_start_from)
     for slot in slots or []:
         assign(values, f"slots.{slot}")
     for setting in settings or []:

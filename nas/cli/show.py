@@ -11,6 +11,7 @@ import typer
 from nas.cli import completion
 from nas.cli.options import DEFAULT_DB, DbOption
 from nas.cli.output import Format, FormatOption, WideOption, cell, emit, facts, say, setting
+from nas.counts import counted
 from nas.metrics import ALPHA, family
 
 if TYPE_CHECKING:
@@ -106,6 +107,10 @@ def _search(found: SearchDetails, form: Format, wide: bool) -> None:
             del said["answer"]
         else:
             said["answer"] = words(found.answer)
+        known = [f"{one.search} ({counted(one.networks, 'network')}, {one.task})" for one in found.inherited]
+        said["inherited"] = known
+        if not known:
+            del said["inherited"]
         states = ", ".join(f"{count} {state}" for state, count in found.states.items()) or "none yet"
         said["trials"] = f"{found.trials} ({states})"
         settings = {key: setting(value) for key, value in found.config.items() if key not in SAID}

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from nas import fingerprints
 from nas.controller import Controller, Evaluate, Finish, Outcome, Reject, Reuse, TrainSupernet
+from nas.driver.inheritance import bequeath, gather, summary
 from nas.driver.ledger import Attempt, Ledger
 from nas.driver.records import Records, document, forget, recordable
 from nas.errors import ConfigError, Infeasible, NasError, TooManyFailures
@@ -27,7 +28,7 @@ from nas.space import Space
 from nas.states import TrialState
 from nas.storage.lease import Pulse, mine
 from nas.storage.schema import Search, TrialKind
-from nas.storage.searches import NewSearch
+from nas.storage.searches import INHERITED, NewInherited, NewSearch
 from nas.storage.store import Store
 from nas.storage.trials import Known, NewTrial
 from nas.tasks.base import ScoreSource, TaskSource
@@ -87,6 +88,7 @@ class SearchDriver:
         recorded, now = row.environment.get("classes"), classes(tasks)
         self._records = Records(row.name, config, space, folder, now, row.environment.get(MEMORY))
         self._controller: Controller = config.make_controller(space, tasks)
+        bequeath(store, row, space, self._controller)
         self._scheduler = config.make_stopper()
         self._race = None if config.racing is None else Race(config.racing, space)
         self._races: set[int] = set()
@@ -439,10 +441,16 @@ def create(
 
     Raises:
         ConfigError: the name is taken.
-        NasError: as `check`.
+        NasError: as `check`, and as `nas.driver.inheritance.gather`.
     """
+    space = config.make_space()
+    inherited = gather(store, config, space)
+    if config.warm_start is not None:
+        config.make_controller(space, tasks).inherit(inherited)  # which may refuse
     made_by = check(config, tasks, say)
-    first = supernet(config, config.make_space(), tasks)
+    if config.warm_start is not None:
+        made_by[INHERITED] = summary(store, inherited)
+    first = supernet(config, space, tasks)
     store.check_free(config.name)
     start()
     return store.create_search(
@@ -460,8 +468,9 @@ def create(
             trials=first.derive + 1 if first is not None and first.whole else config.trials,
             settings=config.settings,
             environment=made_by,
-            plugins=fingerprints.take(config.model_dump(mode="json"), config.make_space()),
-        )
+            plugins=fingerprints.take(config.model_dump(mode="json"), space),
+        ),
+        [NewInherited(one.origin, space.encode(one.architecture), one.share) for one in inherited],
     )
 
 

@@ -16,6 +16,7 @@ from nas.queries.trials import TrialRow, trial
 from nas.states import SearchState, TrialState
 from nas.storage.lease import driven
 from nas.storage.schema import Search, TrialKind
+from nas.storage.searches import INHERITED
 from nas.storage.store import Store
 
 if TYPE_CHECKING:
@@ -57,6 +58,21 @@ class SearchRow:
 
 
 @dataclass(frozen=True, slots=True)
+class InheritedRow:
+    """What a search knew of an earlier one when it began.
+
+    Attributes:
+        search: name of the earlier search.
+        task: its task in a few words.
+        networks: how many of its networks had a score then.
+    """
+
+    search: str
+    task: str
+    networks: int
+
+
+@dataclass(frozen=True, slots=True)
 class SearchDetails:
     """One search in full.
 
@@ -74,6 +90,7 @@ class SearchDetails:
         answer: what it recommends; None: it has no score, or makes several things better.
         front: numbers of the completed trials that no other matches in all of the objective and beats in one;
             None: the objective is one thing, and has a best.
+        inherited: what it knew of earlier searches when it began.
         config: the configuration, every default filled in.
         environment: versions of what ran it, the machine, and the data.
         trial_rows: in the order proposed.
@@ -92,6 +109,7 @@ class SearchDetails:
     objective: tuple[str, ...]
     front: tuple[int, ...] | None
     answer: Answer | None
+    inherited: tuple[InheritedRow, ...]
     config: dict[str, Any]
     environment: dict[str, Any]
     trial_rows: tuple[TrialRow, ...]
@@ -168,6 +186,9 @@ def details(store: Store, reference: str) -> SearchDetails:
         objective=objective.goals,
         answer=answer(store, row.name),
         front=_front(objective, rows) if objective.several else None,
+        inherited=tuple(
+            InheritedRow(**found) for found in row.environment.get(INHERITED, {}).get("searches", ())
+        ),
         config=row.config,
         environment=row.environment,
         trial_rows=rows,

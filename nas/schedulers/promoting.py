@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nas.controller import Controller, Evaluate, Finish, Outcome, Proposal, Reject
+from nas.controller import Controller, Evaluate, Finish, Inherited, Outcome, Proposal, Reject
 from nas.errors import Unsupported
 from nas.space import Architecture, Space
 from nas.states import TrialState
@@ -39,6 +39,10 @@ class Promoting(Controller):
         self._controller, self._space = controller, space
         self._lengths, self._eta = tuple(lengths), eta
         self._drawn = 0
+
+    def inherit(self, outcomes: Sequence[Inherited]) -> None:
+        """Tell the inner controller."""
+        self._controller.inherit(outcomes)
 
     def rung(self, trial: Evaluate | Outcome) -> int:
         """Return the place among the lengths of what was asked for."""

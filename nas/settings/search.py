@@ -46,13 +46,14 @@ from nas.settings.sections import (
     section,
 )
 from nas.settings.slots import SECTIONS, Slots, explicit, resolved, varied
+from nas.settings.warm_start import WarmStart, searches
 from nas.settings_space import Settings
 from nas.space import Space, TaskShape
 from nas.tasks.base import ScoreSource, TaskSource
 from nas.training.latency import Timed
 from nas.training.provenance import proposal_rng
 from nas.training.proxies import Promised
-from nas.wrappers import Constrained, Deduplicated
+from nas.wrappers import Constrained, Deduplicated, WarmStarted
 
 
 def _count(value: Any) -> Any:
@@ -163,6 +164,11 @@ class SearchConfig(Model):
     scheduler: Scheduler | None = None
     racing: Racing | None = None
     prescreen: Prescreen | None = None
+    warm_start: Annotated[
+        WarmStart | None,
+        BeforeValidator(searches),
+        Field(description="earlier searches to begin with: their names, or a section"),
+    ] = None
     constraints: Constraints = Constraints()
     deduplicate: Annotated[bool, Field(description="train isomorphic networks once")] = True
     retries: Retries = RETRIES
@@ -392,6 +398,8 @@ class SearchConfig(Model):
         """Return a new controller, within its wrappers."""
         controller: Controller = maker("controller", self.controller)(space, self.seed)
         controller.aim(self.aim)
+        if self.warm_start is not None:
+            controller = WarmStarted(controller, space, self.warm_start.trials)
         if (limits := self.constraints.counted) and isinstance(tasks, TaskSource):
             controller = Constrained(controller, space, tasks.shape, limits)
         if self.scheduler is not None and self.scheduler.promotes:

@@ -1,6 +1,7 @@
 """The tables.
 
     searches ─< trials ─< measurements
+    searches ─< inherited
     architectures ─<  └─< artifacts
     architectures ─< evaluations ─< evaluation_measurements, evaluation_scores, artifacts
 
@@ -32,7 +33,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nas.storage.columns import Finite, UTCDateTime
 
-HEAD = "0008"
+HEAD = "0009"
 """The revision of the tables below."""
 
 
@@ -113,6 +114,23 @@ class Search(Base):
     """Which process the driver is, beyond its pid; NULL where an older nas took the search up."""
     plugins: Mapped[dict[str, Any] | None]
     """What the plug-ins were when the search began; NULL where an older nas made it."""
+
+
+class Inherited(Base):
+    """What a search knew of one network from earlier searches when it began; stays when these go on or go."""
+
+    __tablename__ = "inherited"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
+
+    search_id: Mapped[int] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True)
+    place: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """From 0: search after search, each in the order in which its outcomes were recorded."""
+    origin: Mapped[str]
+    """Name of the earlier search."""
+    architecture: Mapped[str] = mapped_column(Text)
+    """The encoding, in the space of the search that knows it."""
+    share: Mapped[float]
+    """Of the networks of the earlier search, the share that it outranked."""
 
 
 class Architecture(Base):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import delete as delete_from
 from sqlalchemy import exists, func, or_, select, text
@@ -14,6 +14,9 @@ from nas.states import SearchState, TrialState
 from nas.storage import lease, names
 from nas.storage.columns import now
 from nas.storage.schema import Architecture, Evaluation, Search, Trial, TrialKind
+
+INHERITED = "inherited"
+"""Where the environment of a search says what it knew of earlier ones: how much of each, and a hash."""
 
 _AT_ONCE = 500
 """Ids in one statement: databases limit how many a statement may name."""
@@ -56,6 +59,14 @@ class NewSearch:
         """Return its row, of a search that no one drives yet and that has no name."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "name"}
         return Search(**values, state=SearchState.INTERRUPTED.value, created_at=now(), stop_requested=False)
+
+
+class NewInherited(NamedTuple):
+    """What a new search knows of one network, as `nas.storage.schema.Inherited`."""
+
+    origin: str
+    architecture: str
+    share: float
 
 
 @dataclass(frozen=True, slots=True)

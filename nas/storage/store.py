@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,8 +15,8 @@ from nas.storage import lease, searches, statements, trials
 from nas.storage.columns import now
 from nas.storage.database import Database
 from nas.storage.evaluations import Evaluations
-from nas.storage.schema import Artifact, Search, Trial
-from nas.storage.searches import NewSearch, Summary
+from nas.storage.schema import Artifact, Inherited, Search, Trial
+from nas.storage.searches import NewInherited, NewSearch, Summary
 from nas.storage.trials import Derivations, Known, Measured, NewTrial
 
 if TYPE_CHECKING:
@@ -60,10 +61,14 @@ class Store:
 
     # Searches
 
-    def create_search(self, new: NewSearch) -> Search:
+    def create_search(self, new: NewSearch, inherited: Sequence[NewInherited] = ()) -> Search:
         """Record a search that no one drives yet.
 
         Without a name it is called `{controller}-{space}-{tasks}`, made unique by `-2`, `-3`…
+
+        Args:
+            new: the search.
+            inherited: what it knows of earlier ones.
 
         Raises:
             ConfigError: the name is taken, or is no name.
@@ -71,7 +76,18 @@ class Store:
         search = new.row()
         with self._database.edit() as session:
             searches.add(session, search, new.name)
+            session.flush()
+            rows = (
+                Inherited(search_id=search.id, place=i, **one._asdict()) for i, one in enumerate(inherited)
+            )
+            session.add_all(rows)
         return search
+
+    def inherited(self, search_id: int) -> list[Inherited]:
+        """Return what a search knew of earlier ones when it began, in order."""
+        with self._database.read() as session:
+            mine = select(Inherited).where(Inherited.search_id == search_id)
+            return list(session.scalars(mine.order_by(Inherited.place)))
 
     def check_free(self, name: str | None) -> None:
         """Refuse a name that a search has, before what takes long is done for a new one.

@@ -25,6 +25,7 @@ from nas.controller import (
     Derived,
     Evaluate,
     Finish,
+    Inherited,
     Outcome,
     Proposal,
     Reject,
@@ -36,6 +37,7 @@ from nas.errors import Unsupported
 from nas.objective import Objective
 from nas.space import Architecture
 from nas.states import TrialState
+from nas.wrappers import WarmStarted
 
 Make = Callable[[int], Controller]
 """From a seed to a new controller."""
@@ -135,6 +137,14 @@ def mixed(seed: int, endings: Sequence[TrialState] = ENDINGS) -> Evaluation:
         return Outcome(state, architecture, error="by chance")
 
     return evaluate
+
+
+def inherited(space: BackboneSpace, seed: int) -> list[Inherited]:
+    """Return what an earlier search may have found: random networks, no two of which rank alike."""
+    rng = np.random.default_rng([seed, 3])
+    drawn = {space.canonical(a): a for a in (space.sample(rng) for _ in range(12))}
+    shares = (rng.permutation(len(drawn)) + 0.5) / len(drawn)
+    return [Inherited(a, float(share), "earlier") for a, share in zip(drawn.values(), shares, strict=True)]
 
 
 def shared(
@@ -339,10 +349,54 @@ class ControllerSuite(ABC):
         run = simulate(controller, evaluate, trials=40, workers=3, share=shared(space, 0))
         assert len(run.proposals) == 40 or run.finished
 
+    @_quick
+    @given(**_SEARCHES, cut=st.floats(0, 1))
+    def test_a_warm_start_resumes_or_is_refused(
+        self, space: BackboneSpace, make: Make, seed: int, trials: int, workers: int, cut: float
+    ) -> None:
+        """With what earlier searches found, the best of it comes first, and a replay goes on as before."""
+        known = inherited(space, seed)
+        best = sorted({space.canonical(one.architecture): one.share for one in known}.items(), key=_last)
+
+        def warm() -> Controller:
+            controller = WarmStarted(make(seed), space, 3)
+            controller.inherit(known)
+            return controller
+
+        try:
+            first = warm()
+        except Unsupported:
+            return
+        run, resumed, observed = self._simulate(space, first, trials, seed, workers), warm(), 0
+        tried = [space.canonical(p.architecture) for p in run.proposals[:3] if isinstance(p, Evaluate)]
+        assert tried == [key for key, _ in best[-1:-4:-1]][: len(tried)]
+        for asked in run.asked:
+            if asked.observed < int(cut * len(run.history)):
+                continue
+            for number, outcome in run.history[observed : asked.observed]:
+                resumed.observe(number, outcome)
+            observed = asked.observed
+            again = resumed.propose(asked.number, asked.pending, generator(seed, asked.number))
+            assert again == asked.proposal
+
+    def test_nothing_inherited_changes_nothing(self, space: BackboneSpace, make: Make) -> None:
+        """A warm start from nothing is a start like any other."""
+        with_nothing = make(0)
+        try:
+            with_nothing.inherit(())
+        except Unsupported:
+            return
+        runs = [self._simulate(space, controller, 20, 0, 2) for controller in (make(0), with_nothing)]
+        assert runs[0].proposals == runs[1].proposals
+
     @staticmethod
     def _simulate(space: BackboneSpace, controller: Controller, trials: int, seed: int, workers: int) -> Run:
         share = shared(space, seed, (TrialState.COMPLETED, TrialState.COMPLETED, TrialState.FAILED))
         return simulate(controller, mixed(seed), trials=trials, seed=seed, workers=workers, share=share)
+
+
+def _last(pair: tuple[str, float]) -> float:
+    return pair[1]
 
 
 @final

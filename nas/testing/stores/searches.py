@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import UTC
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
@@ -13,6 +15,7 @@ from nas.states import SearchState, TrialState
 from nas.storage.columns import now
 from nas.storage.schema import Architecture, Artifact, Search, Trial
 from nas.storage.schema import Measurement as MeasurementRow
+from nas.storage.searches import NewInherited, NewSearch
 from nas.storage.store import Store
 from nas.storage.trials import Known
 from nas.testing.stores.base import OpenStore
@@ -49,6 +52,19 @@ class SearchSuite(OpenStore):
         assert (found.started_at, found.finished_at, found.heartbeat_at) == (None, None, None)
         assert (found.host, found.pid) == (None, None)
         assert found.stop_requested is False
+
+    def test_what_a_search_inherited_comes_back_in_order_and_goes_with_it(
+        self, store: Store, other: Store
+    ) -> None:
+        known = [NewInherited(f"old{i % 2}", f"{i}.ß", 1 / (i + 3)) for i in range(12)]
+        asked: dict[str, Any] = columns(search(store))
+        new = {field.name: asked[field.name] for field in fields(NewSearch) if field.name != "name"}
+        row = store.create_search(NewSearch(name="new", **new), known)
+        found = other.inherited(row.id)
+        assert [(one.origin, one.architecture, one.share) for one in found] == known
+        assert [one.place for one in found] == list(range(12))
+        store.delete(row.id)
+        assert other.inherited(row.id) == []
 
     def test_a_name_of_its_own_is_made_unique(self, store: Store) -> None:
         search(store, name="random-chain-glyphs-2")
