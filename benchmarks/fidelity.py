@@ -13,6 +13,7 @@ import argparse
 import json
 import tempfile
 import textwrap
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -58,9 +59,7 @@ class Cells(BackboneSpace):
     name = "cells"
 
     def __init__(self, *, table: FilePath) -> None:
-        hashes = pd.read_csv(table, usecols=["hash"], dtype=str)["hash"]
-        self.decisions = (Decision("hash", tuple(hashes)),)
-        self._places = {text: place for place, text in enumerate(hashes)}
+        self.decisions, self._places = _cells(table)
 
     def encode(self, architecture: Architecture) -> str:
         """Return the hash of a cell."""
@@ -75,6 +74,13 @@ class Cells(BackboneSpace):
         raise NotImplementedError
 
     canonical = encode
+
+
+@cache
+def _cells(table: Path) -> tuple[tuple[Decision, ...], dict[str, int]]:
+    """Return the decision among the cells of a table, and the place of each hash."""
+    hashes = pd.read_csv(table, usecols=["hash"], dtype=str)["hash"]
+    return (Decision("hash", tuple(hashes)),), {text: place for place, text in enumerate(hashes)}
 
 
 class Silent:
@@ -102,7 +108,7 @@ def searched(path: Path, seed: int, scheduler: dict[str, Any] | None, **limits: 
         }
     )
     with tempfile.TemporaryDirectory() as folder, Store(f"sqlite:///{folder}/nas.db", create=True) as store:
-        tasks = config.make_tasks()
+        tasks = config.make_source()
         row = create(store, config, tasks)
         SearchDriver(store, row, config, config.make_space(), tasks, Silent()).run(executor(config, tasks))
         trials = store.trials(row.id)
