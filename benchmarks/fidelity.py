@@ -11,25 +11,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
+import math
 import textwrap
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pandas as pd
 from arguments import at_least, data
-from torch import nn
 
-from nas.backbone import BackboneSpace
-from nas.driver.search import SearchDriver, create
-from nas.driver.trials import executor
+from controllers.random import Random
+from nas.controller import Controller, Evaluate, Outcome, Reuse, Score
 from nas.intervals import half_width_over_seeds
-from nas.plugins import FilePath
-from nas.settings.search import validate
-from nas.space import Architecture, Decision, TaskShape
-from nas.storage.store import Store
+from nas.schedulers.asha import Asha
+from nas.schedulers.curves import Curves
+from nas.schedulers.halving import Halving
+from nas.schedulers.promotion import Promotion
+from nas.schedulers.settings import Scheduler
+from nas.schedulers.stopping import Stopper
+from nas.settings_space import Settings
+from nas.states import TrialState
+from nas.training.provenance import proposal_rng
+from nas.wrappers import Deduplicated
 
 LENGTHS = (4, 12, 36, 108)
 WHOLE = 40
@@ -53,77 +57,76 @@ STOPPING: dict[str, dict[str, Any] | None] = {
 TRIALS = 150
 
 
-class Cells(BackboneSpace):
-    """The cells of a part of NAS-Bench-101, by their published hashes."""
-
-    name = "cells"
-
-    def __init__(self, *, table: FilePath) -> None:
-        self.decisions, self._places = _cells(table)
-
-    def encode(self, architecture: Architecture) -> str:
-        """Return the hash of a cell."""
-        return str(self.decisions[0].choices[architecture.choices[0]])
-
-    def decode(self, text: str) -> Architecture:
-        """Return the cell of a hash."""
-        return Architecture(self.name, (self._places[text],))
-
-    def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
-        """Refuse: the table's scores stand for trainings."""
-        raise NotImplementedError
-
-    canonical = encode
+def cells(many: int) -> Settings:
+    """Return the cells of a part of NAS-Bench-101 as the values of one setting: their places in the table."""
+    return Settings("cell", {"place": tuple(range(many))}, {"place": 0})
 
 
-@cache
-def _cells(table: Path) -> tuple[tuple[Decision, ...], dict[str, int]]:
-    """Return the decision among the cells of a table, and the place of each hash."""
-    hashes = pd.read_csv(table, usecols=["hash"], dtype=str)["hash"]
-    return (Decision("hash", tuple(hashes)),), {text: place for place, text in enumerate(hashes)}
-
-
-class Silent:
-    """An observer without a word."""
-
-    started = reported = recorded = retried = lambda self, *_: None
-
-
-def searched(path: Path, seed: int, scheduler: dict[str, Any] | None, **limits: Any) -> dict[str, float]:
-    """Run one search; return what it spent, and the best that it trained to the end."""
-    config = validate(
-        {
-            "space": {"name": "fidelity:Cells", "table": str(path)},
-            "controller": "random",
-            "evaluator": {
-                "name": "tabular",
-                "table": str(path),
-                "arch": "hash",
-                "metric": {length: f"valid_{length}" for length in LENGTHS},
-                "cost": "train_time_108_s",
-            },
-            "scheduler": scheduler,
-            "seed": seed,
-            **limits,
-        }
-    )
-    with tempfile.TemporaryDirectory() as folder, Store(f"sqlite:///{folder}/nas.db", create=True) as store:
-        tasks = config.make_source()
-        row = create(store, config, tasks)
-        SearchDriver(store, row, config, config.make_space(), tasks, Silent()).run(executor(config, tasks))
-        trials = store.trials(row.id)
-    completed = [trial.score for trial in trials if trial.state == "completed" and trial.score is not None]
+def searched(
+    table: pd.DataFrame,
+    space: Settings,
+    seed: int,
+    scheduler: dict[str, Any] | None,
+    *,
+    seconds: float = math.inf,
+    trials: int = 100_000,
+) -> dict[str, float]:
+    """Run one search in memory, a trial after another; return what it spent, and the best it trained."""
+    settings = None if scheduler is None else Scheduler(**scheduler)
+    controller: Controller = Random(space, seed)
+    stopper: Stopper | None = None
+    if settings is not None and settings.name == "promotion":
+        controller = Promotion(controller, space, LENGTHS, settings.eta)
+    elif settings is not None and settings.promotes:
+        hyperband = settings.name == "hyperband"
+        controller = Halving(controller, space, LENGTHS, settings.eta, hyperband=hyperband)
+    elif settings is not None and settings.name == "curves":
+        stopper = Curves(settings.threshold, LENGTHS[-1], LENGTHS[:-1])
+    elif settings is not None:
+        stopper = Asha(settings.eta, LENGTHS[-1], LENGTHS[:-1])
+    controller = Deduplicated(controller, space)
+    scores = table[[f"valid_{length}" for length in LENGTHS]].to_numpy()
+    whole = table["train_time_108_s"].to_numpy()
+    spent, candidates, completed = 0.0, set[int](), list[float]()
+    known: dict[int, Outcome] = {}
+    for number in range(trials):
+        proposal = controller.propose(number, (), proposal_rng(seed, number))
+        if isinstance(proposal, Reuse):
+            known[number] = replace(known[proposal.trial], state=TrialState.REUSED, reused=proposal.trial)
+            controller.observe(number, known[number])
+            continue
+        assert isinstance(proposal, Evaluate)
+        cell = proposal.architecture.choices[0]
+        curve = dict(zip(LENGTHS, map(float, scores[cell]), strict=True))
+        length = proposal.episodes or LENGTHS[-1]
+        if stopper is not None:
+            stops = (rung for rung in LENGTHS[:-1] if not stopper.report(number, rung, curve[rung]))
+            length = next(stops, length)
+        candidates.add(cell)
+        spent += float(whole[cell]) * length / LENGTHS[-1]
+        state = TrialState.PAUSED if proposal.episodes else TrialState.COMPLETED
+        if length == LENGTHS[-1]:
+            completed.append(curve[length])
+            if stopper is not None:
+                stopper.complete(number, curve[length])
+        elif proposal.episodes is None:
+            state = TrialState.STOPPED
+        score = Score(curve[length], math.nan, 0)
+        known[number] = Outcome(state, proposal.architecture, score, length, episodes=proposal.episodes)
+        controller.observe(number, known[number])
+        if spent >= seconds:
+            break
     return {
         "best": max(completed, default=0.0),
-        "seconds": sum(trial.seconds or 0.0 for trial in trials),
-        "candidates": len({trial.architecture for trial in trials}),
+        "seconds": spent,
+        "candidates": len(candidates),
         "completed": len(completed),
     }
 
 
-def summarized(rows: list[dict[str, float]], top: float) -> dict[str, float]:
-    """Return means over seeds; regret in points with half of its 95 % interval."""
-    regrets = [100 * (top - row["best"]) for row in rows]
+def summarized(rows: list[dict[str, float]], tops: list[float]) -> dict[str, float]:
+    """Return means over seeds; regret, against a best of each seed, in points with half of its interval."""
+    regrets = [100 * (top - row["best"]) for row, top in zip(rows, tops, strict=True)]
     means = {key: fmean(row[key] for row in rows) for key in ("seconds", "candidates", "completed")}
     return {"regret": fmean(regrets), "ci95": half_width_over_seeds(regrets) or 0.0, **means}
 
@@ -132,18 +135,17 @@ def page(report: dict[str, Any]) -> str:
     """Return the page of a report."""
     whole = report["whole_s"]
 
-    def table(rows: dict[str, dict[str, float]], least: float) -> list[str]:
+    def table(rows: dict[str, dict[str, float]]) -> list[str]:
         lines = [
             "| scheduler | candidates | trained to the end | cost, in whole trainings | regret, points |",
             "|---|---|---|---|---|",
         ]
         return lines + [
             f"| {name} | {row['candidates']:.0f} | {row['completed']:.1f} | {row['seconds'] / whole:.1f} | "
-            f"{row['regret'] - least:.3f} ± {row['ci95']:.3f} |"
+            f"{row['regret']:.3f} ± {row['ci95']:.3f} |"
             for name, row in rows.items()
         ]
 
-    stopping = report["stopping"]
     text = [
         "# Schedulers on real trainings",
         "",
@@ -161,13 +163,13 @@ def page(report: dict[str, Any]) -> str:
         "",
         f"## At equal cost, that of {report['budget']} whole trainings",
         "",
-        *table(report["equal"], 0.0),
+        *table(report["equal"]),
         "",
         f"## Over the same {report['trials']} candidates",
         "",
         "What schedulers that stop trials save, and lose: regret is against the best of these candidates.",
         "",
-        *table(stopping, stopping["none"]["regret"]),
+        *table(report["stopping"]),
         "",
     ]
     return "\n".join(text)
@@ -175,20 +177,21 @@ def page(report: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seeds", type=at_least(2), default=60)
+    parser.add_argument("--seeds", type=at_least(2), default=200)
     parser.add_argument("-o", "--output", type=Path, default=Path("fidelity"))
     given = parser.parse_args()
     path = data(parser, "nasbench101_part/nasbench101_part.csv.gz")
     table = pd.read_csv(path)
+    space = cells(len(table))
     whole, top = float(table["train_time_108_s"].mean()), float(table["valid_108"].max())
     equal: dict[str, list[dict[str, float]]] = {name: [] for name in SCHEDULERS}
     stopping: dict[str, list[dict[str, float]]] = {name: [] for name in STOPPING}
     for seed in range(given.seeds):
-        limits = {"max_seconds": WHOLE * whole, "trials": 10_000}
         for name, scheduler in SCHEDULERS.items():
-            equal[name].append(searched(path, seed, scheduler, **limits))
+            equal[name].append(searched(table, space, seed, scheduler, seconds=WHOLE * whole))
         for name, scheduler in STOPPING.items():
-            stopping[name].append(searched(path, seed, scheduler, trials=TRIALS))
+            stopping[name].append(searched(table, space, seed, scheduler, trials=TRIALS))
+    tops = [row["best"] for row in stopping["none"]]
     report = {
         "command": f"python benchmarks/fidelity.py --seeds {given.seeds}",
         "seeds": given.seeds,
@@ -196,8 +199,8 @@ def main() -> None:
         "whole_s": whole,
         "budget": WHOLE,
         "trials": TRIALS,
-        "equal": {name: summarized(rows, top) for name, rows in equal.items()},
-        "stopping": {name: summarized(rows, top) for name, rows in stopping.items()},
+        "equal": {name: summarized(rows, [top] * given.seeds) for name, rows in equal.items()},
+        "stopping": {name: summarized(rows, tops) for name, rows in stopping.items()},
         "runs": {"equal": equal, "stopping": stopping},
     }
     given.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")

@@ -192,7 +192,8 @@ def test_counts_are_read_as_they_are_printed(db: Path) -> None:
 def test_a_run_prints_its_next_step(db: Path) -> None:
     _, _, err = nas(*RUN, "--name=s", "--trials=2")
     [step] = [line.split() for line in err.splitlines() if line.startswith("  nas evaluate")]
-    assert step == ["nas", "evaluate", "--top", "1", "--search", "s"]
+    assert step[:2] == ["nas", "evaluate"]
+    assert step[2] == f"s/{json.loads(nas('show', 's', '-f', 'json')[1])['answer']['trial']}"
     assert "1 trials" not in nas(*RUN, "--name=one", "--trials=1")[2]
 
 

@@ -23,6 +23,7 @@ COLUMNS = (
     "task",
     "learner",
     "normalization",
+    "train_episodes",
     "seeds",
     "score",
     "ci95",
@@ -213,6 +214,8 @@ def leaderboard(
             needless |= {key for key in ("chosen", "space_settings") if not any(row.get(key) for row in rows)}
             if stage is Stage.VALIDATION and all(row["seeds"] == 1 for row in rows):
                 needless |= {"seeds", "ci95_seeds"}
+            if stage is Stage.VALIDATION and len({row["train_episodes"] for row in rows}) == 1:
+                needless.add("train_episodes")
             emit(rows, form, [name for name in columns if name not in needless], drop=drop, wide=wide)
     else:
         emit(records(shown), form, columns, drop=drop, wide=wide)
