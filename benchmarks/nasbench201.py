@@ -7,6 +7,12 @@ accuracy after 12 epochs, the budget 12,000 simulated seconds, 500 seeds. A seco
 trained once, as the service does by default. What is in the database already is not run again. Before that,
 500 searches of 100 evaluations by evolution are timed. Writes FILE.json, FILE.md and FILE.png; with `--draw`
 the last two alone, from FILE.json.
+
+    NAS_DATA=… python benchmarks/nasbench201.py --all -o docs/results/nasbench201_controllers
+
+With `--all` the same searches are made by every controller, and by samplers of other libraries, in memory:
+each evaluation is paid for. The test accuracies are those on all three datasets. What is slow has fewer
+seeds. Searches are recorded in FILE.jsonl, and not made again. Writes FILE.json and FILE.md.
 """
 
 from __future__ import annotations
@@ -14,22 +20,32 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shlex
+import statistics
+import sys
 import tempfile
+import textwrap
 import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
-from arguments import at_least, data
+from arguments import at_least, data, require
 from curves import drawn, recorded
+from peers import PEERS, Found, Row, Start, available, ours, searches
 from shell import nas
 
 from nas.comparison.benchmark import plan, run
 from nas.driver.search import SearchDriver
 from nas.driver.trials import executor
+from nas.intervals import half_width_over_seeds
 from nas.plugins import installed
 from nas.settings.search import SearchConfig
-from nas.settings.sections import read
+from nas.settings.sections import maker, read
 from nas.storage.store import Store
 from nas.tasks.base import TaskSource
 from nas.training.provenance import environment
@@ -43,6 +59,28 @@ CONTROLLERS: dict[str, dict[str, Any]] = {
     "random": {"name": "random"},
     "evolution": {"name": "evolution", "population": 10, "sample": 3},
 }
+
+ALL: dict[str, dict[str, Any]] = {
+    **CONTROLLERS,
+    "evolution, our defaults": {"name": "evolution"},
+    "evolution, sample 8": {"name": "evolution", "sample": 8},
+    "evolution, fresh": {"name": "evolution", "sample": 8, "fresh": True},
+    "evolution, the worst dies": {"name": "evolution", "sample": 8, "fresh": True, "dies": "worst"},
+    "nsga2": {"name": "nsga2"},
+    "rnn": {"name": "rnn"},
+    "local_search": {"name": "local_search"},
+    "bananas": {"name": "bananas"},
+    "gp": {"name": "gp"},
+    "optuna, tpe": {"name": "optuna"},
+}
+"""By label: every controller, and settings that tell what makes a difference."""
+
+FEWER = {"gp": 200, "bananas": 75, "rnn": 200, "optuna, tpe": 200, **dict.fromkeys(PEERS, 200)}
+FEWER |= {"Syne Tune REA": 100, "Syne Tune BORE": 10, "Syne Tune CQR": 10}
+"""Seeds at most of what takes half a second a search, or minutes as the last two do."""
+
+TESTS = {"CIFAR-10": "c10_test_200", "CIFAR-100": "c100_test_200", "ImageNet16-120": "in16_test_200"}
+"""The table's column of each dataset's test accuracy."""
 
 ROWS = {
     "authors": ("nb201", ()),
@@ -91,8 +129,18 @@ def main() -> None:
     parser.add_argument("--table", help="by default nasbench201/nasbench201.csv.gz in NAS_DATA")
     parser.add_argument("--db", default="sqlite:///nasbench201.db")
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--all", action="store_true", help="every controller, and other libraries")
+    parser.add_argument("--only", nargs="+", choices=[*ALL, *PEERS], help="make these of --all alone")
+    parser.add_argument(
+        "--peers", nargs="*", choices=PEERS, default=available(), help="by default all installed"
+    )
     parser.add_argument("--draw", action="store_true", help="draw FILE.png and write FILE.md from FILE.json")
     arguments = parser.parse_args()
+    if arguments.all:
+        require(parser, "optuna", "scipy")
+        torch.set_num_threads(1)
+        everything(arguments, arguments.table or str(data(parser, "nasbench201/nasbench201.csv.gz")))
+        return
     if arguments.draw:
         report = json.loads(arguments.output.with_suffix(".json").read_text())
         if "curves" not in report:
@@ -134,6 +182,44 @@ def main() -> None:
     }
     arguments.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
     write(report, arguments.output)
+
+
+def everything(arguments: argparse.Namespace, table: str) -> None:
+    """Make every search, and write the page."""
+    space, cells = maker("space", {"name": "nasbench201", "prune": False})(), pd.read_csv(table)
+    places = {space.decode(text).choices: place for place, text in enumerate(cells["arch"])}
+    scored = zip(places, cells["c10_valid_12"], cells["cost_12_s"], strict=True)
+    rows = {choices: Row(score, seconds) for choices, score, seconds in scored}
+    starts: dict[str, Start] = {label: ours(maker("controller", section)) for label, section in ALL.items()}
+    starts |= {name: PEERS[name][1] for name in arguments.peers}
+    seconds, found = read(CONFIG)[1]["max_seconds"], dict[str, list[Found]]()
+    for name in arguments.only or starts:
+        seeds = min(arguments.seeds, FEWER.get(name, arguments.seeds))
+        record = arguments.output.with_suffix(".jsonl")
+        found[name] = list(searches(name, starts[name], space, rows, seconds, seeds, record))
+    if arguments.only:
+        return
+    columns = {"validation": "c10_valid_12", **TESTS}
+    report = {
+        "command": shlex.join(["python", "benchmarks/nasbench201.py", *sys.argv[1:]]),
+        "environment": environment(),
+        "versions": {
+            name: version(name) for name in ("optuna", "syne-tune") if find_spec(name.replace("-", "_"))
+        },
+        "best": {dataset: float(cells[column].max()) for dataset, column in TESTS.items()},
+        "searches": {
+            name: {
+                "trials": statistics.fmean(one.trials for one in some),
+                **{
+                    key: " ".join(f"{cells[column][places[one.best]]:.4f}" for one in some)
+                    for key, column in columns.items()
+                },
+            }
+            for name, some in found.items()
+        },
+    }
+    arguments.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    arguments.output.with_suffix(".md").write_text(compared(report))
 
 
 def write(report: dict[str, Any], output: Path) -> None:
@@ -188,6 +274,71 @@ def page(report: dict[str, Any], picture: str) -> str:
             "",
         ]
     )
+
+
+def compared(report: dict[str, Any]) -> str:
+    """Return the page of every controller and of other libraries."""
+    from scipy.stats import ttest_ind
+
+    found = {
+        name: {key: [float(value) for value in own[key].split()] for key in ("validation", *TESTS)}
+        for name, own in report["searches"].items()
+    }
+
+    def p(name: str, other: str, dataset: str) -> str:
+        if other not in found or name == other:
+            return ""
+        test = ttest_ind(found[name][dataset], found[other][dataset], equal_var=False)
+        return f"{test.pvalue:.0e}"
+
+    best = ", ".join(f"{value:.2f} on {dataset}" for dataset, value in report["best"].items())
+    lines = [
+        "# Every controller on NAS-Bench-201, and other libraries",
+        "",
+        f"`{report['command']}`",
+        "",
+        textwrap.fill(
+            "A search sees the CIFAR-10 validation accuracy after 12 epochs, and ends after 12,000 "
+            "simulated seconds; every evaluation is paid for, also of a cell that was evaluated before. Test "
+            "accuracy in % after 200 epochs of the cell with the best validation accuracy, mean ± standard "
+            "deviation over seeds (half of the mean's 95 % interval in brackets). The best of the table: "
+            f"{best}. p: two-sided Welch tests, of CIFAR-10 against Optuna's TPE, and of all three against "
+            "`evolution`.",
+            100,
+        ),
+        "",
+        "| search | seeds | trials | validation | CIFAR-10 | CIFAR-100 | ImageNet16-120 | p, TPE "
+        "| p, `evolution` |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, own in found.items():
+        against = ", ".join(filter(None, (p(name, "evolution", dataset) for dataset in TESTS)))
+        lines.append(
+            f"| {name if name in PEERS else f'`{name}`'} | {len(own['validation'])} "
+            f"| {report['searches'][name]['trials']:.1f} | {' | '.join(map(spread, own.values()))} "
+            f"| {p(name, 'Optuna TPE', 'CIFAR-10')} | {against} |"
+        )
+    others = {label: section for label, section in ALL.items() if section != {"name": label}}
+    settings = (f"`{label}`: `{inline(section)}`" for label, section in others.items())
+    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Settings that are no defaults, or labels that are no names:",
+            "",
+            *(f"- {one}" for one in settings),
+            "",
+            f"Other libraries, at their defaults: {versions}.",
+            "",
+        ]
+    )
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return mean, standard deviation and half of the mean's 95 % interval."""
+    mean, half = statistics.fmean(values), half_width_over_seeds(values)
+    return f"{mean:.2f}" if half is None else f"{mean:.2f} ± {statistics.stdev(values):.2f} ({half:.2f})"
 
 
 def interval(row: dict[str, Any], of: str) -> str:

@@ -34,6 +34,10 @@ def test_the_pages_are_those_of_their_numbers(monkeypatch: pytest.MonkeyPatch) -
     assert script("few_shot_space", monkeypatch)["table"](report) == written
     report, written = recorded("joint_search")
     assert script("joint_search", monkeypatch)["page"](report, "joint_search.png") == written
+    report, written = recorded("nasbench201_controllers")
+    assert script("nasbench201", monkeypatch)["compared"](report) == written
+    report, written = recorded("proposal_time")
+    assert script("proposal_time", monkeypatch)["page"](report) == written
     report, written = recorded("shared_weights")
     assert script("shared_weights", monkeypatch)["page"](report) == written
     table = script("few_shot_table", monkeypatch)
