@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from facts import refusal
+from scripted_searches import run
 from sklearn.linear_model import BayesianRidge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
@@ -18,9 +19,11 @@ from small_table import write
 from nas.errors import ConfigError, Infeasible
 from nas.evaluator import Job
 from nas.metrics import TEST_SCORE
+from nas.racing import Racing
 from nas.settings.search import SearchConfig, validate
 from nas.space import Architecture
 from nas.states import TrialState
+from nas.storage.store import Store
 from nas.tables.regression import Regression, seed_covariance
 from nas.tables.surrogate import Fitted
 from search_spaces.few_shot import FewShot
@@ -122,3 +125,13 @@ def test_networks_of_few_shot_are_told_apart_by_their_features() -> None:
         features.setdefault(space.canonical(architecture), set()).add(found.tobytes())
     assert {len(own) for own in features.values()} == {1}
     assert len(set().union(*features.values())) == len(features) == 228
+
+
+def test_a_search_by_predictions_races(store: Store, tmp_path: Path) -> None:
+    """Each further seed draws noise of its own."""
+    racing = {"racing": Racing(finalists=2, max_repeats=3), "trials": 8}
+    config = configure(trainings(tmp_path / "table.csv")).model_copy(update=racing)
+    run(store, config)
+    further = [trial for trial in store.trials(store.search("@last").id) if trial.kind == "race"]
+    assert {trial.repeat for trial in further} >= {1, 2}
+    assert len({trial.score for trial in further}) == len(further)

@@ -31,6 +31,8 @@ class Surrogate(Lookup):
     recorded as the test score, and never used for choosing. Its clock is simulated.
     """
 
+    repeats = True
+
     def __init__(
         self,
         context: LookupContext,
