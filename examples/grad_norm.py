@@ -7,10 +7,10 @@ from nas.proxies.base import Proxy, Subject, loss_gradients
 
 @final
 class GradNorm(Proxy):
-    """The Euclidean norm of the learner's gradient in the weights (Abdelfattah et al. 2021)."""
+    """The norm of the learner's gradient in each layer's weights, summed (Abdelfattah et al. 2021)."""
 
     name = "grad_norm"
 
     def measure(self, subject: Subject) -> float:
-        """Return the sum of the norms of all layers."""
+        """Return the sum of the norms."""
         return sum(float(g.norm()) for g in loss_gradients(subject, graph=False))
