@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias, final
 
 import numpy as np
 
-from nas.controller import Controller, Evaluate, Finish, Inherited, Outcome, Proposal, TrainSupernet
+from nas.controller import Controller, Evaluate, Finish, Inherited, Outcome, Proposal, Reuse, TrainSupernet
 from nas.errors import Infeasible
 from nas.prediction import Prediction
 from nas.product import candidate_of
@@ -93,7 +94,8 @@ class Guided(Controller):
     """Trains a supernet as trial 0, and lets its scores choose among the candidates of another controller.
 
     What a candidate promises is its score with shared weights, predicted from those that the supernet told.
-    Where these tell nothing, the other controller's own proposals are trained.
+    Where these tell nothing, the other controller's own proposals are trained. To that controller the trials
+    after the supernet are all there are: it counts them from 0.
 
     Args:
         controller: who proposes the other trials.
@@ -124,12 +126,16 @@ class Guided(Controller):
         """Propose the supernet; None while it is trained; then the most promising candidate."""
         if number == 0:
             return self._supernet
-        return self._screened.propose(number, pending, rng) if self._told else None
+        if not self._told:
+            return None
+        proposal = self._screened.propose(number - 1, pending, rng)
+        return replace(proposal, trial=proposal.trial + 1) if isinstance(proposal, Reuse) else proposal
 
     def observe(self, number: int, outcome: Outcome) -> None:
         """Learn what shared weights say, or tell the other controller."""
         if number > 0:
-            self._screened.observe(number, outcome)
+            reused = None if outcome.reused is None else outcome.reused - 1
+            self._screened.observe(number - 1, replace(outcome, reused=reused))
             return
         self._told = True
         networks = [

@@ -11,9 +11,10 @@ import pytest
 from scripted_searches import Script, Silent, reopen, results, run, start
 
 from controllers.evolution import Evolution
+from controllers.fixed import Fixed
 from controllers.random import Random
 from nas.backbone import BackboneSpace
-from nas.controller import Controller, Derived, Evaluate, Outcome, Proposal, Score, TrainSupernet
+from nas.controller import Controller, Derived, Evaluate, Outcome, Proposal, Reuse, Score, TrainSupernet
 from nas.driver.trials import executor
 from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.plugins import load
@@ -168,6 +169,21 @@ def test_what_shared_weights_say_chooses_among_candidates() -> None:
         chosen.append(SPACE.score(proposal.architecture))
         drawn += map(SPACE.score, candidates)
     assert np.mean(chosen) > np.mean(drawn) + np.std(drawn)
+
+
+def test_to_the_other_controller_the_supernet_is_no_trial() -> None:
+    """Its numbers, and those of the trials whose scores it takes over, count what comes after."""
+    tiny = Toy(layers=1)
+    inner = Deduplicated(Fixed(tiny, 0, architectures=("0.0.0.0", "0.1.0.0")), tiny)
+    guided = Guided(inner, tiny, SHAPE, supernet(), 2)
+    run = simulate(
+        guided,
+        completed(tiny.score),
+        trials=5,
+        share=lambda *_: Outcome(TrialState.COMPLETED, None),
+    )
+    first, second = (Architecture("toy", (0, width, 0, 0)) for width in range(2))
+    assert run.proposals[1:] == [Evaluate(first), Evaluate(second), Reuse(first, 1), Reuse(second, 2)]
 
 
 def test_what_has_no_network_promises_nothing() -> None:
