@@ -75,9 +75,14 @@ ALL: dict[str, dict[str, Any]] = {
 }
 """By label: every controller, and settings that tell what makes a difference."""
 
-FEWER = {"gp": 200, "bananas": 75, "rnn": 200, "optuna, tpe": 200, **dict.fromkeys(PEERS, 200)}
-FEWER |= {"Syne Tune REA": 100, "Syne Tune BORE": 10, "Syne Tune CQR": 10}
-"""Seeds at most of what takes half a second a search, or minutes as the last two do."""
+FEWER = {
+    "bananas": 100,
+    "optuna, tpe": 200,
+    "Syne Tune REA": 100,
+    "Syne Tune BORE": 9,
+    "Syne Tune CQR": 3,
+}
+"""Seeds at most: BORE and CQR take minutes a search."""
 
 TESTS = {"CIFAR-10": "c10_test_200", "CIFAR-100": "c100_test_200", "ImageNet16-120": "in16_test_200"}
 """The table's column of each dataset's test accuracy."""
