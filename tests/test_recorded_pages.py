@@ -40,6 +40,10 @@ def test_the_pages_are_those_of_their_numbers(monkeypatch: pytest.MonkeyPatch) -
     assert script("proposal_time", monkeypatch)["page"](report) == written
     report, written = recorded("shared_weights")
     assert script("shared_weights", monkeypatch)["page"](report) == written
+    report, written = recorded("pareto")
+    assert script("pareto", monkeypatch)["page"](report, "pareto.png") == written
+    report, written = recorded("warm_start")
+    assert script("warm_start", monkeypatch)["page"](report) == written
     table = script("few_shot_table", monkeypatch)
     found = table["read"](RESULTS / "few_shot_table.csv.gz")
     assert table["sheet"](found) == (RESULTS / "few_shot_table.md").read_text()

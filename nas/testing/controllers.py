@@ -349,7 +349,7 @@ class ControllerSuite(ABC):
         run = simulate(controller, evaluate, trials=40, workers=3, share=shared(space, 0))
         assert len(run.proposals) == 40 or run.finished
 
-    @_quick
+    @settings(_quick, max_examples=4)
     @given(**_SEARCHES, cut=st.floats(0, 1))
     def test_a_warm_start_resumes_or_is_refused(
         self, space: BackboneSpace, make: Make, seed: int, trials: int, workers: int, cut: float
