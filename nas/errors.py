@@ -8,6 +8,7 @@
     ├── NotFound             3   no such search, trial or file
     │   └── DataMissing      3   a dataset is not on this machine
     ├── StorageError         4   the database is unreachable, locked or at another revision
+    │   ├── Unreachable      4   the database does not answer, or the connection to it was lost
     │   └── Unwritable       4   a checkpoint or weights cannot be written: no trial is to blame
     ├── TooManyFailures      5   a search ended with more failed trials than allowed
     ├── Unreadable           1   a model file is damaged, of another version, or does not fit
@@ -92,6 +93,10 @@ class StorageError(NasError):
     """The database is unreachable, locked, unwritable or at another revision."""
 
     exit_code = 4
+
+
+class Unreachable(StorageError):
+    """The database does not answer, or the connection to it was lost: the same may work a moment later."""
 
 
 class Unwritable(StorageError):

@@ -15,7 +15,7 @@ import pytest
 from facts import refusal
 from sqlalchemy import create_engine, text
 
-from nas.errors import ConfigError, StorageError
+from nas.errors import ConfigError, StorageError, Unreachable
 from nas.storage import engine
 from nas.storage.columns import UTCDateTime, now
 from nas.storage.store import Store
@@ -97,7 +97,7 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
     pytest.importorskip("psycopg")
-    with refusal(StorageError, "postgresql://me:***@127.0.0.1:1/nas", "NAS_DB") as refused:
+    with refusal(Unreachable, "postgresql://me:***@127.0.0.1:1/nas", "NAS_DB") as refused:
         Store("postgresql://me:secret@127.0.0.1:1/nas?application_name=secret", create=True)
     assert "secret" not in str(refused.value)
     assert "\n" not in str(refused.value)

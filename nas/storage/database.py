@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 from sqlalchemy import Connection
@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from nas.storage import migrations
 from nas.storage.engine import connect, file, parse, reader, translated
+from nas.storage.outage import Patience
 from nas.storage.sqlite import steady
 
 
@@ -19,13 +20,18 @@ class Database:
     Args:
         url: as `Store`.
         create: as `Store`.
+        returned: called when the database answers again after an outage.
+
+    Attributes:
+        patience: what outlasts outages.
 
     Raises:
         ConfigError, NotFound, StorageError: as `Store`.
     """
 
-    def __init__(self, url: str, *, create: bool) -> None:
+    def __init__(self, url: str, *, create: bool, returned: Callable[[], None] = lambda: None) -> None:
         self._url = parse(url)
+        self.patience = Patience(returned)
         self._file = file(self._url)
         there = migrations.exists(self._url)
         if not there and not create:

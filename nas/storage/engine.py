@@ -9,14 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from nas.errors import ConfigError, StorageError
+from nas.errors import ConfigError, StorageError, Unreachable
 from nas.storage import sqlite
 
 BUSY_SECONDS = 10
 """How long to wait for another process's write, and for a server to answer."""
+
+SERVER = {
+    "connect_timeout": str(BUSY_SECONDS),
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+"""Options of connections to a server, unless the URL has others: one that is cut off is noticed in 30 s."""
 
 KINDS = {
     "sqlite": "sqlite",
@@ -123,8 +132,7 @@ def _engine(url: URL, **options: Any) -> Engine:
         options["connect_args"] = {"timeout": BUSY_SECONDS}
     else:
         options["pool_pre_ping"] = True
-        if "connect_timeout" not in url.query:
-            url = url.update_query_dict({"connect_timeout": str(BUSY_SECONDS)})
+        url = url.set(query={**SERVER, **url.query})
     try:
         return create_engine(url, **options)
     except ModuleNotFoundError:
@@ -169,4 +177,21 @@ def translated(url: URL) -> Iterator[None]:
         cause = error.orig if isinstance(error, DBAPIError) else error
         what = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
         hint = next((f"; {hint}" for word, hint in HINTS if word in what), "")
-        raise StorageError(f"Database {place(url)}: {what}{hint}.") from error
+        kind = Unreachable if _unreachable(error) else StorageError
+        raise kind(f"Database {place(url)}: {_masked(what, url)}{hint}.") from error
+
+
+def _unreachable(error: SQLAlchemyError) -> bool:
+    """Return whether there is no connection to a server: all that it says itself has a code."""
+    if not isinstance(error, DBAPIError):
+        return False
+    silent = isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", "") is None
+    return error.connection_invalidated or silent
+
+
+def _masked(words: str, url: URL) -> str:
+    """Return the words of a driver without the password of the URL, which they may quote."""
+    for secret in {url.password, url.query.get("password")}:
+        if isinstance(secret, str) and secret:
+            words = words.replace(secret, "***")
+    return words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +16,7 @@ from nas.states import EvaluationState
 from nas.storage import lease
 from nas.storage.columns import now
 from nas.storage.database import Database
+from nas.storage.outage import Patience, repeatable
 from nas.storage.schema import (
     Architecture,
     Artifact,
@@ -115,6 +117,12 @@ class Evaluations:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @property
+    def patience(self) -> Patience:
+        """What outlasts the database's outages."""
+        return self._database.patience
+
+    @repeatable
     def claim(self, new: NewEvaluation) -> Evaluation:
         """Find or record an evaluation, and make this process its driver unless it is done or being run.
 
@@ -167,6 +175,7 @@ class Evaluations:
                 found.environment, found.plugins = new.environment, new.plugins
         return found
 
+    @repeatable
     def heartbeat(self, ids: Collection[int]) -> None:
         """Tell that the driver of these evaluations lives.
 
@@ -178,6 +187,7 @@ class Evaluations:
             if connection.execute(mine.values(heartbeat_at=now())).rowcount != len(ids):
                 raise _taken()
 
+    @repeatable
     def measure(self, evaluation_id: int, measurements: Sequence[Measurement]) -> None:
         """Record numbers seen along the way; one measured again replaces the one before."""
         rows = [
@@ -194,6 +204,10 @@ class Evaluations:
         Raises:
             StorageError: this process does not drive it any more.
         """
+        self._complete(evaluation_id, trained, now())
+
+    @repeatable
+    def _complete(self, evaluation_id: int, trained: Trained, ended: datetime) -> None:
         test, weights = trained.test, trained.weights
         changes = {
             "validation_score": trained.validation.value,
@@ -219,12 +233,12 @@ class Evaluations:
             "uri": weights.uri,
             "sha256": weights.sha256,
             "bytes": weights.bytes,
-            "created_at": now(),
+            "created_at": ended,
         }
         with self._database.write() as connection:
-            _close(connection, evaluation_id, EvaluationState.COMPLETED, changes)
-            connection.execute(insert(EvaluationScore), scores)
-            connection.execute(insert(Artifact), file)
+            if _close(connection, evaluation_id, EvaluationState.COMPLETED, ended, changes):
+                connection.execute(insert(EvaluationScore), scores)
+                connection.execute(insert(Artifact), file)
 
     def fail(self, evaluation_id: int, state: EvaluationState, error: str) -> None:
         """Close an evaluation as `failed` or `infeasible`, with the reason.
@@ -232,9 +246,14 @@ class Evaluations:
         Raises:
             StorageError: this process does not drive it any more.
         """
-        with self._database.write() as connection:
-            _close(connection, evaluation_id, state, {"error": storable(error)})
+        self._fail(evaluation_id, state, error, now())
 
+    @repeatable
+    def _fail(self, evaluation_id: int, state: EvaluationState, error: str, ended: datetime) -> None:
+        with self._database.write() as connection:
+            _close(connection, evaluation_id, state, ended, {"error": storable(error)})
+
+    @repeatable
     def interrupt(self, ids: Collection[int]) -> None:
         """Leave evaluations that this process drives, to be continued."""
         running = update(Evaluation).where(
@@ -243,6 +262,7 @@ class Evaluations:
         with self._database.write() as connection:
             connection.execute(running.values(state=EvaluationState.INTERRUPTED.value, finished_at=now()))
 
+    @repeatable
     def get(self, evaluation_id: int) -> Evaluation:
         """Return one evaluation.
 
@@ -255,6 +275,7 @@ class Evaluations:
             raise NotFound(f"No evaluation has the id {evaluation_id}; see `nas leaderboard --stage test`.")
         return found
 
+    @repeatable
     def of_network(self, space: str, key: str) -> list[Evaluation]:
         """Return the evaluations of a network, whatever the settings and the state, oldest first."""
         with self._database.read() as session:
@@ -267,6 +288,7 @@ class Evaluations:
                 )
             )
 
+    @repeatable
     def of_trial(self, trial_id: int) -> list[Evaluation]:
         """Return the evaluations of the network that a trial tried, oldest first."""
         with self._database.read() as session:
@@ -279,6 +301,7 @@ class Evaluations:
                 )
             )
 
+    @repeatable
     def of_origin(self, search_id: int, number: int) -> list[Evaluation]:
         """Return the evaluations of what a trial of a search proposed, oldest first."""
         with self._database.read() as session:
@@ -290,6 +313,7 @@ class Evaluations:
                 )
             )
 
+    @repeatable
     def scores(self, evaluation_id: int) -> list[float]:
         """Return the scores on the test episodes, in the order of the fixed list."""
         with self._database.read() as session:
@@ -301,6 +325,7 @@ class Evaluations:
                 )
             )
 
+    @repeatable
     def measurements(self, evaluation_id: int) -> list[tuple[str, int, float | None]]:
         """Return the learning curve as (metric, training episodes, value): by metric, then by episodes."""
         columns = EvaluationMeasurement.metric, EvaluationMeasurement.step, EvaluationMeasurement.value
@@ -312,6 +337,7 @@ class Evaluations:
             )
             return [(metric, step, value) for metric, step, value in rows]
 
+    @repeatable
     def artifacts(self, evaluation_id: int) -> list[Artifact]:
         """Return the files of an evaluation, oldest first; its weights are of kind `weights`."""
         with self._database.read() as session:
@@ -323,13 +349,24 @@ class Evaluations:
 
 
 def _close(
-    connection: Connection, evaluation_id: int, state: EvaluationState, changes: dict[str, Any]
-) -> None:
+    connection: Connection,
+    evaluation_id: int,
+    state: EvaluationState,
+    ended: datetime,
+    changes: dict[str, Any],
+) -> bool:
+    """Close an evaluation that runs; return False where that was done before, at this very time."""
     mine = update(Evaluation).where(
         Evaluation.id == evaluation_id, Evaluation.state == EvaluationState.RUNNING.value, _driven_here()
     )
-    if connection.execute(mine.values(state=state.value, finished_at=now(), **changes)).rowcount != 1:
+    if connection.execute(mine.values(state=state.value, finished_at=ended, **changes)).rowcount == 1:
+        return True
+    same = select(Evaluation.id).where(
+        Evaluation.id == evaluation_id, Evaluation.finished_at == ended, _driven_here()
+    )
+    if connection.scalar(same) is None:
         raise _taken()
+    return False
 
 
 def _driven_here() -> ColumnElement[bool]:

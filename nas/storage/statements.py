@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import aliased
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from nas.controller import Outcome
 
 _other = aliased(Trial)
-
-INSERT_TRIAL = insert(Trial).returning(Trial.id)
 
 FINISH_TRIAL = (
     update(Trial)
@@ -46,6 +44,17 @@ def upsert_architecture(dialect: str) -> Any:
     return architecture.on_conflict_do_update(
         index_elements=[Architecture.space, Architecture.key], set_={"key": architecture.excluded.key}
     ).returning(Architecture.id)
+
+
+@cache
+def insert_trial(dialect: str) -> Any:
+    """Return the statement that inserts a trial, or finds the one recorded at the same time; tells its id."""
+    trial = into(dialect, Trial)
+    return trial.on_conflict_do_update(
+        index_elements=[Trial.search_id, Trial.number],
+        set_={"number": trial.excluded.number},
+        where=Trial.created_at == trial.excluded.created_at,
+    ).returning(Trial.id)
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import ColumnElement, select, update
@@ -15,6 +16,7 @@ from nas.storage import lease, searches, statements, trials
 from nas.storage.columns import now
 from nas.storage.database import Database
 from nas.storage.evaluations import Evaluations
+from nas.storage.outage import Patience, repeatable
 from nas.storage.schema import Artifact, Inherited, Search, Trial
 from nas.storage.searches import NewInherited, NewSearch, Summary
 from nas.storage.trials import Derivations, Known, Measured, NewTrial
@@ -28,7 +30,9 @@ class Store:
 
     Rows come back detached: plain objects that further writes do not change. Any number of processes may read
     while the driver of each search writes. Every method raises StorageError where the database fails: locked,
-    full, unreachable, unwritable.
+    full, unreachable, unwritable. Once open, a server may be away for up to `outage.OUTAGE_SECONDS`: what was
+    asked is done again, and what was written is there once. Only `create_search`, `delete` and `add_artifact`
+    are not done again.
 
     Args:
         url: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`.
@@ -41,7 +45,8 @@ class Store:
     """
 
     def __init__(self, url: str, *, create: bool = False) -> None:
-        self._database = Database(url, create=create)
+        self._driven: set[int] = set()
+        self._database = Database(url, create=create, returned=self._renew)
         self._architecture_ids: dict[tuple[int, str, str], int] = {}
         self.evaluations = Evaluations(self._database)
 
@@ -54,6 +59,11 @@ class Store:
     def close(self) -> None:
         """Close every connection."""
         self._database.close()
+
+    @property
+    def patience(self) -> Patience:
+        """What outlasts the database's outages."""
+        return self._database.patience
 
     def read(self) -> AbstractContextManager[Session]:
         """Open a session for queries of one's own, which sees one state of the database throughout."""
@@ -83,12 +93,14 @@ class Store:
             session.add_all(rows)
         return search
 
+    @repeatable
     def inherited(self, search_id: int) -> list[Inherited]:
         """Return what a search knew of earlier ones when it began, in order."""
         with self._database.read() as session:
             mine = select(Inherited).where(Inherited.search_id == search_id)
             return list(session.scalars(mine.order_by(Inherited.place)))
 
+    @repeatable
     def check_free(self, name: str | None) -> None:
         """Refuse a name that a search has, before what takes long is done for a new one.
 
@@ -99,6 +111,7 @@ class Store:
             with self._database.read() as session:
                 searches.check_free(session, name)
 
+    @repeatable
     def search(self, reference: str, *, whole: bool = False) -> Search:
         """Return a search by its name, by a prefix that no other name has, or the newest as `@last`.
 
@@ -118,16 +131,19 @@ class Store:
             )
         return found
 
+    @repeatable
     def searches(self) -> list[Summary]:
         """Return every search, newest first, with its trials by state and its best completed score."""
         with self._database.read() as session:
             return searches.summaries(session)
 
+    @repeatable
     def names(self) -> list[str]:
         """Return the names of all searches, newest first."""
         with self._database.read() as session:
             return list(session.scalars(select(Search.name).order_by(Search.id.desc())))
 
+    @repeatable
     def annotate(self, search_id: int, note: str | None) -> None:
         """Write a note about a search, in place of the one before; None leaves it without one.
 
@@ -148,6 +164,7 @@ class Store:
 
     # The driver's lease
 
+    @repeatable
     def acquire(self, search_id: int, *, total: int = 0, known: Known | None = None) -> Search:
         """Make this process the search's driver; it is `running` until `release`.
 
@@ -175,19 +192,30 @@ class Store:
             search.started_at = search.started_at or search.heartbeat_at
             search.finished_at = None
             search.stop_requested = False
+        self._driven.add(search_id)
         return search
 
+    @repeatable
     def settle(self, search_id: int, environment: dict[str, Any]) -> None:
         """Replace what is recorded of where a search runs."""
         with self._database.edit() as session:
             searches.locked(session, search_id).environment = environment
 
+    @repeatable
     def heartbeat(self, search_id: int) -> bool:
         """Tell that this driver lives; return whether it is asked to stop.
 
         Raises:
             StorageError: another process took the search over, or it was deleted.
         """
+        return self._beat(search_id)
+
+    def _renew(self) -> None:
+        """Show a sign of life after an outage: another driver may have taken a search over meanwhile."""
+        for search_id in self._driven:
+            self._beat(search_id)
+
+    def _beat(self, search_id: int) -> bool:
         host, pid, driver = lease.holder()
         with self._database.write() as connection:
             asked: bool | None = connection.scalar(
@@ -200,18 +228,22 @@ class Store:
             )
         return asked
 
+    @repeatable
     def request_stop(self, search_id: int) -> None:
         """Ask the search's driver to stop; it hears of it at its next heartbeat."""
         with self._database.edit() as session:
             searches.locked(session, search_id).stop_requested = True
 
+    @repeatable
     def release(self, search_id: int, state: SearchState | str) -> None:
         """Leave the search in a state other than `running`; nothing happens if another process drives it."""
         with self._database.edit() as session:
             search = searches.locked(session, search_id)
             if lease.mine(search):
                 search.state, search.finished_at = SearchState(state).value, now()
+        self._driven.discard(search_id)
 
+    @repeatable
     def restore(self, before: Search) -> None:
         """Undo `acquire` where nothing could be run; nothing happens if another process drives the search."""
         with self._database.edit() as session:
@@ -219,6 +251,7 @@ class Store:
             if lease.mine(search):
                 for column in ("trials", "environment", "state", "started_at", "finished_at", *lease.COLUMNS):
                     setattr(search, column, getattr(before, column))
+        self._driven.discard(before.id)
 
     # Trials
 
@@ -233,6 +266,10 @@ class Store:
         Raises:
             ValueError: the outcome is not final.
         """
+        return self._begin(search_id, new, outcome, now())
+
+    @repeatable
+    def _begin(self, search_id: int, new: NewTrial, outcome: Outcome | None, began: datetime) -> int:
         identity = search_id, new.space, new.key or ""
         architecture_id = None if new.key is None else self._architecture_ids.get(identity)
         with self._database.write() as connection:
@@ -240,14 +277,15 @@ class Store:
                 upsert = statements.upsert_architecture(connection.dialect.name)
                 found = {"space": new.space, "key": new.key, "text": new.architecture}
                 architecture_id = connection.scalar(upsert, found)
-            trial_id = trials.insert(connection, search_id, new, architecture_id)
+            trial_id = trials.insert(connection, search_id, new, architecture_id, began)
             if outcome is not None:
-                trials.close(connection, trial_id, outcome)
+                trials.close(connection, trial_id, outcome, began)
         if architecture_id is not None:
             # A trial of this search now refers to the architecture, so it stays as long as the search does.
             self._architecture_ids[identity] = architecture_id
         return trial_id
 
+    @repeatable
     def restart(self, trial_id: int, *, attempt: int, seed: int, seconds: float = 0.0) -> None:
         """Run a trial again that failed or was interrupted before it was recorded as final.
 
@@ -287,9 +325,16 @@ class Store:
         Raises:
             ValueError: the outcome is not final.
         """
-        with self._database.write() as connection:
-            return trials.close(connection, trial_id, outcome, derivations)
+        return self._finish(trial_id, outcome, derivations, now())
 
+    @repeatable
+    def _finish(
+        self, trial_id: int, outcome: Outcome, derivations: Derivations | None, ended: datetime
+    ) -> int | None:
+        with self._database.write() as connection:
+            return trials.close(connection, trial_id, outcome, ended, derivations)
+
+    @repeatable
     def interrupt(self, search_id: int) -> int:
         """Mark the running trials of a search as interrupted; return how many there were."""
         running = update(Trial).where(Trial.search_id == search_id, Trial.state == TrialState.RUNNING.value)
@@ -308,10 +353,12 @@ class Store:
         """Return the final trials in the order of their outcomes, those after the first `after`."""
         return self._trials(Trial.search_id == search_id, Trial.observed > after, order=Trial.observed)
 
+    @repeatable
     def _trials(self, *where: ColumnElement[bool], order: InstrumentedAttribute[Any]) -> list[Trial]:
         with self._database.read() as session:
             return list(session.scalars(select(Trial).where(*where).order_by(order)))
 
+    @repeatable
     def trial(self, search_id: int, number: int) -> Trial:
         """Return one trial of a search.
 
@@ -325,6 +372,7 @@ class Store:
                 raise NotFound(f"Search '{name}' has no trial {number}; list them with `nas show {name}`.")
             return found
 
+    @repeatable
     def measurements(self, search_id: int, number: int | None = None) -> list[Measured]:
         """Return what the trials of a search measured, or one of them: by number, then metric, then step."""
         with self._database.read() as session:
@@ -337,6 +385,7 @@ class Store:
                 Artifact(trial_id=trial_id, kind=kind, uri=uri, sha256=sha256, bytes=bytes, created_at=now())
             )
 
+    @repeatable
     def artifacts(self, trial_id: int) -> list[Artifact]:
         """Return the files of a trial, oldest first."""
         with self._database.read() as session:

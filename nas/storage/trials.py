@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import Session
 
+from nas.errors import StorageError
 from nas.states import TrialState
 from nas.storage import statements
-from nas.storage.columns import now
 from nas.storage.schema import Measurement, Trial, TrialKind
 
 if TYPE_CHECKING:
@@ -81,9 +82,14 @@ def known(session: Session, search_id: int) -> Known:
     return Known(*session.execute(counts).one())
 
 
-def insert(connection: Connection, search_id: int, new: NewTrial, architecture_id: int | None) -> int:
-    """Record that a trial runs; return its id."""
-    time = now()
+def insert(
+    connection: Connection, search_id: int, new: NewTrial, architecture_id: int | None, began: datetime
+) -> int:
+    """Record that a trial runs since then; return its id, also where the same was recorded before.
+
+    Raises:
+        StorageError: the search has another trial of this number.
+    """
     kind = TrialKind.EVALUATE if new.supernet is None else TrialKind.SUPERNET
     row = {
         "search_id": search_id,
@@ -97,25 +103,34 @@ def insert(connection: Connection, search_id: int, new: NewTrial, architecture_i
         "architecture": new.architecture,
         "supernet": new.supernet,
         "seed": new.seed,
-        "created_at": time,
-        "started_at": time,
+        "created_at": began,
+        "started_at": began,
     }
-    return connection.scalars(statements.INSERT_TRIAL, row).one()
+    trial_id: int | None = connection.scalar(statements.insert_trial(connection.dialect.name), row)
+    if trial_id is None:
+        raise StorageError(
+            f"Another process recorded trial {new.number} of this search. See `nas ls` for who drives it."
+        )
+    return trial_id
 
 
 def close(
-    connection: Connection, trial_id: int, outcome: Outcome, derivations: Derivations | None = None
+    connection: Connection,
+    trial_id: int,
+    outcome: Outcome,
+    ended: datetime,
+    derivations: Derivations | None = None,
 ) -> int | None:
     """Record a trial's outcome and measurements; return its place among the search's outcomes.
 
-    The place is None, and nothing changes, where the trial was closed before.
+    The place is None, and nothing changes, where the trial was closed before, and not at this very time.
 
     Raises:
         ValueError: the outcome is not final.
     """
     if not outcome.state.final:
         raise ValueError(f"An outcome that is {outcome.state} closes no trial.")
-    row = {"trial": trial_id, "finished_at": now(), **statements.columns(outcome)}
+    row = {"trial": trial_id, "finished_at": ended, **statements.columns(outcome)}
     if derivations is not None:
         row |= {"derived": derivations.final, "derived_epochs": derivations.epochs}
     observed: int | None = connection.scalar(statements.FINISH_TRIAL, row)
@@ -125,6 +140,9 @@ def close(
     ]
     if observed is not None and rows:
         connection.execute(statements.upsert_measurement(connection.dialect.name), rows)
+    if observed is None:
+        same = select(Trial.observed).where(Trial.id == trial_id, Trial.finished_at == ended)
+        observed = connection.scalar(same)
     return observed
 
 

@@ -147,7 +147,7 @@ class TrialSuite(OpenStore):
     def test_a_trial_s_number_is_its_own(self, store: Store) -> None:
         row = search(store)
         begin(store, row, 0, key="a")
-        with pytest.raises(StorageError, match=r"(?i)unique"):
+        with pytest.raises(StorageError):
             begin(store, row, 0, key="b")
         with store.read() as session:
             assert session.scalars(select(ArchitectureRow.key)).all() == ["a"]
