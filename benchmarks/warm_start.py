@@ -30,7 +30,7 @@ from nas.storage.store import Store
 from nas.tasks.base import ScoreSource
 from nas.training.provenance import environment
 
-CONTROLLERS = ("random", "evolution", "nsga2", "local_search", "rnn", "gp", "bananas")
+CONTROLLERS = ("random", "evolution", "nsga2", "local_search", "rnn")
 
 BEFORE = 100
 """Trials of the search on CIFAR-100."""
@@ -148,7 +148,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=at_least(1), default=100)
     parser.add_argument("--best", type=at_least(1), default=8, help="networks that are tried first")
-    parser.add_argument("--controllers", nargs="+", choices=CONTROLLERS, default=list(CONTROLLERS))
+    parser.add_argument("--controllers", nargs="+", default=list(CONTROLLERS))
     parser.add_argument("--table", type=Path, help="by default nasbench201/nasbench201.csv.gz in NAS_DATA")
     parser.add_argument("--db", default="sqlite:///warm_start.db")
     parser.add_argument("-o", "--output", type=Path, required=True)
