@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_searches import configure, start
+from scripted_searches import Script, configure, reopen, start
 
-from nas.controller import Outcome
+from nas.controller import Outcome, Score
 from nas.errors import NasError
 from nas.evaluation.driver import EvaluationDriver
 from nas.evaluation.targets import Targets
 from nas.evaluation.work import Failure
 from nas.evaluator import Job
+from nas.executors.attempts import DEATHS
 from nas.executors.base import Executor, Workload
 from nas.progress.evaluations import watching
 from nas.settings.evaluation import validate
@@ -57,9 +58,30 @@ def test_a_search_tries_so_often(store: Store, kind: str, end: Outcome | None, r
     executor = Doomed(end)
     with pytest.raises(NasError):
         start(store, configure(name="s", retries=retries, max_failed=0.0, **changes)).run(executor)
-    assert [job.attempt for job in executor.jobs] == [*range(retries + 1)]
+    further = DEATHS if end is None else retries
+    assert [job.attempt for job in executor.jobs] == [*range(further + 1)]
     assert len({job.seed for job in executor.jobs}) == (1 if end is None else retries + 1)
-    assert store.trial(store.search("s").id, 0).attempt == retries
+    assert store.trial(store.search("s").id, 0).attempt == further
+
+
+GOOD = Outcome(TrialState.COMPLETED, None, Score(0.5, 0.1, 9), seconds=2.0)
+
+
+def test_deaths_of_workers_leave_a_network_its_retries(store: Store) -> None:
+    """Two machines are taken away, the training fails once, and another machine is: it is no failed trial."""
+    search = start(store, configure(name="s", trials=1, retries=1, max_failed=0.0))
+    assert search.run(Script([None, None, FAILED, None, GOOD])) == "completed"
+    trial = store.trial(store.search("s").id, 0)
+    assert (trial.state, trial.attempt) == ("completed", 4)
+
+
+def test_a_resumed_search_knows_what_failed_and_what_died(store: Store) -> None:
+    search = start(store, configure(name="s", trials=1, retries=1, max_failed=0.0))
+    assert search.run(Script([None, None, None])) == "interrupted"
+    assert reopen(store, "s").run(Script([FAILED, None])) == "interrupted"
+    with pytest.raises(NasError):
+        reopen(store, "s").run(Script([FAILED]))
+    assert store.trial(store.search("s").id, 0).attempt == 5
 
 
 def targets(store: Store, **changes: Any) -> Targets:
@@ -81,7 +103,8 @@ def ended(store: Store, folder: Path, end: Failure | None, **settings: Any) -> t
 def test_an_evaluation_is_tried_so_often(
     store: Store, tmp_path: Path, end: Failure | None, retries: int
 ) -> None:
-    assert ended(store, tmp_path, end, retries=retries) == (retries + 1, "failed")
+    further = DEATHS if end is None else retries
+    assert ended(store, tmp_path, end, retries=retries) == (further + 1, "failed")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ class Attempt:
         job: what is done.
         spent: worker seconds of the trial that this attempt's reports do not contain.
         kept: worker seconds that they do contain, from before: a supernet's, by its checkpoint.
+        deaths: how many attempts before ended with their worker's death; the others failed.
         measurements: what was reported.
         derived: what a supernet would have derived, each after so many training episodes.
     """
@@ -42,6 +43,7 @@ class Attempt:
     job: AnyJob
     spent: float = 0.0
     kept: float = 0.0
+    deaths: int = 0
     measurements: list[Measurement] = field(default_factory=list)
     derived: list[tuple[int, Derived]] = field(default_factory=list)
     _began: float = field(default_factory=lambda: time.monotonic())
@@ -58,12 +60,12 @@ class Attempt:
         """Worker seconds of the trial so far, this attempt's by the clock: nobody else tells a lost one's."""
         return self.spent + max(self._reported, self.kept + time.monotonic() - self._began)
 
-    def again(self, job: AnyJob, seconds: float) -> Attempt:
-        """Return the next attempt, after so many worker seconds of the trial."""
+    def again(self, job: AnyJob, seconds: float, *, died: bool = False) -> Attempt:
+        """Return the next attempt, after so many worker seconds; `died` if this one ended with its worker."""
         kept = 0.0
         if isinstance(job, SupernetJob) and job.folder is not None and job.seed == self.job.seed:
             kept = max(self._reported, self.kept)
-        return Attempt(self.row, job, seconds - kept, kept)
+        return Attempt(self.row, job, seconds - kept, kept, self.deaths + died)
 
 
 @final

@@ -100,7 +100,16 @@ class Records:
 
     def again(self, job: AnyJob, *, new_seed: bool) -> AnyJob:
         """Return another attempt at a job, with other weights or the same."""
-        attempt, seed = job.attempt + 1, None if new_seed else job.seed
+        return self._attempt(job, job.attempt + 1, None if new_seed else job.seed)
+
+    def deaths(self, job: AnyJob) -> int:
+        """Return how many attempts since the last failure ended with a worker's death: they keep the seed."""
+        for attempt in range(job.attempt, 0, -1):
+            if self._attempt(job, attempt).seed == job.seed:
+                return job.attempt - attempt
+        return job.attempt
+
+    def _attempt(self, job: AnyJob, attempt: int, seed: int | None = None) -> AnyJob:
         if isinstance(job, SupernetJob):
             return self.supernet(job.number, job.supernet, attempt, seed)
         return self.evaluation(job.number, job.evaluation, attempt, seed)

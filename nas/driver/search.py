@@ -18,7 +18,7 @@ from nas.driver.ledger import Attempt, Ledger
 from nas.driver.records import Records, document, forget, recordable
 from nas.errors import ConfigError, Infeasible, NasError, TooManyFailures
 from nas.evaluator import AnyJob, Job, SupernetJob
-from nas.executors.attempts import again
+from nas.executors.attempts import again, revived
 from nas.executors.base import Executor
 from nas.precision import Arithmetic
 from nas.product import backbone_of
@@ -137,7 +137,7 @@ class SearchDriver:
         if self._again:
             waiting = self._again.popleft()
             self._restart(waiting)
-            return self._start(Attempt(waiting.row, waiting.job, waiting.spent, waiting.kept))
+            return self._start(Attempt(waiting.row, waiting.job, waiting.spent, waiting.kept, waiting.deaths))
         while not self._ledger.enough:
             self.tick()
             if self.done:
@@ -254,15 +254,15 @@ class SearchDriver:
         limit = self._config.resources.seconds if isinstance(job, Job) else None
         late = limit is not None and outcome.seconds >= limit  # another attempt would take as long
         failed = outcome.state is TrialState.FAILED
-        if failed and self._retry(job, outcome.error or "", seconds, new_seed=True, in_vain=late):
+        if failed and self._retry(job, outcome.error or "", seconds, died=False, in_vain=late):
             return
         seen = (*running.measurements, *outcome.measurements)
         self._record(job.number, replace(outcome, seconds=seconds, measurements=seen))
 
     def lost(self, job: AnyJob, error: str) -> None:
-        """Queue the job of a dead worker again, unchanged; out of attempts, record it as failed."""
+        """Queue the job of a dead worker again, unchanged; after too many deaths, record it as failed."""
         seconds = self._running[job.number].seconds
-        if not self._retry(job, error, seconds, new_seed=False):
+        if not self._retry(job, error, seconds, died=True):
             architecture = job.architecture if isinstance(job, Job) else None
             self._record(job.number, Outcome(TrialState.FAILED, architecture, seconds=seconds, error=error))
 
@@ -337,19 +337,19 @@ class SearchDriver:
         )
         return self._start(Attempt(row, job))
 
-    def _retry(
-        self, job: AnyJob, error: str, seconds: float, *, new_seed: bool, in_vain: bool = False
-    ) -> bool:
-        if not again(job.attempt, self._config.retries, in_vain=in_vain):
+    def _retry(self, job: AnyJob, error: str, seconds: float, *, died: bool, in_vain: bool = False) -> bool:
+        deaths = self._running[job.number].deaths
+        failures = job.attempt - deaths
+        if not (revived(deaths) if died else again(failures, self._config.retries, in_vain=in_vain)):
             return False
         self.tick()
-        next_job = self._records.again(job, new_seed=new_seed)
+        next_job = self._records.again(job, new_seed=not died)
         if self._scheduler is not None:
             self._scheduler.forget(job.number)
-        waiting = self._running.pop(job.number).again(next_job, seconds)
+        waiting = self._running.pop(job.number).again(next_job, seconds, died=died)
         self._restart(waiting)  # now: a driver that dies before its turn comes must not forget the attempt
         self._again.append(waiting)
-        if new_seed:
+        if not died:
             forget(job)
         self._observer.retried(job, error)
         return True
@@ -409,7 +409,9 @@ class SearchDriver:
                 if seen.step < (of.asked_episodes or self._whole):  # the last score stopped nothing
                     self._scheduler.record(of.number, seen.step, seen.value)
         for trial in unfinished:
-            self._again.append(Attempt(trial.id, self._records.job(trial), trial.seconds or 0.0))
+            job = self._records.job(trial)
+            deaths = self._records.deaths(job)
+            self._again.append(Attempt(trial.id, job, trial.seconds or 0.0, deaths=deaths))
         self._ledger.next = self._ledger.ended + len(self._again)
 
 

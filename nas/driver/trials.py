@@ -69,6 +69,7 @@ class Trials(Runner[AnyJob, Outcome]):
                 self._evaluator = self._config.make_evaluator(self._context)
             else:
                 self._evaluator = self._config.make_lookup(space, tasks)
+            self._began = time.perf_counter()  # making a worker ready is no trial's time
         if isinstance(job, SupernetJob):
             assert self._context is not None, "a search that looks scores up trains no supernet"
             return train_supernet(self._context, job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from nas import fingerprints
 from nas.errors import ConfigError
-from nas.evaluation.incomplete import in_vain
+from nas.evaluation.incomplete import in_vain as would_fail
 from nas.evaluation.targets import Target
 from nas.evaluation.work import Curve, EvaluationJob, Failure, Lost, Report, code
-from nas.executors.attempts import again
+from nas.executors.attempts import again, revived
 from nas.executors.base import Executor
 from nas.files import writing
 from nas.settings.evaluation import APART, validate
@@ -59,6 +59,7 @@ class EvaluationDriver:
         self._store, self._folder, self._observer = store, folder, observer
         self._environment = environment()
         self._running: dict[int, Evaluation] = {}
+        self._deaths: Counter[int] = Counter()
         self._ids: dict[tuple[Any, ...], int] = {}
         self._jobs: Iterator[EvaluationJob] = iter(())
         self._again: deque[EvaluationJob] = deque()
@@ -125,8 +126,25 @@ class EvaluationDriver:
     def finish(self, job: EvaluationJob, report: Report) -> None:
         """Record how an evaluation ended, or have what failed go on from its checkpoint."""
         self.tick()
-        if isinstance(report, Failure) and self._retry(job, report):
-            return
+        if isinstance(report, Failure):
+            failures, in_vain = job.attempt - self._deaths[job.id], would_fail(report.state, report.error)
+            if again(failures, job.config.retries, in_vain=in_vain):
+                self._repeat(job, report.error)
+                return
+        self._close(job, report)
+
+    def lost(self, job: EvaluationJob, error: str) -> None:
+        """Have another worker go on from the checkpoint; after too many deaths, record a failure."""
+        self.tick()
+        if revived(self._deaths[job.id]):
+            self._deaths[job.id] += 1
+            self._repeat(job, error)
+        else:
+            self._close(job, Failure(EvaluationState.FAILED, error))
+
+    # The driver
+
+    def _close(self, job: EvaluationJob, report: Report) -> None:
         if isinstance(report, Trained):
             self._store.evaluations.complete(job.id, report)
             Checkpoint(job.folder, job.name).remove()
@@ -134,19 +152,9 @@ class EvaluationDriver:
             self._store.evaluations.fail(job.id, report.state, report.error)
         self._observer.reported(self._running.pop(job.id), report)
 
-    def lost(self, job: EvaluationJob, error: str) -> None:
-        """Have another worker go on from the checkpoint; out of attempts, record a failure."""
-        self.finish(job, Failure(EvaluationState.FAILED, error))
-
-    # The driver
-
-    def _retry(self, job: EvaluationJob, failure: Failure) -> bool:
-        """Queue an evaluation again, unless its seed would fail again."""
-        if not again(job.attempt, job.config.retries, in_vain=in_vain(failure.state, failure.error)):
-            return False
+    def _repeat(self, job: EvaluationJob, error: str) -> None:
         self._again.append(replace(job, attempt=job.attempt + 1))
-        self._observer.retried(self._running[job.id], failure.error)
-        return True
+        self._observer.retried(self._running[job.id], error)
 
     def _claims(self, targets: Sequence[Target], seeds: int) -> Iterator[EvaluationJob]:
         for seed in range(seeds):

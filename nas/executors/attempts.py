@@ -1,4 +1,8 @@
-"""How often a job is tried: one rule for trials, supernets and evaluations."""
+"""How often a job is tried: one rule for trials, supernets and evaluations.
+
+A job that failed and a job whose worker died are counted apart: a machine that is taken away is no fault of a
+network's.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,29 @@ from pydantic import Field
 RETRIES = 1
 """Further attempts at a job, unless a setting says otherwise."""
 
+DEATHS = 5
+"""Further attempts at a job whose worker died: one that kills its worker each time ends, too."""
+
 Retries = Annotated[
-    int, Field(ge=0, description="further attempts at a training that failed, or whose worker died")
+    int,
+    Field(
+        ge=0,
+        description=f"further attempts at a training that failed; one whose worker died has {DEATHS} besides",
+    ),
 ]
 
 
-def again(attempt: int, retries: int, *, in_vain: bool = False) -> bool:
-    """Return whether a job that failed, or whose worker died, is tried again.
+def again(failures: int, retries: int, *, in_vain: bool = False) -> bool:
+    """Return whether a job that failed is tried again.
 
     Args:
-        attempt: 0, or how often it was tried before, whatever ended it.
+        failures: how many attempts failed before this one.
         retries: further attempts that it has in all.
         in_vain: whether another attempt would end the same way.
     """
-    return attempt < retries and not in_vain
+    return failures < retries and not in_vain
+
+
+def revived(deaths: int) -> bool:
+    """Return whether a job whose worker died is tried again, after so many deaths before this one."""
+    return deaths < DEATHS

@@ -11,13 +11,14 @@ import logging
 import math
 import os
 import pickle
+import re
 import secrets
 import signal
 import socket
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic
 
@@ -35,7 +36,7 @@ for _name, _value in _ENVIRONMENT.items():  # Ray reads some of them when it is 
 
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
-from ray.exceptions import RayError  # noqa: E402
+from ray.exceptions import OutOfMemoryError, RayError  # noqa: E402
 from ray.tune.experiment import Trial  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
@@ -46,6 +47,12 @@ from nas.executors.capacity import Machine  # noqa: E402
 from nas.executors.worker import reports  # noqa: E402
 
 _JOB, _REPORT, _UNWRITABLE = "job", "report", "unwritable"
+
+_MEMORY = re.compile(r"NODE_OUT_OF_MEMORY|running low on memory")
+_NODE = re.compile(r"node (?:has |was |is )?(?:died|dead|terminated)|NODE_DIED", re.IGNORECASE)
+_TOLD = re.compile(
+    r"Worker exit detail: (.+?)(?: Some common causes| There are some potential|$)", re.MULTILINE
+)
 
 SOCKET_ROOM = 36
 """Bytes that are left for a folder in the path of a socket: 107, less what Ray appends."""
@@ -155,15 +162,16 @@ class _Bridge(Generic[JobT, ReportT]):
             return workload.report(self._jobs[trial], _unpack(result[_REPORT]))
 
     def died(self, trial: Trial) -> None:
-        error = trial.get_error()
-        text = str(error).strip().splitlines() if error else []
-        self._deaths[trial.trial_id] = "\n".join(text[-12:])
+        error: object = ""
+        with suppress(OSError):  # Tune's own way to it looks where nothing is saved to
+            error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+        self._deaths[trial.trial_id] = death(error)
 
     def complete(self, trial: str, result: dict[str, Any] | None, error: bool) -> None:
         job = self._jobs.pop(trial)
         with self.workload() as workload:
             if error or not result:
-                workload.lost(job, f"The worker died: {self._deaths.pop(trial, '') or 'no reason given'}")
+                workload.lost(job, f"The worker died: {self._deaths.pop(trial, '') or death('')}.")
                 return
             if _UNWRITABLE in result:
                 raise Unwritable(result[_UNWRITABLE])
@@ -233,6 +241,19 @@ class _Actor(tune.Trainable):
         except Unwritable as error:
             return {_UNWRITABLE: str(error), "done": True}
         return {_REPORT: _pack(report), "done": report.final}
+
+
+def death(error: object) -> str:
+    """Return why a worker died in one line, as far as Ray's error tells."""
+    words = str(error)
+    if getattr(error, "preempted", False):
+        return "its machine was taken away"
+    if isinstance(error, OutOfMemoryError) or _MEMORY.search(words):
+        return "its machine ran out of memory; try fewer --workers"
+    if _NODE.search(words):
+        return "its machine is gone"
+    told = _TOLD.search(words) or re.search(r"(\S.*)\s*$", words)
+    return told[1].strip().rstrip(".") if told else "Ray gives no reason"
 
 
 def _pack(what: object) -> str:

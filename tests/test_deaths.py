@@ -1,0 +1,48 @@
+"""Why a worker on Ray died, in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray")
+
+from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
+from ray.exceptions import ActorDiedError, OutOfMemoryError
+
+from nas.executors.ray import death
+
+PROCESS = "The actor is dead because its worker process has died. Worker exit type: {} Worker exit detail: {}"
+CRASH = PROCESS.format(
+    "SYSTEM_ERROR",
+    "Worker unexpectedly exits with a connection error code 2. End of file. Some common causes include: (1) "
+    "the process was killed by the OOM killer due to high memory usage, (2) ray stop --force was called.",
+)
+MEMORY = PROCESS.format(
+    "NODE_OUT_OF_MEMORY", "1 worker(s) were killed due to the node running low on memory."
+)
+NODE = (
+    "The actor died because its node has died. Node Id: 1ca6\n\tthe actor's node was terminated unexpectedly"
+)
+
+
+def died(words: str, **context: Any) -> ActorDiedError:
+    return ActorDiedError(ActorDiedErrorContext(error_message=words, actor_id=b"\0" * 16, **context))
+
+
+@pytest.mark.ray
+def test_the_causes_that_ray_knows_are_told_apart() -> None:
+    preempted = NodeDeathInfo(reason=NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED)
+    errors = [
+        died(CRASH),
+        died(MEMORY),
+        died(NODE),
+        died(NODE, node_death_info=preempted),
+        "",
+    ]
+    causes = [death(error) for error in errors]
+    assert len(set(causes)) == len(errors)
+    assert death(OutOfMemoryError("Task was killed.")) == causes[1]
+    assert "connection error code 2" in causes[0]
+    assert not any("\n" in cause for cause in causes)
