@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import typer
 from command_line import SCRIPTED, nas
+from facts import refusal
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -14,6 +15,8 @@ from rich.cells import cell_len
 from nas.cli import messages
 from nas.cli.main import app
 from nas.cli.messages import DEFAULT_DB, laid_out, terminal
+from nas.errors import ConfigError
+from nas.storage.engine import parse
 
 URL = "sqlite:///other.db"
 
@@ -52,9 +55,23 @@ def test_a_command_that_asks_a_database_asks_the_same(command: str, asks: bool, 
     assert laid_out(mark.format(command), None) == mark.format(whole)
 
 
-def test_a_password_is_not_printed() -> None:
-    messages.ask("postgresql://me:secret@host/results")
-    assert laid_out("`nas ls`", None) == "`nas ls --db 'postgresql://me:***@host/results'`"
+@pytest.mark.parametrize("url", ["postgresql://me:secret@host/db", "postgresql://me@host/db?password=secret"])
+def test_a_password_is_not_printed(url: str) -> None:
+    messages.ask(url)
+    assert laid_out("`nas ls`", None) == f"`nas ls --db '{url.replace('secret', '***')}'`"
+    with refusal(ConfigError) as refused:
+        parse(url.replace("postgresql", "mysql"))
+    assert "secret" not in str(refused.value)
+
+
+def test_a_search_goes_on_where_it_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages.ask(DEFAULT_DB)
+    messages.run_at("head:6379")
+    assert laid_out("`nas resume s`", None) == "`nas resume s --ray-address head:6379`"
+    for same in ("`nas show s`", "`nas resume s --ray-address=other:1`"):
+        assert laid_out(same, None) == same
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert laid_out("`nas resume s`", None) == "`nas resume s`"
 
 
 @pytest.mark.parametrize("url", [DEFAULT_DB, "no URL"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -14,6 +14,8 @@ from nas.errors import ConfigError, NotFound
 from nas.queries import rows, searches, trials
 from nas.queries.trials import MeasurementRow
 from nas.states import TrialState
+from nas.storage.columns import now
+from nas.storage.schema import Search
 from nas.storage.store import Store
 from nas.storage.trials import NewTrial
 from nas.testing.evaluations import CONFIG, claim, trained
@@ -110,3 +112,13 @@ def test_a_target_names_a_search_or_a_trial() -> None:
     for wrong in ("a/b", "a/", "a/-1"):
         with pytest.raises(ConfigError):
             trials.split(wrong)
+
+
+def test_a_driver_s_sign_of_life_has_an_age(store: Store) -> None:
+    row = store.acquire(search(store, name="s").id)
+    with store._database.edit() as session:
+        session.get_one(Search, row.id).heartbeat_at = now() - timedelta(seconds=30)
+    [listed] = searches.searches(store)
+    assert listed.sign_of_life == pytest.approx(30, abs=15)
+    store.release(row.id, "stopped")
+    assert searches.searches(store)[0].sign_of_life is None

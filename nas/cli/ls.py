@@ -9,7 +9,7 @@ import typer
 from nas.cli.options import DEFAULT_DB, DbOption
 from nas.cli.output import Format, FormatOption, WideOption, emit, say
 
-DROP = ("created_at", "learner", "space", "controller", "failed", "seed", "task")
+DROP = ("created_at", "sign_of_life", "learner", "space", "controller", "failed", "seed", "task")
 """What a narrow terminal can do without, the least important first."""
 
 

@@ -1,4 +1,6 @@
-"""Words on stderr: the commands in them ask the database that was asked, and lines fit the terminal.
+"""Words on stderr: the commands in them ask what was asked, and lines fit the terminal.
+
+A command asks the database that was asked; one that goes on with a search runs it on the same cluster.
 
 A command is marked by backticks, `` `nas show NAME` ``, or is a line of its own, two spaces in.
 """
@@ -28,10 +30,11 @@ _HELD = "\0"
 
 @dataclass(slots=True)
 class _Asked:
-    """What this command line is, and which database it asks, once that is known."""
+    """What this command line is, and which database and cluster it asks, once that is known."""
 
     verbs: TyperGroup | None = None
     db: str | None = None
+    cluster: str | None = None
 
 
 _asked = _Asked()
@@ -39,13 +42,19 @@ _asked = _Asked()
 
 def begin(verbs: TyperGroup) -> None:
     """Take note of the verbs there are, before one of them is parsed."""
-    _asked.verbs, _asked.db = verbs, None
+    _asked.verbs, _asked.db, _asked.cluster = verbs, None, None
 
 
 def ask(db: str) -> str:
     """Take note of the database that is asked; return it."""
     _asked.db = db
     return db
+
+
+def run_at(address: str | None) -> str | None:
+    """Take note of the cluster that trials run on; return its address."""
+    _asked.cluster = address
+    return address
 
 
 def laid_out(text: str, width: int | None) -> str:
@@ -74,16 +83,24 @@ def terminal() -> int | None:
 
 
 def _asking(command: str) -> str:
-    """Return a command that asks the same database; a password is not printed."""
+    """Return a command that asks the same cluster and database; a password is not printed."""
+    if _goes_on(command) and _asked.cluster not in (None, os.environ.get("RAY_ADDRESS")):
+        command = f"{command} --ray-address {shlex.quote(_asked.cluster)}"
     if _asked.db in (None, os.environ.get("NAS_DB") or DEFAULT_DB) or not _asks(command):
         return command
-    from nas.storage.engine import parse
+    from nas.storage.engine import parse, shown
 
     try:
-        shown = parse(_asked.db).render_as_string(hide_password=True)
+        url = shown(parse(_asked.db))
     except ConfigError:  # which is what the message says
         return command
-    return f"{command} --db {shlex.quote(shown)}"
+    return f"{command} --db {shlex.quote(url)}"
+
+
+def _goes_on(command: str) -> bool:
+    """Return whether a command goes on with a search, and does not say where."""
+    words = [word.partition("=")[0] for word in command.split()]
+    return words[:2] == ["nas", "resume"] and not {"--ray-address", "--help"} & {*words}
 
 
 def _asks(command: str) -> bool:

@@ -41,7 +41,10 @@ WholeSearchArgument = Annotated[
 RayAddressOption = Annotated[
     str | None,
     typer.Option(
-        envvar="RAY_ADDRESS", metavar="HOST:PORT", help="A Ray cluster; by default Ray starts here."
+        envvar="RAY_ADDRESS",
+        metavar="HOST:PORT",
+        help="A Ray cluster; by default Ray starts here.",
+        callback=messages.run_at,
     ),
 ]
 SlotOption = Annotated[
@@ -77,7 +80,7 @@ def files_hint(artifacts: Path | None) -> str:
 
 def typed(db: str) -> str:
     """Return the command that was typed; a password is not printed."""
-    from nas.storage.engine import parse
+    from nas.storage.engine import parse, shown
 
-    safe = parse(db).render_as_string(hide_password=True)
+    safe = shown(parse(db))
     return shlex.join(["nas", *(argument.replace(db, safe) for argument in sys.argv[1:])])

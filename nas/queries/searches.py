@@ -14,6 +14,7 @@ from nas.queries.chosen import Texts
 from nas.queries.leaderboard import NO_LEARNER
 from nas.queries.trials import TrialRow, trial
 from nas.states import SearchState, TrialState
+from nas.storage.columns import now
 from nas.storage.lease import driven
 from nas.storage.schema import Search, TrialKind
 from nas.storage.searches import INHERITED
@@ -39,6 +40,7 @@ class SearchRow:
         failed: how many trials failed.
         best: the best score of a completed trial.
         created_at: in UTC.
+        sign_of_life: seconds since its driver's last one; None: nobody drives it.
         note: what its owner wrote about it.
     """
 
@@ -54,6 +56,7 @@ class SearchRow:
     failed: int
     best: float | None
     created_at: datetime
+    sign_of_life: float | None
     note: str | None
 
 
@@ -154,6 +157,7 @@ def searches(store: Store, limit: int = 0) -> list[SearchRow]:
             failed=summary.trials.get(TrialState.FAILED, 0),
             best=summary.best,
             created_at=summary.search.created_at,
+            sign_of_life=_sign_of_life(summary.search),
             note=summary.search.note,
         )
         for summary in store.searches()[: limit or None]
@@ -205,6 +209,12 @@ def state(row: Search) -> str:
     """Return a search's state; one whose driver died without a word is interrupted."""
     died = row.state == SearchState.RUNNING and not driven(row)
     return SearchState.INTERRUPTED.value if died else row.state
+
+
+def _sign_of_life(row: Search) -> float | None:
+    if row.heartbeat_at is None or state(row) != SearchState.RUNNING:
+        return None
+    return max((now() - row.heartbeat_at).total_seconds(), 0.0)
 
 
 def _done(row: Search, trials: Mapping[str, int]) -> int:

@@ -62,7 +62,8 @@ def parse(url: str) -> URL:
     except (ArgumentError, ValueError):
         parsed = None
     if parsed is None or parsed.drivername not in KINDS:
-        given = re.sub(r"//.*@", "//***@", url).encode(errors="backslashreplace").decode()
+        given = re.sub(r"//.*@", "//***@", _hidden(url))
+        given = given.encode(errors="backslashreplace").decode()
         raise ConfigError(
             f"db: '{given}' is no database URL; allowed: sqlite:///PATH, postgresql://USER:PASSWORD@HOST/NAME."
         )
@@ -82,7 +83,16 @@ def file(url: URL) -> Path | None:
 
 def place(url: URL) -> str:
     """Return the URL as messages print it: without the password and the options."""
-    return url.set(query={}).render_as_string(hide_password=True)
+    return shown(url.set(query={}))
+
+
+def shown(url: URL) -> str:
+    """Return the URL as commands print it: without the password, wherever it is."""
+    return _hidden(url.render_as_string(hide_password=True))
+
+
+def _hidden(text: str) -> str:
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", text)
 
 
 def connect(url: URL, *, foreign_keys: bool = True) -> Engine:
