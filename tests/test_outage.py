@@ -229,3 +229,25 @@ def test_no_password_is_quoted(url: str) -> None:
     with refusal(StorageError) as refused:
         Store(bad.render_as_string(hide_password=False))
     assert "se:cret" not in str(refused.value)
+
+
+def test_an_interrupt_ends_the_wait_and_what_follows_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(seconds: float) -> None:
+        pauses.append(seconds)
+        raise KeyboardInterrupt
+
+    def away() -> None:
+        raise Unreachable("away")
+
+    pauses: list[float] = []
+    monkeypatch.setattr(outage.time, "sleep", interrupt)
+    patience = outage.Patience(lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        patience.outlast(away)
+    for _ in range(2):
+        with pytest.raises(Unreachable):
+            patience.outlast(away)
+    assert len(pauses) == 1
+    assert patience.outlast(lambda: 7) == 7
+    with pytest.raises(KeyboardInterrupt):
+        patience.outlast(away)
