@@ -257,7 +257,7 @@ class Controller(ABC):
         """Propose trial `number`, or return None to wait for a pending result.
 
         Args:
-            number: the trial's number in the search, from 0.
+            number: the trial's number in the search, from 0, where trials of a race do not count.
             pending: what is evaluated now.
             rng: seeded by the search's seed and `number`; the only source of chance.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from statistics import fmean
 from typing import Any
@@ -14,10 +15,14 @@ from test_search_resume import Dying, Killed
 
 from nas.answer import levels
 from nas.controller import Evaluate, Outcome, Score
-from nas.driver.trials import executor
+from nas.driver.ledger import REPEATS
+from nas.driver.trials import Trials, executor
 from nas.errors import ConfigError
+from nas.executors.base import Executor, Workload
+from nas.executors.worker import reports
 from nas.queries.answer import answer
 from nas.racing import Race, Racing
+from nas.settings.search import SearchConfig
 from nas.space import Architecture
 from nas.states import TrialState
 from nas.storage.store import Store
@@ -32,6 +37,15 @@ def ended(architecture: Architecture, value: float | None, repeat: int = 0) -> O
     if value is None:
         return Outcome(TrialState.FAILED, architecture, repeat=repeat)
     return Outcome(TrialState.COMPLETED, architecture, Score(value, 0.1, 10), 300, repeat=repeat)
+
+
+def texts(many: int) -> list[str]:
+    """Return so many networks, as text."""
+    rng, found = np.random.default_rng(0), dict[str, str]()
+    while len(found) < many:
+        drawn = Toy().sample(rng)
+        found.setdefault(Toy().canonical(drawn), Toy().encode(drawn))
+    return list(found.values())
 
 
 def raced(
@@ -52,6 +66,23 @@ def raced(
             race.observe(100 + len(asked), ended(done.architecture, value, done.repeat))
         else:
             return asked
+
+
+class Two(Executor):
+    """Runs two jobs at a time, in this process: the older one ends first."""
+
+    def __init__(self, config: SearchConfig) -> None:
+        self._runner = Trials(config, config.make_source())
+
+    def run(self, workload: Workload) -> None:
+        jobs: list[Any] = []
+        while True:
+            while len(jobs) < 2 and not workload.done and (job := workload.next()) is not None:
+                jobs.append(job)
+            if not jobs:
+                return
+            for report in reports(self._runner, done := jobs.pop(0)):
+                (workload.finish if report.final else workload.report)(done, report)
 
 
 def test_a_clear_race_ends_after_two_rounds() -> None:
@@ -119,6 +150,65 @@ def test_a_search_races_and_resumes(store: Store) -> None:
     extended = reopen(store, "broken", more=3)
     assert extended.run(executor(broken, broken.make_tasks())) == "completed"
     assert sum(trial.kind == "evaluate" for trial in store.trials(store.search("broken").id)) == 15
+
+
+@pytest.mark.parametrize("controller", ["random", "fixed"])
+def test_an_extended_search_proposes_what_it_would_have_proposed_without_a_race(
+    store: Store, controller: str
+) -> None:
+    given = {"architectures": texts(8)} if controller == "fixed" else {}
+    changes: dict[str, Any] = {"controller": {"name": controller, **given}, "deduplicate": False}
+    run(store, configure(name="plain", trials=8, **changes))
+    config = configure(name="raced", trials=4, racing={"finalists": 2, "max_repeats": 3}, **changes)
+    run(store, config)
+    reopen(store, "raced", more=4).run(executor(config, config.make_tasks()))
+    rows = store.trials(store.search("raced").id)
+    own = [row.architecture for row in rows if row.kind == "evaluate"]
+    assert own == [architecture for _, _, architecture, *_ in results(store, "plain")]
+    assert len(rows) > len(own)
+
+
+@pytest.mark.parametrize(("name", "trials"), [("halving", 27), ("promotion", 17)])
+def test_a_search_extended_amid_a_race_promotes_as_without(store: Store, name: str, trials: int) -> None:
+    """The race goes on while the controller proposes, which does not hear of it."""
+    changes: dict[str, Any] = {
+        "scheduler": {"name": name, "minimum": 30, "eta": 3},
+        "racing": {"finalists": 2, "max_repeats": 2},
+        "controller": "random",
+        "trials": trials,
+    }
+    own = {}
+    for kill in (None, trials + 1):
+        config = configure(name=f"killed-{kill}", **changes)
+        if kill is None:
+            run(store, config)
+        else:
+            with pytest.raises(Killed):
+                start(store, config).run(Dying(config, kill))
+        reopen(store, f"killed-{kill}", more=9).run(Two(config))
+        rows = store.trials(store.search(f"killed-{kill}").id)
+        own[kill] = [(row.architecture, row.asked_episodes) for row in rows if row.kind == "evaluate"]
+    assert own[trials + 1] == own[None]
+
+
+def test_a_race_does_not_begin_a_search_again_that_has_no_more_to_try(store: Store) -> None:
+    """Two networks in turn: 1,000 known ones end the search; a race is no reason to go on."""
+    given = {"name": "fixed", "architectures": texts(2)}
+    racing = {"finalists": 2, "max_repeats": 2}
+    run(store, configure(name="x", controller=given, trials=5, max_seconds=1e9, racing=racing))
+    assert Counter(trial.kind for trial in store.trials(store.search("x").id)) == {
+        "evaluate": 2 + REPEATS,
+        "race": 4,
+    }
+
+
+def test_failures_of_a_race_are_a_share_of_all_trainings(store: Store) -> None:
+    """Three of 4 + 16 trainings fail: that is less than half of them."""
+    racing = {"finalists": 4, "max_repeats": 8}
+    faults = {"name": "nas.testing.evaluators:Scripted", "faults": dict.fromkeys((4, 5, 6), "raise")}
+    changes: dict[str, Any] = {"evaluator": faults, "retries": 0, "racing": racing, "trials": 4}
+    run(store, configure(name="x", **changes))
+    assert store.search("x").state == "completed"
 
 
 def test_what_cannot_race_is_refused() -> None:

@@ -143,7 +143,8 @@ def _curve(search: Search, trials: Sequence[_Trial], tests: dict[int, float]) ->
     known = 0
     top, top_test = math.nan, math.nan
     for trial in trials:
-        known = repeats(known, trial.state)
+        if trial.kind != TrialKind.RACE:
+            known = repeats(known, trial.state)
         first = trial.state == TrialState.COMPLETED and trial.repeat == 0
         if first and trial.score is not None and not trial.score <= top:
             top, top_test = trial.score, tests.get(trial.id, math.nan)

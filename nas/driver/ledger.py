@@ -99,9 +99,11 @@ class Ledger:
         self._feasible = False
         self._infeasible: list[str] = []
 
-    def add(self, number: int, outcome: Outcome) -> None:
-        """Count a trial that ended, now or before a resume."""
+    def add(self, number: int, outcome: Outcome, *, race: bool = False) -> None:
+        """Count a trial that ended, now or before a resume; of a race, that it did."""
         self.ended += 1
+        if race:
+            return
         self._spent += outcome.seconds
         self._reused += outcome.state is TrialState.REUSED
         self._repeats = repeats(self._repeats, outcome.state)
@@ -146,7 +148,7 @@ class Ledger:
 
     @property
     def _asked(self) -> int:
-        return self.next if self.finished else self.trials
+        return self.next if self.finished else self.trials + self.raced
 
     def complaint(self, name: str) -> str:
         """Return why a hopeless search ended, and what to do."""

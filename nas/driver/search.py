@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -92,6 +93,8 @@ class SearchDriver:
         self._scheduler = config.make_stopper()
         self._race = None if config.racing is None else Race(config.racing, space)
         self._races: set[int] = set()
+        self._own: list[int] = []
+        """Numbers of the trials that the controller chose: it counts these alone."""
         self._whole = config.budget.train_episodes
         self._row, self._ledger = row, Ledger(config, row.trials)
         self._running: dict[int, Attempt] = {}
@@ -142,12 +145,14 @@ class SearchDriver:
             self.tick()
             if self.done:
                 return None
-            number = self._ledger.next
-            jobs = [running.job for running in self._running.values()]
+            number, place = self._ledger.next, len(self._own)
+            jobs = [
+                running.job for running in self._running.values() if running.job.number not in self._races
+            ]
             pending = [job.evaluation for job in jobs if isinstance(job, Job)]
-            rng = proposal_rng(self._config.seed, number)
+            rng = proposal_rng(self._config.seed, place)
             began = time.perf_counter()
-            proposal = self._controller.propose(number, pending, rng)
+            proposal = self._controller.propose(place, pending, rng)
             screening = time.perf_counter() - began if self._config.prescreen else 0.0
             if proposal is None:
                 if not self._running:
@@ -160,6 +165,7 @@ class SearchDriver:
                 self._ledger.finished = True
                 break
             self._ledger.next += 1
+            self._own.append(number)
             if isinstance(proposal, TrainSupernet):
                 return self._start_supernet(number, proposal)
             outcome = None
@@ -359,7 +365,8 @@ class SearchDriver:
             repeat, episodes = proposal.repeat, proposal.episodes
             infeasible, why = TrialState.INFEASIBLE, proposal.reason
             return Outcome(infeasible, proposal.architecture, error=why, repeat=repeat, episodes=episodes)
-        return self._records.reused(proposal, self._store.trial(self._id, proposal.trial))
+        taken = replace(proposal, trial=self._own[proposal.trial])
+        return self._records.reused(taken, self._store.trial(self._id, taken.trial))
 
     def _record(self, number: int, outcome: Outcome) -> None:
         self.tick()
@@ -382,7 +389,7 @@ class SearchDriver:
 
     def _learn(self, number: int, outcome: Outcome) -> None:
         """Let the controller observe what a resumed search will let it observe again: no measurements."""
-        self._ledger.add(number, outcome)
+        self._ledger.add(number, outcome, race=number in self._races)
         completed = outcome.state is TrialState.COMPLETED and outcome.score is not None
         if self._scheduler is not None and completed and outcome.score and not outcome.repeat:
             self._scheduler.complete(number, outcome.score.value)
@@ -390,12 +397,16 @@ class SearchDriver:
             self._race.observe(number, outcome)
         if number in self._races:  # nothing that the controller asked for
             return
-        self._controller.observe(number, replace(outcome, measurements=()))
+        reused = None if outcome.reused is None else bisect_left(self._own, outcome.reused)
+        told = replace(outcome, measurements=(), reused=reused)
+        self._controller.observe(bisect_left(self._own, number), told)
 
     def _replay(self) -> None:
         history = self._store.history(self._id)
         unfinished = self._store.unfinished(self._id)
-        self._races = {t.number for t in (*history, *unfinished) if t.kind == TrialKind.RACE}
+        begun = (*history, *unfinished)
+        self._races = {trial.number for trial in begun if trial.kind == TrialKind.RACE}
+        self._own = sorted(trial.number for trial in begun if trial.kind != TrialKind.RACE)
         self._ledger.raced = len(self._races)
         for trial in history:
             self._learn(trial.number, self._records.outcome(trial))
