@@ -18,6 +18,9 @@ from nas.intervals import student_cdf
 FEW = 4
 """With fewer candidates their spread is not estimated, and nothing is shrunk."""
 
+STEP, STEPS = 1.25, 60
+"""Ratios of the variance of levels to that of the noise, to look for the best among: from 1.5e-6 to 6.5e5."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -75,51 +78,75 @@ class Levels:
 def levels(scores: Sequence[Sequence[float]], widths: Sequence[float]) -> Levels:
     """Estimate the levels of candidates from their scores.
 
-    The noise is pooled over candidates with several seeds; without any, it is taken from the widths of the
-    intervals over tasks. The levels are taken to be normal, and their spread is fitted to the better half of
-    the candidates: how bad the bad ones are says nothing of how the good ones differ.
+    Levels and noise are taken to be normal, and their variances are fitted to the candidates whose first
+    score is in the better half: how bad the bad ones are says nothing of how the good ones differ. Where no
+    candidate has several seeds, the noise is taken from the widths of the intervals over tasks.
 
     Args:
-        scores: of each candidate, one for each seed.
+        scores: of each candidate, one for each seed. Whether there are further ones may depend on the first.
         widths: half widths of the scores' 95 % intervals over tasks; those that are not known are left out.
     """
     freedom = sum(len(own) - 1 for own in scores)
+    center = median([own[0] for own in scores]) if scores else math.nan
     if freedom:
         noise2 = sum((len(own) - 1) * variance(own) for own in scores if len(own) > 1) / freedom
     else:
         known = [(width / 1.96) ** 2 for width in widths if math.isfinite(width)]
         noise2 = fmean(known) if known else math.nan
-    means = [fmean(own) for own in scores]
-    errors = [noise2 / len(own) for own in scores]
-    center = median(means) if means else math.nan
-    shrinks = len(means) >= FEW and not math.isnan(noise2)
-    spread2 = _spread(means, errors, center) if shrinks else math.inf
-    found = [
-        Candidate(*_shrunk(mean, error, center, spread2), mean, len(own))
-        for mean, error, own in zip(means, errors, scores, strict=True)
-    ]
+    spread2 = math.inf
+    if len(scores) >= FEW and not math.isnan(noise2):
+        if freedom and noise2:
+            noise2, spread2 = _variances(scores, center, noise2)
+        else:
+            better = [(own[0] - center) ** 2 for own in scores if own[0] > center]
+            spread2 = max(0.0, fmean(better) - noise2) if better else 0.0
+    found = []
+    for own in scores:
+        mean, error = fmean(own), noise2 / len(own)
+        found.append(Candidate(*_shrunk(mean, error, center, spread2), mean, len(own)))
     return Levels(tuple(found), math.sqrt(noise2), freedom or None, center, math.sqrt(spread2))
 
 
-def _spread(means: Sequence[float], errors: Sequence[float], center: float) -> float:
-    """Return the variance of levels at which the better half is as far from the center as it should be.
+def _variances(scores: Sequence[Sequence[float]], center: float, pooled: float) -> tuple[float, float]:
+    """Return the variances of the noise and of levels that are most likely.
 
-    This is the estimate of Paule & Mandel (1982), with the center given.
+    The likelihood is that of the better half, by the first scores, with the center given, and of how the
+    scores of each of the others differ. It holds although the best first scores decided who got further ones;
+    moments do not: of those that have several, the first is too good, and of those that have one the best are
+    missing. For a ratio of the variances, the best noise has a closed form, so the ratio alone is sought.
+
+    Args:
+        scores: as of `levels`.
+        center: the mean of levels.
+        pooled: variance of the noise where no first score is in the better half.
     """
-    upper = [(mean, error) for mean, error in zip(means, errors, strict=True) if mean > center]
+    within, many = 0.0, 0
+    between: dict[int, tuple[int, float]] = {}  # by seeds: how many candidates, and their squares
+    for own in scores:
+        n = len(own)
+        if n > 1:
+            within, many = within + (n - 1) * variance(own), many + n - 1
+        if own[0] > center:
+            many += 1
+            count, squares = between.get(n, (0, 0.0))
+            between[n] = count + 1, squares + n * (fmean(own) - center) ** 2
+    if not between:
+        return pooled, 0.0
 
-    def excess(spread2: float) -> float:
-        return sum((mean - center) ** 2 / (error + spread2) for mean, error in upper) - len(upper)
+    def noise(ratio: float) -> float:
+        return (within + sum(squares / (1 + n * ratio) for n, (_, squares) in between.items())) / many
 
-    if not upper or any(error == 0 for _, error in upper):
-        return fmean([(mean - center) ** 2 for mean, _ in upper]) if upper else 0.0
-    if excess(0.0) <= 0:
-        return 0.0
-    low, high = 0.0, max((mean - center) ** 2 for mean, _ in upper)
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
-    return (low + high) / 2
+    def loss(ratio: float) -> float:
+        return many * math.log(noise(ratio)) + sum(
+            count * math.log1p(n * ratio) for n, (count, _) in between.items()
+        )
+
+    ratio = min((0.0, *(STEP**k for k in range(-STEPS, STEPS + 1))), key=loss)
+    low, high = ratio / STEP, ratio * STEP
+    for _ in range(60):
+        left, right = low + (high - low) / 3, high - (high - low) / 3
+        low, high = (low, right) if loss(left) < loss(right) else (left, high)
+    return noise(high), high * noise(high)
 
 
 def _shrunk(mean: float, error: float, center: float, spread2: float) -> tuple[float, float]:

@@ -220,11 +220,15 @@ def test_what_cannot_race_is_refused() -> None:
 
 
 def test_levels_by_hand() -> None:
-    """Two seeds each give the noise; the better half the spread: means 4 and 3 are 2 and 1 off the middle."""
+    """Two seeds each give the noise, the better half the spread: means 4 and 3 are 2 and 1 off the middle.
+
+    With as many scores of each there is a closed form: 0.5 / 4 is the noise, (2² + 1²) / 2 the spread and
+    half of the noise.
+    """
     found = levels([[4.5, 3.5], [3.0, 3.0], [1.0, 1.0], [0.0, 0.0]], [])
     assert (found.freedom, found.center) == (4, 2.0)
     assert found.noise**2 == pytest.approx(0.125)
-    weight = 1 - 0.0625 / 2.5  # the spread and the error are 2.5 in all
+    weight = 1 - 0.0625 / 2.5
     means = [candidate.mean for candidate in found.candidates[:2]]
     assert means == pytest.approx([2 + 2 * weight, 2 + weight])
     alone = levels([[4.0], [3.0]], [1.96, 1.96])
@@ -234,11 +238,37 @@ def test_levels_by_hand() -> None:
     assert unknown.beats(*unknown.candidates) is None
 
 
+def test_the_variances_are_the_most_likely() -> None:
+    """Of a normal distribution of all scores of a candidate, with the covariance written out."""
+    rng = np.random.default_rng(0)
+    scores = [
+        rng.normal(level, 1, seeds).tolist() for level, seeds in zip(range(9), [1, 2, 4] * 3, strict=True)
+    ]
+    found = levels(scores, [])
+
+    def likelihood(noise: float, spread: float) -> float:
+        total = 0.0
+        for own in scores:
+            x, n = np.array(own), len(own)
+            if own[0] <= found.center:  # of these, how the scores differ
+                x, n = np.diff(x), n - 1
+                covariance = noise**2 * (2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1))
+            else:
+                x, covariance = x - found.center, noise**2 * np.eye(n) + spread**2
+            if n:
+                total -= (np.linalg.slogdet(covariance)[1] + x @ np.linalg.solve(covariance, x)) / 2
+        return total
+
+    best = likelihood(found.noise, found.spread)
+    for noise, spread in ((0.99, 1), (1.01, 1), (1, 0.99), (1, 1.01), (1.01, 1.01), (0.99, 1.01)):
+        assert likelihood(noise * found.noise, spread * found.spread) < best
+
+
 @pytest.mark.parametrize("seeds", [1, 4])
 @pytest.mark.parametrize("spread", [0.5, 2.0])
 def test_the_probability_is_how_often_it_is_right(seeds: int, spread: float) -> None:
     """Over 400 simulated searches of 30 candidates, of which the best four have several seeds."""
-    rng, claimed, right, luck = np.random.default_rng(1), [], [], []
+    rng, claimed, right, luck, off = np.random.default_rng(1), [], [], [], []
     for _ in range(400):
         level = rng.normal(0, spread, 30)
         scores = [[float(value)] for value in level + rng.normal(size=30)]
@@ -251,7 +281,9 @@ def test_the_probability_is_how_often_it_is_right(seeds: int, spread: float) -> 
         claimed.append(chance)
         right.append(level[first] > level[second])
         luck.append(found.candidates[first].observed - level[first])
+        off.append(found.candidates[first].mean - level[first])
     assert fmean(claimed) == pytest.approx(fmean(right), abs=0.05)
+    assert abs(fmean(off)) < (0.2 if seeds == 1 else 0.1)
     if seeds == 1:
         shrunk = fmean(luck)
         assert shrunk > 0.5  # the best of single draws is too good by that much of the noise
