@@ -387,3 +387,17 @@ def test_sqlite_finds_the_rows_in_one_index(tmp_path: Path, query: Query) -> Non
     first = [step for step in ranked[0] if "trials" in step]
     assert first[0].startswith("SEARCH trials USING COVERING INDEX ix_trials_leaderboard (state=?")
     assert not any("SCAN trials" in step for plan in ranked for step in plan)
+
+
+@pytest.mark.parametrize("shorter", [TrialState.REUSED, TrialState.PAUSED])
+def test_a_longer_training_ranks_before_a_shorter_one(tmp_path: Path, shorter: TrialState) -> None:
+    """A trial that took over a score has its length."""
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
+        row = search(store)
+        for number, (value, state, length) in enumerate(
+            [(0.9, shorter, 100), (0.5, TrialState.COMPLETED, 300)]
+        ):
+            trial = begin(store, row, number, key=f"k{number}", architecture=f"a{number}")
+            store.finish(trial, outcome(value, state, train_episodes=length))
+        states = (TrialState.COMPLETED.value, shorter.value)
+        assert [found.trial for found in leaderboard(store, Query(states=states))] == [1, 0]

@@ -161,7 +161,7 @@ class Section:
     rows: list[LeaderboardRow]
 
 
-SHORTER = {TrialState.STOPPED.value, TrialState.PAUSED.value}
+SHORTER = {TrialState.STOPPED.value, TrialState.PAUSED.value, TrialState.REUSED.value}
 """The states of trials of unequal lengths: a longer training ranks before a shorter."""
 
 NO_LEARNER = "none"
