@@ -79,6 +79,23 @@ def test_the_best_of_earlier_searches_come_first_whatever_their_scores(store: St
     assert all(trial.reused is None for trial in store.trials(store.search("new").id)[:3])
 
 
+def test_networks_of_a_promoting_search_are_known_by_their_longest_training(
+    store: Store, tmp_path: Path
+) -> None:
+    """Short scores are all better than whole ones, and outrank none."""
+    frame = eight_rows()
+    frame["short"] = 100 - frame["valid"]
+    table = write(frame, tmp_path / "lengths.csv")
+    lengths = {"name": "tabular", "table": str(table), "metric": {1: "short", 2: "valid"}}
+    ran(store, earlier(table, "one", TEXTS, evaluator=lengths, scheduler={"name": "halving", "eta": 2}))
+    ran(store, configure(table, settings={}, name="new", trials=1, warm_start={"searches": ["one"]}))
+    rows = store.trials(store.search("one").id)
+    whole = {row.architecture for row in rows if row.state == "completed"}
+    known = {one.architecture: one.share for one in store.inherited(store.search("new").id)}
+    assert known.keys() == {row.architecture for row in rows} > whole
+    assert set(sorted(known, key=lambda text: -known[text])[: len(whole)]) == whole
+
+
 def test_a_search_resumes_as_it_began_when_earlier_ones_go_on_or_are_gone(store: Store, table: Path) -> None:
     controller = {"name": "evolution", "population": 3, "sample": 2}
     warm = {"searches": ["old"], "trials": 2}

@@ -22,7 +22,7 @@ from nas.storage.schema import Search
 from nas.storage.searches import INHERITED
 from nas.storage.store import Store
 
-SCORED = frozenset({TrialState.COMPLETED, TrialState.STOPPED})
+SCORED = frozenset({TrialState.COMPLETED, TrialState.PAUSED, TrialState.STOPPED})
 """Trials that have a score of their own."""
 
 Standing = tuple[int, Any]
