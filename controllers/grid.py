@@ -28,8 +28,8 @@ class Grid(Controller):
     def __init__(self, space: Space[Any], seed: int) -> None:
         if space.size > LIMIT:
             raise ConfigError(
-                f"controller: 'grid' evaluates all of a space, and '{space.name}' has {space.size:.3g} "
-                f"encodings, more than {LIMIT}. Choose a smaller space, or another controller, such as "
+                f"controller: 'grid' evaluates all of a space, and '{space.name}' has {space.size:,} "
+                f"encodings, more than {LIMIT:,}. Choose a smaller space, or another controller, such as "
                 "'random'."
             )
         self._space = space

@@ -29,6 +29,14 @@ def test_a_run_prints_its_leaderboard_and_the_next_command(db: Path) -> None:
     assert out.splitlines()[0].split()[:3] == ["rank", "trial", "score"]
 
 
+def test_a_search_without_a_whole_training_tells_where_the_short_ones_are(db: Path) -> None:
+    code, out, err = nas(*RUN, "--scheduler=halving", "--name=s", "--trials=3")
+    assert (code, out) == (0, "")
+    assert lacking(err, "3 of 3 trials", "nas leaderboard --search s --state paused --limit 0") == []
+    rows = json.loads(nas("leaderboard", "--search=s", "--state=paused", "-f", "json")[1])
+    assert len(rows) == 3
+
+
 def test_a_search_says_how_it_normalizes_if_its_learner_can_choose(db: Path) -> None:
     err = nas(*RUN, "--trials=1", "--set=learner.normalization=support")[2]
     said = "nas.testing.toys:Toy", "sinusoid 10-shot", "maml", "support normalization", "1 trial"

@@ -28,5 +28,5 @@ def test_it_finds_the_best() -> None:
 
 
 def test_a_large_space_is_refused() -> None:
-    with refusal(ConfigError, "'grid'", "'toy'", LIMIT):
+    with refusal(ConfigError, "'grid'", "'toy'", f"{Toy(layers=8).size:,}", f"{LIMIT:,}"):
         Grid(Toy(layers=8), 0)

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import nas
+from facts import lacking
 from scripted_searches import configure, reopen, results, run, start
 from test_search_resume import Dying, Killed
 
 from nas.answer import levels
 from nas.controller import Evaluate, Outcome, Score
-from nas.driver.ledger import REPEATS
+from nas.driver.ledger import REPEATS, Ledger
 from nas.driver.trials import Trials, executor
 from nas.errors import ConfigError
 from nas.executors.base import Executor, Workload
@@ -209,6 +210,14 @@ def test_failures_of_a_race_are_a_share_of_all_trainings(store: Store) -> None:
     changes: dict[str, Any] = {"evaluator": faults, "retries": 0, "racing": racing, "trials": 4}
     run(store, configure(name="x", **changes))
     assert store.search("x").state == "completed"
+
+
+def test_what_is_infeasible_is_told_as_a_share_of_the_trials_before_the_race() -> None:
+    ledger = Ledger(configure(racing={}), 2)
+    ledger.add(0, Outcome(TrialState.INFEASIBLE, TOY.default, error="too large"))
+    ledger.add(1, ended(TOY.default, 0.5))
+    ledger.add(2, ended(TOY.default, 0.5, repeat=1), race=True)
+    assert lacking(ledger.infeasible or "", "1 of 2 trials", "too large") == []
 
 
 def test_what_cannot_race_is_refused() -> None:

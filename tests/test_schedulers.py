@@ -189,6 +189,7 @@ def test_what_a_scheduler_cannot_share_out_is_refused() -> None:
     for changes in (
         {"scheduler": {"name": "hyperband", "minimum": 200}},
         {"scheduler": "hyperband", "objective": ["score", "macs"]},
+        {"scheduler": {"name": "promotion", "threshold": 0.1}},
         {"scheduler": {"name": "promotion"}, "controller": "darts", "space": "nasbench201"},
     ):
         with pytest.raises(ConfigError, match="scheduler"):

@@ -140,6 +140,11 @@ def test_what_cannot_be_inherited_is_refused(store: Store, table: Path) -> None:
     deeper = write(pd.DataFrame({"arch": [text], "valid": [1.0]}), table.with_name("deeper.csv"))
     partial = {**_tabular(deeper), "partial": True}
     refused(ConfigError, "'old'", "'layers'", space=space, evaluator=partial, warm_start="old")
+    layers = ",".join(["1x1/1:16"] * 4)
+    partial["table"] = str(
+        write(pd.DataFrame({"arch": [layers], "valid": [1.0]}), table.with_name("chain.csv"))
+    )
+    refused(ConfigError, "'old'", "'toy'", "'chain'", space="chain", evaluator=partial, warm_start="old")
     fixed = {"name": "fixed", "architectures": TEXTS[:1]}
     refused(Unsupported, "'fixed'", controller=fixed, warm_start="old")
     refused(Unsupported, "'grid'", controller="grid", warm_start="old")

@@ -26,6 +26,7 @@ from nas.cli.options import (
 from nas.cli.output import Format, emit, say
 from nas.counts import counted
 from nas.errors import ConfigError
+from nas.states import TrialState
 
 if TYPE_CHECKING:
     from nas.settings.search import SearchConfig
@@ -263,12 +264,19 @@ def _follow(session: Session, db: str, artifacts: Path | None) -> None:
     place = known.index("architecture")
     columns = [*known[:place], *goals, *known[place:]]
     drop = [name for name in DROP if name not in aim.goals]
-    emit([apart(asdict(entry)) for entry in rows], Format.TABLE, columns, drop=drop)
-    tried = sum(trial.architecture is not None and not trial.repeat for trial in store.history(row.id))
+    trials = store.history(row.id)
+    tried = sum(trial.architecture is not None and not trial.repeat for trial in trials)
+    paused = sum(trial.state == TrialState.PAUSED for trial in trials)
+    if rows or not paused:
+        emit([apart(asdict(entry)) for entry in rows], Format.TABLE, columns, drop=drop)
     which, pick = f"The best {len(rows)}", ""
     if front:
         which, pick = f"The front of {aim}: {len(rows)}", f" --pareto {','.join(aim.goals)}"
-    say(f"{which} of {counted(tried, 'trial')}; a score that was reused counts once. More:")
+    if paused and not rows:
+        say(f"No trial had the whole budget: {paused} of {counted(tried, 'trial')} had less. The longest:")
+        pick = " --state paused"
+    else:
+        say(f"{which} of {counted(tried, 'trial')}; a score that was reused counts once. More:")
     say(f"  nas leaderboard --search {row.name}{pick} --limit 0\n  nas show {row.name}")
     if ended.infeasible is not None:
         say(ended.infeasible)

@@ -61,6 +61,11 @@ def _of(store: Store, row: Search, aim: Objective, space: Space[Any]) -> list[In
     theirs = configuration(row)
     before = theirs.make_space()
     then, now = fingerprints.decisions(before), fingerprints.decisions(space)
+    if then != now and before.name != space.name:
+        raise ConfigError(
+            f"warm_start: search '{row.name}' chose in the space '{before.name}', and this search chooses in "
+            f"'{space.name}'. Name searches in the same space."
+        )
     if then != now:
         raise ConfigError(
             f"warm_start: search '{row.name}' chose among other decisions than this search: taking its for "

@@ -91,7 +91,7 @@ class Ledger:
 
     def __init__(self, config: SearchConfig, trials: int) -> None:
         self._config, self.trials = config, trials
-        self.next = self.ended = self.raced = 0
+        self.next = self.ended = self.raced = self._own = 0
         self.finished = False
         self.broken: str | None = None
         self._spent = 0.0
@@ -104,6 +104,7 @@ class Ledger:
         self.ended += 1
         if race:
             return
+        self._own += 1
         self._spent += outcome.seconds
         self._reused += outcome.state is TrialState.REUSED
         self._repeats = repeats(self._repeats, outcome.state)
@@ -190,7 +191,7 @@ class Ledger:
             return None
         among, reason = _commonest(self._infeasible)
         return (
-            f"{len(self._infeasible)} of {self.ended} trials are infeasible. The commonest reason, that of "
+            f"{len(self._infeasible)} of {self._own} trials are infeasible. The commonest reason, that of "
             f"{among}: {reason.rstrip('.')}."
         )
 

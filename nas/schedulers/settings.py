@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from nas.errors import ConfigError
 
 Name = Literal["asha", "curves", "halving", "hyperband", "promotion"]
 
@@ -28,6 +30,15 @@ class Scheduler(BaseModel):
         float,
         Field(gt=0, lt=1, description="of curves: the chance of a new best score below which a trial stops"),
     ] = 0.05
+
+    @model_validator(mode="after")
+    def _threshold_of_curves(self) -> Self:
+        if self.name != "curves" and self.threshold != type(self).model_fields["threshold"].default:
+            raise ConfigError(
+                f"scheduler.threshold: it is for the scheduler 'curves', and '{self.name}' does not read it. "
+                "Leave it out, or choose --scheduler curves."
+            )
+        return self
 
     @property
     def promotes(self) -> bool:
