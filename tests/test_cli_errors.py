@@ -287,6 +287,7 @@ def test_errors_leave_with_their_code_and_no_traceback(tmp_path: Path) -> None:
         (["run", "--trials=two"], '"two"'),
         (["evaluate", "--seeds=0"], '"0"'),
         (["ls", "--format=yaml"], "'yaml'"),
+        (["leaderboard", "--max-latency=-1"], '"-1"'),
     ],
 )
 def test_a_wrong_option_is_refused_in_the_words_of_a_setting(arguments: list[str], words: str) -> None:

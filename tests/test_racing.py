@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -21,7 +22,7 @@ from nas.driver.trials import Trials, executor
 from nas.errors import ConfigError
 from nas.executors.base import Executor, Workload
 from nas.executors.worker import reports
-from nas.queries.answer import answer
+from nas.queries.answer import answer, words
 from nas.racing import Race, Racing
 from nas.settings.search import SearchConfig
 from nas.space import Architecture
@@ -315,6 +316,9 @@ def test_the_answer_is_not_the_luckiest_draw(store: Store) -> None:
     assert 0.5 < found.beats_runner_up < 1
     assert found.expected < found.score
     assert found.baseline is None
+    unknown = replace(found, noise=None)
+    expected = f"{found.expected:.4f}"
+    assert (expected in words(found), expected in words(unknown)) == (True, False)
 
 
 def test_a_given_network_of_the_same_protocol_is_the_baseline(db: Any) -> None:

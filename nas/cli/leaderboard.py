@@ -130,13 +130,15 @@ def leaderboard(
         int | None, typer.Option(parser=_count, metavar="N", help="At most so many bytes of activations.")
     ] = None,
     max_latency: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="At most so long a forward pass of one example.")
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="At most so long a forward pass of one example."),
     ] = None,
     max_latency_batch: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="At most so long a forward pass of 32 examples.")
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="At most so long a forward pass of 32 examples."),
     ] = None,
     max_seconds: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="At most so much worker time.")
+        float | None, typer.Option(min=0, metavar="SECONDS", help="At most so much worker time.")
     ] = None,
     state: Annotated[
         list[str] | None, typer.Option(help="Trials in this state. (default: completed)")

@@ -113,10 +113,10 @@ def words(found: Answer) -> str:
     """Return a recommendation in a sentence or two."""
     seeds = "one seed" if found.seeds == 1 else f"{found.seeds} seeds"
     interval = "" if found.ci95_seeds is None else f" ± {found.ci95_seeds:.4f}"
-    parts = [
-        f"Recommended: trial {found.trial}, {found.score:.4f}{interval} over {seeds}; under another seed "
-        f"expect {found.expected:.4f}."
-    ]
+    recommended = f"Recommended: trial {found.trial}, {found.score:.4f}{interval}"
+    if found.noise is None:
+        return f"{recommended}."
+    parts = [f"{recommended} over {seeds}; under another seed expect {found.expected:.4f}."]
     chances = [
         f"{name} with probability {chance:.2f}"
         for name, chance in (
