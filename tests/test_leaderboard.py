@@ -401,3 +401,20 @@ def test_a_longer_training_ranks_before_a_shorter_one(tmp_path: Path, shorter: T
             store.finish(trial, outcome(value, state, train_episodes=length))
         states = (TrialState.COMPLETED.value, shorter.value)
         assert [found.trial for found in leaderboard(store, Query(states=states))] == [1, 0]
+
+
+def test_further_seeds_are_of_whole_trainings_alone(tmp_path: Path) -> None:
+    """A network with a short score, a whole one, and one under a further seed."""
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
+        row = search(store)
+        for number, (value, state, length, repeat) in enumerate(
+            [
+                (0.25, TrialState.PAUSED, 100, 0),
+                (0.5, TrialState.COMPLETED, 300, 0),
+                (0.75, TrialState.COMPLETED, 300, 1),
+            ]
+        ):
+            trial = begin(store, row, number, key="a", architecture="a", repeat=repeat)
+            store.finish(trial, outcome(value, state, train_episodes=length))
+        found = leaderboard(store, Query(states=("completed", "paused")))
+        assert [(one.trial, one.score, one.seeds) for one in found] == [(1, 0.625, 2), (0, 0.25, 1)]

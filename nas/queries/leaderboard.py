@@ -330,7 +330,9 @@ def _further(session: Session, where: Sequence[ColumnElement[bool]]) -> dict[tup
 
 
 def _over_seeds(row: LeaderboardRow, further: Sequence[float]) -> LeaderboardRow:
-    """Return a row with the mean of its score and those of further seeds."""
+    """Return a row with the mean of its score and those of further seeds, if all are of whole trainings."""
+    if row.state != TrialState.COMPLETED:
+        return row
     scores = [row.score, *further]
     return replace(row, score=fmean(scores), seeds=len(scores), ci95_seeds=half_width_over_seeds(scores))
 

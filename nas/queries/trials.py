@@ -19,7 +19,7 @@ class TrialRow:
 
     Attributes:
         trial: its number, from 0 in the order proposed.
-        kind: `evaluate`, or `supernet` where one is trained.
+        kind: `evaluate`, `race` under a further seed of one of the best, or `supernet` where one is trained.
         state: `running`, `interrupted`, or how it ended.
         score, ci95: on validation tasks, with half of its 95 % interval; higher is better.
         episodes, train_episodes: behind the score, and of training.
