@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from nas.storage import migrations
 from nas.storage.engine import connect, file, parse, reader, translated
 from nas.storage.outage import Patience
-from nas.storage.sqlite import steady
+from nas.storage.sqlite import TRIES, Written, steady
 
 
 class Database:
@@ -47,14 +47,23 @@ class Database:
             raise
 
     def _open(self, create: bool, there: bool) -> None:
-        ready = False
-        if there:
-            with self.read() as session:
-                ready = migrations.check(session.connection(), self._url)
+        ready = there and self._ready()
         if not ready and not create:
             raise migrations.missing(self._url)
         if not ready:
             migrations.migrate(self.write(), self._url)
+
+    def _ready(self) -> bool:
+        """Return whether the database has tables, of this revision; another process may make them now."""
+
+        def ready() -> bool:
+            with self.read() as session:
+                return migrations.check(session.connection(), self._url)
+
+        for _ in range(TRIES - 1):
+            with suppress(Written):
+                return ready()
+        return ready()
 
     def close(self) -> None:
         """Close every connection."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,7 +109,8 @@ def connect(url: URL, *, foreign_keys: bool = True) -> Engine:
     engine = _engine(url)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "do_connect", _writable(url))
-        pragmas = ("journal_mode = WAL", "synchronous = NORMAL", f"foreign_keys = {int(foreign_keys)}")
+        pragmas = ("synchronous = NORMAL", f"foreign_keys = {int(foreign_keys)}")
+        event.listen(engine, "connect", _write_ahead)
         event.listen(engine, "connect", _configure(pragmas))
         event.listen(engine, "begin", _begin)
     return engine
@@ -169,6 +172,20 @@ def _configure(pragmas: Sequence[str]) -> Any:
             connection.execute(f"PRAGMA {pragma}")
 
     return configure
+
+
+def _write_ahead(connection: sqlite3.Connection, record: object) -> None:
+    """Switch to WAL, once no other connection switches: SQLite itself does not wait for that."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() >= deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _begin(connection: Connection) -> None:

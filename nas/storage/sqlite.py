@@ -15,8 +15,12 @@ from typing import Any
 
 from nas.errors import StorageError
 
-_TRIES = 3
+TRIES = 3
 """How often to open a file while a writer makes or removes its own files around it."""
+
+
+class Written(StorageError):
+    """A file that was taken for one that nobody writes was written while it was read."""
 
 
 def connect(path: Path, **options: Any) -> sqlite3.Connection:
@@ -26,7 +30,7 @@ def connect(path: Path, **options: Any) -> sqlite3.Connection:
         StorageError: the last changes are not in the file yet, and cannot be read without writing.
         sqlite3.Error: the file cannot be read, or is no database.
     """
-    for left in reversed(range(_TRIES)):
+    for left in reversed(range(TRIES)):
         connection: sqlite3.Connection = sqlite3.connect(_uri(path), uri=True, **options)
         try:
             connection.execute("SELECT count(*) FROM sqlite_master")  # now it opens the files around it
@@ -48,14 +52,14 @@ def steady(path: Path) -> Iterator[None]:
     """Make sure that a file that is opened as immutable is not written until the end.
 
     Raises:
-        StorageError: it was.
+        Written: it was.
     """
     before = _stamp(path) if _idle(path) else None
     try:
         yield
     finally:
         if before is not None and _stamp(path) != before:
-            raise StorageError(f"Database {path} was written while it was read. Try again.")
+            raise Written(f"Database {path} was written while it was read. Try again.")
 
 
 def _uri(path: Path) -> str:
