@@ -77,6 +77,13 @@ class Relay:
         self._listen()
 
 
+@pytest.fixture
+def relay(url: str) -> Iterator[Relay]:
+    made = Relay(url)
+    yield made
+    made.leave()
+
+
 def _pass(source: socket.socket, sink: socket.socket) -> None:
     with suppress(OSError):
         while some := source.recv(65536):
@@ -178,8 +185,7 @@ class Leaving(Silent):
         """Pass over a job."""
 
 
-def test_a_server_that_is_away_for_a_while_costs_nothing(url: str) -> None:
-    relay = Relay(url)
+def test_a_server_that_is_away_for_a_while_costs_nothing(relay: Relay) -> None:
     with Store(relay.url, create=True) as store:
         expected = undisturbed(store)
         start(store, config := configure(trials=TRIALS, name="s"))
@@ -187,14 +193,12 @@ def test_a_server_that_is_away_for_a_while_costs_nothing(url: str) -> None:
         assert search.run(executor(config, config.make_source())) == "completed"
         assert results(store, "s") == expected
         assert complete(store, "s")
-    relay.leave()
 
 
 def test_one_that_stays_away_ends_the_search_which_goes_on_later(
-    url: str, monkeypatch: pytest.MonkeyPatch
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outage, "OUTAGE_SECONDS", 0.3)
-    relay = Relay(url)
     with Store(relay.url, create=True) as store:
         expected = undisturbed(store)
         start(store, config := configure(trials=TRIALS, name="s"))
@@ -206,11 +210,9 @@ def test_one_that_stays_away_ends_the_search_which_goes_on_later(
         again = reopen(store, "s")
         assert again.run(executor(config, config.make_source())) == "completed"
         assert results(store, "s") == expected
-    relay.leave()
 
 
-def test_who_was_taken_over_in_an_outage_writes_nothing(url: str) -> None:
-    relay = Relay(url)
+def test_who_was_taken_over_in_an_outage_writes_nothing(url: str, relay: Relay) -> None:
     with Store(relay.url, create=True) as store, Store(url) as other:
         row = store.acquire(search(store).id)
         trial = begin(store, row, 0)
@@ -221,7 +223,6 @@ def test_who_was_taken_over_in_an_outage_writes_nothing(url: str) -> None:
         with refusal(StorageError, "nas ls"):
             store.finish(trial, outcome(0.5))
         assert other.trial(row.id, 0).observed is None
-    relay.leave()
 
 
 def test_no_password_is_quoted(url: str) -> None:

@@ -15,6 +15,7 @@ from nas.errors import Diverged
 from nas.learners.base import Learner
 from nas.learners.maml import Maml
 from nas.learners.prototypical import Prototypical
+from nas.learners.schedule import decay
 from nas.precision import choose
 from nas.space import Architecture, TaskShape
 from nas.tasks.base import Episode, TaskSource
@@ -109,8 +110,8 @@ def test_the_learning_rate_follows_the_decay() -> None:
     assert learner.weight.item() == pytest.approx(-0.5 * (1 + (1 - 3 / 8) + (1 - 6 / 8)))
 
 
-def test_a_learner_has_no_decay_of_its_own() -> None:
-    training, learner = counted(4, 1, Prototypical.decay)
+def test_a_constant_rate_does_not_decay() -> None:
+    training, learner = counted(4, 1, decay("constant"))
     list(training.until(4))
     assert learner.weight.item() == -2
 
