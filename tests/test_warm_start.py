@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from command_line import nas
 from facts import refusal
-from scripted_searches import reopen, results, start
+from scripted_searches import configure as scripted
+from scripted_searches import reopen, results, run, start
 from small_table import TEXTS, TOY, configure, eight_rows, write
 from sqlalchemy import text
 
@@ -94,6 +95,22 @@ def test_networks_of_a_promoting_search_are_known_by_their_longest_training(
     known = {one.architecture: one.share for one in store.inherited(store.search("new").id)}
     assert known.keys() == {row.architecture for row in rows} > whole
     assert set(sorted(known, key=lambda text: -known[text])[: len(whole)]) == whole
+
+
+@pytest.mark.parametrize("name", ["halving", "promotion"])
+def test_a_promoting_search_tries_the_best_first_though_it_draws_them_again(
+    tmp_path: Path, name: str
+) -> None:
+    """Random search under the same seed draws in the same order what is known already."""
+    with Store(f"sqlite:///{tmp_path}/promoting.db", create=True) as store:
+        run(store, scripted(name="one", controller="random", trials=4))
+        promoting = {"name": name, "minimum": 30, "eta": 3}
+        warm = {"searches": ["one"], "trials": 4}
+        run(store, scripted(name="new", controller="random", trials=9, scheduler=promoting, warm_start=warm))
+        known = {one.architecture: one.share for one in store.inherited(store.search("new").id)}
+        first = [row for row in store.trials(store.search("new").id) if row.asked_episodes == 33]
+    assert [row.architecture for row in first[:4]] == sorted(known, key=lambda text: -known[text])[:4]
+    assert {row.state for row in first[:4]} == {"paused"}
 
 
 def test_a_search_resumes_as_it_began_when_earlier_ones_go_on_or_are_gone(store: Store, table: Path) -> None:

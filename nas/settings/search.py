@@ -398,12 +398,12 @@ class SearchConfig(Model):
         """Return a new controller, within its wrappers."""
         controller: Controller = maker("controller", self.controller)(space, self.seed)
         controller.aim(self.aim)
+        if self.scheduler is not None and self.scheduler.promotes:
+            controller = self._promoting(self.scheduler, controller, space)
         if self.warm_start is not None:
             controller = WarmStarted(controller, space, self.warm_start.trials)
         if (limits := self.constraints.counted) and isinstance(tasks, TaskSource):
             controller = Constrained(controller, space, tasks.shape, limits)
-        if self.scheduler is not None and self.scheduler.promotes:
-            controller = self._promoting(self.scheduler, controller, space)
         if self.deduplicate:
             controller = Deduplicated(controller, space)
         screen = self.prescreen
