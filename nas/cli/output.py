@@ -153,7 +153,7 @@ def setting(value: Any) -> str:
 
     name = [str(value["name"])] if "name" in value else []
     given = flat({key: inner for key, inner in value.items() if key != "name"})
-    pairs = [f"{path}={setting(inner)}" for path, inner in given.items() if inner is not None]
+    pairs = [f"{path}={setting(inner)}" for path, inner in given.items() if inner not in (None, [], ())]
     return " ".join([*name, *pairs]) or "-"
 
 

@@ -34,7 +34,7 @@ COLUMNS = (
     "chosen",
     "error",
 )
-DROP = ("kind", "activations", "latency_batch", "latency", "macs", "seconds", "parameters", "ci95")
+DROP = ("activations", "latency_batch", "latency", "macs", "seconds", "kind", "parameters", "ci95")
 """What a narrow terminal can do without, the least important first."""
 
 EVALUATION_COLUMNS = (
