@@ -43,6 +43,18 @@ def space_named(name: str) -> BackboneSpace:
     return cls(**resolve(cls, {}, "space"))
 
 
+def making(name: str, space: BackboneSpace) -> Make:
+    if name == "grid" and space.size > LIMIT:
+        pytest.skip("grid refuses it")
+    cls = load("controller", name)
+    given = SETTINGS.get(name, lambda _: {})(space)
+    return lambda seed: cls(space, seed, **arguments(cls, resolve(cls, given, "controller")))
+
+
+COSTLY = ("bananas", "gp", "optuna", "rnn")
+"""Controllers that learn at length: on spaces of networks they are slow tests."""
+
+
 class TestInstalledControllers(ControllerSuite):
     @pytest.fixture(params=["toy", *installed("space")])
     def space(self, request: pytest.FixtureRequest) -> BackboneSpace:
@@ -50,16 +62,22 @@ class TestInstalledControllers(ControllerSuite):
 
     @pytest.fixture(
         params=[
-            pytest.param(name, marks=pytest.mark.slow) if name == "rnn" else name  # test_rnn is quick
+            pytest.param(name, marks=pytest.mark.slow) if name in COSTLY else name
             for name in installed("controller")
         ]
     )
     def make(self, request: pytest.FixtureRequest, space: BackboneSpace) -> Make:
-        if request.param == "grid" and space.size > LIMIT:
-            pytest.skip("grid refuses it")
-        cls = load("controller", request.param)
-        given = SETTINGS.get(request.param, lambda _: {})(space)
-        return lambda seed: cls(space, seed, **arguments(cls, resolve(cls, given, "controller")))
+        return making(request.param, space)
+
+
+class TestCostlyControllers(ControllerSuite):
+    @pytest.fixture
+    def space(self) -> BackboneSpace:
+        return space_named("toy")
+
+    @pytest.fixture(params=[name for name in COSTLY if name != "rnn"])  # test_rnn is quick
+    def make(self, request: pytest.FixtureRequest, space: BackboneSpace) -> Make:
+        return making(request.param, space)
 
 
 # The suite itself: each way to break the promise fails a test

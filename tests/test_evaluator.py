@@ -142,6 +142,7 @@ def test_mean_and_interval() -> None:
     assert math.isclose(ci95, 1.96 * 0.5 / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_every_executor_gives_the_same_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

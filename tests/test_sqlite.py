@@ -18,6 +18,7 @@ from command_line import SCRIPTED, nas
 from facts import refusal
 
 from nas.errors import NotFound, StorageError
+from nas.storage.sqlite import Written
 from nas.storage.store import Store
 from nas.testing.stores import search
 
@@ -161,7 +162,7 @@ def test_a_reader_says_so_where_what_it_reads_is_written_under_it(path: Path) ->
             search(other)
 
     with Store(f"sqlite:///{path}") as reader:
-        with refusal(StorageError, path):
+        with refusal(Written, path):
             read_and_write(reader)
         assert len(reader.searches()) == 2
 

@@ -9,7 +9,8 @@ import urllib.request
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -192,8 +193,8 @@ def _download(remote: Remote, folder: Path, progress: Progress) -> None:
     digest = remote.hasher()
     done = 0
     with replacing(folder / remote.path) as temporary:
-        with temporary.open("wb") as file:
-            for chunk, total in _chunks(remote.url):
+        with temporary.open("wb") as file, closing(_chunks(remote.url)) as chunks:
+            for chunk, total in chunks:
                 file.write(chunk)
                 digest.update(chunk)
                 done += len(chunk)
@@ -205,7 +206,7 @@ def _download(remote: Remote, folder: Path, progress: Progress) -> None:
             )
 
 
-def _chunks(url: str) -> Iterator[tuple[bytes, int | None]]:
+def _chunks(url: str) -> Generator[tuple[bytes, int | None], None, None]:
     """Yield a URL's bytes chunk by chunk, each with the length announced for the whole."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
