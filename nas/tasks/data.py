@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import urllib.error
 import urllib.request
 import zipfile
 import zlib
@@ -216,6 +217,9 @@ def _chunks(url: str) -> Generator[tuple[bytes, int | None], None, None]:
             while chunk := response.read(CHUNK):
                 done += len(chunk)
                 yield chunk, total
+    except urllib.error.HTTPError as error:
+        error.close()  # it is the response, too, with its connection
+        raise _Unreachable(error) from error
     except (OSError, http.client.HTTPException) as error:
         raise _Unreachable(error) from error
     if total is not None and done < total:
