@@ -300,15 +300,7 @@ class ControllerSuite(ABC):
     ) -> None:
         """A new instance that observes the history up to any point goes on exactly as the first did."""
         run = self._simulate(space, make(seed), trials, seed, workers)
-        resumed, observed = make(seed), 0
-        for asked in run.asked:
-            if asked.observed < int(cut * len(run.history)):
-                continue
-            for number, outcome in run.history[observed : asked.observed]:
-                resumed.observe(number, outcome)
-            observed = asked.observed
-            again = resumed.propose(asked.number, asked.pending, generator(seed, asked.number))
-            assert again == asked.proposal
+        _goes_on(make(seed), run, seed, cut)
 
     @pytest.mark.parametrize("state", [TrialState.STOPPED, TrialState.FAILED, TrialState.INFEASIBLE])
     def test_survives_bad_trials(self, space: BackboneSpace, make: Make, state: TrialState) -> None:
@@ -367,17 +359,10 @@ class ControllerSuite(ABC):
             first = warm()
         except Unsupported:
             return
-        run, resumed, observed = self._simulate(space, first, trials, seed, workers), warm(), 0
+        run = self._simulate(space, first, trials, seed, workers)
         tried = [space.canonical(p.architecture) for p in run.proposals[:3] if isinstance(p, Evaluate)]
         assert tried == [key for key, _ in best[-1:-4:-1]][: len(tried)]
-        for asked in run.asked:
-            if asked.observed < int(cut * len(run.history)):
-                continue
-            for number, outcome in run.history[observed : asked.observed]:
-                resumed.observe(number, outcome)
-            observed = asked.observed
-            again = resumed.propose(asked.number, asked.pending, generator(seed, asked.number))
-            assert again == asked.proposal
+        _goes_on(warm(), run, seed, cut)
 
     def test_nothing_inherited_changes_nothing(self, space: BackboneSpace, make: Make) -> None:
         """A warm start from nothing is a start like any other."""
@@ -393,6 +378,19 @@ class ControllerSuite(ABC):
     def _simulate(space: BackboneSpace, controller: Controller, trials: int, seed: int, workers: int) -> Run:
         share = shared(space, seed, (TrialState.COMPLETED, TrialState.COMPLETED, TrialState.FAILED))
         return simulate(controller, mixed(seed), trials=trials, seed=seed, workers=workers, share=share)
+
+
+def _goes_on(resumed: Controller, run: Run, seed: int, cut: float) -> None:
+    """Assert that a new instance proposes what a run did, from the given share of its history on."""
+    observed = 0
+    for asked in run.asked:
+        if asked.observed < int(cut * len(run.history)):
+            continue
+        for number, outcome in run.history[observed : asked.observed]:
+            resumed.observe(number, outcome)
+        observed = asked.observed
+        again = resumed.propose(asked.number, asked.pending, generator(seed, asked.number))
+        assert again == asked.proposal
 
 
 def _last(pair: tuple[str, float]) -> float:
