@@ -11,7 +11,7 @@ from torch import Tensor
 
 from controllers.relaxation import Alpha
 from nas.bilevel import gradient
-from nas.strategy import Loss
+from nas.strategy import MixtureLoss
 
 DENSE = 64
 """Dimensions of α up to which the Hessian is built: its eigenvalues are then found without iterating."""
@@ -25,7 +25,7 @@ ITERATIONS = 100
 
 def largest_eigenvalue(
     alpha: Alpha,
-    loss: Loss,
+    loss: MixtureLoss,
     rng: np.random.Generator,
     tolerance: float = TOLERANCE,
     iterations: int = ITERATIONS,

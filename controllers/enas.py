@@ -18,7 +18,7 @@ from nas.backbone import BackboneSpace
 from nas.controller import Derived
 from nas.metrics import SKIPS
 from nas.space import Architecture
-from nas.strategy import Batches, Epoch, Loss, Strategy
+from nas.strategy import Batches, Epoch, MixtureLoss, Strategy
 from nas.supernet import Relaxation
 
 WeightSteps = Annotated[int, Field(ge=1, description="steps of the weights before the policy's turn")]
@@ -78,7 +78,7 @@ class SharedChildren(Strategy):
             return descend(batches.inner(self.relaxation.mixture_of(self._draw())), optimizer)
         return self._teach(batches.outer)
 
-    def _teach(self, loss: Loss) -> float:
+    def _teach(self, loss: MixtureLoss) -> float:
         children = [self._draw() for _ in range(self._children)]
         with torch.no_grad():
             losses = [float(loss(self.relaxation.mixture_of(child))) for child in children]

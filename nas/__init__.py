@@ -16,13 +16,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nas.api import Evaluated, Search, compare, evaluate, leaderboard, resume, search, show
+    from nas.api import Evaluated, SearchHandle, compare, evaluate, leaderboard, resume, search, show
     from nas.export import load
 
 __version__ = version("nas-service")
 __all__ = [
     "Evaluated",
-    "Search",
+    "SearchHandle",
     "__version__",
     "compare",
     "evaluate",

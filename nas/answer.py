@@ -23,7 +23,7 @@ STEP, STEPS = 1.25, 60
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Level:
     """What is known of a candidate's level.
 
     Attributes:
@@ -52,13 +52,13 @@ class Levels:
             it is not known.
     """
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[Level, ...]
     noise: float
     freedom: int | None
     center: float
     spread: float
 
-    def beats(self, one: Candidate, other: Candidate) -> float | None:
+    def beats(self, one: Level, other: Level) -> float | None:
         """Return the probability that the level of one is above that of the other; None: it is not known."""
         if math.isnan(self.noise):
             return None
@@ -69,10 +69,10 @@ class Levels:
             return NormalDist().cdf(ahead / spread)
         return student_cdf(ahead / spread, self.freedom)
 
-    def alone(self, scores: Sequence[float]) -> Candidate:
+    def alone(self, scores: Sequence[float]) -> Level:
         """Return the level of a candidate of another kind, such as a baseline: nothing is shrunk."""
         mean = fmean(scores)
-        return Candidate(mean, self.noise**2 / len(scores), mean, len(scores))
+        return Level(mean, self.noise**2 / len(scores), mean, len(scores))
 
 
 def levels(scores: Sequence[Sequence[float]], widths: Sequence[float]) -> Levels:
@@ -103,7 +103,7 @@ def levels(scores: Sequence[Sequence[float]], widths: Sequence[float]) -> Levels
     found = []
     for own in scores:
         mean, error = fmean(own), noise2 / len(own)
-        found.append(Candidate(*_shrunk(mean, error, center, spread2), mean, len(own)))
+        found.append(Level(*_shrunk(mean, error, center, spread2), mean, len(own)))
     return Levels(tuple(found), math.sqrt(noise2), freedom or None, center, math.sqrt(spread2))
 
 

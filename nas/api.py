@@ -59,7 +59,7 @@ Stage = Literal["validation", "test"]
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class SearchHandle:
     """A search in a database; what it is asked is read there anew.
 
     Attributes:
@@ -140,7 +140,7 @@ def search(
     db: str | None = None,
     quiet: bool = False,
     **settings: Any,
-) -> Search:
+) -> SearchHandle:
     """Run a search to its end, as `nas run` does, and return it.
 
     An interrupt leaves it as `nas.resume` takes it up.
@@ -211,7 +211,7 @@ def resume(
     artifacts: str | Path | None = None,
     db: str | None = None,
     quiet: bool = False,
-) -> Search:
+) -> SearchHandle:
     """Continue a search from the database, as `nas resume` does: nothing recorded is run again, nothing lost.
 
     Args:
@@ -235,7 +235,7 @@ def resume(
         row = store.search(name, whole=True)
         wanted = row.trials if trials is None else verbs.total(str(trials), row.trials)
         if str(trials).startswith("+") and wanted == row.trials:
-            return Search(row.name, url)
+            return SearchHandle(row.name, url)
         with verbs.resumed(
             store, row, say, trials=wanted, workers=workers, ray_address=ray_address
         ) as session:
@@ -450,7 +450,7 @@ def show(target: str, *, db: str | None = None) -> SearchDetails | TrialDetails:
         return searches.details(store, name) if number is None else tried.details(store, name, number)
 
 
-def _run(session: Session, db: str, artifacts: str | Path | None, say: Say, quiet: bool) -> Search:
+def _run(session: Session, db: str, artifacts: str | Path | None, say: Say, quiet: bool) -> SearchHandle:
     row, length = session.row, session.config.budget.train_episodes
     again = f"Continue: nas.resume({row.name!r})"
     say(session.plan)
@@ -463,7 +463,7 @@ def _run(session: Session, db: str, artifacts: str | Path | None, say: Say, quie
         say(f"Stopped on request. {again}")
     if ended.infeasible is not None:
         say(ended.infeasible)
-    return Search(row.name, db)
+    return SearchHandle(row.name, db)
 
 
 @contextmanager

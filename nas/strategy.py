@@ -16,7 +16,7 @@ from nas.space import Architecture
 from nas.supernet import Mixture, Relaxation
 
 
-class Loss(Protocol):
+class MixtureLoss(Protocol):
     """The loss of one batch as a function of the mixture: a scalar with a graph."""
 
     def __call__(self, mixture: Mixture, weights: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -36,8 +36,8 @@ class Batches(NamedTuple):
         weights: the learner's parameters by name, the supernet's among them.
     """
 
-    inner: Loss
-    outer: Loss
+    inner: MixtureLoss
+    outer: MixtureLoss
     weights: Mapping[str, Tensor]
 
 

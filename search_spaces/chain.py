@@ -174,7 +174,7 @@ class Chain(BackboneSpace):
             Infeasible: the inputs are no images.
         """
         layers, channels = self._renumbered(architecture), image_channels(shape, self.name)
-        return Network(layers, channels, self._downsample, shape.input[1:] if self._flatten else None)
+        return ChainNetwork(layers, channels, self._downsample, shape.input[1:] if self._flatten else None)
 
     def _renumbered(self, architecture: Architecture) -> list[Layer]:
         shapes, sources = zip(*self.layers_of(architecture), strict=True)
@@ -226,7 +226,7 @@ def _text(layers: Sequence[Layer]) -> str:
 
 
 @final
-class Network(nn.Module):
+class ChainNetwork(nn.Module):
     """Wired layers: `[B, in_channels, H, W]` to `[B, out_features]`.
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nas.space import TaskShape
 from nas.tasks.base import Episode
-from nas.testing.learners import Backbone
+from nas.testing.learners import ToyBackbone
 
 
 class Residual(nn.Module):
@@ -66,7 +66,7 @@ def randomized(module: nn.Module, seed: int) -> nn.Module:
     return module
 
 
-def draw_network(seed: int, *, plain: bool = True) -> tuple[Backbone, TaskShape]:
+def draw_network(seed: int, *, plain: bool = True) -> tuple[ToyBackbone, TaskShape]:
     """Draw a network in float64, and the images that it is for: every kind of layer, geometry at random.
 
     Convolutions have windows, strides, paddings, dilations, groups and biases at random; one is depthwise,
@@ -100,7 +100,7 @@ def draw_network(seed: int, *, plain: bool = True) -> tuple[Backbone, TaskShape]
         )
         beside = nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.Conv2d(wide, 2, 1, bias=False))
         odd = () if plain else (nn.GroupNorm(2, wide + 2), Scaled(wide + 2))
-        backbone = Backbone(
+        backbone = ToyBackbone(
             5,
             *(first, nn.BatchNorm2d(wide), draw.choice([nn.ReLU(), nn.Softplus()])),
             *(depthwise, Residual(branch), Concatenated(beside), *odd),

@@ -10,7 +10,7 @@ from nas.learners.anil import Anil
 from nas.learners.base import task_loss
 from nas.learners.maml import Maml
 from nas.space import TaskShape
-from nas.testing.learners import Backbone, cast, image_classes, planes
+from nas.testing.learners import ToyBackbone, cast, image_classes, planes
 
 
 def begin(seed=0, tasks=3, **settings):
@@ -50,7 +50,7 @@ def test_examples_pass_through_the_backbone_once(steps):
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_it_is_maml_where_the_head_is_all_there_is(order):
-    pixels, shape = Backbone(64, nn.Flatten()), TaskShape((1, 8, 8), 3)
+    pixels, shape = ToyBackbone(64, nn.Flatten()), TaskShape((1, 8, 8), 3)
     episode = cast(image_classes(tasks=3), torch.float64)
     learners = [cls(pixels, shape, inner_lr=0.3, inner_steps=3, order=order).double() for cls in (Anil, Maml)]
     learners[1].load_state_dict(learners[0].state_dict())
@@ -63,7 +63,7 @@ def test_it_is_maml_where_the_head_is_all_there_is(order):
 
 def test_regression():
     torch.manual_seed(0)
-    body = Backbone(2, nn.Identity())
+    body = ToyBackbone(2, nn.Identity())
     learner = Anil(body, TaskShape((2,), 1), inner_lr=0.5, test_steps=300).double().eval()
     episode = cast(planes(tasks=4, shots=10), torch.float64)
     assert learner.meta_loss(episode).item() < 1e-3 * episode.query_y.square().mean().item()

@@ -153,7 +153,7 @@ def test_a_taken_name_and_a_failed_search(tmp_path: Path) -> None:
     broken = PARTS | {"evaluator": {"name": PARTS["evaluator"], "faults": dict.fromkeys(range(4), "raise")}}
     with pytest.raises(TooManyFailures):
         nas.search(**broken, trials=4, name="f", quiet=True, retries=0)
-    assert nas.Search("f", "sqlite:///nas.db").state == "failed"
+    assert nas.SearchHandle("f", "sqlite:///nas.db").state == "failed"
 
 
 def test_resume_goes_on(db: str) -> None:
@@ -191,7 +191,7 @@ def test_an_interrupt_leaves_what_resume_takes_up(
         not quiet,
         quiet,
     )
-    found = nas.Search("s", "sqlite:///nas.db")
+    found = nas.SearchHandle("s", "sqlite:///nas.db")
     assert (found.state, [trial.state for trial in found.trials]) == ("interrupted", ["interrupted"])
     assert nas.resume("s", quiet=True).state == "completed"
 

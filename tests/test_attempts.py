@@ -53,7 +53,7 @@ FAILED = Outcome(TrialState.FAILED, None, seconds=1.0, error="OSError: no")
 @pytest.mark.parametrize("end", [FAILED, None], ids=["failed", "lost"])
 @pytest.mark.parametrize("kind", ["trial", "supernet"])
 def test_a_search_tries_so_often(store: Store, kind: str, end: Outcome | None, retries: int) -> None:
-    one_shot = {"space": "nas.testing.toy_supernet:Curves", "controller": ONE_SHOT}
+    one_shot = {"space": "nas.testing.toy_supernet:ToyCurves", "controller": ONE_SHOT}
     changes: dict[str, Any] = {"trials": 1} if kind == "trial" else one_shot
     executor = Doomed(end)
     with pytest.raises(NasError):

@@ -14,7 +14,7 @@ from nas.errors import PluginError
 from nas.space import Architecture, Decision, TaskShape
 from nas.supernet import Supernet
 from nas.tasks.glyphs import Glyphs
-from nas.testing.toy_supernet import Curves
+from nas.testing.toy_supernet import ToyCurves
 
 
 class Layer(nn.Module):
@@ -57,7 +57,7 @@ class Built(BackboneSpace):
         return self.encode(architecture)
 
 
-class Misjudged(Curves):
+class Misjudged(ToyCurves):
     """Its supernet says that it has more features than it returns."""
 
     def supernet(self, shape: TaskShape) -> Supernet:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from nas.controller import Measurement
-from nas.evaluation.work import Curve, Failure, Progress, Scoring
+from nas.evaluation.work import Failure, Progress, Scoring, Validated
 from nas.progress.evaluations import _Bars, _progress, _short, counting, watching
 from nas.states import EvaluationState
 from nas.storage.schema import Evaluation
@@ -37,7 +37,7 @@ def test_what_tells_trainings_apart_is_not_cut(width: int) -> None:
     for evaluation in rows:
         bars.started(evaluation)
         points = Measurement(20_000, "train_loss", 1.0), Measurement(20_000, "validation_score", 0.5)
-        bars.reported(evaluation, Curve(points))
+        bars.reported(evaluation, Validated(points))
     with console.capture() as printed:
         console.print(progress.make_tasks_table(progress.tasks))
     head, *lines = printed.get().splitlines()
@@ -126,7 +126,7 @@ def test_the_last_score_stays_while_a_training_goes_on() -> None:
     bars = _Bars(3, progress)
     bars.started(row(0))
     bars.reported(
-        row(0), Curve((Measurement(100, "train_loss", 1.0), Measurement(100, "validation_score", 0.5)))
+        row(0), Validated((Measurement(100, "train_loss", 1.0), Measurement(100, "validation_score", 0.5)))
     )
     bars.reported(row(0), Progress(150))
     bars.elsewhere(row(1, pid=7, host="here"))

@@ -14,7 +14,7 @@ from nas.plugins import resolve
 from nas.space import Architecture, TaskShape
 from nas.testing.backbones import BackboneSuite
 from nas.testing.spaces import architectures, some
-from search_spaces.chain import Chain, Layer, Network, join
+from search_spaces.chain import Chain, ChainNetwork, Layer, join
 from search_spaces.isomorphism import canonical_order, form
 
 OMNIGLOT = TaskShape((1, 28, 28), 5)
@@ -123,7 +123,7 @@ def test_join_pads_with_zeros_at_the_bottom_and_right() -> None:
 def test_a_network_is_wired_as_the_paper_says() -> None:
     space = Chain(layers=4, kernels=(1, 3), strides=(1, 2), channels=(2, 3))
     layers = space.layers_of(space.decode("3x3/2:2,1x3/1:3,3x1/1:2@1+2,1x1/2:3@1"))
-    network = Network(layers, 1, "stride")
+    network = ChainNetwork(layers, 1, "stride")
     network.double().eval()
     x = torch.randn(5, 1, 6, 6, dtype=torch.float64)
     one, two, three, four = network.layers
@@ -180,7 +180,7 @@ EVEN = Chain(layers=4, kernels=(2, 3), strides=(1, 2, 3), channels=(2,))
 def test_flattened_maps_are_all_pixels_of_the_ends(
     architecture: Architecture, downsample: Literal["stride", "pool"]
 ) -> None:
-    network = Network(EVEN.layers_of(architecture), 1, downsample, (9, 7)).eval()
+    network = ChainNetwork(EVEN.layers_of(architecture), 1, downsample, (9, 7)).eval()
     x, maps = torch.randn(2, 1, 9, 7), {}
     for number, layer in enumerate(network.layers):
         layer.register_forward_hook(lambda _, __, out, number=number: maps.update({number: out}))
@@ -292,7 +292,7 @@ def test_isomorphic_networks_compute_the_same(data: st.DataObject) -> None:
     order = data.draw(orders(layers))
     others = relabelled(layers, order)
     torch.manual_seed(data.draw(st.integers(0, 99)))
-    one, two = (Network(each, 1, "stride").double() for each in (layers, others))
+    one, two = (ChainNetwork(each, 1, "stride").double() for each in (layers, others))
     for weight in one.parameters():
         weight.data.normal_()
     widths, other_widths = ([layer.shape[-1] for layer in each] for each in (layers, others))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from controllers.collapse import Watch
 from controllers.darts import Softmax
-from nas.testing.toy_supernet import Curves, Regression
+from nas.testing.toy_supernet import ToyCurves, ToyRegression
 
 
 def alpha(epoch: int) -> list[Tensor]:
@@ -102,7 +102,7 @@ def test_state_continues() -> None:
 
 
 def test_darts_goes_back_to_before_the_skips() -> None:
-    problem = Regression(Curves(), 0)
+    problem = ToyRegression(ToyCurves(), 0)
     strategy = Softmax(problem.space, problem.supernet, 0, stop_skips=2)
     identity, square = torch.tensor([0.0, 5, 0, 0]), torch.tensor([0.0, 0, 0, 5])
     strategy.alpha.restore([identity, square, square])
@@ -122,7 +122,7 @@ def test_darts_goes_back_to_before_the_skips() -> None:
 def test_darts_goes_back_to_before_the_rise_of_the_eigenvalue(monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([1.0, 1.0, 1.0, 1.0, 9.0])
     monkeypatch.setattr("controllers.darts.largest_eigenvalue", lambda *_: next(values))
-    problem = Regression(Curves(), 0)
+    problem = ToyRegression(ToyCurves(), 0)
     strategy = Softmax(problem.space, problem.supernet, 0, stop_eigenvalue=2)
     history = []
     for number in range(5):
@@ -137,7 +137,7 @@ def test_darts_goes_back_to_before_the_rise_of_the_eigenvalue(monkeypatch: pytes
 
 
 def test_darts_measures_the_eigenvalue_only_where_it_is_watched() -> None:
-    problem = Regression(Curves(), 0)
+    problem = ToyRegression(ToyCurves(), 0)
     for window in (None, 5):
         strategy = Softmax(problem.space, problem.supernet, 0, stop_eigenvalue=window)
         measured = strategy.end_epoch(problem.batches()).measurements

@@ -7,7 +7,7 @@ from recorded import MIXED, SCRIPTED, Trained, record, record_one_shot, record_s
 from scripted_searches import run
 
 from nas.comparison.groups import find, grouped
-from nas.comparison.supernets import Supernet, Supernets, supernets
+from nas.comparison.supernets import Supernets, TrainedSupernet, supernets
 from nas.driver.records import SAMPLE
 from nas.metrics import shared_architecture
 from nas.storage.store import Store
@@ -42,9 +42,9 @@ def test_rank_correlations_by_hand(store: Store) -> None:
     assert darts.pairs == 3
     first, second, third = darts.supernets
     assert first.rho == pytest.approx(0.5)
-    assert first == Supernet("d0", 0, first.rho, 3, None, 0, 3, None)
-    assert second == Supernet("d1", 1, None, 2, None, 0, 5, COLLAPSED)
-    assert third == Supernet("d2", 2, None, 1, None, 0, None, None)
+    assert first == TrainedSupernet("d0", 0, first.rho, 3, None, 0, 3, None)
+    assert second == TrainedSupernet("d1", 1, None, 2, None, 0, 5, COLLAPSED)
+    assert third == TrainedSupernet("d2", 2, None, 1, None, 0, None, None)
 
 
 def test_correlations_over_a_sample_that_nobody_selected(store: Store) -> None:
@@ -65,7 +65,7 @@ def test_correlations_over_a_sample_that_nobody_selected(store: Store) -> None:
 
 
 def test_the_sample_is_what_random_search_begins_with(store: Store) -> None:
-    controller = {"name": "nas.testing.oneshot:OneShot", "derive": 4, "stop": 2}
+    controller = {"name": "nas.testing.oneshot:ToyOneShot", "derive": 4, "stop": 2}
     run(store, configure(name="s", controller=controller, evaluator=SCRIPTED, seed=3))
     run(store, configure(name="r", controller="random", evaluator=SCRIPTED, seed=3, trials=20))
     found = {
@@ -81,7 +81,7 @@ def test_the_sample_is_what_random_search_begins_with(store: Store) -> None:
 @pytest.mark.slow
 def test_a_search_that_ran(store: Store) -> None:
     """What is read is what a search writes: a supernet that stops after two epochs, four derived."""
-    controller = {"name": "nas.testing.oneshot:OneShot", "derive": 4, "stop": 2}
+    controller = {"name": "nas.testing.oneshot:ToyOneShot", "derive": 4, "stop": 2}
     run(store, configure(name="s", controller=controller, evaluator=SCRIPTED))
     groups, _ = grouped(find(store, ["s"]))
     [found] = supernets(store, groups)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from controllers.curvature import lanczos, largest_eigenvalue
 from controllers.relaxation import Alpha
 from nas.space import Decision
-from nas.strategy import Loss
+from nas.strategy import MixtureLoss
 
 DECISIONS = (Decision("a", ("x", "y", "z")), Decision("b", ("x", "y")), Decision("c", ("x", "y", "z")))
 
@@ -22,14 +22,14 @@ def alpha_at(seed: int) -> Alpha:
     return alpha
 
 
-def network_loss(seed: int, sign: float = 1.0) -> Loss:
+def network_loss(seed: int, sign: float = 1.0) -> MixtureLoss:
     """A small network of the mixture: curved both up and down."""
     torch.manual_seed(seed)
     layers = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 1)).double()
     return lambda mixture, weights=None: sign * layers(torch.cat(list(mixture))).square().sum()
 
 
-def hessian(alpha: Alpha, loss: Loss) -> Tensor:
+def hessian(alpha: Alpha, loss: MixtureLoss) -> Tensor:
     """Return ∇²L(α) by torch's own double differentiation, all of it."""
     sizes = [len(x) for x in alpha.logits]
 
@@ -96,6 +96,6 @@ def test_what_does_not_converge_or_is_not_finite_is_nan() -> None:
     assert math.isnan(lanczos(lambda v: matrix @ v, start, 1e-6, 5))
     assert lanczos(lambda v: matrix @ v, start, 1e-6, 200) == pytest.approx(1, rel=1e-6)
     assert math.isnan(lanczos(lambda v: v * math.inf, start, 1e-6, 5))
-    infinite: Loss = lambda mixture, weights=None: mixture[0].square().sum() * math.inf  # noqa: E731
+    infinite: MixtureLoss = lambda mixture, weights=None: mixture[0].square().sum() * math.inf  # noqa: E731
     for dense in (0, 64):
         assert math.isnan(largest_eigenvalue(alpha_at(0), infinite, np.random.default_rng(0), dense=dense))

@@ -21,9 +21,9 @@ from nas.evaluator import Budget, Context
 from nas.plugins import load
 from nas.settings.sections import maker
 from nas.space import Decision
-from nas.strategy import Batches, Loss
+from nas.strategy import Batches, MixtureLoss
 from nas.supernet import Mixture
-from nas.testing.toy_supernet import Curves, Regression
+from nas.testing.toy_supernet import ToyCurves, ToyRegression
 from nas.training.oneshot.assembly import assemble
 
 DECISIONS = (Decision("first", ("tanh", "linear", "skip_connect")), Decision("second", ("tanh", "linear")))
@@ -45,7 +45,7 @@ class Mixed(nn.Module):
         return logits
 
 
-def loss_of(network: nn.Module, seed: int) -> Loss:
+def loss_of(network: nn.Module, seed: int) -> MixtureLoss:
     rng = np.random.default_rng(seed)
     x, y = torch.tensor(rng.normal(size=(8, 3))), torch.tensor(rng.integers(4, size=8))
 
@@ -242,7 +242,7 @@ def test_no_rate_is_first_order() -> None:
 
 @pytest.mark.parametrize("order", [1, 2, "exact"])
 def test_a_step_moves_alpha_by_adam_and_then_the_weights(order: Any) -> None:
-    problem = Regression(Curves(), 0, torch.float64)
+    problem = ToyRegression(ToyCurves(), 0, torch.float64)
     strategy = Softmax(
         problem.space, problem.supernet, 0, order=order, alpha_rate=0.01, alpha_decay=0.1
     ).double()
@@ -281,7 +281,7 @@ def test_exact_through_real_kernels_and_an_inner_loop(learner: str) -> None:
     assert isinstance(alpha, Alpha)
     rng = np.random.default_rng(0)
 
-    def task() -> Loss:
+    def task() -> MixtureLoss:
         def noisy(x: Tensor) -> Tensor:  # no two pixels alike, so that no two rectifiers turn at once
             return x.double() + torch.tensor(rng.normal(0, 0.05, x.shape))
 

@@ -12,7 +12,7 @@ from nas.backbone import BackboneSpace
 from nas.errors import Infeasible
 from nas.space import Architecture, Decision, Role, TaskShape
 from nas.supernet import Mixture, Supernet
-from nas.testing.toy_supernet import Curves
+from nas.testing.toy_supernet import ToyCurves
 
 
 class Pairs(BackboneSpace):
@@ -87,7 +87,7 @@ def probability(supernet: Supernet, mixture: list[Tensor], architecture: Archite
 
 @pytest.mark.parametrize("seed", range(5))
 def test_independent_decisions_come_in_the_exact_order(seed: int) -> None:
-    space = Curves()
+    space = ToyCurves()
     supernet = supernet_of(space)
     mixture = softmax(supernet, seed)
     wanted = sorted(every(space), key=lambda a: -probability(supernet, mixture, a))
@@ -95,7 +95,7 @@ def test_independent_decisions_come_in_the_exact_order(seed: int) -> None:
 
 
 def test_vanished_probabilities_still_come() -> None:
-    space = Curves(features=2)
+    space = ToyCurves(features=2)
     mixture = [torch.tensor([0.0, 1, 0, 0])] * 2
     found = list(most_probable(space, supernet_of(space), mixture))
     assert found[0].choices == (1, 1)
@@ -105,7 +105,7 @@ def test_vanished_probabilities_still_come() -> None:
 def test_isomorphs_come_once_as_the_more_probable_encoding() -> None:
     class Folded(BackboneSpace):
         name = "curves"
-        decisions = Curves().decisions
+        decisions = ToyCurves().decisions
 
         def build(self, architecture: Architecture, shape: TaskShape) -> nn.Module:
             raise Infeasible("never built")
@@ -113,7 +113,7 @@ def test_isomorphs_come_once_as_the_more_probable_encoding() -> None:
         def canonical(self, architecture: Architecture) -> str:
             return "".join(map(str, sorted(architecture.choices)))
 
-    space, supernet = Folded(), supernet_of(Curves())
+    space, supernet = Folded(), supernet_of(ToyCurves())
     mixture = softmax(supernet, 3)
     wanted = dict[str, Architecture]()
     for architecture in sorted(every(space), key=lambda a: -probability(supernet, mixture, a)):
@@ -162,7 +162,7 @@ def scorer(best: Architecture) -> Callable[[Architecture], float]:
 
 
 def test_likeliest_are_scored_in_the_order_of_probability() -> None:
-    space = Curves()
+    space = ToyCurves()
     supernet = supernet_of(space)
     mixture = softmax(supernet, 0)
     score = scorer(Architecture(space.name, (0, 0, 0)))
@@ -173,7 +173,7 @@ def test_likeliest_are_scored_in_the_order_of_probability() -> None:
 
 
 def test_best_sampled_are_distinct_and_best_first() -> None:
-    space, rng = Curves(), np.random.default_rng(0)
+    space, rng = ToyCurves(), np.random.default_rng(0)
     score, asked = scorer(Architecture(space.name, (1, 2, 3))), []
 
     def counted(architecture: Architecture) -> float:
@@ -187,7 +187,7 @@ def test_best_sampled_are_distinct_and_best_first() -> None:
 
 
 def test_best_sampled_goes_on_until_there_are_enough_but_not_for_ever() -> None:
-    space, rng = Curves(), np.random.default_rng(0)
+    space, rng = ToyCurves(), np.random.default_rng(0)
     zero = scorer(Architecture(space.name, (0, 0, 0)))
     assert len(best_sampled(space, lambda: space.sample(rng), 1, 6, zero)) == 6
     same = Architecture(space.name, (0, 0, 0))
@@ -195,7 +195,7 @@ def test_best_sampled_goes_on_until_there_are_enough_but_not_for_ever() -> None:
 
 
 def test_a_score_that_is_no_number_ranks_last() -> None:
-    space, rng = Curves(features=1), np.random.default_rng(0)
+    space, rng = ToyCurves(features=1), np.random.default_rng(0)
     scores = {0: math.nan, 1: -5.0, 2: math.inf, 3: -math.inf}
     found = best_sampled(space, lambda: space.sample(rng), 50, 4, lambda a: scores[a.choices[0]])
     assert [d.architecture.choices[0] for d in found][:2] == [2, 1]

@@ -55,6 +55,20 @@ def test_every_option_and_setting_shown_exists(page: Path) -> None:
                 assert f"`{value.partition('=')[0]}`" in settings, value
 
 
+def test_no_two_classes_share_a_name() -> None:
+    sources = [
+        path for package in ("nas", "controllers", "search_spaces") for path in (ROOT / package).rglob("*.py")
+    ]
+    public = re.compile(r"^class ([A-Za-z]\w*)", re.MULTILINE)
+    counts = Counter(
+        name
+        for path in sources
+        if path.relative_to(ROOT) != Path("nas/storage/schema.py")
+        for name in public.findall(path.read_text())
+    )
+    assert {name for name, count in counts.items() if count > 1} == {"Darts"}
+
+
 def test_every_example_is_printed() -> None:
     printed = "".join(page.read_text() for page in WRITTEN)
     for example in (ROOT / "examples").glob("*.py"):

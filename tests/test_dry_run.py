@@ -90,7 +90,7 @@ def test_what_a_table_lacks_takes_no_time(tmp_path: Path, rows: int, infeasible:
 
 
 def test_a_supernet_is_measured_by_a_few_steps() -> None:
-    one_shot = ["--space=nas.testing.toy_supernet:Curves", "--tasks=glyphs", "--learner=prototypical"]
+    one_shot = ["--space=nas.testing.toy_supernet:ToyCurves", "--tasks=glyphs", "--learner=prototypical"]
     budget = {"epochs": 50, "steps": 400, "validation_episodes": 300}
     settings = [f"--set=controller.budget.{name}={value}" for name, value in budget.items()]
     small = ["--set=tasks.queries=1", "--set=budget.train_episodes=4", "--set=budget.validation_episodes=2"]

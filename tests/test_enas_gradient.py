@@ -11,7 +11,7 @@ from controllers.enas import SharedChildren, policy_loss
 from controllers.policy import Policy
 from nas.space import Decision
 from nas.supernet import Mixture
-from nas.testing.toy_supernet import Curves, Regression
+from nas.testing.toy_supernet import ToyCurves, ToyRegression
 
 DECISIONS = (
     Decision("a", ("x", "y", "z")),
@@ -85,7 +85,7 @@ def test_rewards_shifted_by_a_constant_teach_the_same() -> None:
 class Recorder:
     """The losses of the toy problem, and which batch was asked with which mixture."""
 
-    def __init__(self, problem: Regression) -> None:
+    def __init__(self, problem: ToyRegression) -> None:
         self.problem, self.asked = problem, list[tuple[str, tuple[int, ...]]]()
         self.values: list[float] = []
 
@@ -113,7 +113,7 @@ class Recorder:
 
 
 def begin(**settings: int) -> tuple[SharedChildren, Recorder, torch.optim.Optimizer]:
-    problem = Regression(Curves(), 0)
+    problem = ToyRegression(ToyCurves(), 0)
     strategy = SharedChildren(problem.space, problem.supernet, 0, **settings)
     return strategy, Recorder(problem), torch.optim.SGD(problem.supernet.parameters(), 0.1)
 

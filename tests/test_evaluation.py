@@ -22,7 +22,7 @@ from nas.costs import COUNTED, OWN
 from nas.errors import NotFound
 from nas.evaluation import work
 from nas.evaluation.artifacts import folder, locate, store_weights
-from nas.evaluation.work import Curve, EvaluationJob, Failure, Lost, Report, Scoring, Trainings
+from nas.evaluation.work import EvaluationJob, Failure, Lost, Report, Scoring, Trainings, Validated
 from nas.executors import worker
 from nas.learners.base import Learner
 from nas.queries.results import NOT_FINITE
@@ -131,7 +131,7 @@ def test_the_scores_are_those_of_the_best_weights(tmp_path: Path) -> None:
     curve = {
         m.step: m.value
         for r in found
-        if isinstance(r, Curve)
+        if isinstance(r, Validated)
         for m in r.measurements
         if m.metric == "validation_score"
     }
@@ -175,10 +175,12 @@ def test_a_training_killed_anywhere_ends_as_if_it_had_not_been(
         running = reports(broken)
         left = len(whole) if last == kills else chance.randrange(1, 4)
         for report in itertools.islice(running, left):
-            if isinstance(report, Curve):
+            if isinstance(report, Validated):
                 curve |= {(m.step, m.metric): m.value for m in report.measurements}
         running.close()
-    expected = {(m.step, m.metric): m.value for r in whole if isinstance(r, Curve) for m in r.measurements}
+    expected = {
+        (m.step, m.metric): m.value for r in whole if isinstance(r, Validated) for m in r.measurements
+    }
     assert curve == expected
     assert isinstance(report, Trained)
     one, two = replace(report, seconds=0, costs={}), replace(ended(whole), seconds=0, costs={})

@@ -17,7 +17,7 @@ from nas.learners.folded import foldable, run
 from nas.learners.network import Network, normalized
 from nas.plugins import installed, load
 from nas.space import TaskShape
-from nas.testing.learners import Backbone, perceptron
+from nas.testing.learners import ToyBackbone, perceptron
 
 TASKS, ROWS = 3, 6
 TIGHT = {"rtol": 1e-9, "atol": 1e-9}
@@ -215,7 +215,7 @@ def test_layers_without_weights_of_their_own():
 )
 def test_what_cannot_be_folded(layer):
     assert not foldable(nn.Sequential(nn.Linear(2, 2), layer))
-    assert not foldable(Backbone(2, layer))
+    assert not foldable(ToyBackbone(2, layer))
 
 
 def test_a_kind_of_convolution_of_its_own_cannot_be_folded():

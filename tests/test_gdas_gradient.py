@@ -17,9 +17,9 @@ from torch import Tensor
 
 from controllers.gdas import HardGumbel, straight_through
 from nas.bilevel import gradient
-from nas.strategy import Loss
+from nas.strategy import MixtureLoss
 from nas.supernet import Mixture
-from nas.testing.toy_supernet import Curves, Regression
+from nas.testing.toy_supernet import ToyCurves, ToyRegression
 
 ALPHA = torch.tensor([0.3, -0.5, 0.8], dtype=torch.float64)
 
@@ -118,8 +118,8 @@ def test_the_mean_of_the_estimates_is_their_expectation(temperature: float) -> N
 def test_the_strategys_draws_have_the_expectation_over_two_decisions() -> None:
     """The whole path: a supernet, a loss that couples two decisions, and the strategy's own noise."""
     torch.manual_seed(0)
-    space, rows, temperature = Curves(features=2), 3000, 1.5
-    problem = Regression(space, 0, torch.float64)
+    space, rows, temperature = ToyCurves(features=2), 3000, 1.5
+    problem = ToyRegression(space, 0, torch.float64)
     strategy = HardGumbel(space, problem.supernet, 0).double()
     with torch.no_grad():
         for logits in strategy.alpha.logits:
@@ -146,15 +146,15 @@ def test_the_strategys_draws_have_the_expectation_over_two_decisions() -> None:
 
 
 def test_what_is_not_drawn_is_not_computed() -> None:
-    space = Curves(features=1)
-    problem = Regression(space, 0)
+    space = ToyCurves(features=1)
+    problem = ToyRegression(space, 0)
     strategy, optimizer = (
         HardGumbel(space, problem.supernet, 0),
         torch.optim.SGD(problem.supernet.parameters()),
     )
     mixtures: list[Tensor] = []
 
-    def recorded(loss: Loss) -> Loss:
+    def recorded(loss: MixtureLoss) -> MixtureLoss:
         def record(mixture: Mixture, weights: Mapping[str, Tensor] | None = None) -> Tensor:
             mixtures.append(mixture[0].detach())
             return loss(mixture, weights)

@@ -15,7 +15,7 @@ from nas.learners.base import task_loss
 from nas.learners.maml import Maml
 from nas.space import TaskShape
 from nas.tasks.base import Episode
-from nas.testing.learners import Backbone, Constant, cast, convolutional, image_classes, perceptron, planes
+from nas.testing.learners import Constant, ToyBackbone, cast, convolutional, image_classes, perceptron, planes
 
 NETWORKS = {
     "convolutional": (convolutional, image_classes, TaskShape((1, 8, 8), 3)),
@@ -132,7 +132,7 @@ def test_batch_norm_sees_support_and_queries_apart():
     fewer = replace(task, query_x=task.query_x[:, :4], query_y=task.query_y[:, :4])
     for mode in (True, False):
         assert not torch.allclose(learner.train(mode)(fewer), learner(task)[:, :4])
-    plain = Maml(Backbone(64, nn.Flatten()), TaskShape((1, 8, 8), 3)).double()
+    plain = Maml(ToyBackbone(64, nn.Flatten()), TaskShape((1, 8, 8), 3)).double()
     assert_close(plain(fewer), plain(task)[:, :4])
 
 
@@ -163,7 +163,7 @@ def test_channels_last_keeps_the_gradient():
 
 def test_low_precision_keeps_the_direction_of_the_gradient():
     torch.manual_seed(0)
-    smooth = Backbone(
+    smooth = ToyBackbone(
         64, nn.Conv2d(1, 16, 3, stride=2), nn.BatchNorm2d(16), nn.Softplus(), nn.Flatten(), nn.LazyLinear(64)
     )
     task = image_classes(tasks=1)
@@ -194,7 +194,7 @@ def sinusoids(tasks, rng, shots=10):
 def test_learns_sinusoids_beyond_what_one_function_can():
     """The best single function is −2 cos(x) E[A] / π, with error E[A²]/2 − 2(E[A]/π)² = 3.01."""
     torch.manual_seed(0)
-    backbone = Backbone(40, nn.Linear(1, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU())
+    backbone = ToyBackbone(40, nn.Linear(1, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU())
     learner = Maml(backbone, TaskShape((1,), 1), inner_lr=0.01, lr=0.01)
     optimizer, rng = learner.optimizer(), np.random.default_rng(0)
     for _ in range(600):

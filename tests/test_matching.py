@@ -15,9 +15,9 @@ from nas.errors import ConfigError, Infeasible
 from nas.learners.matching import Matching
 from nas.space import TaskShape
 from nas.testing.learners import (
-    Backbone,
     Constant,
     LearnerSuite,
+    ToyBackbone,
     cast,
     convolutional,
     image_classes,
@@ -39,7 +39,7 @@ class TestMatching(LearnerSuite):
 def over_pixels(**settings) -> Matching:
     """Matching in pixel space."""
     torch.manual_seed(0)
-    return Matching(Backbone(64, nn.Flatten()), PIXELS, **settings).double()
+    return Matching(ToyBackbone(64, nn.Flatten()), PIXELS, **settings).double()
 
 
 def cosine(a, b):
@@ -201,7 +201,7 @@ def test_comparisons_keep_full_precision_under_autocast(full_context):
 
 def test_features_that_vanish_have_finite_gradients():
     """As where every ReLU of an example is off: the cosine has no gradient there."""
-    backbone = Backbone(64, nn.Flatten(), nn.Linear(64, 64))
+    backbone = ToyBackbone(64, nn.Flatten(), nn.Linear(64, 64))
     learner = Matching(backbone, PIXELS, distance="cosine")
     for weight in backbone.parameters():
         nn.init.zeros_(weight)
@@ -222,4 +222,4 @@ def test_refuses_regression():
 
 def test_needs_features():
     with refusal(Infeasible, "0 features"):
-        Matching(Backbone(0, nn.Flatten()), PIXELS)
+        Matching(ToyBackbone(0, nn.Flatten()), PIXELS)

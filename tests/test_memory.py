@@ -36,7 +36,7 @@ MIB = 2**20
 def configure(**changes: Any) -> SearchConfig:
     values: dict[str, Any] = {
         "space": {"name": "nasbench201", "channels": 8},
-        "controller": "nas.testing.oneshot:OneShot",
+        "controller": "nas.testing.oneshot:ToyOneShot",
         "tasks": {"name": "glyphs", "ways": 4, "queries": 2},
         "learner": "prototypical",
         "executor": "inline",
@@ -185,7 +185,7 @@ def test_a_worker_takes_over_what_the_driver_measured(store: Store, monkeypatch:
 
         monkeypatch.setattr(module, "assemble", counted)
     budget = {"epochs": 1, "steps": 1, "batch": 3, "validation_episodes": 2}
-    config = oneshot.configure(controller={"name": "nas.testing.oneshot:OneShot", "budget": budget})
+    config = oneshot.configure(controller={"name": "nas.testing.oneshot:ToyOneShot", "budget": budget})
     tasks = config.make_tasks()
     row = create(store, config, tasks)
     assert row.environment["supernet_bytes"] > 0

@@ -13,7 +13,7 @@ from nas.plugins import installed, load
 from nas.precision import choose
 from nas.space import TaskShape
 from nas.tasks.glyphs import Glyphs
-from nas.testing.learners import CASES, Backbone, LearnerSuite, cast, convolutional, image_classes
+from nas.testing.learners import CASES, LearnerSuite, ToyBackbone, cast, convolutional, image_classes
 from nas.training.scoring import score
 
 PIXELS = TaskShape((1, 8, 8), 3)
@@ -44,11 +44,11 @@ def learner_of(name, backbone, mode):
 
 def normalizing():
     """Normalizes images, and passes their pixels on."""
-    return Backbone(64, nn.BatchNorm2d(1, affine=False), nn.Flatten())
+    return ToyBackbone(64, nn.BatchNorm2d(1, affine=False), nn.Flatten())
 
 
 def pixels():
-    return Backbone(64, nn.Flatten())
+    return ToyBackbone(64, nn.Flatten())
 
 
 def varied(seed=0, **how):

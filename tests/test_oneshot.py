@@ -19,8 +19,8 @@ from nas.evaluator import SupernetJob
 from nas.executors.worker import reports
 from nas.metrics import shared_metric
 from nas.testing.controllers import ControllerSuite
-from nas.testing.oneshot import Noisy, OneShot, configure, context, job
-from nas.testing.toy_supernet import Curves
+from nas.testing.oneshot import Noisy, ToyOneShot, configure, context, job
+from nas.testing.toy_supernet import ToyCurves
 from nas.training.checkpoint import Checkpoint
 from nas.training.oneshot import epochs as training
 from nas.training.oneshot.assembly import assemble
@@ -31,11 +31,11 @@ from nas.training.oneshot.epochs import train_supernet
 class TestOneShot(ControllerSuite):
     @pytest.fixture
     def space(self) -> BackboneSpace:
-        return Curves()
+        return ToyCurves()
 
     @pytest.fixture
     def make(self, space: BackboneSpace) -> Any:
-        return lambda seed: OneShot(space, seed)
+        return lambda seed: ToyOneShot(space, seed)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")

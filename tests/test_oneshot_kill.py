@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 def asked(kill: Path, executor: str) -> list[str]:
     return [
-        "run", "--space=nas.testing.toy_supernet:Curves", "--controller=nas.testing.oneshot:OneShot",
+        "run", "--space=nas.testing.toy_supernet:ToyCurves", "--controller=nas.testing.oneshot:ToyOneShot",
         "--tasks=sinusoid", "--learner=maml", "--set=learner.inner_lr=0.01", f"--executor={executor}",
         "--workers=1", "--name=s", "--trials=9", "--set=budget.train_episodes=4",
         "--set=budget.validation_episodes=4", "--set=controller.budget.epochs=4",

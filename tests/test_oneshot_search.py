@@ -76,7 +76,7 @@ def test_derived_architectures_beyond_the_limits_are_infeasible(store: Store) ->
 
 
 def test_a_supernet_that_fails_ends_the_search(store: Store) -> None:
-    controller = {"name": "nas.testing.oneshot:OneShot", "strategy": "nas.testing.toy_supernet:Curves"}
+    controller = {"name": "nas.testing.oneshot:ToyOneShot", "strategy": "nas.testing.toy_supernet:ToyCurves"}
     config = configure(controller=controller, name="fails")
     tasks = config.make_tasks()
     row = store.create_search(
@@ -97,11 +97,11 @@ def test_a_supernet_that_fails_ends_the_search(store: Store) -> None:
         )
     )
     search = SearchDriver(store, row, config, config.make_space(), tasks, Silent())
-    with refusal(TooManyFailures, "trial 0", "nas.testing.toy_supernet:Curves"):
+    with refusal(TooManyFailures, "trial 0", "nas.testing.toy_supernet:ToyCurves"):
         search.run(executor(config, tasks))
     [trial] = store.trials(row.id)
     assert trial.attempt == 1
-    assert lacking(trial.error, "Strategy", "nas.testing.toy_supernet:Curves") == []
+    assert lacking(trial.error, "Strategy", "nas.testing.toy_supernet:ToyCurves") == []
     assert search._controller.propose(1, (), np.random.default_rng(0)) == Finish()
 
 
@@ -135,7 +135,7 @@ def test_what_ended_a_search_is_known(store: Store) -> None:
 
 
 def test_trials_must_reach_for_all_that_is_derived(store: Store) -> None:
-    controller = {"name": "nas.testing.oneshot:OneShot", "derive": 3}
+    controller = {"name": "nas.testing.oneshot:ToyOneShot", "derive": 3}
     config = configure(controller=controller, trials=3)
     with refusal(ConfigError, "trials", "controller.derive = 3", 4):
         create(store, config, config.make_tasks())
@@ -147,7 +147,7 @@ def test_trials_must_reach_for_all_that_is_derived(store: Store) -> None:
 def test_what_a_supernet_derives_decides_how_many_trials_there_are(store: Store) -> None:
     """However many `trials` there are by default: nobody set them."""
     given = configure().model_dump(mode="json", exclude={"trials", "controller"})
-    config = validate({**given, "controller": {"name": "nas.testing.oneshot:OneShot", "derive": 40}})
+    config = validate({**given, "controller": {"name": "nas.testing.oneshot:ToyOneShot", "derive": 40}})
     assert config.trials < 40
     row = create(store, config, config.make_tasks())
     assert row.trials == 41
@@ -209,7 +209,7 @@ def test_the_command_line_shows_a_supernet(store: Store, db: Path) -> None:
     assert whole["derived_epochs"] == trial.derived_epochs
     code, _, err = nas("evaluate", "s/0")
     assert (code, lacking(err, "s/0", "s/1")) == (2, [])
-    listed = json.loads(nas("controllers", "nas.testing.oneshot:OneShot", "-f", "json")[1])
+    listed = json.loads(nas("controllers", "nas.testing.oneshot:ToyOneShot", "-f", "json")[1])
     settings = {row["setting"]: row["default"] for row in listed}
     assert settings["controller.budget.epochs"] == "3"  # the controller's default, not the model's
     assert settings["controller.derive"] == "2"

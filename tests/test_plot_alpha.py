@@ -31,7 +31,7 @@ from nas.states import TrialState
 from nas.storage.store import Store
 from nas.storage.trials import NewTrial
 from nas.testing.oneshot import configure
-from nas.testing.toy_supernet import CURVES, Curves, Regression
+from nas.testing.toy_supernet import CURVES, ToyCurves, ToyRegression
 
 Weights = Mapping[tuple[str, str], list[float]]
 """After each epoch, by decision and choice."""
@@ -62,7 +62,7 @@ def found(store: Store, *names: str) -> Mixtures:
 
 @pytest.mark.parametrize("strategy", [Softmax, HardGumbel])
 def test_an_epoch_records_the_softmax_of_each_decision(strategy: Any) -> None:
-    problem = Regression(Curves(features=2), 0)
+    problem = ToyRegression(ToyCurves(features=2), 0)
     learner = strategy(problem.space, problem.supernet, 0)
     logits = [torch.tensor([0.0, 1, 2, 3]), torch.tensor([5.0, 0, 0, -5])]
     learner.alpha.restore(logits)
@@ -184,7 +184,8 @@ def test_the_command_draws_a_search(store: Store, db: Path, tmp_path: Path) -> N
     code, out, err = nas("plot", "s", "--metric=alpha", "--text", "-o", "alpha.svg")
     assert (code, lacking(err, "alpha.svg")) == (0, [])
     assert (
-        out.splitlines()[0] == "softmax(α) of 's': darts in nas.testing.toy_supernet:Curves, sinusoid 10-shot"
+        out.splitlines()[0]
+        == "softmax(α) of 's': darts in nas.testing.toy_supernet:ToyCurves, sinusoid 10-shot"
     )
     assert [line.split()[:2] for line in out.splitlines()[3:6]] == [["curve0", str(n)] for n in (1, 2, 3)]
     tree = ET.parse(tmp_path / "alpha.svg")

@@ -263,7 +263,7 @@ def guided_by(store: Store, **changes: Any) -> Any:
     """Run a search of a toy space that trains a toy supernet first."""
     budget = {"epochs": 2, "steps": 2, "batch": 2, "validation_episodes": 2}
     config = configure(
-        space="nas.testing.toy_supernet:Curves",
+        space="nas.testing.toy_supernet:ToyCurves",
         prescreen={"supernet": {"name": "random_sharing", "derive": 12, "budget": budget}, "candidates": 3},
         **changes,
     )

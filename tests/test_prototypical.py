@@ -13,14 +13,14 @@ from torch.testing import assert_close
 from nas.errors import ConfigError
 from nas.learners.prototypical import Prototypical
 from nas.space import TaskShape
-from nas.testing.learners import Backbone, Constant, cast, convolutional, image_classes, planes
+from nas.testing.learners import Constant, ToyBackbone, cast, convolutional, image_classes, planes
 
 PIXELS = TaskShape((1, 8, 8), 3)
 
 
 def nearest_means() -> Prototypical:
     """Prototypes in pixel space."""
-    return Prototypical(Backbone(64, nn.Flatten()), PIXELS)
+    return Prototypical(ToyBackbone(64, nn.Flatten()), PIXELS)
 
 
 @given(
@@ -76,7 +76,7 @@ def test_support_order_does_not_matter_and_class_names_permute_logits():
 
 def test_batch_norm_takes_its_statistics_from_the_task():
     episode = cast(image_classes(tasks=2, ways=3), torch.float64)
-    learner = Prototypical(Backbone(64, nn.BatchNorm2d(1), nn.Flatten()), PIXELS).double()
+    learner = Prototypical(ToyBackbone(64, nn.BatchNorm2d(1), nn.Flatten()), PIXELS).double()
     normalized = []
     for task in episode:
         images = torch.cat([task.support_x[0], task.query_x[0]])

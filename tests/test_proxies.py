@@ -29,7 +29,7 @@ from nas.settings.search import validate
 from nas.space import TaskShape
 from nas.storage.store import Store
 from nas.tasks.base import Episode
-from nas.testing.learners import CASES, Backbone, convolutional, image_classes, perceptron, planes
+from nas.testing.learners import CASES, ToyBackbone, convolutional, image_classes, perceptron, planes
 from nas.testing.proxies import ProxySuite
 from nas.training.proxies import EXAMPLES, proxies
 from nas.training.proxies import subject as untrained
@@ -70,8 +70,8 @@ def regression(outputs: int = 1) -> Episode:
     return replace(episode, **double, query_y=targets)
 
 
-def linear(inputs: int, outputs: int, bias: bool = False) -> Backbone:
-    return Backbone(outputs, nn.Linear(inputs, outputs, bias=bias)).double()
+def linear(inputs: int, outputs: int, bias: bool = False) -> ToyBackbone:
+    return ToyBackbone(outputs, nn.Linear(inputs, outputs, bias=bias)).double()
 
 
 # naswot
@@ -79,7 +79,7 @@ def linear(inputs: int, outputs: int, bias: bool = False) -> Backbone:
 
 def test_naswot_of_codes_by_hand() -> None:
     """Codes 10, 11, 00 of two ReLUs agree on 2, 1, 1 / 2, 0 / 2 units: det [[2,1,1],[1,2,0],[1,0,2]] = 4."""
-    backbone = Backbone(2, nn.ReLU())
+    backbone = ToyBackbone(2, nn.ReLU())
     x = torch.tensor([[1.0, -1.0], [2.0, 3.0], [-1.0, 0.0]])[None]
     episode = replace(planes(tasks=1), support_x=x[:, :1], query_x=x[:, 1:])
     assert measured(Naswot(), direct(backbone, episode)) == pytest.approx(math.log(4))
@@ -113,7 +113,7 @@ def test_naswot_by_brute_force_however_a_relu_is_written(write: Any) -> None:
 def test_naswot_refuses_where_codes_do_not_tell_images_apart(layers: list[nn.Module]) -> None:
     """Without a ReLU; with three for 22 images the kernel has rank 4 at most."""
     with refusal(Infeasible, "naswot"):
-        measured(Naswot(), direct(Backbone(3, *layers), planes(tasks=2)))
+        measured(Naswot(), direct(ToyBackbone(3, *layers), planes(tasks=2)))
 
 
 # jacov
@@ -123,7 +123,7 @@ def test_jacov_by_numeric_jacobians() -> None:
     """Each row by central differences of the summed predictions; then the formula of the paper's code."""
     tasks, h = CASES["classification"], 1e-5
     torch.manual_seed(0)
-    smooth = Backbone(
+    smooth = ToyBackbone(
         6, nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
     learner = Prototypical(smooth, tasks.shape).double()
@@ -150,7 +150,7 @@ def test_jacov_by_numeric_jacobians() -> None:
 def test_jacov_is_higher_where_rows_are_less_alike() -> None:
     """Rows of a linear network are all alike, those of one with ReLUs are not."""
     torch.manual_seed(0)
-    alike = Backbone(8, nn.Linear(2, 8), nn.Linear(8, 8))
+    alike = ToyBackbone(8, nn.Linear(2, 8), nn.Linear(8, 8))
     values = [measured(Jacov(), direct(b.double(), regression(8))) for b in (alike, perceptron())]
     assert values[0] < values[1]
 
@@ -164,7 +164,7 @@ def test_synflow_is_conserved(depth: int) -> None:
     torch.manual_seed(0)
     layers = [nn.Linear(3, 3, bias=False) for _ in range(depth)]
     between = [part for layer in layers for part in (layer, nn.ReLU(), nn.BatchNorm1d(3))]
-    backbone = Backbone(3, *between)
+    backbone = ToyBackbone(3, *between)
     flow = torch.ones(3)
     for layer in layers:
         flow = layer.weight.detach().abs() @ flow
@@ -175,7 +175,7 @@ def test_synflow_is_conserved(depth: int) -> None:
 
 def test_synflow_takes_biases_along_but_counts_weights_alone() -> None:
     """R = |w₂| (|w₁| + |b₁|) + |b₂|: Σ |w ∂R/∂w| = |w₂||w₁| + |w₂| (|w₁| + |b₁|)."""
-    backbone = Backbone(1, nn.Linear(1, 1), nn.Linear(1, 1))
+    backbone = ToyBackbone(1, nn.Linear(1, 1), nn.Linear(1, 1))
     for parameter, value in zip(backbone.parameters(), (-2.0, -3.0, 5.0, 7.0), strict=True):
         nn.init.constant_(parameter, value)
     x = torch.full((1, 2, 1), 9.0)
@@ -237,7 +237,7 @@ def test_snip_and_grasp_as_their_papers_define_them(name: str) -> None:
     """Through the loss of learners that compare, and of those with an inner loop."""
     tasks = CASES["classification"]
     torch.manual_seed(0)
-    backbone = Backbone(6, nn.Conv2d(1, 6, 3, bias=False), nn.BatchNorm2d(6), nn.Tanh(), nn.Flatten())
+    backbone = ToyBackbone(6, nn.Conv2d(1, 6, 3, bias=False), nn.BatchNorm2d(6), nn.Tanh(), nn.Flatten())
     backbone.out_features = 6 * 36
     learner = load("learner", name)(backbone, tasks.shape).double().train()
     measuring = Subject(learner, backbone, tasks.episode(torch.float64, tasks=2), Cost(1, 1, 1))

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from nas.errors import ConfigError, Infeasible
 from nas.learners.relation import Relation
 from nas.space import TaskShape
-from nas.testing.learners import Backbone, cast, convolutional, image_classes, planes
+from nas.testing.learners import ToyBackbone, cast, convolutional, image_classes, planes
 
 PIXELS = TaskShape((1, 8, 8), 3)
 
@@ -21,7 +21,7 @@ PIXELS = TaskShape((1, 8, 8), 3)
 def over_pixels(**settings) -> Relation:
     """Relations in pixel space."""
     torch.manual_seed(0)
-    return Relation(Backbone(64, nn.Flatten()), PIXELS, **settings).double()
+    return Relation(ToyBackbone(64, nn.Flatten()), PIXELS, **settings).double()
 
 
 def perceptron(x, layers):
@@ -119,4 +119,4 @@ def test_refuses_regression():
 
 def test_needs_features():
     with refusal(Infeasible, "0 features"):
-        Relation(Backbone(0, nn.Flatten()), PIXELS)
+        Relation(ToyBackbone(0, nn.Flatten()), PIXELS)

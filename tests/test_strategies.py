@@ -211,7 +211,7 @@ def test_uniform_paths_name_the_best_of_a_sample_after_an_epoch() -> None:
         assert epoch.measurements["skips"] == epoch.architecture.choices.count(1)
 
 
-@pytest.mark.parametrize("name", ["evolution", "nas.testing.oneshot:OneShot"])
+@pytest.mark.parametrize("name", ["evolution", "nas.testing.oneshot:ToyOneShot"])
 def test_what_trains_no_supernet_is_no_strategy(name: str) -> None:
     with pytest.raises(PluginError):
         method(name)

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from nas.learners.maml import Maml
 from nas.learners.threads import backward, usable
 from nas.space import TaskShape
-from nas.testing.learners import Backbone, cast, convolutional, gradients, image_classes
+from nas.testing.learners import ToyBackbone, cast, convolutional, gradients, image_classes
 
 SHAPE = TaskShape((1, 8, 8), 3)
 
@@ -95,7 +95,7 @@ class Noisy(nn.Module):
 def test_what_draws_random_numbers_draws_them_in_order(noise):
     """With two threads as with one, from the first meta-step on, and after a copy as after a checkpoint."""
     torch.manual_seed(0)
-    learner = Maml(Backbone(8, nn.Flatten(), nn.Linear(64, 8), noise), SHAPE).double().train()
+    learner = Maml(ToyBackbone(8, nn.Flatten(), nn.Linear(64, 8), noise), SHAPE).double().train()
     tasks = cast(image_classes(tasks=6), torch.float64)
     by_one, by_two = copy.deepcopy(learner), copy.deepcopy(learner)
     parts = list(tasks.chunks(2))
@@ -126,6 +126,6 @@ def test_tasks_that_affect_each_other_stay_in_one_thread(module):
 
 def test_running_averages_see_all_tasks():
     learner = Maml(
-        Backbone(3, nn.Flatten(), nn.Linear(64, 3), nn.BatchNorm1d(3)), SHAPE, normalization="running"
+        ToyBackbone(3, nn.Flatten(), nn.Linear(64, 3), nn.BatchNorm1d(3)), SHAPE, normalization="running"
     )
     assert usable(learner) == 1

@@ -90,7 +90,7 @@ def test_elsewhere_than_in_the_main_thread_nothing_is_interrupted() -> None:
 @pytest.mark.slow
 def test_a_supernet_ends_with_its_epoch_and_derives(db: Path) -> None:
     nas(
-        *("run", "--space=nas.testing.toy_supernet:Curves", "--controller=nas.testing.oneshot:OneShot"),
+        *("run", "--space=nas.testing.toy_supernet:ToyCurves", "--controller=nas.testing.oneshot:ToyOneShot"),
         *("--tasks=sinusoid", "--learner=maml", "--set=learner.inner_lr=0.01", "--executor=inline"),
         *("--name=s", "--trials=3", "--derive=2", "--set=controller.budget.epochs=3"),
         *("--set=budget.train_episodes=4", "--set=budget.validation_episodes=4"),

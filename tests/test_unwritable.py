@@ -23,7 +23,7 @@ from nas.tasks import cache
 from nas.training.checkpoint import Checkpoint
 
 SUPERNET = [
-    "run", "--space=nas.testing.toy_supernet:Curves", "--controller=nas.testing.oneshot:OneShot",
+    "run", "--space=nas.testing.toy_supernet:ToyCurves", "--controller=nas.testing.oneshot:ToyOneShot",
     "--tasks=sinusoid", "--learner=maml", "--set=learner.inner_lr=0.01", "--workers=1", "--name=s",
     "--trials=3", "--set=budget.train_episodes=4", "--set=budget.validation_episodes=4",
     "--set=controller.budget.epochs=3", "--derive=2", "--artifacts=files",

@@ -29,7 +29,7 @@ Lines = list[list[str]]
 
 
 @dataclass(slots=True)
-class Table:
+class TextTable:
     """Columns of texts, and what became of those that have no room.
 
     Attributes:
@@ -75,7 +75,7 @@ class Table:
         return [row.pop(place) for row in self.cells]
 
 
-def fit(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int, drop: Sequence[str]) -> Table:
+def fit(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int, drop: Sequence[str]) -> TextTable:
     """Return a table of at most `width` cells a line, where that can be.
 
     A table that fits stays as it is. In others columns that say the same in every row leave, if there are
@@ -89,7 +89,7 @@ def fit(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int, drop
         drop: titles in the order in which they go; after them the others, from the right. The first column
             stays.
     """
-    table = Table(list(columns), [list(row) for row in cells])
+    table = TextTable(list(columns), [list(row) for row in cells])
     if total(table.widths()) <= width:
         return table
     for name in columns if len(cells) > 1 else ():
@@ -156,7 +156,7 @@ def wrap_phrases(phrases: Sequence[str], width: int) -> list[str]:
     return lines
 
 
-def _least(table: Table) -> list[int]:
+def _least(table: TextTable) -> list[int]:
     """Return the fewest cells that each column can do with."""
     least = dict.fromkeys(SHORTENED, LEAST) | dict.fromkeys(WRAPPED, LEAST_WRAPPED)
     return [
@@ -164,7 +164,7 @@ def _least(table: Table) -> list[int]:
     ]
 
 
-def _wrapped(table: Table, widths: Sequence[int]) -> Iterator[list[str]]:
+def _wrapped(table: TextTable, widths: Sequence[int]) -> Iterator[list[str]]:
     for row in table.cells:
         parts = [
             wrap(text, width) if name in WRAPPED else [text]

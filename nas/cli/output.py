@@ -15,7 +15,7 @@ from rich.cells import cell_len
 
 from nas import counts
 from nas.cli import messages
-from nas.cli.layout import GAP, Lines, Table, fit, pad, wrap, wrap_phrases
+from nas.cli.layout import GAP, Lines, TextTable, fit, pad, wrap, wrap_phrases
 from nas.costs import COUNTED, MEASURED
 
 FORMATS = {"seconds": ".1f"} | dict.fromkeys(MEASURED, ".3g")
@@ -173,7 +173,7 @@ def _table(columns: Sequence[str], cells: Lines, drop: Sequence[str], wide: bool
         for name, *column in zip(columns, *cells, strict=True)
         if column
     }
-    table = Table(list(columns), cells)
+    table = TextTable(list(columns), cells)
     if width is not None and cells:
         table = fit(columns, cells, width, drop)
         if len(cells) == 1 and len(table.columns) < len(columns):

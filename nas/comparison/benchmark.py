@@ -57,7 +57,7 @@ def plan(values: Mapping[str, Any], name: str) -> list[SearchConfig]:
     ]
 
 
-class Ended(NamedTuple):
+class BenchmarkResult(NamedTuple):
     """How a benchmark ended.
 
     Attributes:
@@ -77,7 +77,7 @@ def run(
     drive: Drive,
     source: str | None = None,
     say: Callable[[str], None] = lambda words: None,
-) -> Ended:
+) -> BenchmarkResult:
     """Run every search that is not complete yet.
 
     A search that is stopped on request ends the benchmark; one with too many failures, or without a feasible
@@ -115,7 +115,7 @@ def run(
             if end == SearchState.STOPPED:
                 stopped = row.name
                 break
-    return Ended(list(_known(store, configs).values()), failed, stopped)
+    return BenchmarkResult(list(_known(store, configs).values()), failed, stopped)
 
 
 def pending(store: Store, configs: Sequence[SearchConfig]) -> list[tuple[SearchConfig, int]]:

@@ -23,7 +23,7 @@ CHUNK = 500
 """Searches asked for at a time: the parameters of a statement are limited."""
 
 
-class Point(NamedTuple):
+class Incumbent(NamedTuple):
     """What a search had reached at some cost.
 
     Attributes:
@@ -72,13 +72,13 @@ class Curve:
         scored = np.flatnonzero(~np.isnan(self.best))
         return float(self.cost[scored[0]]) if len(scored) else math.inf
 
-    def at(self, cost: float) -> Point:
+    def at(self, cost: float) -> Incumbent:
         """Return what was reached by the trials that had ended within `cost` worker seconds."""
         ended = int(np.searchsorted(self.cost, cost, side="right"))
         if not ended:
-            return Point(math.nan, math.nan, 0, 0)
+            return Incumbent(math.nan, math.nan, 0, 0)
         last = ended - 1
-        return Point(float(self.best[last]), float(self.test[last]), ended, int(self.reused[last]))
+        return Incumbent(float(self.best[last]), float(self.test[last]), ended, int(self.reused[last]))
 
     def over(self, costs: Floats) -> tuple[Floats, Floats]:
         """Return the best scores and their test scores at each of ascending `costs`, NaN before the first."""

@@ -106,7 +106,7 @@ def measured(store: Store, groups: Sequence[Group], metric: str, singles: int = 
     return Panel(f"training {_episodes(first)}{whose}", y_label, False, tuple(lines), tuple(absent))
 
 
-def _mean(label: str, trials: Sequence[Measured], *, baseline: bool) -> Line:
+def _mean(label: str, trials: Sequence[TrialSeries], *, baseline: bool) -> Line:
     """Return the mean over trials of one architecture, or over supernets."""
     steps = np.unique(np.concatenate([trial.x for trial in trials]))
     values = np.full((len(trials), len(steps)), math.nan)
@@ -116,7 +116,7 @@ def _mean(label: str, trials: Sequence[Measured], *, baseline: bool) -> Line:
     return one_by_one(line, [(trial.x, trial.y) for trial in trials])
 
 
-def _best(label: str, trials: Sequence[Measured], singles: int, *, baseline: bool) -> Line:
+def _best(label: str, trials: Sequence[TrialSeries], singles: int, *, baseline: bool) -> Line:
     """Return the line of the trial with the best score, and those of others, the best first."""
     best, *others = sorted(trials, key=lambda trial: -math.inf if trial.score is None else -trial.score)
     beside = tuple((trial.x, trial.y) for trial in others[:singles])
@@ -142,7 +142,7 @@ def _episodes(search: Search) -> str:
     return "episodes" if tasks is None or "shots" in tasks else "minibatches"
 
 
-class Measured(NamedTuple):
+class TrialSeries(NamedTuple):
     """What one trial measured: steps and values, with its score and the id of its architecture."""
 
     architecture: int | None
@@ -151,7 +151,7 @@ class Measured(NamedTuple):
     y: Floats
 
 
-def _measurements(store: Store, searches: Sequence[int], metric: str) -> dict[str, list[Measured]]:
+def _measurements(store: Store, searches: Sequence[int], metric: str) -> dict[str, list[TrialSeries]]:
     """Return what each trial measured of a metric, by kind of trial; a trial stopped early has no score."""
     query = (
         select(
@@ -174,8 +174,8 @@ def _measurements(store: Store, searches: Sequence[int], metric: str) -> dict[st
             assert value is not None  # by the query
             points.setdefault(trial, []).append((step, value))
             trials[trial] = kind, architecture, score if state == TrialState.COMPLETED else None
-    found: dict[str, list[Measured]] = {}
+    found: dict[str, list[TrialSeries]] = {}
     for trial, (kind, architecture, score) in trials.items():
         x, y = np.array(points[trial], float).T
-        found.setdefault(kind, []).append(Measured(architecture, score, x, y))
+        found.setdefault(kind, []).append(TrialSeries(architecture, score, x, y))
     return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from nas.comparison.baselines import Baseline
-from nas.comparison.curves import Curve, Point
+from nas.comparison.curves import Curve, Incumbent
 from nas.comparison.groups import Group
 from nas.comparison.ranks import mann_whitney
 from nas.errors import NotFound
@@ -172,9 +172,9 @@ def _totals(groups: Sequence[Group], curves: Sequence[Sequence[Curve]]) -> list[
     return totals
 
 
-def _scores(points: Sequence[Point]) -> list[float]:
+def _scores(points: Sequence[Incumbent]) -> list[float]:
     return [point.score for point in points if not math.isnan(point.score)]
 
 
-def _tests(points: Sequence[Point]) -> list[float]:
+def _tests(points: Sequence[Incumbent]) -> list[float]:
     return [point.test for point in points if not math.isnan(point.test)]

@@ -33,7 +33,7 @@ class Correlation(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Supernet:
+class TrainedSupernet:
     """One that was trained.
 
     Attributes:
@@ -70,7 +70,7 @@ class Supernets:
     pairs: int | None
     rho_random: float | None
     pairs_random: int | None
-    supernets: tuple[Supernet, ...]
+    supernets: tuple[TrainedSupernet, ...]
 
 
 def supernets(store: Store, groups: Sequence[Group]) -> list[Supernets]:
@@ -82,7 +82,7 @@ def supernets(store: Store, groups: Sequence[Group]) -> list[Supernets]:
     ]
 
 
-def _gathered(found: Sequence[Supernet]) -> Supernets:
+def _gathered(found: Sequence[TrainedSupernet]) -> Supernets:
     rho, pairs = _mean(Correlation(one.rho, one.pairs) for one in found)
     rho_random, pairs_random = _mean(Correlation(one.rho_random, one.pairs_random) for one in found)
     if not found:
@@ -97,7 +97,7 @@ def _mean(several: Iterable[Correlation]) -> Correlation:
     return Correlation(rho, sum(pairs for _, pairs in defined))
 
 
-def _of(store: Store, search: Search, random: Sequence[Search]) -> list[Supernet]:
+def _of(store: Store, search: Search, random: Sequence[Search]) -> list[TrainedSupernet]:
     with store.read() as session:
         trained = session.execute(
             select(Trial.id, Trial.derived, Trial.error)
@@ -136,7 +136,7 @@ def _of(store: Store, search: Search, random: Sequence[Search]) -> list[Supernet
         selected = {entry["architecture"]: entry["score"] for entry in derived or ()}
         skipped = skips.get(trial)
         found.append(
-            Supernet(
+            TrainedSupernet(
                 search.name,
                 search.seed,
                 *_correlation(selected, own),

@@ -31,7 +31,7 @@ from nas.storage.lease import Pulse, mine
 from nas.storage.schema import Search, TrialKind
 from nas.storage.searches import INHERITED, NewInherited, NewSearch
 from nas.storage.store import Store
-from nas.storage.trials import Known, NewTrial
+from nas.storage.trials import NewTrial, TrialCounts
 from nas.tasks.base import ScoreSource, TaskSource
 from nas.training.loop import rehearse
 from nas.training.oneshot import memory
@@ -287,7 +287,7 @@ class SearchDriver:
         """
         end, in_vain, before = "interrupted", False, self._store.search(self._name)
         self._replay()  # whatever cannot be loaded fails here, and changes nothing
-        known = Known(self._ledger.next, self._ledger.ended)
+        known = TrialCounts(self._ledger.next, self._ledger.ended)
         row = self._store.acquire(self._id, total=self._row.trials, known=known)
         self._ledger.trials = row.trials
         try:

@@ -13,7 +13,7 @@ from nas import fingerprints
 from nas.errors import ConfigError
 from nas.evaluation.incomplete import in_vain as would_fail
 from nas.evaluation.targets import Target
-from nas.evaluation.work import Curve, EvaluationJob, Failure, Lost, Report, code
+from nas.evaluation.work import EvaluationJob, Failure, Lost, Report, Validated, code
 from nas.executors.attempts import again, revived
 from nas.executors.base import Executor
 from nas.files import writing
@@ -118,7 +118,7 @@ class EvaluationDriver:
     def report(self, job: EvaluationJob, report: Report) -> bool:
         """Record what was measured."""
         self.tick()
-        if isinstance(report, Curve | Lost):
+        if isinstance(report, Validated | Lost):
             self._store.evaluations.measure(job.id, report.measurements)
         self._observer.reported(self._running[job.id], report)
         return True

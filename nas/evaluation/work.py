@@ -98,7 +98,7 @@ class Progress(Interim):
 
 
 @dataclass(frozen=True, slots=True)
-class Curve(Interim):
+class Validated(Interim):
     """What was measured at a validation, or, when a training is continued, at all those before."""
 
     measurements: tuple[Measurement, ...]
@@ -128,7 +128,7 @@ class Failure:
     error: str
 
 
-Report = Begin | Progress | Curve | Scoring | Lost | Trained | Failure
+Report = Begin | Progress | Validated | Scoring | Lost | Trained | Failure
 """A job's reports end with `Trained` or `Failure`."""
 
 
@@ -237,7 +237,7 @@ class _Run:
         if self._begin is not None:
             yield self._begin
         if self._selection.curve:
-            yield Curve(self._selection.curve)
+            yield Validated(self._selection.curve)
         try:
             yield from self._train()
         except Diverged:
@@ -268,7 +268,7 @@ class _Run:
             self._save()  # before the driver hears of it: it may end this process then
             if self._lineage and mark % budget.validate_every == 0 and self._whole_steps:
                 self._lineage.save(self._state(), self._made_by)
-            yield Curve(curve)
+            yield Validated(curve)
 
     def _test(self) -> Iterator[Report]:
         training, selection = self._training, self._selection

@@ -8,14 +8,14 @@ from pydantic import Field
 
 from nas.learners.base import Normalization
 from nas.precision import Precision
-from nas.settings.sections import Model, section
+from nas.settings.sections import StrictModel, section
 from nas.space import TaskShape
 from nas.tasks.appearance import Appearance
 
 Positive = Annotated[int, Field(ge=1)]
 
 
-class Scored(Model):
+class Scored(StrictModel):
     """What the learner scored on the fixed list of one split's episodes.
 
     Attributes:
@@ -29,7 +29,7 @@ class Scored(Model):
     episodes: Positive
 
 
-class Description(Model):
+class Description(StrictModel):
     """How to rebuild a trained learner around its weights, and what it is worth.
 
     Making one resolves the sections of the space and of the learner, so their plugins have to be installed.

@@ -19,7 +19,7 @@ from nas.progress.ellipsis import shorten
 
 if TYPE_CHECKING:
     from nas.evaluation.driver import EvaluationObserver
-    from nas.evaluation.work import Begin, Curve, Report
+    from nas.evaluation.work import Begin, Report, Validated
     from nas.storage.schema import Evaluation
 
 
@@ -142,7 +142,7 @@ class _Notebook:
     """One line that changes: how many trainings ended, and what ran or ended last."""
 
     def __init__(self, trainings: int) -> None:
-        self._trainings, self._line = trainings, notebook.Line()
+        self._trainings, self._line = trainings, notebook.StatusLine()
         self._ended = self._fresh = self._failed = 0
         self._start = math.inf
 
@@ -202,12 +202,12 @@ class _Bars:
         self._tasks[row.id] = self._add(row, total, f"0/{total}")
 
     def reported(self, row: Evaluation, report: Report) -> None:
-        from nas.evaluation.work import Begin, Curve, Lost, Scoring
+        from nas.evaluation.work import Begin, Lost, Scoring, Validated
         from nas.evaluation.work import Progress as Done
 
         if isinstance(report, Done):
             self._advance(row, report.done)
-        elif isinstance(report, Curve):
+        elif isinstance(report, Validated):
             done, score = _last(report)
             self._progress.update(self._tasks[row.id], score=f" validation {score:.4f}")
             self._advance(row, done)
@@ -244,13 +244,13 @@ class _Bars:
 
 def _words(row: Evaluation, report: Report) -> str:
     """Return what a worker says, in a few words."""
-    from nas.evaluation.work import Begin, Curve, Failure, Lost, Progress, Scoring
+    from nas.evaluation.work import Begin, Failure, Lost, Progress, Scoring, Validated
 
     total = row.config["budget"]["train_episodes"]
     match report:
         case Progress():
             return f"{report.done}/{total} training episodes"
-        case Curve():
+        case Validated():
             done, score = _last(report)
             return f"{done}/{total} training episodes, validation {score:.4f}"
         case Scoring():
@@ -290,7 +290,7 @@ def _begins(begin: Begin) -> str:
     return f"begins anew, not from a training of {begin.earlier} episodes: {begin.reason}"
 
 
-def _last(curve: Curve) -> tuple[int, float]:
+def _last(curve: Validated) -> tuple[int, float]:
     """Return the training episodes and the validation score of a curve's last point."""
     last = curve.measurements[-1]
     return last.step, last.value

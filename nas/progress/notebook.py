@@ -17,7 +17,7 @@ def here() -> bool:
     return hasattr(shell, "kernel")  # the shell of a terminal has none
 
 
-class Line:
+class StatusLine:
     """The line; nothing is shown before the first text."""
 
     def __init__(self) -> None:

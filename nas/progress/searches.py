@@ -329,7 +329,7 @@ class _Notebook:
 
     def __init__(self, tally: _Tally, name: str, train_episodes: int) -> None:
         self._tally, self._name, self._train_episodes = tally, name, train_episodes
-        self._line = notebook.Line()
+        self._line = notebook.StatusLine()
 
     def started(self, job: AnyJob) -> None:
         self._tally.start(job)

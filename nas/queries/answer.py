@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from nas import plugins
-from nas.answer import Candidate, Levels, levels
+from nas.answer import Level, Levels, levels
 from nas.controller import Controller
 from nas.errors import NasError
 from nas.intervals import half_width_over_seeds
@@ -132,7 +132,7 @@ def words(found: Answer) -> str:
     return " ".join(parts)
 
 
-def _beats(found: Levels, level: Candidate, baseline: _Scores) -> float | None:
+def _beats(found: Levels, level: Level, baseline: _Scores) -> float | None:
     return found.beats(level, found.alone(list(baseline.scores.values())))
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from nas.controller import Controller, Evaluate, Finish, Outcome, Proposal
-from nas.schedulers.promoting import Promoting, Scored, unique
+from nas.schedulers.promoting import Promotable, Promoting, unique
 from nas.space import Space
 
 
@@ -59,8 +59,8 @@ class Halving(Promoting):
         self._turn = 0
         self._rung, self._target = self._brackets[0]
         self._ended = 0
-        self._scored: list[Scored] = []
-        self._winners: list[Scored] = []
+        self._scored: list[Promotable] = []
+        self._winners: list[Promotable] = []
 
     def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
         """Propose the next candidate of a rung, or wait for its last trial."""
@@ -100,13 +100,13 @@ class Halving(Promoting):
     def _first(self) -> int:
         return self._brackets[self._turn].first
 
-    def _best(self) -> list[Scored]:
+    def _best(self) -> list[Promotable]:
         """Return who is promoted from the rung as it is."""
         if self._rung == len(self._lengths) - 1:
             return []
         return unique(sorted(self._scored))[: max(1, self._ended // self._eta)]
 
-    def _promoted(self, winners: Sequence[Scored], place: int, rung: int) -> Evaluate:
+    def _promoted(self, winners: Sequence[Promotable], place: int, rung: int) -> Evaluate:
         return self.asked(winners[place].architecture, rung)
 
     def _climb(self) -> None:

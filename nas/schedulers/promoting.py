@@ -14,7 +14,7 @@ from nas.space import Architecture, Space
 from nas.states import TrialState
 
 
-class Scored(NamedTuple):
+class Promotable(NamedTuple):
     """A candidate with a score of some length; sorts best first, then in the order of trials."""
 
     loss: float
@@ -53,12 +53,12 @@ class Promoting(Controller):
         whole = rung == len(self._lengths) - 1
         return Evaluate(architecture, episodes=None if whole else self._lengths[rung])
 
-    def scored(self, number: int, outcome: Outcome) -> Scored | None:
+    def scored(self, number: int, outcome: Outcome) -> Promotable | None:
         """Return the candidate of an outcome; None where it has no score of the length asked for."""
         architecture, score = outcome.architecture, outcome.score
         if outcome.state in (TrialState.STOPPED, TrialState.FAILED) or not (score and architecture):
             return None
-        return Scored(-score.value, number, self._space.canonical(architecture), architecture)
+        return Promotable(-score.value, number, self._space.canonical(architecture), architecture)
 
     def draw(
         self, pending: Sequence[Evaluate], drawn: int, rung: int, rng: np.random.Generator
@@ -87,9 +87,9 @@ class Promoting(Controller):
         )
 
 
-def unique(candidates: Sequence[Scored]) -> list[Scored]:
+def unique(candidates: Sequence[Promotable]) -> list[Promotable]:
     """Return sorted candidates, each network once."""
-    found: dict[str, Scored] = {}
+    found: dict[str, Promotable] = {}
     for candidate in candidates:
         found.setdefault(candidate.key, candidate)
     return list(found.values())

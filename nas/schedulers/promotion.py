@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from nas.controller import Controller, Evaluate, Finish, Outcome, Proposal
-from nas.schedulers.promoting import Promoting, Scored
+from nas.schedulers.promoting import Promotable, Promoting
 from nas.space import Space
 
 
@@ -23,7 +23,7 @@ class Promotion(Promoting):
 
     def __init__(self, controller: Controller, space: Space[Any], lengths: Sequence[int], eta: int) -> None:
         super().__init__(controller, space, lengths, eta)
-        self._rungs: list[list[Scored]] = [[] for _ in lengths]
+        self._rungs: list[list[Promotable]] = [[] for _ in lengths]
         self._begun: list[set[str]] = [set() for _ in lengths]
 
     def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:

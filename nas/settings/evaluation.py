@@ -14,7 +14,7 @@ from nas.backbone import BackboneSpace
 from nas.executors.attempts import RETRIES, Retries
 from nas.learners.base import Learner
 from nas.precision import Precision
-from nas.settings.sections import Model, checked, make_space, make_tasks, maker, section
+from nas.settings.sections import StrictModel, checked, make_space, make_tasks, maker, section
 from nas.settings.slots import SECTIONS, explicit, validated, varied
 from nas.space import TaskShape
 from nas.tasks.base import TaskSource
@@ -28,7 +28,7 @@ APART = {"retries"}
 """Settings that no result depends on: they are neither hashed nor recorded with it."""
 
 
-class FullBudget(Model):
+class FullBudget(StrictModel):
     """How long to train, and on how many tasks to choose the weights and to judge them."""
 
     train_episodes: Annotated[Count, Field(ge=1, description="training tasks at most")] = 20_000
@@ -51,7 +51,7 @@ RECORDED = frozenset({"base"})
 """What the configuration of an evaluation records, and no user sets."""
 
 
-class EvaluationConfig(Model):
+class EvaluationConfig(StrictModel):
     """What is evaluated, and how: all but the architecture, the seed and the data."""
 
     space: Annotated[dict[str, Any], section("space")]

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from nas import plugins
 from nas.controller import Controller
 from nas.errors import ConfigError
-from nas.settings.sections import Model, controllers, name_of, section
+from nas.settings.sections import StrictModel, controllers, name_of, section
 
 SCORED = 100
 """Architectures that a supernet scores, from which the scores of others are predicted."""
@@ -29,7 +29,7 @@ def _supernet(value: Any) -> Any:
     return {"derive": SCORED} | (dict(value) if isinstance(value, Mapping) else {"name": value})
 
 
-class Prescreen(Model):
+class Prescreen(StrictModel):
     """Of a few candidates of the controller, the most promising is trained: give `proxy` or `supernet`."""
 
     proxy: Annotated[

@@ -33,7 +33,7 @@ from nas.settings.prescreen import Prescreen
 from nas.settings.sections import (
     EXAMPLES,
     UNTRAINED,
-    Model,
+    StrictModel,
     check_keys,
     checked,
     controllers,
@@ -74,7 +74,7 @@ def _goals(value: Any) -> Any:
     return value
 
 
-class Constraints(Model):
+class Constraints(StrictModel):
     """What an architecture may cost at most; what breaks a limit is not trained.
 
     What is counted is rejected before a worker is spent, what is measured by the worker that would train it.
@@ -107,7 +107,7 @@ class Constraints(Model):
         return {name: limit for name, limit in limits.items() if limit is not None}
 
 
-class Resources(Model):
+class Resources(StrictModel):
     """What one trial takes of a machine."""
 
     cpus: Annotated[int, Field(ge=1, le=1024, description="cores, and torch threads, of one trial")] = 1
@@ -131,7 +131,7 @@ class Resources(Model):
     ] = None
 
 
-class SearchConfig(Model):
+class SearchConfig(StrictModel):
     """All that defines a search. Sections `space`, `controller`, … are a plugin's name and its settings."""
 
     name: Annotated[str | None, Field(description="of the search; by default made from its parts")] = None

@@ -122,13 +122,13 @@ def nameless(section: Any) -> bool:
     return section is None or (isinstance(section, Mapping) and "name" not in section)
 
 
-class Model(BaseModel):
+class StrictModel(BaseModel):
     """A section, or a whole configuration: frozen, and nothing in it that nobody knows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-_Config = TypeVar("_Config", bound=Model)
+_Config = TypeVar("_Config", bound=StrictModel)
 
 
 def maker(kind: str, section: Mapping[str, Any]) -> Callable[..., Any]:

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from nas.settings.sections import Model
+from nas.settings.sections import StrictModel
 
 
-class WarmStart(Model):
+class WarmStart(StrictModel):
     """Begin with what earlier searches found in the same space, on whatever task."""
 
     searches: Annotated[

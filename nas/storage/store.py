@@ -19,7 +19,7 @@ from nas.storage.evaluations import Evaluations
 from nas.storage.outage import Patience, repeatable
 from nas.storage.schema import Artifact, Inherited, Search, Trial
 from nas.storage.searches import NewInherited, NewSearch, Summary
-from nas.storage.trials import Derivations, Known, Measured, NewTrial
+from nas.storage.trials import Derivations, Measured, NewTrial, TrialCounts
 
 if TYPE_CHECKING:
     from nas.controller import Outcome
@@ -165,7 +165,7 @@ class Store:
     # The driver's lease
 
     @repeatable
-    def acquire(self, search_id: int, *, total: int = 0, known: Known | None = None) -> Search:
+    def acquire(self, search_id: int, *, total: int = 0, known: TrialCounts | None = None) -> Search:
         """Make this process the search's driver; it is `running` until `release`.
 
         Args:

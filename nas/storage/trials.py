@@ -56,7 +56,7 @@ class NewTrial:
     supernet: dict[str, Any] | None = None
 
 
-class Known(NamedTuple):
+class TrialCounts(NamedTuple):
     """How many trials of a search were begun, and of how many the outcome was recorded."""
 
     begun: int
@@ -76,10 +76,10 @@ class Derivations:
     epochs: list[dict[str, Any]]
 
 
-def known(session: Session, search_id: int) -> Known:
+def known(session: Session, search_id: int) -> TrialCounts:
     """Return how far a search is."""
     counts = select(func.count(), func.count(Trial.observed)).where(Trial.search_id == search_id)
-    return Known(*session.execute(counts).one())
+    return TrialCounts(*session.execute(counts).one())
 
 
 def insert(

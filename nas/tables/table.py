@@ -28,7 +28,7 @@ SPACES = 10
 """How many names of spaces an error gives."""
 
 
-class Scored(NamedTuple):
+class LengthScore(NamedTuple):
     """What training of one length gave: a validation score, and the seconds that it took from the start."""
 
     length: int
@@ -39,7 +39,7 @@ class Scored(NamedTuple):
 class Entry(NamedTuple):
     """One row: a score for each training length, ascending; a test score and costs, if there are any."""
 
-    scores: tuple[Scored, ...]
+    scores: tuple[LengthScore, ...]
     test: float | None
     costs: tuple[tuple[str, float], ...] = ()
 
@@ -85,7 +85,7 @@ class Columns:
             whole = row[self.costs[0]] if self.costs else 1.0
             seconds = [whole * (length or 1) / longest for length, _ in self.metrics]
         scores = (
-            Scored(length, row[name], took)
+            LengthScore(length, row[name], took)
             for (length, name), took in zip(self.metrics, seconds, strict=True)
         )
         own = tuple((cost, round(row[name]) if cost in COUNTED else row[name]) for cost, name in self.own)

@@ -53,7 +53,7 @@ class Remote:
         return hashlib.new(self.algorithm, usedforsecurity=False)
 
 
-class Progress(Protocol):
+class DownloadProgress(Protocol):
     """Told of a download as it goes."""
 
     def __call__(self, path: str, done: int, total: int | None, /) -> None:
@@ -121,7 +121,7 @@ def present(name: str, root: Path | None = None) -> bool:
 
 
 def fetch(
-    name: str, root: Path | None = None, progress: Progress = lambda path, done, total: None
+    name: str, root: Path | None = None, progress: DownloadProgress = lambda path, done, total: None
 ) -> list[Path]:
     """Download what is missing of a data set; return the files that came, none if all was there.
 
@@ -190,7 +190,7 @@ def _complete(remote: Remote, copy: Path) -> bool:
     return (classes.total(), len(classes)) == (remote.images, remote.classes)
 
 
-def _download(remote: Remote, folder: Path, progress: Progress) -> None:
+def _download(remote: Remote, folder: Path, progress: DownloadProgress) -> None:
     digest = remote.hasher()
     done = 0
     with replacing(folder / remote.path) as temporary:

@@ -22,7 +22,7 @@ from nas.tasks.base import Episode
 Make = Callable[[nn.Module, TaskShape], Learner]
 
 
-class Backbone(nn.Sequential):
+class ToyBackbone(nn.Sequential):
     """Layers that end in `out_features` features."""
 
     def __init__(self, out_features: int, *layers: nn.Module) -> None:
@@ -43,9 +43,9 @@ class Constant(nn.Module):
         return x.new_zeros(len(x), self.out_features)
 
 
-def convolutional() -> Backbone:
+def convolutional() -> ToyBackbone:
     """Return a small network with batch norm over 8×8 images."""
-    return Backbone(
+    return ToyBackbone(
         6,
         *(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.ReLU()),
         *(nn.Conv2d(4, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU()),
@@ -53,9 +53,9 @@ def convolutional() -> Backbone:
     )
 
 
-def perceptron() -> Backbone:
+def perceptron() -> ToyBackbone:
     """Return a small network over 2 features."""
-    return Backbone(8, nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
+    return ToyBackbone(8, nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
 
 
 def image_classes(tasks: int = 2, ways: int = 3, shots: int = 2, queries: int = 2, seed: int = 0) -> Episode:
@@ -90,7 +90,7 @@ class Case:
     """Tasks, and a network for them."""
 
     draw: Callable[..., Episode]
-    backbone: Callable[[], Backbone]
+    backbone: Callable[[], ToyBackbone]
     shape: TaskShape
 
     def learner(self, make: Make, seed: int = 0, dtype: torch.dtype = torch.float32) -> Learner:
@@ -268,7 +268,9 @@ class LearnerSuite(ABC):
         assert any(gradient.any() for gradient in gradients(learner).values())
 
     @pytest.mark.parametrize(
-        "backbone", [lambda: Constant(6), lambda: Backbone(64, nn.Flatten())], ids=["constant", "weightless"]
+        "backbone",
+        [lambda: Constant(6), lambda: ToyBackbone(64, nn.Flatten())],
+        ids=["constant", "weightless"],
     )
     def test_trains_any_architecture(self, make: Make, backbone: Callable[[], nn.Module]) -> None:
         """An architecture whose output is constant, or that has no weights, does no harm."""

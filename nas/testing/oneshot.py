@@ -109,7 +109,7 @@ class Noisy(Strategy):
 
 
 @final
-class OneShot(Controller):
+class ToyOneShot(Controller):
     """Trains a supernet, evaluates what it derived, and ends."""
 
     one_shot = True
@@ -145,10 +145,10 @@ class OneShot(Controller):
 
 
 def configure(**changes: Any) -> SearchConfig:
-    """Return a search by `OneShot`; name what matters, the rest is filled in."""
+    """Return a search by `ToyOneShot`; name what matters, the rest is filled in."""
     values: dict[str, Any] = {
-        "space": "nas.testing.toy_supernet:Curves",
-        "controller": "nas.testing.oneshot:OneShot",
+        "space": "nas.testing.toy_supernet:ToyCurves",
+        "controller": "nas.testing.oneshot:ToyOneShot",
         "tasks": {"name": "sinusoid"},
         "learner": {"name": "maml", "inner_lr": 0.01},
         "budget": {"train_episodes": 4, "validation_episodes": 4},

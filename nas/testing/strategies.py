@@ -18,18 +18,18 @@ from nas.backbone import BackboneSpace
 from nas.controller import Derived
 from nas.strategy import Epoch, Strategy
 from nas.supernet import Supernet
-from nas.testing.toy_supernet import Curves, Regression
+from nas.testing.toy_supernet import ToyCurves, ToyRegression
 
 Make = Callable[[BackboneSpace, Supernet, int], Strategy]
 """From a space, its supernet and a seed to a new strategy."""
 
 
 @dataclass(slots=True)
-class Run:
+class StrategyRun:
     """A strategy at work on the toy problem, and what it did so far."""
 
     strategy: Strategy
-    problem: Regression
+    problem: ToyRegression
     optimizer: torch.optim.Optimizer
     losses: list[float] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
@@ -70,12 +70,12 @@ class Run:
         self.problem.drawn = state["drawn"]
 
 
-def begin(make: Make, seed: int = 0, features: int = 3, weights: int = 0) -> Run:
+def begin(make: Make, seed: int = 0, features: int = 3, weights: int = 0) -> StrategyRun:
     """Begin a training; `weights` seeds the supernet and its examples, `seed` the strategy."""
-    problem = Regression(Curves(features=features), weights)
+    problem = ToyRegression(ToyCurves(features=features), weights)
     strategy = make(problem.space, problem.supernet, seed)
     optimizer = torch.optim.SGD(problem.supernet.parameters(), 0.1, momentum=0.9)
-    return Run(strategy, problem, optimizer)
+    return StrategyRun(strategy, problem, optimizer)
 
 
 class StrategySuite(ABC):
@@ -214,7 +214,7 @@ class StrategySuite(ABC):
         assert _weights(run) == before
 
 
-def _weights(run: Run) -> list[list[float]]:
+def _weights(run: StrategyRun) -> list[list[float]]:
     return [weight.flatten().tolist() for weight in run.problem.supernet.parameters()]
 
 

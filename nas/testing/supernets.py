@@ -26,7 +26,7 @@ _STEP = 1e-7
 """Of a finite difference: so small that no rectifier turns on the way."""
 
 
-class Fixed(nn.Module):
+class FixedMixture(nn.Module):
     """A supernet under one mixture, as a backbone."""
 
     def __init__(self, supernet: Supernet, mixture: Mixture) -> None:
@@ -199,7 +199,7 @@ class SupernetSuite(ABC):
         """Tasks that share a batch do not affect each other, with weights shared or of their own."""
         supernet = _supernet(space, shape)
         mixture = [w.requires_grad_() for w in (_sparse if sparse else _softmax)(supernet)]
-        backbone = Fixed(supernet, mixture)
+        backbone = FixedMixture(supernet, mixture)
         assert foldable(backbone)
         tasks = torch.stack([_images(shape, seed) for seed in range(3)])
         alone = torch.stack([supernet(x, mixture) for x in tasks])
@@ -223,7 +223,7 @@ class SupernetSuite(ABC):
     def test_reference_rows(self, space: BackboneSpace, shape: TaskShape) -> None:
         """Queries normalized by their support are predicted alike whatever other queries there are."""
         supernet = _supernet(space, shape)
-        backbone = Fixed(supernet, _softmax(supernet))
+        backbone = FixedMixture(supernet, _softmax(supernet))
         tasks = torch.stack([_images(shape, seed) for seed in range(2)])
         other = torch.cat([tasks[:, :-1], _images(shape, 5)[None, :1].expand(2, -1, -1, -1, -1)], 1)
         a, b = (run(backbone, x, reference=_ROWS // 2)[:, :-1] for x in (tasks, other))

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from nas.backbone import BackboneSpace
 from nas.space import Architecture, Decision, Role, TaskShape
-from nas.strategy import Batches, Loss
+from nas.strategy import Batches, MixtureLoss
 from nas.supernet import Mixture, Supernet
 
 CURVES = ("none", "skip_connect", "quadratic", "cubic")
@@ -22,7 +22,7 @@ ROLES = (Role.ABSENT, Role.IDENTITY, None, None)
 
 
 @final
-class Curves(BackboneSpace):
+class ToyCurves(BackboneSpace):
     """A curve for each feature: zero, the feature itself, or a learned multiple of a Legendre polynomial.
 
     The multiple lies in (−1, 1). Choices do not interact, so that a mean square error is a sum over them.
@@ -53,7 +53,7 @@ class Curves(BackboneSpace):
 class CurvesSupernet(Supernet):
     """All curves of all features: `[batch, *input]` to `[batch, features]`."""
 
-    def __init__(self, space: Curves, shape: TaskShape) -> None:
+    def __init__(self, space: ToyCurves, shape: TaskShape) -> None:
         super().__init__()
         self._space = space
         self.decisions = space.decisions
@@ -124,7 +124,7 @@ def polynomials(x: Tensor) -> Tensor:
     return torch.stack([torch.zeros_like(x), x, quadratic, cubic], -1)
 
 
-class Regression:
+class ToyRegression:
     """The double of one curve of each feature, cubic, quadratic and linear in turn, is to be regressed.
 
     The curves are orthogonal, so that the best architecture has each feature's own curve. Its least mean
@@ -138,7 +138,7 @@ class Regression:
 
     rows = 32
 
-    def __init__(self, space: Curves, seed: int, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, space: ToyCurves, seed: int, dtype: torch.dtype = torch.float32) -> None:
         torch.manual_seed(seed)
         self.supernet = space.supernet(TaskShape((len(space.decisions),), 1)).to(dtype)
         self.best = Architecture(space.name, tuple((3, 2, 1)[i % 3] for i in range(len(space.decisions))))
@@ -154,11 +154,11 @@ class Regression:
         with torch.no_grad():
             return -float(self._at(0)(self.supernet.mixture_of(architecture)))
 
-    def _loss(self) -> Loss:
+    def _loss(self) -> MixtureLoss:
         self.drawn += 1
         return self._at(self.drawn)
 
-    def _at(self, number: int) -> Loss:
+    def _at(self, number: int) -> MixtureLoss:
         rng = np.random.default_rng([self._seed, number])
         size = self.rows, len(self.space.decisions)
         x = torch.tensor(rng.uniform(-(3**0.5), 3**0.5, size), dtype=self._dtype)

@@ -31,7 +31,7 @@ def start() -> Weights:
     return {n: torch.randn(s, generator=generator, dtype=torch.float64) for n, s in shapes.items()}
 
 
-class Curve:
+class SmoothTasks:
     """Regression tasks whose loss is smooth, and is no quadratic: the losses `[T]` of weights `[T, …]`."""
 
     def __init__(self, seed: int, tasks: int = TASKS) -> None:
@@ -44,9 +44,9 @@ class Curve:
         predictions = (self.x @ weights["weight"].mT + weights["bias"][:, None]).tanh()
         return ((predictions - self.y) ** 2).mean((1, 2))
 
-    def alone(self, task: int) -> Curve:
+    def alone(self, task: int) -> SmoothTasks:
         """Return one of the tasks."""
-        one = Curve(0, 1)
+        one = SmoothTasks(0, 1)
         one.x, one.y = self.x[task : task + 1], self.y[task : task + 1]
         return one
 
@@ -57,7 +57,7 @@ class Loop(nn.Module):
     def __init__(self, rule: UpdateRule) -> None:
         super().__init__()
         self.rule = rule
-        self.inner, self.outer = Curve(1), Curve(2)
+        self.inner, self.outer = SmoothTasks(1), SmoothTasks(2)
 
     def forward(self, weights: Weights) -> Tensor:
         """Take the steps with `torch.func`, and return the sum of other losses where they end."""
@@ -94,8 +94,8 @@ class UpdateRuleSuite(ABC):
     def meta_gradient(self, rule: UpdateRule) -> tuple[Tensor, dict[str, Tensor]]:
         """Return a loss after a loop of `adapt`, and its gradient in the first weights and in φ."""
         weights = {name: weight.requires_grad_() for name, weight in start().items()}
-        adapted = adapt(Curve(1), stacked(weights, TASKS), rule, STEPS, order=2).weights
-        loss = Curve(2)(adapted).sum()
+        adapted = adapt(SmoothTasks(1), stacked(weights, TASKS), rule, STEPS, order=2).weights
+        loss = SmoothTasks(2)(adapted).sum()
         named = weights | {f"rule.{name}": p for name, p in rule.named_parameters()}
         found = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
         return loss.detach(), dict(zip(named, found, strict=True))
@@ -129,7 +129,7 @@ class UpdateRuleSuite(ABC):
 
     def test_tasks_are_independent(self, make: Make) -> None:
         """A task ends where it ends alone."""
-        rule, curve, weights = self.rule(make), Curve(1), start()
+        rule, curve, weights = self.rule(make), SmoothTasks(1), start()
         with torch.no_grad():
             together = adapt(curve, stacked(weights, TASKS), rule, STEPS, order=1).weights
             for task in range(TASKS):
@@ -141,9 +141,9 @@ class UpdateRuleSuite(ABC):
         """Recording gradients, at either order, changes no number."""
         rule = self.rule(make)
         with torch.no_grad():
-            plain = adapt(Curve(1), stacked(start(), TASKS), rule, STEPS, order=order).weights
+            plain = adapt(SmoothTasks(1), stacked(start(), TASKS), rule, STEPS, order=order).weights
         weights = stacked({name: weight.requires_grad_() for name, weight in start().items()}, TASKS)
-        recorded = adapt(Curve(1), weights, rule, STEPS, order=order).weights
+        recorded = adapt(SmoothTasks(1), weights, rule, STEPS, order=order).weights
         assert not any(weight.requires_grad for weight in plain.values())
         assert all(weight.requires_grad for weight in recorded.values())
         assert_close(recorded, plain, rtol=1e-12, atol=1e-12)
@@ -195,9 +195,9 @@ class UpdateRuleSuite(ABC):
         with torch.no_grad():
             for parameter in rule.parameters():
                 parameter.mul_(0.5)
-            expected = adapt(Curve(1), stacked(start(), TASKS), rule, STEPS, order=1).weights
+            expected = adapt(SmoothTasks(1), stacked(start(), TASKS), rule, STEPS, order=1).weights
             fresh = make(start(), RATE).double()
             fresh.load_state_dict(rule.state_dict())
             for again in (pickle.loads(pickle.dumps(rule)), fresh):
-                found = adapt(Curve(1), stacked(start(), TASKS), again, STEPS, order=1).weights
+                found = adapt(SmoothTasks(1), stacked(start(), TASKS), again, STEPS, order=1).weights
                 assert_close(found, expected, rtol=0, atol=0)

@@ -115,7 +115,7 @@ class Pointwise:
         scaled = beta[..., None] * p
         of_p = self._alpha[..., None] * both + count * (scaled @ self._covariance)
         starts = (gamma[..., None] * p).sum(-2)
-        product = Product(count, p.shape[-1], starts)
+        product = MatrixProduct(count, p.shape[-1], starts)
         of_g, of_d = product.factors(self._scaled), product.factors(p.mT @ scaled)
         of_sources = []
         for i, (g, d) in enumerate(zip(seen, rows, strict=True)):
@@ -125,7 +125,7 @@ class Pointwise:
 
 
 @final
-class Product:
+class MatrixProduct:
     """Sums of products `[T, R, C] @ [1 or T, C, out]` and of a row that is added to all R.
 
     Products with fewer than `_LANES` columns are slow. So several rows are taken for one, and the factor is

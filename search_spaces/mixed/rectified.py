@@ -13,8 +13,8 @@ from torch import Tensor
 
 from search_spaces.mixed.pointwise import (
     Convolved,
+    MatrixProduct,
     Pointwise,
-    Product,
     as_map,
     by_task,
     differentiable,
@@ -43,7 +43,7 @@ class _Rectified(torch.autograd.Function):
         ctx.settings = tasks, eps
         ctx.pointwise = Pointwise(tasks, sources, kernels, (), eps)
         shifts = ctx.pointwise.shifts()
-        product = Product(by_task(sources[0], tasks).shape[1], shifts.shape[2], shifts)
+        product = MatrixProduct(by_task(sources[0], tasks).shape[1], shifts.shape[2], shifts)
         maps = []
         for i, (d, factor) in enumerate(zip(sources, product.factors(ctx.pointwise.factors()), strict=True)):
             maps.append(as_map(product.sum(i, [(by_task(d, tasks), factor)]).relu_(), d))

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from search_spaces.mixed.pointwise import (
     Convolved,
+    MatrixProduct,
     Pointwise,
-    Product,
     as_map,
     by_task,
     differentiable,
@@ -85,7 +85,7 @@ class _WeightedSum(torch.autograd.Function):
             ctx.pointwise = Pointwise(tasks, sources, kernels, scales, eps)
             rows = [by_task(d, tasks) for d in sources]
             shift = ctx.pointwise.shifts().sum(0, keepdim=True)
-            product = Product(rows[0].shape[1], shift.shape[2], shift)
+            product = MatrixProduct(rows[0].shape[1], shift.shape[2], shift)
             factors = product.factors(ctx.pointwise.factors())
             out = as_map(product.sum(0, list(zip(rows, factors, strict=True))), like)
         else:

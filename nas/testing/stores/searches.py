@@ -17,7 +17,7 @@ from nas.storage.schema import Architecture, Artifact, Search, Trial
 from nas.storage.schema import Measurement as MeasurementRow
 from nas.storage.searches import NewInherited, NewSearch
 from nas.storage.store import Store
-from nas.storage.trials import Known
+from nas.storage.trials import TrialCounts
 from nas.testing.stores.base import OpenStore
 from nas.testing.stores.rows import begin, columns, outcome, search
 
@@ -126,12 +126,12 @@ class SearchSuite(OpenStore):
 
     def test_a_search_is_extended_by_its_driver(self, store: Store) -> None:
         row = search(store, trials=10)
-        assert store.acquire(row.id, total=15, known=Known(0, 0)).trials == 15
+        assert store.acquire(row.id, total=15, known=TrialCounts(0, 0)).trials == 15
         assert store.acquire(row.id, total=12).trials == 15
         begin(store, row, 0)
         before = columns(store.search(row.name))
         with pytest.raises(ConfigError, match="same command again"):
-            store.acquire(row.id, total=20, known=Known(0, 0))
+            store.acquire(row.id, total=20, known=TrialCounts(0, 0))
         assert columns(store.search(row.name)) == before
         with pytest.raises(NotFound, match="nas ls"):
             store.acquire(row.id + 1)
