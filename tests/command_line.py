@@ -6,13 +6,18 @@ import contextlib
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
-from typer.testing import CliRunner
+from typer import testing
+from typer.main import get_command
 
 from nas.cli.main import app
 from nas.cli.messages import laid_out
 from nas.errors import NasError
+
+built = testing._get_command = cache(get_command)
+"""To build all verbs takes longer than most of them take to run."""
 
 SCRIPTED = (
     "--space=nas.testing.toys:Toy",
@@ -31,7 +36,7 @@ def nas(*arguments: str) -> tuple[int, str, str]:
     Returns:
         The exit code, stdout and stderr.
     """
-    result = CliRunner().invoke(app, arguments)
+    result = testing.CliRunner().invoke(app, arguments)
     if isinstance(result.exception, NasError):
         message = laid_out(f"error: {result.exception}", None)
         return result.exception.exit_code, result.stdout, f"{result.stderr}{message}"

@@ -11,17 +11,41 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test processes sh
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from alembic import command
+from hypothesis import HealthCheck, Phase, settings
+from quick_tables import Replayed
 
 from nas.storage.store import Store
 
 pytest.register_assert_rewrite("nas.testing", "facts")
 
-# A loaded machine is slow, and no fault of a test.
+# A loaded machine is slow, and no fault of a test. To explain a failure takes seconds, also where one is
+# expected: `pytest --hypothesis-explain` does.
 settings.register_profile(
-    "nas", deadline=None, suppress_health_check=[HealthCheck.too_slow], report_multiple_bugs=False
+    "nas",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    report_multiple_bugs=False,
+    phases=[phase for phase in Phase if phase is not Phase.explain],
 )
 settings.load_profile("nas")
+
+
+UPGRADE = command.upgrade
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_tables() -> Iterator[None]:
+    """Empty databases get their tables quickly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "upgrade", Replayed(UPGRADE))
+        yield
+
+
+@pytest.fixture
+def alembic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alembic alone makes tables."""
+    monkeypatch.setattr(command, "upgrade", UPGRADE)
 
 
 @pytest.fixture

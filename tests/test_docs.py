@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
+from command_line import built
 
 from nas.cli.main import app
 from nas.plugins import GROUPS, installed
@@ -41,7 +41,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_option_and_setting_shown_exists(page: Path) -> None:
-    known = get_command(app).commands  # type: ignore[attr-defined]
+    known = built(app).commands  # type: ignore[attr-defined]
     settings = (REFERENCE / "settings.md").read_text()
     for verb, *arguments in commands(page):
         command = known[verb]
@@ -76,7 +76,7 @@ def test_every_example_is_printed() -> None:
 
 
 def test_every_verb_is_documented() -> None:
-    for verb in get_command(app).commands:  # type: ignore[attr-defined]
+    for verb in built(app).commands:  # type: ignore[attr-defined]
         assert re.search(rf"`nas {verb}\b|^nas {verb}\b", README, re.MULTILINE), verb
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import typer
-from command_line import SCRIPTED, nas
+from command_line import SCRIPTED, built, nas
 from facts import refusal
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +25,7 @@ URL = "sqlite:///other.db"
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A command line that asks another database than the default."""
     monkeypatch.delenv("NAS_DB", raising=False)
-    group = typer.main.get_command(app)
+    group = built(app)
     assert isinstance(group, typer.core.TyperGroup)
     messages.begin(group)
     messages.ask(URL)

@@ -32,6 +32,8 @@ from nas.storage.trials import Measured, NewTrial
 from nas.testing.evaluations import claim, trained
 from nas.testing.stores import begin, columns, outcome, search, temporary_schema
 
+pytestmark = pytest.mark.usefixtures("alembic")
+
 HEAD = schema.HEAD
 
 NEXT = """
