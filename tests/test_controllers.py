@@ -51,33 +51,32 @@ def making(name: str, space: BackboneSpace) -> Make:
     return lambda seed: cls(space, seed, **arguments(cls, resolve(cls, given, "controller")))
 
 
-COSTLY = ("bananas", "gp", "optuna", "rnn")
-"""Controllers that learn at length: on spaces of networks they are slow tests."""
+ELSEWHERE = ("mlp", "evolution")
+"""What is fast besides the toy space: a controller that learns, on a space of networks."""
+COSTLY = ("bananas", "optuna", "rnn")
+"""Slow ones: `gp` stands for models of scores, and the others' own tests have the suite."""
+
+PAIRS = list(product(("toy", *installed("space")), installed("controller")))
+QUICK = [pair for pair in PAIRS if pair == ELSEWHERE or (pair[0] == "toy" and pair[1] not in COSTLY)]
 
 
 class TestInstalledControllers(ControllerSuite):
-    @pytest.fixture(params=["toy", *installed("space")])
-    def space(self, request: pytest.FixtureRequest) -> BackboneSpace:
-        return space_named(request.param)
-
     @pytest.fixture(
         params=[
-            pytest.param(name, marks=pytest.mark.slow) if name in COSTLY else name
-            for name in installed("controller")
+            pytest.param(pair, id="-".join(pair), marks=() if pair in QUICK else pytest.mark.slow)
+            for pair in PAIRS
         ]
     )
-    def make(self, request: pytest.FixtureRequest, space: BackboneSpace) -> Make:
-        return making(request.param, space)
+    def pair(self, request: pytest.FixtureRequest) -> tuple[str, str]:
+        return request.param
 
-
-class TestCostlyControllers(ControllerSuite):
     @pytest.fixture
-    def space(self) -> BackboneSpace:
-        return space_named("toy")
+    def space(self, pair: tuple[str, str]) -> BackboneSpace:
+        return space_named(pair[0])
 
-    @pytest.fixture(params=[name for name in COSTLY if name != "rnn"])  # test_rnn is quick
-    def make(self, request: pytest.FixtureRequest, space: BackboneSpace) -> Make:
-        return making(request.param, space)
+    @pytest.fixture
+    def make(self, pair: tuple[str, str], space: BackboneSpace) -> Make:
+        return making(pair[1], space)
 
 
 # The suite itself: each way to break the promise fails a test

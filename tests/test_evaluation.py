@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from facts import lacking, refusal
+from grids import rest_slow
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -225,7 +226,7 @@ store_weights(folder, "one", {"w": torch.ones(3)})
 """
 
 
-@pytest.mark.parametrize("what", ["checkpoint", "weights"])
+@pytest.mark.parametrize("what", rest_slow(["checkpoint", "weights"], ["checkpoint"]))
 def test_a_process_may_die_while_it_writes(tmp_path: Path, what: str) -> None:
     died = subprocess.run([sys.executable, "-c", DIES, str(tmp_path), what], check=False)
     assert died.returncode == 9

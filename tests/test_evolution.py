@@ -198,6 +198,7 @@ def test_settings() -> None:
         resolve(Evolution, {"sample": 0}, "controller")
 
 
+@pytest.mark.slow
 def test_beats_random_on_the_toy() -> None:
     """Over 20 seeds, 200 trials and 4 workers each, the mean gap is many standard errors."""
     space = Toy()
@@ -245,6 +246,7 @@ def nasbench201() -> dict[tuple[int, ...], tuple[float, float]]:
     return table
 
 
+@pytest.mark.slow
 def test_nasbench201_matches_published_searches() -> None:
     """100 evaluations: evolution (population 10, sample 3) finds 93.99 % on CIFAR-10, random 93.75 %."""
     table, space = nasbench201(), Cells()

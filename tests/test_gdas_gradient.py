@@ -115,6 +115,7 @@ def test_the_mean_of_the_estimates_is_their_expectation(temperature: float) -> N
     assert float(error.max()) < 4  # standard errors
 
 
+@pytest.mark.slow
 def test_the_strategys_draws_have_the_expectation_over_two_decisions() -> None:
     """The whole path: a supernet, a loss that couples two decisions, and the strategy's own noise."""
     torch.manual_seed(0)

@@ -159,6 +159,7 @@ def test_pixels_alone_are_not_enough(glyphs: Glyphs) -> None:
     assert 0.40 < np.mean(scores) < 0.55
 
 
+@pytest.mark.slow
 def test_a_small_network_beats_pixels_and_does_not_saturate(glyphs: Glyphs) -> None:
     """A prototypical network of four strided convolutions of 16 channels, 250 episodes."""
     with torch.random.fork_rng():

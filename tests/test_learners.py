@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from facts import refusal
+from grids import rest_slow
 from torch import nn
 from typer.testing import CliRunner
 
@@ -29,7 +30,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class TestEveryLearner(LearnerSuite):
-    @pytest.fixture(params=[name for name in LEARNERS if name not in ("reptile", "pretrain")])
+    @pytest.fixture(
+        params=rest_slow(
+            [name for name in LEARNERS if name not in ("reptile", "pretrain")], ("maml", "prototypical")
+        )
+    )
     def make(self, request):
         return load("learner", request.param)
 

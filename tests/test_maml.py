@@ -191,6 +191,7 @@ def sinusoids(tasks, rng, shots=10):
     )
 
 
+@pytest.mark.slow
 def test_learns_sinusoids_beyond_what_one_function_can():
     """The best single function is −2 cos(x) E[A] / π, with error E[A²]/2 − 2(E[A]/π)² = 3.01."""
     torch.manual_seed(0)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from facts import refusal
+from grids import rest_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -30,7 +31,9 @@ PIXELS = TaskShape((1, 8, 8), 3)
 class TestMatching(LearnerSuite):
     """The installed default is in test_learners."""
 
-    @pytest.fixture(params=["l2", "cosine in full context", "l2 in full context"])
+    @pytest.fixture(
+        params=rest_slow(["l2", "cosine in full context", "l2 in full context"], ("l2 in full context",))
+    )
     def make(self, request):
         distance, _, context = request.param.partition(" in ")
         return partial(Matching, distance=distance, full_context=bool(context))

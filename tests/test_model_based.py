@@ -175,6 +175,7 @@ def test_a_small_space_is_found_out_and_no_search_ends(cls: type[ModelBased]) ->
     assert space.score(run.best.architecture) == 1.0
 
 
+@pytest.mark.slow
 @MODELS
 def test_it_beats_random_search_on_slots(cls: type[ModelBased]) -> None:
     """A network and a setting of the learner: the best of 40 trials over 6 seeds."""

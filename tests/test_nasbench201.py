@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from facts import refusal
+from grids import rest_slow
 from small_networks import randomized
 from torch import Tensor, nn
 
@@ -28,10 +29,10 @@ ALL = [Architecture("nasbench201", choices) for choices in product(range(5), rep
 PRUNED, PUBLISHED = NasBench201(), NasBench201(channels=16, cells=5, prune=False)
 
 
-class TestPublishedCells(BackboneSuite):
-    @pytest.fixture
-    def space(self) -> BackboneSpace:
-        return NasBench201(channels=4, prune=False)
+class TestCells(BackboneSuite):
+    @pytest.fixture(params=rest_slow(["pruned", "published"], ["pruned"]))
+    def space(self, request: pytest.FixtureRequest) -> BackboneSpace:
+        return NasBench201(channels=4, prune=request.param == "pruned")
 
     @pytest.fixture
     def shape(self) -> TaskShape:

@@ -122,6 +122,7 @@ def test_children_are_new() -> None:
     assert first.isdisjoint(born)
 
 
+@pytest.mark.slow
 def test_beats_random_on_the_toy() -> None:
     """Over 20 seeds, 150 trials and 4 workers each, the mean gap is many standard errors."""
     space = Toy()

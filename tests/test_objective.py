@@ -212,6 +212,7 @@ def test_parents_are_won_by_rank_then_room() -> None:
         assert abs(sum(won[i] for i in group) / draws - p) < 4 * (p * (1 - p) / draws) ** 0.5
 
 
+@pytest.mark.slow
 def test_evolution_finds_a_better_front_than_random() -> None:
     """By the area that the front dominates, over seeds."""
     space = Toy()

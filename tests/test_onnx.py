@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from facts import Facts, refusal
+from grids import rest_slow
 from small_models import CONV_TEXT, IMAGE, VECTOR, described, trained
 from torch.testing import assert_close
 
@@ -20,13 +22,21 @@ from nas.space import TaskShape
 
 HERE = "small_models:"
 
+pytestmark = pytest.mark.xdist_group("onnx")
+"""One process imports the exporter, which takes seconds."""
+
 
 def onnx_session(path: Path) -> Any:
     return pytest.importorskip("onnxruntime").InferenceSession(path)
 
 
-@pytest.mark.parametrize("normalization", ["transductive", "support", "running"])
-@pytest.mark.parametrize("learner", ["prototypical", "maml"])
+@pytest.mark.parametrize(
+    ("learner", "normalization"),
+    rest_slow(
+        product(["prototypical", "maml"], ["transductive", "support", "running"]),
+        [("prototypical", "support"), ("maml", "transductive")],
+    ),
+)
 def test_onnx_computes_what_torch_does(tmp_path: Path, normalization: str, learner: str) -> None:
     model, _ = trained(described(learner={"name": learner}, normalization=normalization))
     path = tmp_path / "model.onnx"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from statistics import fmean
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from command_line import nas
 from facts import lacking
+from grids import rest_slow
 from scripted_searches import configure, reopen, results, run, start
 from test_search_resume import Dying, Killed
 
@@ -117,6 +119,7 @@ def test_with_several_workers_the_same_is_trained(workers: int) -> None:
     assert sorted(raced(settings, score, workers), key=str) == sorted(raced(settings, score), key=str)
 
 
+@pytest.mark.slow
 def test_a_race_seldom_drops_the_best() -> None:
     """Levels differ by half of the noise: the best is dropped in less than 5 % of the races."""
     rng, dropped, trainings = np.random.default_rng(0), 0, 0
@@ -274,8 +277,7 @@ def test_the_variances_are_the_most_likely() -> None:
         assert likelihood(noise * found.noise, spread * found.spread) < best
 
 
-@pytest.mark.parametrize("seeds", [1, 4])
-@pytest.mark.parametrize("spread", [0.5, 2.0])
+@pytest.mark.parametrize(("spread", "seeds"), rest_slow(product([0.5, 2.0], [1, 4]), [(0.5, 4)]))
 def test_the_probability_is_how_often_it_is_right(seeds: int, spread: float) -> None:
     """Over 400 simulated searches of 30 candidates, of which the best four have several seeds."""
     rng, claimed, right, luck, off = np.random.default_rng(1), [], [], [], []

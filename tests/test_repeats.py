@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import SCRIPTED, nas
 from facts import lacking
+from grids import rest_slow
 from scripted_searches import Silent, configure, reopen, results, run, start
 
 from nas.controller import Outcome, Score
@@ -67,8 +69,10 @@ def test_known_networks_in_a_row_end_the_search(store: Store, few: int) -> None:
     assert len(states(store)) == 100
 
 
-@pytest.mark.parametrize("controller", ["rnn", "evolution"])
-@pytest.mark.parametrize("died", [5, 30, 50])
+@pytest.mark.parametrize(
+    ("controller", "died"),
+    rest_slow(product(["rnn", "evolution"], [5, 30, 50]), [("evolution", 30), ("rnn", 50)]),
+)
 def test_a_resumed_search_comes_to_the_same_end(store: Store, controller: str, died: int) -> None:
     class Killed(BaseException): ...
 

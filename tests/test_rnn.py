@@ -54,18 +54,24 @@ def probability(controller: Rnn, choices: tuple[int, ...]) -> float:
     return float(controller._policy.log_prob(torch.tensor([choices]))[0].exp())
 
 
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.slow
 class TestRnn(ControllerSuite):
     @pytest.fixture
     def space(self) -> BackboneSpace:
         return Toy(layers=3)
 
-    @pytest.fixture
-    def make(self, space: BackboneSpace, settings: dict[str, Any]) -> Make:
-        return lambda seed: Rnn(space, seed, **settings)
+    @pytest.fixture(params=SETTINGS)
+    def make(self, request: pytest.FixtureRequest, space: BackboneSpace) -> Make:
+        return lambda seed: Rnn(space, seed, **SETTINGS[request.param])
 
 
-@pytest.mark.parametrize("settings", [{}, {"algorithm": "ppo", "batch": 5}], ids=["reinforce", "ppo"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, id="reinforce"),
+        pytest.param({"algorithm": "ppo", "batch": 5}, id="ppo", marks=pytest.mark.slow),
+    ],
+)
 def test_it_finds_the_best_arm(settings: dict[str, Any]) -> None:
     space = Bandit()
     controller = Rnn(space, 0, **settings)
@@ -90,6 +96,7 @@ def test_scores_in_any_unit_teach_the_same(unit: Callable[[float], float]) -> No
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_it_finds_the_best_arm_in_noise_among_failures_and_with_workers() -> None:
     space = Bandit()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
+from grids import rest_slow
 from scripted_searches import configure, reopen, results, run, start
 from test_search_resume import Dying, Killed
 
@@ -82,15 +84,20 @@ KINDS: dict[str, Callable[[Controller, Space[Any]], Controller]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+GRID = list(product(KINDS, INNER))
+QUICK = tuple(zip(KINDS, INNER, strict=True))
+"""Each scheduler and each controller once."""
+
+
+@pytest.mark.parametrize(("kind", "inner"), rest_slow(GRID, QUICK))
 class TestPromotingControllers(ControllerSuite):
     @pytest.fixture
     def space(self) -> BackboneSpace:
         return Toy(layers=2)
 
-    @pytest.fixture(params=INNER)
-    def make(self, request: pytest.FixtureRequest, space: BackboneSpace, kind: str) -> Make:
-        return lambda seed: Deduplicated(KINDS[kind](INNER[request.param](space, seed), space), space)
+    @pytest.fixture
+    def make(self, space: BackboneSpace, kind: str, inner: str) -> Make:
+        return lambda seed: Deduplicated(KINDS[kind](INNER[inner](space, seed), space), space)
 
 
 def test_brackets_are_those_of_the_paper_s_algorithm() -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from facts import refusal
+from grids import rest_slow
 from torch import nn
 
 from nas.backbone import BackboneSpace, Cost
@@ -19,7 +20,9 @@ VECTOR = TaskShape((3,), 1)
 
 
 class TestInstalledSpaces(BackboneSuite):
-    @pytest.fixture(params=["toy", *installed("space")])
+    """As large as by default; the tests of each space have the suite on a smaller one."""
+
+    @pytest.fixture(params=rest_slow(["toy", *installed("space")], ("toy", "mlp")))
     def space(self, request: pytest.FixtureRequest) -> BackboneSpace:
         cls = Toy if request.param == "toy" else load("space", request.param)
         return cls(**resolve(cls, {}, "space"))

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from grids import rest_slow
 from torch import Tensor
 
 from controllers.one_shot import descend
@@ -33,7 +34,7 @@ CASES = sorted({*NAMES, *SETTINGS})
 
 
 class TestInstalledStrategies(StrategySuite):
-    @pytest.fixture(params=CASES)
+    @pytest.fixture(params=rest_slow(CASES, NAMES))
     def make(self, request: pytest.FixtureRequest) -> Make:
         cls = method(request.param.split()[0])
         given = resolve(cls, dict(SETTINGS.get(request.param, {})), "controller")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from command_line import SCRIPTED, nas
+from grids import rest_slow
 
 from nas.cli import interruption
 from nas.cli.main import main
@@ -73,7 +74,7 @@ def run(searches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return run
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("encoding", rest_slow(["ascii", "cp1252"], ("ascii",)))
 @pytest.mark.parametrize("arguments", READ)
 def test_every_verb_prints_what_the_encoding_bears(run, arguments: str, encoding: str) -> None:
     code, out, err = run(arguments)
@@ -116,7 +117,7 @@ def test_a_full_disk_under_stdout_is_said(run) -> None:
     assert b"No space left" in err
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", rest_slow([">&-", "2>&-", "<&- >&- 2>&-"], ("<&- >&- 2>&-",)))
 def test_closed_streams_cost_nothing(tmp_path: Path, closed: str) -> None:
     """The database must not take their place, or what is printed goes into it."""
     command = shlex.join([sys.executable, "-m", "nas", "run", *SCRIPTED, "--trials=5", "--name=s"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from facts import refusal
+from grids import rest_slow
 
 from nas.backbone import BackboneSpace
 from nas.errors import Unsupported
@@ -21,7 +22,7 @@ SPACES = {
 
 
 class TestInstalledSpaces(SupernetSuite):
-    @pytest.fixture(params=SPACES)
+    @pytest.fixture(params=rest_slow(SPACES, ("nasbench201", "few_shot")))
     def space(self, request: pytest.FixtureRequest) -> BackboneSpace:
         return SPACES[request.param]
 

@@ -211,6 +211,7 @@ def test_the_command_line(table: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert nas("run", *arguments, *looked_up)[0] == 3
 
 
+@pytest.mark.slow
 def test_all_of_nasbench201(store: Store, nas_data: Path) -> None:
     path = nas_data / "nasbench201" / "nasbench201.csv.gz"
     settings = {"metric": "c10_valid_12", "test_metric": "c10_test_200", "cost": "cost_12_s"}

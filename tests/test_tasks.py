@@ -11,6 +11,7 @@ import platformdirs
 import pytest
 import torch
 from facts import refusal
+from grids import rest_slow
 
 from nas import plugins
 from nas.errors import ConfigError
@@ -65,12 +66,13 @@ class TestInstalled(TaskSourceSuite):
 class TestOtherTraining(TaskSourceSuite):
     """Every installed source with training tasks of another size."""
 
-    @pytest.fixture(scope="class", params=INSTALLED)
+    @pytest.fixture(scope="class", params=rest_slow(INSTALLED, ("glyphs", "sinusoid")))
     @classmethod
     def tasks(cls, request: pytest.FixtureRequest, make: Make) -> TaskSource:
         return make(request.param, **training(request.param))
 
 
+@pytest.mark.slow
 class TestOmniglot(TaskSourceSuite):
     """The real data."""
 
