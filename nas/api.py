@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +28,7 @@ from nas.evaluation.artifacts import folder
 from nas.evaluation.plan import plan
 from nas.evaluation.targets import Targets
 from nas.executors import Name as Executor
+from nas.launching import launched
 from nas.plugins import import_from_here
 from nas.progress.searches import progress
 from nas.queries import answer as answers
@@ -138,6 +139,7 @@ def search(
     ray_address: str | None = None,
     artifacts: str | Path | None = None,
     db: str | None = None,
+    resume_or_start: bool = False,
     quiet: bool = False,
     **settings: Any,
 ) -> SearchHandle:
@@ -164,11 +166,14 @@ def search(
         ray_address: of a Ray cluster; trials then run there by default.
         artifacts: folder of checkpoints; by default `NAS_ARTIFACTS`, or one beside the database.
         db: URL of the database, which is made where there is none.
+        resume_or_start: whether to go on with the search of this name if there is one; a completed one is
+            returned as it is.
         quiet: whether to show no progress, and say nothing.
         settings: any other setting, by name or by path.
 
     Raises:
-        ConfigError: a setting is wrong or missing, or the name is taken.
+        ConfigError: a setting is wrong or missing, or the name is taken; with `resume_or_start`, by a search
+            with other settings or one that a live process runs.
         TooManyFailures: more trials failed than `max_failed` allows.
         Infeasible: every architecture was.
         KeyboardInterrupt: with a note on how to go on.
@@ -192,13 +197,21 @@ def search(
     if earlier := _several(warm_start_from):
         begin(values, earlier)
     _set(values, settings)
+    at_a_time = values.get("workers")
     verbs.fill_in(values, verbs.place(ray_address, "inline"))
     resolved, url, say = validate(values), _database(db), _say(quiet)
-    with (
-        _undisturbed(),
-        Store(url, create=True) as store,
-        verbs.started(store, resolved, say, source=text, ray_address=ray_address) as session,
-    ):
+    if resume_or_start and resolved.name is None:
+        raise ConfigError("resume_or_start: it goes by the name of the search; give it as name=…")
+    with _undisturbed(), Store(url, create=True) as store, ExitStack() as running:
+        if resume_or_start:
+            going: AbstractContextManager[Session | None] = launched(
+                store, resolved, say, source=text, workers=at_a_time, ray_address=ray_address
+            )
+        else:
+            going = verbs.started(store, resolved, say, source=text, ray_address=ray_address)
+        session = running.enter_context(going)
+        if session is None:
+            return SearchHandle(str(resolved.name), url)
         return _run(session, url, artifacts, say, quiet)
 
 

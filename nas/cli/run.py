@@ -97,6 +97,15 @@ def run(
     ] = None,
     slots: SlotOption = None,
     settings: SettingsOption = None,
+    resume_or_start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Go on with the search of this name, or start it if there is none; if it is completed, only "
+            "say so. It may be run again however it ended, and waits for a driver that died.",
+            autocompletion=completion.searches,
+        ),
+    ] = None,
     dry: Annotated[
         bool,
         typer.Option(
@@ -133,6 +142,11 @@ def run(
     }.items():
         if plugin is not None:
             choose(values, kind, plugin)
+    if resume_or_start is not None and name not in (None, resume_or_start):
+        raise ConfigError(
+            f"--name {name}: --resume-or-start {resume_or_start} names the search already; leave --name out."
+        )
+    name = resume_or_start or name
     given = {"trials": trials, "workers": workers, "seed": seed, "name": name, "executor": executor}
     values.update({key: value for key, value in given.items() if value is not None})
     if scheduler is not None:
@@ -145,6 +159,7 @@ def run(
         assign(values, f"slots.{slot}")
     for setting in settings or []:
         assign(values, setting)
+    at_a_time = values.get("workers")
     fill_in(values)
     resolved = validate(values)
     if dry:
@@ -155,12 +170,41 @@ def run(
 
     from nas.storage.store import Store
 
+    if resume_or_start is not None:
+        _launch(resolved, text, at_a_time, ray_address, artifacts, db)
+        return
     with Store(db, create=True) as store, ExitStack() as running:
         with interrupted_with(f"No search was written. Start it again: `{typed(db)}`"):
             session = running.enter_context(
                 started(store, resolved, say, source=text, ray_address=ray_address)
             )
         _follow(session, db, artifacts)
+
+
+def _launch(
+    config: SearchConfig,
+    source: str | None,
+    workers: int | None,
+    ray_address: str | None,
+    artifacts: Path | None,
+    db: str,
+) -> None:
+    """Start a search, or go on with it, whichever is due."""
+    from nas.launching import launched
+    from nas.storage.store import Store
+
+    again = typed(db)
+    with continued_by(again), Store(db, create=True) as store, ExitStack() as running:
+        session = running.enter_context(
+            launched(store, config, say, source=source, workers=workers, ray_address=ray_address)
+        )
+        if session is not None:
+            _follow(session, db, artifacts, again)
+            return
+    say(
+        f"Search '{config.name}' is completed; nothing was started. What it found: "
+        f"`nas leaderboard --search {config.name}`"
+    )
 
 
 def resume(
@@ -239,7 +283,8 @@ def rm(
     say(f"Deleted '{row.name}'.")
 
 
-def _follow(session: Session, db: str, artifacts: Path | None) -> None:
+def _follow(session: Session, db: str, artifacts: Path | None, again: str | None = None) -> None:
+    """Run a search to its leaderboard; `again` is the command that goes on with it, if not `nas resume`."""
     from nas.evaluation.artifacts import folder
     from nas.progress.searches import progress
     from nas.queries.answer import answer, words
@@ -247,7 +292,7 @@ def _follow(session: Session, db: str, artifacts: Path | None) -> None:
     from nas.queries.leaderboard import Query, leaderboard
 
     store, row, config = session.store, session.row, session.config
-    again = f"nas resume {row.name}{files_hint(artifacts)}"
+    again = again or f"nas resume {row.name}{files_hint(artifacts)}"
     say(session.plan)
     with continued_by(again), progress(row, config.budget.train_episodes, store, say) as observer:
         ended = session.run(observer, folder(db, artifacts))

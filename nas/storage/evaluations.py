@@ -189,13 +189,20 @@ class Evaluations:
 
     @repeatable
     def measure(self, evaluation_id: int, measurements: Sequence[Measurement]) -> None:
-        """Record numbers seen along the way; one measured again replaces the one before."""
+        """Record numbers seen along the way; one measured again replaces the one before.
+
+        Raises:
+            StorageError: this process does not drive it any more.
+        """
         rows = [
             {"evaluation_id": evaluation_id, "metric": m.metric, "step": m.step, "value": m.value}
             for m in measurements
         ]
         if rows:
+            mine = select(Evaluation.id).where(Evaluation.id == evaluation_id, _driven_here())
             with self._database.write() as connection:
+                if connection.scalar(mine.with_for_update(read=True)) is None:
+                    raise _taken()
                 connection.execute(_upsert_measurement(connection.dialect.name), rows)
 
     def complete(self, evaluation_id: int, trained: Trained) -> None:

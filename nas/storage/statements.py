@@ -35,6 +35,15 @@ HEARTBEAT = (
     .returning(Search.stop_requested)
 )
 
+"""Shows a sign of life of a driver that drives the search still, and tells whether it is asked to stop."""
+
+DRIVES = select(Search.id).where(Search.driver == bindparam("by")).with_for_update(read=True, of=Search)
+"""Finds what a driver drives, and keeps others from taking it over until the transaction ends."""
+
+DRIVES_SEARCH = DRIVES.where(Search.id == bindparam("search"))
+
+DRIVES_TRIAL = DRIVES.join(Trial, Trial.search_id == Search.id).where(Trial.id == bindparam("trial"))
+
 
 @cache
 def upsert_architecture(dialect: str) -> Any:

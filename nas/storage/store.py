@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, Connection, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nas.errors import ConfigError, NotFound, StorageError
@@ -33,6 +33,9 @@ class Store:
     full, unreachable, unwritable. Once open, a server may be away for up to `outage.OUTAGE_SECONDS`: what was
     asked is done again, and what was written is there once. Only `create_search`, `delete` and `add_artifact`
     are not done again.
+
+    What a process drives it alone writes: from when another took a search over, what the former driver writes
+    of it is refused, by the database and not by a clock.
 
     Args:
         url: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`.
@@ -132,6 +135,12 @@ class Store:
         return found
 
     @repeatable
+    def named(self, name: str) -> Search | None:
+        """Return the search of this very name; None: there is none."""
+        with self._database.read() as session:
+            return session.scalar(select(Search).where(Search.name == name))
+
+    @repeatable
     def searches(self) -> list[Summary]:
         """Return every search, newest first, with its trials by state and its best completed score."""
         with self._database.read() as session:
@@ -197,8 +206,13 @@ class Store:
 
     @repeatable
     def settle(self, search_id: int, environment: dict[str, Any]) -> None:
-        """Replace what is recorded of where a search runs."""
+        """Replace what is recorded of where a search runs.
+
+        Raises:
+            StorageError: another process took over what this one drove.
+        """
         with self._database.edit() as session:
+            self._fence(session.connection(), search=search_id)
             searches.locked(session, search_id).environment = environment
 
     @repeatable
@@ -216,17 +230,33 @@ class Store:
             self._beat(search_id)
 
     def _beat(self, search_id: int) -> bool:
-        host, pid, driver = lease.holder()
+        by = lease.holder().driver
         with self._database.write() as connection:
             asked: bool | None = connection.scalar(
-                statements.HEARTBEAT, {"search": search_id, "by": driver, "heartbeat_at": now()}
+                statements.HEARTBEAT, {"search": search_id, "by": by, "heartbeat_at": now()}
             )
         if asked is None:
-            raise StorageError(
-                f"This process (pid {pid} on host {host}) no longer drives the search: another took it over, "
-                "or it was deleted. See `nas ls`."
-            )
+            raise _taken()
         return asked
+
+    def _fence(self, connection: Connection, *, search: int | None = None, trial: int | None = None) -> None:
+        """Refuse a write to a search, or to a trial, that this process drove and another took over.
+
+        Where it was not acquired here, anybody may write.
+
+        Raises:
+            StorageError: another process drives it.
+        """
+        if not self._driven or (search is not None and search not in self._driven):
+            return
+        by = lease.holder().driver
+        statement, of = (
+            (statements.DRIVES_TRIAL, {"trial": trial})
+            if search is None
+            else (statements.DRIVES_SEARCH, {"search": search})
+        )
+        if connection.scalar(statement, {"by": by, **of}) is None:
+            raise _taken()
 
     @repeatable
     def request_stop(self, search_id: int) -> None:
@@ -265,6 +295,7 @@ class Store:
 
         Raises:
             ValueError: the outcome is not final.
+            StorageError: another process took over the search that this one drove.
         """
         return self._begin(search_id, new, outcome, now())
 
@@ -273,6 +304,7 @@ class Store:
         identity = search_id, new.space, new.key or ""
         architecture_id = None if new.key is None else self._architecture_ids.get(identity)
         with self._database.write() as connection:
+            self._fence(connection, search=search_id)
             if architecture_id is None and new.key is not None:
                 upsert = statements.upsert_architecture(connection.dialect.name)
                 found = {"space": new.space, "key": new.key, "text": new.architecture}
@@ -297,8 +329,10 @@ class Store:
 
         Raises:
             ValueError: it is final.
+            StorageError: another process took over the search that this one drove.
         """
         with self._database.write() as connection:
+            self._fence(connection, trial=trial_id)
             again = update(Trial).where(Trial.id == trial_id, Trial.observed.is_(None))
             changes = {
                 "state": TrialState.RUNNING.value,
@@ -324,6 +358,7 @@ class Store:
 
         Raises:
             ValueError: the outcome is not final.
+            StorageError: another process took over the search that this one drove.
         """
         return self._finish(trial_id, outcome, derivations, now())
 
@@ -332,13 +367,19 @@ class Store:
         self, trial_id: int, outcome: Outcome, derivations: Derivations | None, ended: datetime
     ) -> int | None:
         with self._database.write() as connection:
+            self._fence(connection, trial=trial_id)
             return trials.close(connection, trial_id, outcome, ended, derivations)
 
     @repeatable
     def interrupt(self, search_id: int) -> int:
-        """Mark the running trials of a search as interrupted; return how many there were."""
+        """Mark the running trials of a search as interrupted; return how many there were.
+
+        Raises:
+            StorageError: another process took over the search that this one drove.
+        """
         running = update(Trial).where(Trial.search_id == search_id, Trial.state == TrialState.RUNNING.value)
         with self._database.write() as connection:
+            self._fence(connection, search=search_id)
             return connection.execute(running.values(state=TrialState.INTERRUPTED.value)).rowcount
 
     def trials(self, search_id: int) -> list[Trial]:
@@ -392,3 +433,11 @@ class Store:
             return list(
                 session.scalars(select(Artifact).where(Artifact.trial_id == trial_id).order_by(Artifact.id))
             )
+
+
+def _taken() -> StorageError:
+    host, pid, _ = lease.holder()
+    return StorageError(
+        f"This process (pid {pid} on host {host}) no longer drives the search: another took it over, "
+        "or it was deleted. See `nas ls`."
+    )

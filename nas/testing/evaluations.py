@@ -165,12 +165,14 @@ class EvaluationSuite(OpenStore):
                 lambda: store.evaluations.complete(row.id, trained()),
                 lambda: store.evaluations.fail(row.id, EvaluationState.FAILED, "no"),
                 lambda: store.evaluations.heartbeat([row.id]),
+                lambda: store.evaluations.measure(row.id, (Measurement(10, "b", 1.0),)),
             )
             for disturb in disturbances:
                 with pytest.raises(StorageError, match=r"pid \d+"):
                     disturb()
             store.evaluations.interrupt([row.id])
             assert store.evaluations.get(row.id).state == "running"
+            assert store.evaluations.measurements(row.id) == []
         assert lease.mine(claim(store))
 
     def test_a_pid_that_is_used_again_drives_nothing(self, store: Store, drive_as: Any) -> None:

@@ -17,7 +17,7 @@ from nas.storage.columns import now
 from nas.storage.schema import Search
 from nas.storage.store import Store
 from nas.testing.stores.base import OpenStore
-from nas.testing.stores.rows import another_driver, search
+from nas.testing.stores.rows import another_driver, begin, columns, outcome, search
 
 Pretend = Callable[..., None]
 
@@ -69,6 +69,35 @@ class LeaseSuite(OpenStore):
             store.release(row.id, "failed")
             assert store.search("mine").state == SearchState.RUNNING
         assert store.acquire(row.id).pid == os.getpid()
+
+    def test_a_driver_that_was_taken_over_writes_nothing_more(
+        self, store: Store, drive_as: Pretend, url: str
+    ) -> None:
+        """However young its own last sign of life: a machine that slept has not seen the time pass."""
+        row, other = search(store), search(store, name="other")
+        with another_driver() as driver:
+            drive_as(driver)
+            store.acquire(row.id)
+            store.acquire(other.id)
+            trial, elsewhere = begin(store, row, 0), begin(store, other, 0)
+        drive_as()
+        with Store(url) as successor:
+            successor.acquire(row.id)
+        drive_as(driver)
+        before = [columns(each) for each in (store.search(row.name), *store.trials(row.id))]
+        writes: tuple[Callable[[], object], ...] = (
+            lambda: begin(store, row, 1),
+            lambda: store.restart(trial, attempt=1, seed=1),
+            lambda: store.finish(trial, outcome(0.5)),
+            lambda: store.interrupt(row.id),
+            lambda: store.settle(row.id, {}),
+        )
+        for write in writes:
+            with pytest.raises(StorageError, match="nas ls"):
+                write()
+        store.release(row.id, "failed")
+        assert [columns(each) for each in (store.search(row.name), *store.trials(row.id))] == before
+        assert store.finish(elsewhere, outcome(0.5)) == 1  # what it drives still
 
     @pytest.mark.parametrize("ago", [-86400, 86400])
     def test_a_live_driver_is_one_whatever_the_clock_says(
