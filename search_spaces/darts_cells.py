@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 
+from search_spaces.cells import ABSENT, Edge
 from search_spaces.genotype import INPUTS, NODES, Edges
 from search_spaces.isomorphism import canonical_order, form
 from search_spaces.separable import OPERATIONS, WEIGHTLESS, preprocessing
 
 Sum: TypeAlias = tuple[int, ...]
-"""The values that add up to a state, ascending, with repetitions; none: zero."""
+"""The values that add up to a state, with repetitions; none: zero."""
+
+VALUES = INPUTS + NODES
+"""Two inputs, then the nodes."""
 
 
 class Applied(NamedTuple):
@@ -30,7 +34,7 @@ class Graph(NamedTuple):
 
     Attributes:
         steps: in an order that puts sources first.
-        outputs: one sum a node; the cell returns their concatenation.
+        outputs: one sum a node, ascending; the cell returns their concatenation.
     """
 
     steps: tuple[Applied, ...]
@@ -51,39 +55,66 @@ def _text(sources: Sum) -> str:
     return "+".join(map(str, sources)) or "#"
 
 
+def edges_of(edges: Edges) -> list[Edge]:
+    """Return a cell's edges, sorted by node; a `none` is one of them."""
+    return [Edge(state, INPUTS + place // 2, name) for place, (name, state) in enumerate(edges)]
+
+
+def stride(source: int, *, reduction: bool) -> int:
+    """Return the stride of the operations on a value: a reduction cell halves its inputs."""
+    return 2 if reduction and source < INPUTS else 1
+
+
+def steps_of(
+    edges: Sequence[Edge], *, reduction: bool, keep: Callable[[list[int]], Sum] = tuple
+) -> tuple[list[Applied], list[Sum], list[Edge]]:
+    """Return what edges compute: steps, the sum of each node, and the edge of each step.
+
+    What computes nothing is no step: `none`, whatever sees only zeros, and the identity, whose source is
+    added where the identity was. Pooling the same twice is one step.
+
+    Args:
+        edges: of a cell.
+        reduction: whether it is a reduction cell.
+        keep: makes a sum of its values, which come in the order of the edges.
+    """
+    sums: list[Sum] = [(value,) for value in range(INPUTS)]
+    steps, of = list[Applied](), list[Edge]()
+    for node in range(INPUTS, VALUES):
+        total: list[int] = []
+        for edge in (edge for edge in edges if edge.node == node):
+            sources, own = sums[edge.source], stride(edge.source, reduction=reduction)
+            if edge.operation == ABSENT or not sources:
+                continue
+            if edge.operation == "skip_connect" and own == 1:
+                total += sources
+                continue
+            step = Applied(edge.operation, own, sources)
+            if edge.operation not in WEIGHTLESS or step not in steps:
+                steps.append(step)
+                of.append(edge)
+                total.append(INPUTS + len(steps) - 1)
+            else:
+                total.append(INPUTS + steps.index(step))
+        sums.append(keep(total))
+    return steps, sums[INPUTS:], of
+
+
 @lru_cache(4096)
 def graph(edges: Edges, *, reduction: bool) -> Graph:
     """Return the graph of a cell in canonical form: cells with equal graphs are one network.
 
-    What computes nothing is no step: `none`, whatever sees only zeros, and the identity, whose source is
-    added where the identity was. Pooling the same twice is one step. Cells are given one graph if, after
-    these rewrites, their steps and outputs are equal up to order: the order of the outputs is that of the
-    channels which the next layers mix by weights of their own.
+    Cells are given one graph if their steps (see `steps_of`) and outputs are equal up to order: the order of
+    the outputs is that of the channels which the next layers mix by weights of their own.
 
     Some equal cells have two graphs. Pooling is not taken apart: the average of a sum and the sum of the
     averages, the maximum of a map added to itself and twice its maximum. Nor are factors: what ends in batch
     norm computes the same of a map and of the map added to itself.
     """
-    states: list[Sum] = [(value,) for value in range(INPUTS)]
-    steps: list[Applied] = []
-    for node in range(NODES):
-        total: list[int] = []
-        for operation, state in edges[2 * node : 2 * node + 2]:
-            stride = 2 if reduction and state < INPUTS else 1
-            sources = states[state]
-            if operation == "none" or not sources:
-                continue
-            if operation == "skip_connect" and stride == 1:
-                total += sources
-                continue
-            step = Applied(operation, stride, sources)
-            if operation not in WEIGHTLESS or step not in steps:
-                steps.append(step)
-                total.append(INPUTS + len(steps) - 1)
-            else:
-                total.append(INPUTS + steps.index(step))
-        states.append(tuple(sorted(total)))
-    return _canonical(steps, states[INPUTS:])
+    steps, outputs, _ = steps_of(
+        edges_of(edges), reduction=reduction, keep=lambda total: tuple(sorted(total))
+    )
+    return _canonical(steps, outputs)
 
 
 def _canonical(steps: Sequence[Applied], outputs: Sequence[Sum]) -> Graph:
@@ -162,6 +193,11 @@ class Place(NamedTuple):
     channels: int
     inputs: tuple[int, int]
     halve: bool
+
+    @property
+    def reduction(self) -> bool:
+        """Whether the cell reduces."""
+        return self.kind == "reduce"
 
     def preprocessing(self, state: int) -> nn.Module:
         """Return what fits an input to this cell."""

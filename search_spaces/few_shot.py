@@ -28,7 +28,7 @@ from search_spaces.few_shot_cells import (
     routes,
 )
 from search_spaces.few_shot_supernet import FewShotSupernet
-from search_spaces.operations import Backbone, image_channels, on_edge
+from search_spaces.operations import Backbone, averaged, image_channels, on_edge
 
 _OPERATION = "(" + "|".join(OPERATIONS) + ")"
 _STAGE = re.compile(rf"({'|'.join(DOWN)})\|{_OPERATION}~0\|\+\|{_OPERATION}~0\|{_OPERATION}~1\|")
@@ -161,8 +161,7 @@ class FewShot(BackboneSpace):
         body: list[nn.Module] = []
         for stage in range(self.stages):
             body += [begin(stage, widths[stage], widths[stage + 1]), cell(stage, widths[stage + 1])]
-        end = [nn.BatchNorm2d(widths[-1]), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        return Backbone(nn.Sequential(*body, *end), widths[-1])
+        return Backbone(nn.Sequential(*body, *averaged(widths[-1])), widths[-1])
 
     def _parse(self, text: str) -> Architecture:
         stages = [_STAGE.fullmatch(stage) for stage in text.split("/")]

@@ -8,6 +8,8 @@ from typing import TypeAlias, final
 
 from torch import Tensor, nn
 
+from search_spaces import cells
+from search_spaces.cells import Edge
 from search_spaces.operations import AveragePool, relu_conv_bn
 from search_spaces.separable import relu_separable_bn
 
@@ -22,8 +24,12 @@ WEIGHTLESS = ("none", "skip_connect", "avg_pool_3x3")
 """Operations that compute the same wherever they see the same."""
 
 
-PAIRS = ((0, 1), (0, 2), (1, 2))
-"""Each edge's source and node: node 0 is the cell's input, node 2 its output."""
+NODES = 3
+"""Node 0 is the cell's input, node 2 its output."""
+
+
+PAIRS = cells.pairs(NODES)
+"""Each edge's source and node."""
 
 
 Path: TypeAlias = tuple[str, ...]
@@ -36,14 +42,9 @@ PATHS: tuple[Path, ...] = tuple(
 """Every path that a cell can have."""
 
 
-Route: TypeAlias = tuple[tuple[int, str], ...]
-"""Edges one after another, each as its place in `PAIRS` and its operation."""
-
-
-def routes(operations: Sequence[str]) -> list[Route]:
+def routes(operations: Sequence[str]) -> list[tuple[Edge, ...]]:
     """Return the ways from a cell's input to its output that meet no `none`."""
-    first, direct, second = enumerate(operations)
-    return [way for way in ((direct,), (first, second)) if all(name != "none" for _, name in way)]
+    return cells.routes(operations, NODES)
 
 
 def paths(operations: Sequence[str]) -> tuple[Path, ...]:
@@ -57,7 +58,7 @@ def paths(operations: Sequence[str]) -> tuple[Path, ...]:
     on maps of more than one pixel; on a single pixel pooling is the identity.
     """
     ways = routes(operations)
-    found = sorted(tuple(name for _, name in way if name != "skip_connect") for way in ways)
+    found = sorted(tuple(edge.operation for edge in way if edge.operation != "skip_connect") for way in ways)
     same = len(set(found)) == 1 and all(name in WEIGHTLESS for name in found[0])
     return tuple(found[:1] if same else found)
 
@@ -65,6 +66,8 @@ def paths(operations: Sequence[str]) -> tuple[Path, ...]:
 def operation(name: str, channels: int) -> nn.Module:
     """Return a fresh operation that keeps the shape `[B, channels, H, W]`."""
     match name:
+        case "skip_connect":
+            return nn.Identity()
         case "conv_1x1" | "conv_3x3":
             return relu_conv_bn(channels, channels, int(name[-1]))
         case "sep_conv_3x3":

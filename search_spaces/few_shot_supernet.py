@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor, nn
 
 from nas.space import Architecture
 from nas.supernet import Mixture
-from search_spaces.few_shot_cells import (
-    DOWN,
-    OPERATIONS,
-    PAIRS,
-    WEIGHTLESS,
-    FewShotCell,
-    down,
-    operation,
-    routes,
-)
+from search_spaces import cells
+from search_spaces.few_shot_cells import DOWN, NODES, OPERATIONS, PAIRS, FewShotCell, down, operation, routes
+from search_spaces.mixed.cell import MixedCell
 from search_spaces.mixed.mixing import DirectSupernet, nonzero, of_the_batch
-from search_spaces.mixed.pointwise import Convolved
-from search_spaces.mixed.source import Source
 from search_spaces.mixed.weighted_sum import Plain, weighted_sum
 from search_spaces.operations import Backbone
 
@@ -50,72 +41,17 @@ class MixedDown(nn.Module):
         return weighted_sum([Plain(self.choices[DOWN[i]](x), weights[i]) for i in kept])
 
 
-@final
-class MixedFewShotCell(nn.Module):
-    """A cell whose edges are weighted sums of all operations: `[B, C, H, W]` to the same shape."""
+def mixed_cell(channels: int) -> MixedCell:
+    """Return a cell of every operation on every edge: `[B, channels, H, W]` to the same shape."""
+    return MixedCell(PAIRS, OPERATIONS, lambda name: operation(name, channels))
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.edges = nn.ModuleList(
-            nn.ModuleDict(
-                {
-                    name: of_the_batch(operation(name, channels), affine=False)
-                    for name in OPERATIONS
-                    if name not in WEIGHTLESS
-                }
-            )
-            for _ in PAIRS
-        )
-        self.pool = operation("avg_pool_3x3", channels)
 
-    def forward(
-        self, x: Tensor, weights: Sequence[Sequence[Tensor]], kept: Sequence[Sequence[int]]
-    ) -> Tensor:
-        """Return the output node, zero if no path leads to it."""
-        live = [[OPERATIONS[i] for i in own if OPERATIONS[i] != "none"] for own in kept]
-        if not (live[0] and live[2]):
-            live[0] = live[2] = []
-        nodes = {0: Source(x, self._leaving(0, live))}
-        for node in (1, 2):
-            edges = [(i, source) for i, (source, end) in enumerate(PAIRS) if end == node]
-            terms = [
-                term
-                for i, source in edges
-                for name in live[i]
-                for term in self._terms(nodes[source], i, name, weights[i][OPERATIONS.index(name)])
-            ]
-            if terms:
-                nodes[node] = Source(weighted_sum(terms), self._leaving(node, live))
-        return nodes[2].x if 2 in nodes else torch.zeros_like(x)
+def extracted(cell: MixedCell, operations: Sequence[str]) -> FewShotCell:
+    """Return the cell with one operation an edge and a mixed cell's weights; it must not be zero.
 
-    def _leaving(self, node: int, live: Sequence[Sequence[str]]) -> list[nn.Module]:
-        """Return the operations with weights that leave a node."""
-        leaving = [(i, own) for i, own in enumerate(live) if PAIRS[i][0] == node]
-        return [self.module(i, name) for i, own in leaving for name in own if name not in WEIGHTLESS]
-
-    def _terms(self, source: Source, edge: int, name: str, weight: Tensor) -> Sequence[Convolved | Plain]:
-        if name == "avg_pool_3x3":
-            return [Plain(source.pooled(name, self.pool), weight)]
-        return source.through(self.module(edge, name), weight)
-
-    def module(self, edge: int, name: str) -> nn.Module:
-        """Return an edge's operation."""
-        if name == "avg_pool_3x3":
-            return self.pool
-        if name == "skip_connect":
-            return nn.Identity()
-        own: Any = self.edges[edge]
-        module: nn.Module = own[name]
-        return module
-
-    def extract(self, operations: Sequence[str]) -> FewShotCell:
-        """Return the cell with one operation an edge and this one's weights; it must not be zero.
-
-        Unlike `paths`, it keeps a path that comes twice, as the mixed cell adds it twice.
-        """
-        return FewShotCell(
-            nn.Sequential(*(self.module(*edge) for edge in route)) for route in routes(operations)
-        )
+    Unlike `paths`, it keeps a path that comes twice, as the mixed cell adds it twice.
+    """
+    return FewShotCell(nn.Sequential(*map(cell.operation, route)) for route in routes(operations))
 
 
 @final
@@ -136,7 +72,7 @@ class FewShotSupernet(DirectSupernet):
         network = space.backbone(
             in_channels,
             lambda stage, *widths: MixedDown(*widths, first=not stage),
-            lambda stage, width: MixedFewShotCell(width),
+            lambda stage, width: mixed_cell(width),
         )
         self.out_features = network.out_features
         self.body = of_the_batch(network.body)
@@ -149,9 +85,11 @@ class FewShotSupernet(DirectSupernet):
             match module:
                 case MixedDown():
                     x, place = module(x, weights[place], kept[place]), place + 1
-                case MixedFewShotCell():
-                    cell = slice(place, place + len(PAIRS))
-                    x, place = module(x, weights[cell], kept[cell]), place + len(PAIRS)
+                case MixedCell():
+                    own = slice(place, place + len(PAIRS))
+                    carried = cells.edges_of(PAIRS, [[OPERATIONS[i] for i in some] for some in kept[own]])
+                    edges = cells.prune(carried, inputs=[0], outputs=[NODES - 1])
+                    x, place = module(x, weights[own], edges), own.stop
                 case _:
                     x = module(x)
         return x
@@ -169,8 +107,8 @@ class FewShotSupernet(DirectSupernet):
                 case MixedDown():
                     begin, operations = next(stages)
                     modules.append(module.choices[begin])
-                case MixedFewShotCell():
-                    modules.append(module.extract(operations))
+                case MixedCell():
+                    modules.append(extracted(module, operations))
                 case _:
                     modules.append(module)
         return Backbone(nn.Sequential(*modules), self.out_features)

@@ -14,11 +14,8 @@ NODES = 4
 
 INPUTS = 2
 
-Edge: TypeAlias = tuple[str, int]
-"""An operation and the state that it sees."""
-
-Edges: TypeAlias = tuple[Edge, ...]
-"""Of a cell: two a node, node by node, the smaller state first."""
+Edges: TypeAlias = tuple[tuple[str, int], ...]
+"""Of a cell: each an operation and the state that it sees, two a node, the smaller state first."""
 
 
 class Genotype(NamedTuple):
@@ -62,7 +59,7 @@ def parsed(text: str) -> Genotype | None:
 def _cell(kind: str, text: str) -> Edges:
     pairs = re.findall(r"(\w+)['\"],(\d)", text)
     edges = [(operation, int(state)) for operation, state in pairs]
-    ordered: list[Edge] = []
+    ordered: list[tuple[str, int]] = []
     for node in range(NODES):
         own = sorted(edges[2 * node : 2 * node + 2], key=lambda edge: edge[1])
         states = [state for _, state in own]

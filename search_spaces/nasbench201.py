@@ -15,7 +15,7 @@ from nas.backbone import BackboneSpace
 from nas.errors import Infeasible
 from nas.space import Architecture, TaskShape
 from nas.supernet import Supernet
-from search_spaces.cells import (
+from search_spaces.nasbench201_cells import (
     OPERATIONS,
     PAIRS,
     Cell,
@@ -25,8 +25,8 @@ from search_spaces.cells import (
     paths,
     representative,
 )
-from search_spaces.nasbench201_supernet import MixedCell, NasBench201Supernet
-from search_spaces.operations import Backbone, image_channels, on_edge, relu_conv_bn
+from search_spaces.nasbench201_supernet import NasBench201Supernet, mixed_cell
+from search_spaces.operations import Backbone, averaged, image_channels, on_edge, relu_conv_bn
 
 RESNET = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|"
 """The residual block, the paper's hand-made reference."""
@@ -129,7 +129,7 @@ class NasBench201(BackboneSpace):
         Raises:
             Infeasible: the inputs are no images.
         """
-        body = self._body(image_channels(shape, self.name), MixedCell)
+        body = self._body(image_channels(shape, self.name), mixed_cell)
         return NasBench201Supernet(self, body, 4 * self.channels)
 
     def _body(self, in_channels: int, cell: Callable[[int], nn.Module]) -> list[nn.Module]:
@@ -143,7 +143,7 @@ class NasBench201(BackboneSpace):
             if stage:
                 body.append(Reduction(widths[stage - 1], width))
             body += [cell(width) for _ in range(self.cells)]
-        return [*body, nn.BatchNorm2d(widths[-1]), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        return [*body, *averaged(widths[-1])]
 
     def _zero(self, architecture: Architecture) -> Infeasible:
         return Infeasible(

@@ -2,76 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, final
+from collections.abc import Iterable
+from typing import final
 
-import torch
 from torch import Tensor, nn
 
 from nas.backbone import BackboneSpace
 from nas.space import Architecture
 from nas.supernet import Mixture
-from search_spaces.cells import NODES, OPERATIONS, PAIRS, Cell, Edge, edges_of, operation, prune
+from search_spaces import cells
+from search_spaces.mixed.cell import MixedCell
 from search_spaces.mixed.mixing import DirectSupernet, nonzero, of_the_batch
-from search_spaces.mixed.pointwise import Convolved
-from search_spaces.mixed.source import Source
-from search_spaces.mixed.weighted_sum import Plain, weighted_sum
+from search_spaces.nasbench201_cells import OPERATIONS, PAIRS, Cell, edges_of, operation, prune
 from search_spaces.operations import Backbone
 
-_CONVOLUTIONS = tuple(name for name in OPERATIONS if "conv" in name)
 
-
-@final
-class MixedCell(nn.Module):
-    """A cell whose edges are weighted sums of all operations: `[B, C, H, W]` to the same shape.
-
-    Each edge has a convolution of its own of each kind; ReLU and pooling see a node once, for all its edges.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.edges = nn.ModuleList(
-            nn.ModuleDict(
-                {name: of_the_batch(operation(name, channels), affine=False) for name in _CONVOLUTIONS}
-            )
-            for _ in PAIRS
-        )
-        self.pool = operation("avg_pool_3x3", channels)
-
-    def forward(self, x: Tensor, mixture: Sequence[Sequence[Tensor]], edges: Sequence[Edge]) -> Tensor:
-        """Return the output node.
-
-        Args:
-            x: the input node.
-            mixture: weights of the operations, edge by edge.
-            edges: the operations to compute, without dead ones.
-        """
-        nodes = {0: Source(x)}
-        for node in range(1, NODES):
-            parts = [self._terms(nodes[edge.source], edge, mixture) for edge in edges if edge.node == node]
-            if parts:
-                nodes[node] = Source(weighted_sum([term for part in parts for term in part]))
-        return nodes[NODES - 1].x if NODES - 1 in nodes else torch.zeros_like(x)
-
-    def _terms(
-        self, source: Source, edge: Edge, mixture: Sequence[Sequence[Tensor]]
-    ) -> Sequence[Convolved | Plain]:
-        """Return what an edge adds to its node."""
-        weight = mixture[PAIRS.index(edge[:2])][OPERATIONS.index(edge.operation)]
-        if edge.operation == "avg_pool_3x3":
-            return [Plain(source.pooled(edge.operation, self.pool), weight)]
-        return source.through(self._module(edge), weight)
-
-    def extract(self, edges: Sequence[Edge]) -> Cell:
-        """Return the cell of some edges, with this one's convolutions."""
-        return Cell(edges, [self._module(edge) for edge in edges])
-
-    def _module(self, edge: Edge) -> nn.Module:
-        if edge.operation in _CONVOLUTIONS:
-            own: Any = self.edges[PAIRS.index(edge[:2])]
-            module: nn.Module = own[edge.operation]
-            return module
-        return self.pool if edge.operation == "avg_pool_3x3" else nn.Identity()
+def mixed_cell(channels: int) -> MixedCell:
+    """Return a cell of every operation on every edge: `[B, channels, H, W]` to the same shape."""
+    return MixedCell(PAIRS, OPERATIONS, lambda name: operation(name, channels))
 
 
 @final
@@ -98,8 +46,8 @@ class NasBench201Supernet(DirectSupernet):
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         """Return the features of a batch; see `Supernet`."""
-        pairs = zip(PAIRS, nonzero(mixture, self.decisions), strict=True)
-        edges = prune([Edge(*p, OPERATIONS[k]) for p, kept in pairs for k in kept if OPERATIONS[k] != "none"])
+        kept = nonzero(mixture, self.decisions)
+        edges = prune(cells.edges_of(PAIRS, [[OPERATIONS[i] for i in own] for own in kept]))
         weights = [own.unbind() for own in mixture]
         for module in self.body:
             x = module(x, weights, edges) if isinstance(module, MixedCell) else module(x)
@@ -109,5 +57,5 @@ class NasBench201Supernet(DirectSupernet):
         """Return one cell's network, without dead edges."""
         choices = self.space.check(architecture).choices
         edges = prune(edges_of([OPERATIONS[choice] for choice in choices]))
-        parts = (m.extract(edges) if isinstance(m, MixedCell) else m for m in self.body)
+        parts = (Cell(edges, map(m.operation, edges)) if isinstance(m, MixedCell) else m for m in self.body)
         return Backbone(nn.Sequential(*parts), self.out_features)

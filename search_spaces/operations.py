@@ -95,6 +95,11 @@ def relu_conv_bn(channels: int, out_channels: int, kernel: int, stride: int = 1)
     )
 
 
+def averaged(channels: int) -> list[nn.Module]:
+    """Return how a body ends: batch norm, ReLU, and the mean over each map, `[B, channels]`."""
+    return [nn.BatchNorm2d(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+
+
 def conv_bn_relu(channels: int, out_channels: int, kernel: tuple[int, int], stride: int) -> nn.Sequential:
     """Return convolution, batch norm, ReLU; the map shrinks by the stride alone, rounded up (odd kernels)."""
     height, width = kernel

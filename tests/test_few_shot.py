@@ -82,9 +82,7 @@ def test_names() -> None:
 def random_operations() -> dict[str, nn.Module]:
     """An operation of each name, of two channels, float64, with random weights and statistics."""
     return {
-        name: randomized(nn.Identity() if name == "skip_connect" else operation(name, 2), seed)
-        for seed, name in enumerate(OPERATIONS)
-        if name != "none"
+        name: randomized(operation(name, 2), seed) for seed, name in enumerate(OPERATIONS) if name != "none"
     }
 
 
@@ -103,7 +101,7 @@ def node_by_node(operations: tuple[str, ...], modules: dict[str, nn.Module]) -> 
 
 
 def convolutions(cell: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(sorted(name for way in routes(cell) for _, name in way if "conv" in name))
+    return tuple(sorted(name for way in routes(cell) for _, _, name in way if "conv" in name))
 
 
 def test_cells_are_equal_exactly_where_their_functions_are() -> None:

@@ -18,8 +18,16 @@ from nas.backbone import BackboneSpace
 from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.space import Architecture, TaskShape
 from nas.testing.backbones import BackboneSuite
-from search_spaces.cells import OPERATIONS, PAIRS, Cell, edges_of, operation, prune, representative
 from search_spaces.nasbench201 import RESNET, NasBench201
+from search_spaces.nasbench201_cells import (
+    OPERATIONS,
+    PAIRS,
+    Cell,
+    edges_of,
+    operation,
+    prune,
+    representative,
+)
 
 EXAMPLE = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
 ZERO = "|none~0|+|none~0|nor_conv_3x3~1|+|none~0|none~1|skip_connect~2|"

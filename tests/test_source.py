@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from nas.space import TaskShape
 from search_spaces import nasbench201_supernet
-from search_spaces.cells import OPERATIONS, operation
+from search_spaces.mixed import cell
 from search_spaces.mixed.mixing import of_the_batch
 from search_spaces.mixed.source import Source
 from search_spaces.mixed.weighted_sum import weighted_sum
 from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201_cells import OPERATIONS, operation
 from search_spaces.operations import relu_conv_bn
 from search_spaces.separable import FactorizedReduction
 
@@ -105,12 +106,12 @@ def test_a_supernet_takes_an_operation_of_ones_own(monkeypatch: pytest.MonkeyPat
     found = supernet(x, mixture)
     with monkeypatch.context() as patch:
         patch.setattr(
-            nasbench201_supernet,
+            cell,
             "weighted_sum",
             lambda parts: sum(parts[1:], parts[0]),
         )
         patch.setattr(Source, "through", lambda self, module, weight: [weight * module(self.x)])
-        patch.setattr(nasbench201_supernet, "Plain", lambda x, weight: weight * x)
+        patch.setattr(cell, "Plain", lambda x, weight: weight * x)
         expected = supernet(x, mixture)
     torch.testing.assert_close(found, expected)
     along = torch.randn_like(expected)
