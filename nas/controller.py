@@ -71,6 +71,7 @@ class Outcome:
         derived: what a supernet derived, best first; so far, the one that it would derive now.
         repeat, episodes: the seed and the length that were asked for, as of `Evaluate`.
         continued: training episodes that a shorter training had done; their seconds are in its outcome.
+        node: name of the machine that ran it, for those who watch; no controller learns of it.
     """
 
     state: TrialState
@@ -86,6 +87,7 @@ class Outcome:
     repeat: int = 0
     episodes: int | None = None
     continued: int = 0
+    node: str | None = field(default=None, compare=False)
 
     @property
     def values(self) -> dict[str, float]:

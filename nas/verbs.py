@@ -27,6 +27,7 @@ from nas.evaluator import AnyJob
 from nas.executors import capacity
 from nas.executors.base import Executor
 from nas.progress.evaluations import watching
+from nas.progress.events import Log
 from nas.settings.search import SearchConfig, default_executor
 from nas.storage.lease import driven, refuse
 from nas.storage.schema import Evaluation, Search
@@ -317,6 +318,7 @@ def evaluated(
     workers: int | None = None,
     ray_address: str | None = None,
     quiet: bool = False,
+    log: Log | None = None,
 ) -> list[list[Evaluation]]:
     """Train all of a plan to the end, and test it; return the rows of each of `plan.everything`, by seed.
 
@@ -331,6 +333,7 @@ def evaluated(
         workers: how many run at a time at most; None: one a GPU, or one a core without any.
         ray_address: of a cluster.
         quiet: whether to show no progress.
+        log: where events go, in place of progress; None: nowhere.
 
     Raises:
         ConfigError: `seeds` or `workers` is wrong, or there is an address and the executor is another.
@@ -346,5 +349,5 @@ def evaluated(
     runs = evaluating(
         executor, targets, folder, say, trainings=trainings, workers=workers, ray_address=ray_address
     )
-    with runs as runner, watching(trainings, say, quiet=quiet) as observer:
+    with runs as runner, watching(trainings, say, quiet=quiet, log=log) as observer:
         return EvaluationDriver(store, folder, observer).run(plan.everything, seeds, runner)

@@ -12,7 +12,7 @@ from recorded import Trained, record_one_shot, search
 
 from nas.controller import Derived, Outcome, Score
 from nas.evaluator import Job
-from nas.progress.searches import _Tally
+from nas.progress.searches import Tally
 from nas.space import Architecture
 from nas.states import TrialState
 from nas.storage.store import Store
@@ -29,7 +29,7 @@ def test_a_supernet_says_how_many_trials_are_to_come(store: Store, monkeypatch: 
     """It takes 600 s and derives 2 of the 3 asked for; these take 30 s each."""
     clock = itertools.count(0.0, 30.0)
     monkeypatch.setattr("nas.progress.searches.time.monotonic", lambda: 600.0 + next(clock))
-    tally = _Tally(search(store, controller="darts", trials=32), store)
+    tally = Tally(search(store, controller="darts", trials=32), store)
     assert tally.summary() == "0/32 trials"
     tally.start(job(derive=3))
     assert tally.summary() == "0/4 trials (a supernet, 3 derived)"
@@ -43,7 +43,7 @@ def test_a_supernet_says_how_many_trials_are_to_come(store: Store, monkeypatch: 
 
 
 def test_a_supernet_says_which_epoch_ended_and_how_long_the_others_take(store: Store) -> None:
-    tally, asked = _Tally(search(store, controller="darts"), store), job()
+    tally, asked = Tally(search(store, controller="darts"), store), job()
     tally.start(asked)
     assert tally.left == "?"
     for epoch, words in ((1, "epoch 1/4, 0:01:30 left"), (2, "epoch 2/4, 0:01:00 left")):
@@ -59,7 +59,7 @@ def test_what_needs_no_worker_sets_no_pace(store: Store, monkeypatch: pytest.Mon
     """One trial in 30 s: the two that are left take a minute, however many were infeasible."""
     seconds = 0.0
     monkeypatch.setattr("nas.progress.searches.time.monotonic", lambda: seconds)
-    tally = _Tally(search(store, trials=4), store)
+    tally = Tally(search(store, trials=4), store)
     tally.start(Job(1, 0, ONE, 0))
     seconds = 30.0
     tally.add(0, Outcome(TrialState.INFEASIBLE, ONE, error="zero"))
@@ -72,7 +72,7 @@ def test_a_resumed_search_knows_what_its_supernet_derived(store: Store) -> None:
     text = ".".join("0" * 11)
     trained = Trained([(text, 0.5), (text.replace("0.", "1.", 1), 0.4)])
     row = record_one_shot(store, trained, {text: ("completed", 0.25)}, controller="darts", trials=32)
-    assert _Tally(row, store).summary().startswith("2/3 trials (a supernet, 2 derived) · best 0.2500")
+    assert Tally(row, store).summary().startswith("2/3 trials (a supernet, 2 derived) · best 0.2500")
 
 
 def test_other_searches_count_their_trials(db: Path) -> None:

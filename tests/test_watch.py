@@ -42,7 +42,7 @@ def test_a_search_is_followed_until_it_ends(store: Store, db: Path, monkeypatch:
     assert (code, out) == (0, "")
     first, *lines, last = err.strip().splitlines()
     assert "1/3 trials · best 0.5000" in first
-    assert [line.partition(" | ")[0] for line in lines] == [
+    assert [line.partition(" ")[2].partition(" | ")[0] for line in lines] == [
         "trial 1 completed 0.7500 ± 0.0100 in 2.0 s",
         "trial 2 completed 0.2500 ± 0.0100 in 2.0 s",
     ]
@@ -80,7 +80,7 @@ def test_a_terminal_sees_what_runs(store: Store, db: Path, monkeypatch: pytest.M
     row = search(store, name="s", config={"budget": {"train_episodes": 300}})
     store.acquire(row.id)
     begin(store, row, 0)
-    panel = progress._Panel(progress._Tally(row, store), 300)
+    panel = progress._Panel(progress.Tally(row, store), 300)
     panel.running = progress._running(row, store)
     panel.ended("trial 9 completed")
     [number] = panel.running

@@ -9,8 +9,17 @@ import typer
 
 from nas.cli import completion
 from nas.cli.interruption import continued_by
-from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption, RayAddressOption, SettingsOption, typed
-from nas.cli.output import Format, FormatOption, WideOption, emit, say
+from nas.cli.messages import LogFormat
+from nas.cli.options import (
+    DEFAULT_DB,
+    ArtifactsOption,
+    DbOption,
+    LogFormatOption,
+    RayAddressOption,
+    SettingsOption,
+    typed,
+)
+from nas.cli.output import Format, FormatOption, WideOption, emit, events, say
 from nas.errors import NasError
 from nas.executors import Name
 
@@ -141,6 +150,7 @@ def evaluate(
         typer.Option(help="Where trainings run. (default: process; ray where --ray-address is given)"),
     ] = None,
     ray_address: RayAddressOption = None,
+    log_format: LogFormatOption = LogFormat.TEXT,
     artifacts: ArtifactsOption = None,
     form: FormatOption = Format.TABLE,
     wide: WideOption = False,
@@ -185,6 +195,7 @@ def evaluate(
                 executor=executor or place(ray_address, "process"),
                 workers=workers,
                 ray_address=ray_address,
+                log=events(),
             )
         results = planned.results(store, rows)
         advice = _advice(made, planned)

@@ -11,8 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from nas.cli import messages
 from nas.cli.output import say
 from nas.errors import StorageError, Unwritable
+from nas.progress.events import Event, line
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -109,6 +111,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
             os.kill(os.getpid(), number)
         return
     _first = number, now
+    name = signal.Signals(number).name
+    told = f"\nInterrupted by {name}.\n"
+    if messages.as_events():
+        told = f"{line(Event.INTERRUPTED, signal=name)}\n"
     with suppress(OSError):  # not `say`: the signal may have come while that one wrote
-        os.write(2, f"\nInterrupted by {signal.Signals(number).name}.\n".encode())
+        os.write(2, told.encode())
     raise KeyboardInterrupt

@@ -33,7 +33,7 @@ from nas.cli import (
     streams,
     watch,
 )
-from nas.cli.output import say
+from nas.cli.output import fail, tell_what_is_logged
 from nas.errors import NasError
 
 
@@ -90,6 +90,7 @@ def _root(
 def main() -> None:
     """Run the command line; an error of ours ends it with its exit code and one message, no traceback."""
     streams.prepare()
+    tell_what_is_logged()
     interruption.listen()
     code = _run()
     if code == 130:  # whatever raised KeyboardInterrupt
@@ -109,10 +110,10 @@ def _run() -> int | str | None:
     except NasError as error:
         if os.environ.get("NAS_DEBUG"):
             raise
-        say(f"error: {error}")
+        fail(str(error), error.exit_code)
         return error.exit_code
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        say(f"error: {error.strerror or error}{where}")
+        fail(f"{error.strerror or error}{where}", 1)
         return 1
     return 0

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 
 from typer.core import TyperGroup
 
@@ -30,11 +31,12 @@ _HELD = "\0"
 
 @dataclass(slots=True)
 class _Asked:
-    """What this command line is, and which database and cluster it asks, once that is known."""
+    """What this command line is, what it asks and how it tells, once that is known."""
 
     verbs: TyperGroup | None = None
     db: str | None = None
     cluster: str | None = None
+    events: bool = False
 
 
 _asked = _Asked()
@@ -42,7 +44,7 @@ _asked = _Asked()
 
 def begin(verbs: TyperGroup) -> None:
     """Take note of the verbs there are, before one of them is parsed."""
-    _asked.verbs, _asked.db, _asked.cluster = verbs, None, None
+    _asked.verbs, _asked.db, _asked.cluster, _asked.events = verbs, None, None, False
 
 
 def ask(db: str) -> str:
@@ -55,6 +57,24 @@ def run_at(address: str | None) -> str | None:
     """Take note of the cluster that trials run on; return its address."""
     _asked.cluster = address
     return address
+
+
+class LogFormat(StrEnum):
+    """How stderr tells what happens."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def log_as(form: LogFormat) -> LogFormat:
+    """Take note of how this command tells what happens; return it."""
+    _asked.events = form is LogFormat.JSON
+    return form
+
+
+def as_events() -> bool:
+    """Return whether each line on stderr is to be a JSON document."""
+    return _asked.events
 
 
 def laid_out(text: str, width: int | None) -> str:

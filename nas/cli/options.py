@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from nas.cli import completion, messages
+from nas.progress.metrics import address
 from nas.storage import DEFAULT_DB as DEFAULT_DB
 
 DbOption = Annotated[
@@ -59,6 +60,33 @@ SlotOption = Annotated[
 SettingsOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as tasks.ways=20; repeatable."),
+]
+
+
+def _address(text: str | None) -> str | None:
+    """Refuse what is no address, before anything begins."""
+    if text is not None:
+        address(text)
+    return text
+
+
+MetricsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics",
+        metavar="[HOST:]PORT",
+        help="Serve metrics for Prometheus there while the search runs; by default on 127.0.0.1 alone.",
+        callback=_address,
+    ),
+]
+LogFormatOption = Annotated[
+    messages.LogFormat,
+    typer.Option(
+        help="How stderr tells what happens: text, or json: one event a line.",
+        show_default=True,
+        is_eager=True,
+        callback=messages.log_as,
+    ),
 ]
 ArtifactsOption = Annotated[
     Path | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,10 @@ from nas import counts
 from nas.cli import messages
 from nas.cli.layout import GAP, Lines, TextTable, fit, pad, wrap, wrap_phrases
 from nas.costs import COUNTED, MEASURED
+from nas.progress.events import Event, Log, dated
+
+WARNING = "warning: "
+"""How words begin that tell of something odd."""
 
 FORMATS = {"seconds": ".1f"} | dict.fromkeys(MEASURED, ".3g")
 """How numbers are written that are no scores: those of a short time differ in magnitude."""
@@ -42,7 +47,37 @@ Record = Mapping[str, Any]
 
 def say(text: str) -> None:
     """Print words to stderr; commands in backticks ask the same database."""
-    typer.echo(messages.laid_out(text, messages.terminal()), err=True)
+    if (log := events()) is None:
+        typer.echo(messages.laid_out(text, messages.terminal()), err=True)
+        return
+    level = "warning" if text.startswith(WARNING) else "info"
+    log.tell(Event.MESSAGE, level=level, text=messages.laid_out(text.removeprefix(WARNING), None))
+
+
+def fail(text: str, code: int) -> None:
+    """Print to stderr why the command ends with an exit code."""
+    if (log := events()) is None:
+        say(f"error: {text}")
+    else:
+        log.tell(Event.ERROR, code=code, error=messages.laid_out(text, None))
+
+
+class _Logged(logging.Handler):
+    """Says what libraries and nas log; off a terminal, after the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        (say if messages.as_events() or messages.terminal() is not None else dated(say))(self.format(record))
+
+
+def tell_what_is_logged() -> None:
+    """Have warnings that are logged, such as of a database that is away, told as all else on stderr."""
+    handler = _Logged(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+
+
+def events() -> Log | None:
+    """Return where events go; None: stderr is for people."""
+    return Log(lambda line: typer.echo(line, err=True)) if messages.as_events() else None
 
 
 def emit(

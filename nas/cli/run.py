@@ -12,10 +12,13 @@ import typer
 
 from nas.cli import completion
 from nas.cli.interruption import continued_by, interrupted_with
+from nas.cli.messages import LogFormat
 from nas.cli.options import (
     DEFAULT_DB,
     ArtifactsOption,
     DbOption,
+    LogFormatOption,
+    MetricsOption,
     RayAddressOption,
     SettingsOption,
     SlotOption,
@@ -23,7 +26,7 @@ from nas.cli.options import (
     files_hint,
     typed,
 )
-from nas.cli.output import Format, emit, say
+from nas.cli.output import Format, emit, events, say
 from nas.counts import counted
 from nas.errors import ConfigError
 from nas.states import TrialState
@@ -106,6 +109,8 @@ def run(
             autocompletion=completion.searches,
         ),
     ] = None,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    metrics: MetricsOption = None,
     dry: Annotated[
         bool,
         typer.Option(
@@ -171,14 +176,14 @@ def run(
     from nas.storage.store import Store
 
     if resume_or_start is not None:
-        _launch(resolved, text, at_a_time, ray_address, artifacts, db)
+        _launch(resolved, text, at_a_time, ray_address, artifacts, metrics, db)
         return
     with Store(db, create=True) as store, ExitStack() as running:
         with interrupted_with(f"No search was written. Start it again: `{typed(db)}`"):
             session = running.enter_context(
                 started(store, resolved, say, source=text, ray_address=ray_address)
             )
-        _follow(session, db, artifacts)
+        _follow(session, db, artifacts, metrics)
 
 
 def _launch(
@@ -187,6 +192,7 @@ def _launch(
     workers: int | None,
     ray_address: str | None,
     artifacts: Path | None,
+    metrics: str | None,
     db: str,
 ) -> None:
     """Start a search, or go on with it, whichever is due."""
@@ -199,7 +205,7 @@ def _launch(
             launched(store, config, say, source=source, workers=workers, ray_address=ray_address)
         )
         if session is not None:
-            _follow(session, db, artifacts, again)
+            _follow(session, db, artifacts, metrics, again)
             return
     say(
         f"Search '{config.name}' is completed; nothing was started. What it found: "
@@ -213,6 +219,8 @@ def resume(
         str | None, typer.Option(metavar="[+]N", help="New number of trials; +N adds to it.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Trials at a time, if not as before.")] = None,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    metrics: MetricsOption = None,
     ray_address: RayAddressOption = None,
     artifacts: ArtifactsOption = None,
     db: DbOption = DEFAULT_DB,
@@ -236,7 +244,7 @@ def resume(
             session = running.enter_context(
                 resumed(store, row, say, trials=wanted, workers=workers, ray_address=ray_address)
             )
-        _follow(session, db, artifacts)
+        _follow(session, db, artifacts, metrics)
 
 
 def stop(search: WholeSearchArgument, db: DbOption = DEFAULT_DB) -> None:
@@ -283,9 +291,12 @@ def rm(
     say(f"Deleted '{row.name}'.")
 
 
-def _follow(session: Session, db: str, artifacts: Path | None, again: str | None = None) -> None:
+def _follow(
+    session: Session, db: str, artifacts: Path | None, metrics: str | None, again: str | None = None
+) -> None:
     """Run a search to its leaderboard; `again` is the command that goes on with it, if not `nas resume`."""
     from nas.evaluation.artifacts import folder
+    from nas.progress.metrics import address, serving
     from nas.progress.searches import progress
     from nas.queries.answer import answer, words
     from nas.queries.chosen import apart
@@ -294,7 +305,13 @@ def _follow(session: Session, db: str, artifacts: Path | None, again: str | None
     store, row, config = session.store, session.row, session.config
     again = again or f"nas resume {row.name}{files_hint(artifacts)}"
     say(session.plan)
-    with continued_by(again), progress(row, config.budget.train_episodes, store, say) as observer:
+    length = config.budget.train_episodes
+    where = None if metrics is None else address(metrics)
+    with (
+        continued_by(again),
+        progress(row, length, store, say, log=events()) as shown,
+        serving(where, row, config.workers, store, shown) as observer,
+    ):
         ended = session.run(observer, folder(db, artifacts))
     if ended.state == "stopped":
         say(f"Stopped on request. Continue: `{again}`")

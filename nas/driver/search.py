@@ -398,7 +398,7 @@ class SearchDriver:
         if number in self._races:  # nothing that the controller asked for
             return
         reused = None if outcome.reused is None else bisect_left(self._own, outcome.reused)
-        told = replace(outcome, measurements=(), reused=reused)
+        told = replace(outcome, measurements=(), reused=reused, node=None)
         self._controller.observe(bisect_left(self._own, number), told)
 
     def _replay(self) -> None:

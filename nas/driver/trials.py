@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -34,6 +35,7 @@ class Trials(Runner[AnyJob, Outcome]):
         self._evaluator: Evaluator | None = None
         self._began = self._before = 0.0
         self._scored: Outcome | None = None
+        self._node = socket.gethostname()
 
     def limit(self, job: AnyJob) -> float | None:
         """Return `resources.seconds`; a supernet looks at it itself, and ends with its epoch."""
@@ -51,10 +53,11 @@ class Trials(Runner[AnyJob, Outcome]):
             return replace(self._scored, state=state, measurements=(), seconds=seconds, error=error)
         state = TrialState.INFEASIBLE if state is TrialState.INFEASIBLE else TrialState.FAILED
         architecture = job.architecture if isinstance(job, Job) else None
-        return Outcome(state, architecture, seconds=seconds, error=error)
+        return Outcome(state, architecture, seconds=seconds, error=error, node=self._node)
 
     def _noted(self, job: AnyJob) -> Iterator[Outcome]:
-        for outcome in self._outcomes(job):
+        for found in self._outcomes(job):
+            outcome = replace(found, node=self._node)
             if isinstance(job, SupernetJob):  # it may go on from a checkpoint, and counts on from there
                 self._began, self._before = time.perf_counter(), outcome.seconds
             if outcome.score is not None:

@@ -121,11 +121,12 @@ class Lost(Interim):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The evaluation ended without a result: `failed` or `infeasible`, and why."""
+    """The evaluation ended without a result: `failed` or `infeasible`, why, and on which machine."""
 
     final: ClassVar[bool] = True
     state: EvaluationState
     error: str
+    node: str | None = None
 
 
 Report = Begin | Progress | Validated | Scoring | Lost | Trained | Failure
@@ -163,7 +164,7 @@ class Trainings(Runner[EvaluationJob, Report]):
 
     def failure(self, job: EvaluationJob, state: TrialState, error: str) -> Failure:
         """Return why a job has no result."""
-        return Failure(EvaluationState(state), error)
+        return Failure(EvaluationState(state), error, socket.gethostname())
 
     def _tasks(self, config: EvaluationConfig) -> TaskSource:
         for settings, source in (*self._known, *self._held):
@@ -288,6 +289,7 @@ class _Run:
             best_episodes=selection.episodes,
             train_episodes=training.done,
             weights=store_weights(self._job.folder, self._job.name, selection.weights),
+            node=socket.gethostname(),
         )
 
     def _lost(self, scores: Sequence[float], lost: Sequence[int]) -> Lost:

@@ -16,10 +16,12 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from nas.counts import clock, counted
 from nas.progress import notebook
 from nas.progress.ellipsis import shorten
+from nas.progress.events import Log, dated, evaluation_events
+from nas.progress.words import first, last, words
 
 if TYPE_CHECKING:
     from nas.evaluation.driver import EvaluationObserver
-    from nas.evaluation.work import Begin, Report, Validated
+    from nas.evaluation.work import Report
     from nas.storage.schema import Evaluation
 
 
@@ -35,7 +37,7 @@ ROOM = BAR + len("  20000/20000 validation 0.1234 0:00:00 -:--:--")
 
 @contextmanager
 def watching(
-    trainings: int, say: Callable[[str], None], *, quiet: bool = False
+    trainings: int, say: Callable[[str], None], *, quiet: bool = False, log: Log | None = None
 ) -> Iterator[EvaluationObserver]:
     """Show the progress of so many trainings while they run.
 
@@ -43,7 +45,11 @@ def watching(
         trainings: how many.
         say: prints a line on stderr.
         quiet: whether to show nothing.
+        log: where events go, in place of what people read; None: nowhere.
     """
+    if log is not None:
+        yield evaluation_events(trainings, log)
+        return
     if quiet:
         yield _Lines(trainings, lambda line: None)
         return
@@ -55,7 +61,7 @@ def watching(
             line.end()
         return
     if not sys.stderr.isatty():
-        yield _Lines(trainings, say)
+        yield _Lines(trainings, dated(say))
         return
     with _progress(Console(stderr=True)) as progress:
         yield _Bars(trainings, progress)
@@ -120,9 +126,9 @@ class _Lines:
         from nas.evaluation.work import Progress, Scoring
 
         if report.final:
-            self._end(row, _words(row, report))
+            self._end(row, words(row, report))
         elif not isinstance(report, Progress | Scoring):
-            self._say(f"{_name(row)}: {_words(row, report)}")
+            self._say(f"{_name(row)}: {words(row, report)}")
 
     def retried(self, row: Evaluation, error: str) -> None:
         self._say(f"{_name(row)}: {_again(error)}")
@@ -156,7 +162,7 @@ class _Notebook:
             self._ended += 1
             self._fresh += 1
             self._failed += isinstance(report, Failure)
-        self._show(row, _words(row, report))
+        self._show(row, words(row, report))
 
     def retried(self, row: Evaluation, error: str) -> None:
         self._show(row, _again(error))
@@ -208,7 +214,7 @@ class _Bars:
         if isinstance(report, Done):
             self._advance(row, report.done)
         elif isinstance(report, Validated):
-            done, score = _last(report)
+            done, score = last(report)
             self._progress.update(self._tasks[row.id], score=f" validation {score:.4f}")
             self._advance(row, done)
         elif isinstance(report, Scoring):
@@ -242,30 +248,8 @@ class _Bars:
         self._progress.update(self._tasks[row.id], completed=done, status=status)
 
 
-def _words(row: Evaluation, report: Report) -> str:
-    """Return what a worker says, in a few words."""
-    from nas.evaluation.work import Begin, Failure, Lost, Progress, Scoring, Validated
-
-    total = row.config["budget"]["train_episodes"]
-    match report:
-        case Progress():
-            return f"{report.done}/{total} training episodes"
-        case Validated():
-            done, score = _last(report)
-            return f"{done}/{total} training episodes, validation {score:.4f}"
-        case Scoring():
-            return f"testing on {report.episodes} episodes"
-        case Begin():
-            return _begins(report)
-        case Lost():
-            return f"warning: {report.message}"
-        case Failure():
-            return f"{report.state}: {_first(report.error)}"
-    return f"test {report.test.value:.4f} ± {report.test.ci95:.4f} in {report.seconds:.0f} s"
-
-
 def _again(error: str) -> str:
-    return f"trying again: {_first(error)}"
+    return f"trying again: {first(error)}"
 
 
 def _before(row: Evaluation, *, by_other_code: bool) -> str:
@@ -276,21 +260,3 @@ def _before(row: Evaluation, *, by_other_code: bool) -> str:
 
 def _left_out(row: Evaluation) -> str:
     return f"left out: pid {row.pid} on host {row.host} is running it"
-
-
-def _first(error: str) -> str:
-    """Return the first line of an error."""
-    return error.strip().partition("\n")[0]
-
-
-def _begins(begin: Begin) -> str:
-    """Return where a training begins that a shorter one was before."""
-    if begin.done:
-        return f"goes on after the {begin.done} training episodes of an earlier training"
-    return f"begins anew, not from a training of {begin.earlier} episodes: {begin.reason}"
-
-
-def _last(curve: Validated) -> tuple[int, float]:
-    """Return the training episodes and the validation score of a curve's last point."""
-    last = curve.measurements[-1]
-    return last.step, last.value

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from nas.counts import clock, counted
 from nas.progress import notebook
+from nas.progress.events import Log, dated, search_events
 from nas.states import TrialState
 
 if TYPE_CHECKING:
@@ -33,7 +34,13 @@ BEST = (TrialState.COMPLETED, TrialState.REUSED)
 
 @contextmanager
 def progress(
-    row: Search, train_episodes: int, store: Store, say: Callable[[str], None], *, quiet: bool = False
+    row: Search,
+    train_episodes: int,
+    store: Store,
+    say: Callable[[str], None],
+    *,
+    quiet: bool = False,
+    log: Log | None = None,
 ) -> Iterator[SearchObserver]:
     """Show a search's progress while it runs.
 
@@ -43,11 +50,16 @@ def progress(
         store: of its trials so far.
         say: prints a line on stderr.
         quiet: whether to show nothing.
+        log: where events go, in place of what people read; None: nowhere.
     """
+    if log is not None:
+        with search_events(row, Tally(row, store), store, log) as events:
+            yield events
+        return
     if quiet:
         yield _Silent()
         return
-    tally = _Tally(row, store)
+    tally = Tally(row, store)
     if notebook.here():
         line = _Notebook(tally, row.name, train_episodes)
         try:
@@ -56,7 +68,7 @@ def progress(
             line.end()
         return
     if not sys.stderr.isatty():
-        yield _Lines(tally, say)
+        yield _Lines(tally, dated(say))
         return
     console = Console(stderr=True)
     panel = _Panel(tally, train_episodes)
@@ -71,13 +83,14 @@ def following(row: Search, store: Store, say: Callable[[str], None]) -> Iterator
 
     Gives a function that looks into the database again, for a search's row as it is now.
     """
-    tally = _Tally(row, store)
+    tally = Tally(row, store)
     if not sys.stderr.isatty():
-        say(f"{row.name}: {tally.summary()}")
+        tell = dated(say)
+        tell(f"{row.name}: {tally.summary()}")
 
         def follow(now: Search) -> None:
             for line in tally.look(now, store):
-                say(f"{line} | {tally.progress()}")
+                tell(f"{line} | {tally.progress()}")
 
         yield follow
         return
@@ -94,7 +107,7 @@ def following(row: Search, store: Store, say: Callable[[str], None]) -> Iterator
     console.print(tally.summary(), highlight=False)
 
 
-class _Tally:
+class Tally:
     """Counts, best so far and pace."""
 
     def __init__(self, row: Search, store: Store) -> None:
@@ -179,6 +192,7 @@ class _Tally:
         return self._ended - self.reused
 
     def add(self, number: int, outcome: Outcome) -> None:
+        """Count a trial that ended."""
         self._raced += outcome.repeat > 0
         self._ended += outcome.repeat == 0
         self._reused += outcome.state == "reused"
@@ -283,7 +297,7 @@ def _running(row: Search, store: Store) -> dict[int, tuple[float, str]]:
     }
 
 
-def _so_far(job: AnyJob, outcome: Outcome, train_episodes: int, tally: _Tally) -> str:
+def _so_far(job: AnyJob, outcome: Outcome, train_episodes: int, tally: Tally) -> str:
     """Return what is known of a running job in a few words; of a supernet it is told after each epoch."""
     from nas.evaluator import SupernetJob
 
@@ -305,7 +319,7 @@ def _first(error: str) -> str:
 class _Lines:
     """One plain line a trial."""
 
-    def __init__(self, tally: _Tally, say: Callable[[str], None]) -> None:
+    def __init__(self, tally: Tally, say: Callable[[str], None]) -> None:
         self._tally, self._say = tally, say
 
     def started(self, job: AnyJob) -> None:
@@ -327,7 +341,7 @@ class _Lines:
 class _Notebook:
     """One line that changes: how far the search is, and what ran or ended last."""
 
-    def __init__(self, tally: _Tally, name: str, train_episodes: int) -> None:
+    def __init__(self, tally: Tally, name: str, train_episodes: int) -> None:
         self._tally, self._name, self._train_episodes = tally, name, train_episodes
         self._line = notebook.StatusLine()
 
@@ -371,7 +385,7 @@ class _Silent:
 class _Panel:
     """A bar, the best so far, what runs now, and the last trials that ended."""
 
-    def __init__(self, tally: _Tally, train_episodes: int) -> None:
+    def __init__(self, tally: Tally, train_episodes: int) -> None:
         self._tally, self._train_episodes = tally, train_episodes
         self.running: dict[int, tuple[float, str]] = {}
         self._last: list[str] = []

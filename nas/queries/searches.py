@@ -160,7 +160,7 @@ def searches(store: Store, limit: int = 0) -> list[SearchRow]:
             sign_of_life=_sign_of_life(summary.search),
             note=summary.search.note,
         )
-        for summary in store.searches()[: limit or None]
+        for summary in store.searches(limit)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
@@ -12,6 +13,9 @@ from nas.storage import migrations
 from nas.storage.engine import connect, file, parse, reader, translated
 from nas.storage.outage import Patience
 from nas.storage.sqlite import TRIES, Written, steady
+
+Timed = Callable[[str, float], None]
+"""Takes the kind of a transaction, and the seconds that it took."""
 
 
 class Database:
@@ -24,6 +28,7 @@ class Database:
 
     Attributes:
         patience: what outlasts outages.
+        timed: told how many seconds each transaction took that succeeded, and its kind: `read` or `write`.
 
     Raises:
         ConfigError, NotFound, StorageError: as `Store`.
@@ -32,6 +37,7 @@ class Database:
     def __init__(self, url: str, *, create: bool, returned: Callable[[], None] = lambda: None) -> None:
         self._url = parse(url)
         self.patience = Patience(returned)
+        self.timed: Timed | None = None
         self._file = file(self._url)
         there = migrations.exists(self._url)
         if not there and not create:
@@ -74,6 +80,7 @@ class Database:
     def read(self) -> Iterator[Session]:
         """Open a session that sees one state of the database throughout; its rows outlive it."""
         with (
+            self._timing("read"),
             steady(self._file) if self._file else nullcontext(),
             translated(self._url),
             Session(self._reader, expire_on_commit=False) as session,
@@ -83,11 +90,23 @@ class Database:
     @contextmanager
     def edit(self) -> Iterator[Session]:
         """Open a session that writes what changes in its rows, in one transaction."""
-        with translated(self._url), Session(self._writer, expire_on_commit=False) as session, session.begin():
+        with (
+            self._timing("write"),
+            translated(self._url),
+            Session(self._writer, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Open a transaction for statements: less than half of the time of a session."""
-        with translated(self._url), self._writer.begin() as connection:
+        with self._timing("write"), translated(self._url), self._writer.begin() as connection:
             yield connection
+
+    @contextmanager
+    def _timing(self, kind: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        if self.timed is not None:
+            self.timed(kind, time.perf_counter() - began)

@@ -64,6 +64,7 @@ class Trained:
         best_episodes: training episodes behind the weights that were kept.
         train_episodes: training episodes when training stopped.
         weights: the file that holds them.
+        node: name of the machine that ran it, for those who watch.
     """
 
     final: ClassVar[bool] = True
@@ -75,6 +76,7 @@ class Trained:
     best_episodes: int
     train_episodes: int
     weights: File
+    node: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

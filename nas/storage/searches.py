@@ -138,8 +138,9 @@ def locked(session: Session, search_id: int) -> Search:
     return search
 
 
-def summaries(session: Session) -> list[Summary]:
-    """Return every search, newest first."""
+def summaries(session: Session, limit: int = 0) -> list[Summary]:
+    """Return the searches, newest first, `limit` at most; 0: all."""
+    newest = select(Search.id).order_by(Search.id.desc()).limit(limit or None)
     whole = Trial.state == TrialState.COMPLETED.value
     best = func.max(Trial.score).filter(whole, Trial.repeat == 0)
     trials = (
@@ -150,15 +151,16 @@ def summaries(session: Session) -> list[Summary]:
             best.label("best"),
             func.count().filter(Trial.kind == TrialKind.SUPERNET.value).label("supernets"),
         )
-        .where(Trial.kind != TrialKind.RACE.value)
+        .where(Trial.kind != TrialKind.RACE.value, *((Trial.search_id.in_(newest),) if limit else ()))
         .group_by(Trial.search_id, Trial.state)
         .subquery()
     )
     query = select(Search, trials.c.state, trials.c.count, trials.c.best, trials.c.supernets)
     found: dict[int, Summary] = {}
-    for search, state, number, score, supernets in session.execute(
-        query.outerjoin(trials).order_by(Search.id.desc())
-    ):
+    rows = query.outerjoin(trials).order_by(Search.id.desc())
+    if limit:
+        rows = rows.where(Search.id.in_(newest))
+    for search, state, number, score, supernets in session.execute(rows):
         summary = found.setdefault(search.id, Summary(search))
         if state is not None:
             summary.trials[state] = number

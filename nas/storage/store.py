@@ -14,7 +14,7 @@ from nas.errors import ConfigError, NotFound, StorageError
 from nas.states import SearchState, TrialState
 from nas.storage import lease, searches, statements, trials
 from nas.storage.columns import now
-from nas.storage.database import Database
+from nas.storage.database import Database, Timed
 from nas.storage.evaluations import Evaluations
 from nas.storage.outage import Patience, repeatable
 from nas.storage.schema import Artifact, Inherited, Search, Trial
@@ -67,6 +67,15 @@ class Store:
     def patience(self) -> Patience:
         """What outlasts the database's outages."""
         return self._database.patience
+
+    @property
+    def timed(self) -> Timed | None:
+        """Who is told how long each transaction took; None: nobody."""
+        return self._database.timed
+
+    @timed.setter
+    def timed(self, timed: Timed | None) -> None:
+        self._database.timed = timed
 
     def read(self) -> AbstractContextManager[Session]:
         """Open a session for queries of one's own, which sees one state of the database throughout."""
@@ -141,10 +150,14 @@ class Store:
             return session.scalar(select(Search).where(Search.name == name))
 
     @repeatable
-    def searches(self) -> list[Summary]:
-        """Return every search, newest first, with its trials by state and its best completed score."""
+    def searches(self, limit: int = 0) -> list[Summary]:
+        """Return the searches, newest first, with their trials by state and their best completed score.
+
+        Args:
+            limit: how many at most; 0: all. Of others not a trial is read.
+        """
         with self._database.read() as session:
-            return searches.summaries(session)
+            return searches.summaries(session, limit)
 
     @repeatable
     def names(self) -> list[str]:

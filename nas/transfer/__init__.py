@@ -1,0 +1,1 @@
+"""Searches that leave a database as a file, and come into another."""
