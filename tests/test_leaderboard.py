@@ -23,6 +23,7 @@ from nas.pareto import nondominated
 from nas.queries import boards
 from nas.queries.leaderboard import SORTS, LeaderboardRow, Query, leaderboard, sections
 from nas.queries.rows import frame, record
+from nas.queries.searches import details
 from nas.states import TrialState
 from nas.storage import front
 from nas.storage.front import FIELDS
@@ -401,6 +402,30 @@ def test_a_longer_training_ranks_before_a_shorter_one(tmp_path: Path, shorter: T
             store.finish(trial, outcome(value, state, train_episodes=length))
         states = (TrialState.COMPLETED.value, shorter.value)
         assert [found.trial for found in leaderboard(store, Query(states=states))] == [1, 0]
+
+
+def test_a_front_goes_by_means_over_seeds(tmp_path: Path) -> None:
+    """`lucky` is first by its first seed alone; `small` is on the front for its size."""
+    trained = [("lucky", 0, 0.9, 20), ("steady", 0, 0.7, 20), ("small", 0, 0.4, 10), ("worse", 0, 0.3, 15)]
+    raced = [("lucky", 1, 0.3, 20), ("steady", 1, 0.8, 20)]
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=True) as store:
+        config = {
+            "space": {"name": "chain"},
+            "tasks": {"name": "glyphs"},
+            "objective": ["score", "parameters"],
+        }
+        row = search(store, config=config)
+        for number, (name, repeat, score, size) in enumerate([*trained, *raced]):
+            trial = begin(store, row, number, key=name, architecture=name, repeat=repeat)
+            store.finish(trial, outcome(score, costs={"parameters": size}))
+        query = Query(pareto=("score", "parameters"))
+        found = [(one.architecture, one.score) for one in leaderboard(store, query)]
+        by_size = [one.architecture for one in leaderboard(store, replace(query, sort="parameters"))]
+        every = [one.architecture for one in leaderboard(store, Query(sort="parameters"))]
+        assert details(store, row.name).front == (1, 2)
+    assert found == [("steady", 0.75), ("small", 0.4)]
+    assert by_size == ["small", "steady"]
+    assert every == ["small", "worse", "steady", "lucky"]
 
 
 def test_further_seeds_are_of_whole_trainings_alone(tmp_path: Path) -> None:

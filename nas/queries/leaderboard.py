@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
@@ -17,6 +19,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from nas.costs import COSTS, OWN
 from nas.errors import ConfigError, NotFound, UnknownName, nearest
 from nas.intervals import half_width_over_seeds
+from nas.objective import Objective
 from nas.plugins import installed
 from nas.queries import chosen
 from nas.settings.paths import flat
@@ -42,7 +45,7 @@ class Query:
             that is asked for have no rank.
         limit: how many rows, 0 for all.
         pareto: fields of the front: only trials remain that no other trial matches in all of them and beats
-            in one.
+            in one. Scores are means over seeds.
         where: settings that a search chose along with the network, and their values: `learner.lr=0.01`.
         by: such a setting: of each of its values only the first row remains.
 
@@ -291,15 +294,23 @@ def unit(row: Search | Evaluation) -> str | None:
 def _board(session: Session, query: Query, where: Sequence[ColumnElement[bool]]) -> list[LeaderboardRow]:
     if query.paths:
         where = _of(where, _matching(session, query, where), Trial.id)
-    if query.pareto:
-        where = _of(where, front(session, query.pareto, where), Trial.id)
     further = _further(session, where)
+    if query.pareto and not further:
+        where = _of(where, front(session, query.pareto, where), Trial.id)
     if query.by is None and not further:
         return _ranked(session, query, where)
     every = _ranked(session, replace(query, limit=0), where)
     every = [_over_seeds(row, further.get((row.search, row.architecture), [])) for row in every]
+    if query.pareto and further:
+        aim = Objective(tuple(dict.fromkeys(query.pareto)))
+        every = [
+            every[i] for i in aim.front([{goal: getattr(row, goal) for goal in aim.goals} for row in every])
+        ]
     if query.sort in ("score", "rank"):
         every.sort(key=partial(_place, unequal=not SHORTER.isdisjoint(query.states)))
+    else:
+        of_equal = groupby(every, key=attrgetter(query.sort))
+        every = [row for _, rows in of_equal for row in sorted(rows, key=lambda row: -row.score)]
     if query.by is None:
         return [replace(row, rank=rank) for rank, row in enumerate(every[: query.limit or None], start=1)]
     best = chosen.best_of_each([(row, row.chosen) for row in every], query.by)[: query.limit or None]

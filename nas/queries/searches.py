@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, cast
 
-from nas.objective import Objective
+from nas.objective import SCORE, Objective
 from nas.queries.answer import Answer, answer
 from nas.queries.chosen import Texts
 from nas.queries.leaderboard import NO_LEARNER
@@ -91,8 +92,8 @@ class SearchDetails:
         note: what its owner wrote about it.
         objective: what it makes better.
         answer: what it recommends; None: it has no score, or makes several things better.
-        front: numbers of the completed trials that no other matches in all of the objective and beats in one;
-            None: the objective is one thing, and has a best.
+        front: numbers of the completed trials that no other matches in all of the objective and beats in one,
+            by their mean scores over seeds; None: the objective is one thing, and has a best.
         inherited: what it knew of earlier searches when it began.
         config: the configuration, every default filled in.
         environment: versions of what ran it, the machine, and the data.
@@ -200,9 +201,13 @@ def details(store: Store, reference: str) -> SearchDetails:
 
 
 def _front(objective: Objective, rows: Sequence[TrialRow]) -> tuple[int, ...]:
-    whole = [row for row in rows if row.state == TrialState.COMPLETED and row.repeat == 0]
-    completed = [row for row in whole if row.score is not None]
-    return tuple(completed[i].trial for i in objective.front([asdict(row) for row in completed]))
+    scores: dict[str | None, list[float]] = {}
+    completed = [row for row in rows if row.state == TrialState.COMPLETED and row.score is not None]
+    for row in completed:
+        scores.setdefault(row.architecture, []).append(cast("float", row.score))
+    first = [row for row in completed if row.repeat == 0]
+    values = [asdict(row) | {SCORE: fmean(scores[row.architecture])} for row in first]
+    return tuple(first[i].trial for i in objective.front(values))
 
 
 def state(row: Search) -> str:
