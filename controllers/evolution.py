@@ -9,13 +9,13 @@ from typing import Annotated, Literal, final
 import numpy as np
 from pydantic import Field
 
-from controllers.untried import DRAWS, running, untried
 from nas.controller import Controller, Evaluate, Outcome
 from nas.errors import ConfigError
 from nas.objective import Objective
-from nas.pareto import Point, crowded
+from nas.pareto import Point, crowded, crowding
 from nas.space import Architecture, Space
 from nas.states import TrialState
+from nas.tried import DRAWS, Tried
 
 SCORED = frozenset({TrialState.COMPLETED, TrialState.STOPPED, TrialState.PAUSED, TrialState.REUSED})
 """Trials whose score enters the population; a shorter training ranks behind all longer ones."""
@@ -61,7 +61,7 @@ class Evolution(Controller):
         self._objective = Objective()
         self._dies, self._fresh = dies, fresh
         self._population: deque[tuple[int, Point, Architecture]] = deque()
-        self._known: set[str] = set()
+        self._tried = Tried(space)
         self._order: list[tuple[int, Point]] = []
 
     def aim(self, objective: Objective) -> None:
@@ -72,9 +72,8 @@ class Evolution(Controller):
         """Propose a random architecture at first, then a mutant of a tournament's winner."""
         if not self._fresh:
             return Evaluate(self._draw(number, rng))
-        taken = self._known | running(self._space, pending)
         drawn = (self._draw(number, rng) for _ in range(DRAWS))
-        return Evaluate(untried(self._space, drawn, taken, rng))
+        return Evaluate(self._tried.untried(drawn, pending, rng))
 
     def _draw(self, number: int, rng: np.random.Generator) -> Architecture:
         if number < self._size or not self._population:
@@ -87,23 +86,35 @@ class Evolution(Controller):
         """Let a scored architecture into the population."""
         point, architecture = self._objective.point(outcome.values), outcome.architecture
         if self._fresh and architecture is not None:
-            self._known.add(self._space.canonical(architecture))
+            self._tried.add(architecture)
         if outcome.state not in SCORED or point is None or architecture is None:
             return
+        full = len(self._population) == self._size
         self._population.append((outcome.train_episodes, point, architecture))
-        if len(self._population) > self._size:
-            del self._population[self._dying()]
+        leaves = self._leaves() if full else None
+        if leaves is not None:
+            del self._population[leaves]
         self._order = self._ranked()
+        if full and leaves is None:
+            self._drop(self._order.index(max(self._order)))
 
-    def _dying(self) -> int:
-        """Return who makes room: the oldest; or the newest's twin, else the worst, of several the oldest."""
+    def _leaves(self) -> int | None:
+        """Return who makes room whatever its rank: the oldest, or the newest's twin; None: the worst does."""
         if self._dies == "oldest":
             return 0
         keys = [self._space.canonical(architecture) for *_, architecture in self._population]
-        if keys[-1] in keys[:-1]:
-            return keys.index(keys[-1])
-        order = self._ranked()
-        return order.index(max(order))
+        twin = keys.index(keys[-1])
+        return twin if twin < len(keys) - 1 else None
+
+    def _drop(self, place: int) -> None:
+        """Drop a member of the last front: only those on it have another rank without it, for their room."""
+        del self._population[place]
+        length, standing = self._order.pop(place)
+        if not self._objective.several:
+            return
+        front = [i for i, (own, (rank, *_)) in enumerate(self._order) if (own, rank) == (length, standing[0])]
+        for i, room in zip(front, crowding([self._population[i][1] for i in front]), strict=True):
+            self._order[i] = length, (standing[0], -room)
 
     def _ranked(self) -> list[tuple[int, Point]]:
         """Return what members rank by, less being better: a longer training, then the score or the front."""

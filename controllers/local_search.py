@@ -8,12 +8,12 @@ from typing import Annotated, Any, TypeAlias, final
 import numpy as np
 from pydantic import Field
 
-from controllers.untried import running, untried
 from nas.controller import Controller, Evaluate, Outcome
 from nas.objective import Objective
 from nas.pareto import Point
 from nas.space import Architecture, Space
 from nas.states import TrialState
+from nas.tried import Tried
 
 Rank: TypeAlias = tuple[int, Point]
 """What scored outcomes are compared by, less being better: a longer training first (`nas.fidelity`)."""
@@ -43,7 +43,7 @@ class LocalSearch(Controller):
     ) -> None:
         self._space, self._initial = space, initial
         self._objective = Objective()
-        self._known: set[str] = set()
+        self._tried = Tried(space)
         self._drawn: list[tuple[Rank, Architecture]] = []
         self._top: tuple[Rank, Architecture] | None = None
 
@@ -55,15 +55,14 @@ class LocalSearch(Controller):
         """Propose a neighbour of where the climb stands, or a random architecture."""
         around = [] if self._top is None else list(self._space.neighbours(self._top[1]))
         ordered = [around[place] for place in rng.permutation(len(around))] if around else []
-        taken = self._known | running(self._space, pending)
-        return Evaluate(untried(self._space, ordered, taken, rng))
+        return Evaluate(self._tried.untried(ordered, pending, rng))
 
     def observe(self, number: int, outcome: Outcome) -> None:
         """Go on to what is better; begin anew where every neighbour is known."""
         architecture, point = outcome.architecture, self._objective.point(outcome.values)
         if architecture is None:
             return
-        self._known.add(self._space.canonical(architecture))
+        self._tried.add(architecture)
         scored = outcome.state not in (TrialState.FAILED, TrialState.INFEASIBLE)
         if point is not None and scored:
             self._climb((-outcome.train_episodes, point), architecture)
@@ -80,4 +79,4 @@ class LocalSearch(Controller):
             self._drawn = []
 
     def _unknown(self, architecture: Architecture) -> Iterator[bool]:
-        return (self._space.canonical(one) not in self._known for one in self._space.neighbours(architecture))
+        return (one not in self._tried for one in self._space.neighbours(architecture))

@@ -17,12 +17,12 @@ from pydantic import Field
 from torch import Tensor
 
 from controllers.threads import one_thread
-from controllers.untried import running, untried
 from nas.controller import Controller, Evaluate, Outcome
 from nas.errors import Infeasible
 from nas.objective import Objective
 from nas.space import Architecture, Space
 from nas.states import TrialState
+from nas.tried import Tried
 
 Initial = Annotated[int, Field(ge=1, description="random trials at first")]
 Candidates = Annotated[int, Field(ge=1, description="mutants that the model ranks for a proposal")]
@@ -76,7 +76,7 @@ class ModelBased(Controller):
         self.space, self.seed = space, seed
         self.initial, self.candidates, self.parents, self.points = initial, candidates, parents, points
         self.known: dict[str, Known] = {}
-        self.taken: set[str] = set()
+        self._tried = Tried(space)
         self.model: Any = None
         self._complained = False
         self._objective = Objective()
@@ -100,11 +100,10 @@ class ModelBased(Controller):
 
     def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Evaluate:
         """Propose at random at first, then the candidate that the model ranks first."""
-        taken = self.taken | running(self.space, pending)
         best = self.best
         drawn = self._candidates(best, rng) if number >= self.initial and best else {}
         if not drawn:
-            return Evaluate(untried(self.space, [], taken, rng))
+            return Evaluate(self._tried.untried([], pending, rng))
         try:
             with one_thread():
                 promise = self.rank(stacked(drawn.values()), self._running(pending), rng)
@@ -115,7 +114,7 @@ class ModelBased(Controller):
             self._complain(error)
             order = [*range(len(drawn))]
         architectures = list(drawn)
-        return Evaluate(untried(self.space, (architectures[place] for place in order), taken, rng))
+        return Evaluate(self._tried.untried((architectures[place] for place in order), pending, rng))
 
     def observe(self, number: int, outcome: Outcome) -> None:
         """Learn the network's last value, or that there is none."""
@@ -124,7 +123,7 @@ class ModelBased(Controller):
         if architecture is None or (point is None and not ended_badly):
             return
         features, key = self._features(architecture), self.space.canonical(architecture)
-        self.taken.add(key)
+        self._tried.add(architecture)
         if features is not None:
             self.known.pop(key, None)  # the latest stand last
             rank = WORST if point is None or ended_badly else (-outcome.train_episodes, point[0])

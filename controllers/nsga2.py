@@ -13,6 +13,7 @@ from nas.objective import Objective
 from nas.pareto import Point, crowded
 from nas.space import Architecture, Space
 from nas.states import TrialState
+from nas.tried import Tried
 
 SCORED = frozenset({TrialState.COMPLETED, TrialState.STOPPED, TrialState.REUSED})
 """Trials that enter the population."""
@@ -58,7 +59,7 @@ class Nsga2(Controller):
         self._objective = Objective()
         self._population: dict[str, Member] = {}
         self._places: dict[str, tuple[int, int, float]] = {}
-        self._tried: set[str] = set()
+        self._tried = Tried(space)
 
     def aim(self, objective: Objective) -> None:
         """Take any objective."""
@@ -68,11 +69,10 @@ class Nsga2(Controller):
         """Propose a random architecture at first, then a child that is new."""
         if number < self._size or not self._population:
             return Evaluate(self._space.sample(rng))
-        running = {self._space.canonical(evaluation.architecture) for evaluation in pending}
+        taken = self._tried.taken(pending)
         for _ in range(REDRAWS):
             child = self._child(rng)
-            key = self._space.canonical(child)
-            if key not in self._tried and key not in running:
+            if self._space.canonical(child) not in taken:
                 break
         return Evaluate(child)
 
@@ -81,10 +81,10 @@ class Nsga2(Controller):
         point, architecture = self._objective.point(outcome.values), outcome.architecture
         if architecture is None:
             return
-        key = self._space.canonical(architecture)
-        self._tried.add(key)
+        self._tried.add(architecture)
         if outcome.state not in SCORED or point is None:
             return
+        key = self._space.canonical(architecture)
         known = self._population.get(key)
         if known is not None and known.episodes >= outcome.train_episodes:
             return

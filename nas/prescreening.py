@@ -14,6 +14,7 @@ from nas.errors import Infeasible
 from nas.prediction import Prediction
 from nas.product import candidate_of
 from nas.space import Architecture, Space, TaskShape
+from nas.tried import Tried
 
 Promise: TypeAlias = Callable[[Architecture], float]
 """What an architecture promises before it is trained: higher is better, −∞ where nothing can be said."""
@@ -45,7 +46,7 @@ class Prescreened(Controller):
     ) -> None:
         self._controller, self._space, self._promise = controller, space, promise
         self._candidates, self._trials = candidates, trials
-        self._tried: set[str] = set()
+        self._tried = Tried(space)
         self._promises: dict[Architecture, float] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -57,7 +58,7 @@ class Prescreened(Controller):
 
     def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
         """Propose the most promising of the inner controller's draws."""
-        running = {self._space.canonical(evaluation.architecture) for evaluation in pending}
+        taken = self._tried.taken(pending)
         first, drawn = self._controller.propose(number, pending, rng), dict[str, Evaluate]()
         if self._trials is not None and number >= self._trials:
             return first
@@ -65,7 +66,7 @@ class Prescreened(Controller):
         for rest in reversed(range(self._candidates)):
             if isinstance(proposal, Evaluate):
                 key = self._space.canonical(proposal.architecture)
-                if key not in self._tried and key not in running:
+                if key not in taken:
                     drawn.setdefault(key, proposal)
                 elif proposal is first:
                     return first
@@ -80,7 +81,7 @@ class Prescreened(Controller):
     def observe(self, number: int, outcome: Outcome) -> None:
         """Remember what was tried; tell the inner controller everything."""
         if outcome.architecture is not None:
-            self._tried.add(self._space.canonical(outcome.architecture))
+            self._tried.add(outcome.architecture)
         self._controller.observe(number, outcome)
 
     def _known(self, architecture: Architecture) -> float:

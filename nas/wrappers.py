@@ -15,6 +15,7 @@ from nas.errors import Infeasible
 from nas.product import candidate_of
 from nas.space import Architecture, Space, TaskShape
 from nas.states import TrialState
+from nas.tried import running
 
 REDRAWS = 100
 """Proposals asked of the inner controller, all from one generator, before a wrapper gives up."""
@@ -99,8 +100,8 @@ class WarmStarted(Controller):
     def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
         """Propose the best network that was not tried, while there is one."""
         proposal = self._controller.propose(number, pending, rng)
-        running = {self._space.canonical(evaluation.architecture) for evaluation in pending}
-        left = [key for key in self._best if key not in self._tried and key not in running]
+        now = running(self._space, pending)
+        left = [key for key in self._best if key not in self._tried and key not in now]
         if not left or not isinstance(proposal, Evaluate) or proposal.repeat:
             return proposal
         lengths = self._tried.get(self._space.canonical(proposal.architecture), {proposal.episodes})
