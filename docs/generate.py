@@ -97,7 +97,8 @@ def command_line() -> str:
         "# The command line",
         "`nas VERB --help` prints the same. Data goes to stdout, words to stderr. "
         "Exit codes: 0 fine · 1 failed · 2 wrong setting · 3 not found · 4 database · "
-        "5 too many failed trials · 130, 143, 129 interrupted by Ctrl-C, SIGTERM, SIGHUP. "
+        "5 too many failed trials · 6 head of the Ray cluster lost · 130, 143, 129 interrupted by "
+        "Ctrl-C, SIGTERM, SIGHUP. "
         "`NAS_DEBUG=1` shows a traceback instead of a message.",
     ]
     for path, command in _commands(get_command(app), ()):

@@ -16,6 +16,14 @@ def write(value: int) -> str:
     return str(value)
 
 
+def write_bytes(value: int) -> str:
+    """Return a size in G, M or k bytes, as `read` takes it."""
+    for unit in ("g", "m", "k"):
+        if value >= UNITS[unit]:
+            return f"{value / UNITS[unit]:.4g}{'k' if unit == 'k' else unit.upper()}"
+    return str(value)
+
+
 def counted(count: float, noun: str) -> str:
     """Return a number with its noun, in the plural but for 1; halves of a GPU count, too."""
     return f"{int(count) if count == int(count) else count:,} {noun}" + ("" if count == 1 else "s")

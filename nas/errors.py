@@ -11,6 +11,8 @@
     │   ├── Unreachable      4   the database does not answer, or the connection to it was lost
     │   └── Unwritable       4   a checkpoint or weights cannot be written: no trial is to blame
     ├── TooManyFailures      5   a search ended with more failed trials than allowed
+    ├── HeadLost             6   the head of the Ray cluster is gone
+    ├── Unready              *   a worker cannot start: the exit code of what is wrong there
     ├── Unreadable           1   a model file is damaged, of another version, or does not fit
     ├── Infeasible           1   an architecture cannot be built for the task's shape, or none of a search
     └── Diverged             1   a training loss is not a number
@@ -107,6 +109,29 @@ class TooManyFailures(NasError):
     """A search ended with more failed trials than `max_failed` allows, or without the supernet it needs."""
 
     exit_code = 5
+
+
+class HeadLost(NasError):
+    """The head of the Ray cluster does not answer any more: its workers can be told nothing."""
+
+    exit_code = 6
+
+
+class Unready(NasError):
+    """A worker cannot start where others may: its machine lacks a plug-in, the data, or what a package needs.
+
+    Args:
+        host: of the worker.
+        why: it cannot, in sentences.
+        exit_code: of the error that says why.
+    """
+
+    def __init__(self, host: str, why: str, exit_code: int = 1) -> None:
+        super().__init__(f"The worker on host {host} cannot start: {why}")
+        self.host, self.why, self.exit_code = host, why, exit_code
+
+    def __reduce__(self) -> tuple[type[Unready], tuple[str, str, int]]:
+        return Unready, (self.host, self.why, self.exit_code)
 
 
 class Unreadable(NasError):

@@ -183,6 +183,9 @@ class Evaluator(ABC):
     @abstractmethod
     def __init__(self, context: Context) -> None: ...
 
+    def warm(self) -> None:  # noqa: B027  (most have nothing to do)
+        """Do what takes long once, before the first job, so that no trial is billed for it."""
+
     @abstractmethod
     def evaluate(self, job: Job) -> Iterator[Outcome]:
         """Yield what is known so far (state `running`), with a score at each rung; last, a final outcome.

@@ -64,6 +64,7 @@ class Session:
         config: its configuration.
         tasks: that the configuration names.
         executor: where its trials run.
+        at_a_time: trials at a time that there is room for.
     """
 
     store: Store
@@ -71,6 +72,7 @@ class Session:
     config: SearchConfig
     tasks: ScoreSource
     executor: Executor[AnyJob, Outcome]
+    at_a_time: int
 
     @property
     def plan(self) -> str:
@@ -87,7 +89,7 @@ class Session:
             learner += f"{normalization} normalization, "
         return (
             f"Search '{row.name}': {row.controller} in {row.space} on {row.task_label}, {learner}"
-            f"{plan}, {config.workers} at a time, seed {row.seed}."
+            f"{plan}, {self.at_a_time} at a time, seed {row.seed}."
         )
 
     def run(self, observer: SearchObserver, folder: Path) -> Ended:
@@ -156,10 +158,14 @@ def started(
     """
     tasks = config.make_source()
     executor = executor_of(config, tasks, ray_address)
+    rooms: list[int] = []
     with ExitStack() as running:
-        start = partial(running.enter_context, ready(config, say, ray_address))
+
+        def start() -> None:
+            rooms.append(running.enter_context(ready(config, say, ray_address)))
+
         row = create(store, config, tasks, source, say, start)
-        yield Session(store, row, config, tasks, executor)
+        yield Session(store, row, config, tasks, executor, rooms[0])
 
 
 @contextmanager
@@ -198,8 +204,8 @@ def resumed(
         )
     tasks = config.make_source()
     executor = executor_of(config, tasks, ray_address)
-    with ready(config, say, ray_address):
-        yield Session(store, row, config, tasks, executor)
+    with ready(config, say, ray_address) as at_a_time:
+        yield Session(store, row, config, tasks, executor, at_a_time)
 
 
 def total(text: str, before: int) -> int:
@@ -222,8 +228,8 @@ def total(text: str, before: int) -> int:
 
 
 @contextmanager
-def ready(config: SearchConfig, say: Say, ray_address: str | None = None) -> Iterator[None]:
-    """Start what the workers of a search run on, and say if it is less than they ask for.
+def ready(config: SearchConfig, say: Say, ray_address: str | None = None) -> Iterator[int]:
+    """Start what the workers of a search run on; give how many trials run at a time, and say if it is less.
 
     Raises:
         NasError: it cannot start.
@@ -231,23 +237,28 @@ def ready(config: SearchConfig, say: Say, ray_address: str | None = None) -> Ite
             another than Ray.
     """
     _refuse_address(config.executor, ray_address)
+    demand, workers = config.resources.demand, config.workers
     address = (ray_address or os.environ.get("RAY_ADDRESS")) if config.executor == "ray" else None
-    warnings = [] if address else capacity.check(config, [capacity.here()], cluster=False)
-    for warning in warnings:
-        say(warning)
-    if config.executor != "ray":
-        yield
-        return
-    with cluster(config.workers * config.resources.cpus, say, address) as machines:
-        warnings = capacity.check(config, machines, cluster=True) if address else []
-        for warning in warnings:
+    if not address:
+        room = capacity.check(demand, workers, [capacity.here()], cluster=False)
+        for warning in room.warnings:
             say(warning)
-        yield
+    if config.executor != "ray":
+        yield room.jobs
+        return
+    with cluster(demand, workers, say, address) as (machines, grows):
+        if address:
+            room = capacity.check(demand, workers, machines, cluster=True, grows=grows)
+            for warning in room.warnings:
+                say(warning)
+        yield room.jobs
 
 
 @contextmanager
-def cluster(cpus: int, say: Say, address: str | None) -> Iterator[list[capacity.Machine]]:
-    """Connect to a Ray cluster, or start Ray here with so many cores; give its machines.
+def cluster(
+    demand: capacity.Demand, workers: int, say: Say, address: str | None
+) -> Iterator[tuple[list[capacity.Machine], bool]]:
+    """Connect to a Ray cluster, or start Ray here for so many workers; give its machines, and if it may grow.
 
     Raises:
         NasError: it cannot start.
@@ -256,8 +267,8 @@ def cluster(cpus: int, say: Say, address: str | None) -> Iterator[list[capacity.
     from nas.executors import ray
 
     say("Starting Ray…")
-    with ray.start(cpus, address):
-        yield ray.machines()
+    with ray.start(workers * demand.cpus, address, workers * (demand.memory or 0) or None):
+        yield ray.machines(), ray.grows()
 
 
 @contextmanager
@@ -293,8 +304,8 @@ def evaluating(
         machines = [capacity.here()]
         make = partial(Trainings, () if name == "process" else targets.sources)
         if name == "ray":
-            cpus = workers or capacity.one_each(machines)
-            machines = running.enter_context(cluster(cpus, say, ray_address))
+            most = workers or capacity.one_each(machines)
+            machines, _ = running.enter_context(cluster(capacity.Demand(), most, say, ray_address))
             make = partial(Trainings, targets.sources, running.enter_context(marked(folder)))
         usual = 1 if name == "inline" else capacity.one_each(machines)
         at_a_time, cores = min(workers or usual, trainings), int(sum(machine.cpus for machine in machines))

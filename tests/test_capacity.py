@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import SCRIPTED, nas
@@ -11,47 +14,78 @@ from scripted_searches import configure
 
 from nas.errors import ConfigError, NasError
 from nas.executors import capacity
-from nas.executors.capacity import Machine, check, device, one_each, rooms
+from nas.executors.capacity import Demand, Machine, Room, check, device, one_each, rooms
 
-SMALL, GPU = Machine(2, 0), Machine(16, 1)
+SMALL, GPU = Machine(2, 0, 8e9), Machine(16, 1, 64e9, {"fast": 2})
 
 
-def warnings(*machines: Machine, cluster: bool = False, workers: int = 1, **resources: float) -> int:
-    config = configure(executor="ray", workers=workers, resources=resources)
-    return len(check(config, machines, cluster=cluster))
+def room(
+    *machines: Machine, cluster: bool = False, grows: bool = False, workers: int = 1, **resources: Any
+) -> Room:
+    demand = configure(executor="ray", workers=workers, resources=resources).resources.demand
+    return check(demand, workers, machines, cluster=cluster, grows=grows)
 
 
 def test_what_fits_is_not_spoken_of() -> None:
-    assert warnings(SMALL, workers=2) == 0
-    assert warnings(SMALL, cpus=2) == 0
-    assert warnings(GPU, gpus=0.5, workers=2) == 0
-    assert warnings(SMALL, SMALL, cluster=True, cpus=2, workers=2) == 0
-    assert warnings(SMALL, GPU, cluster=True, gpus=1, cpus=4) == 0
-
-
-def test_what_is_slow_is_warned_of() -> None:
-    assert warnings(SMALL, cpus=64) == 1
-    assert warnings(SMALL, workers=8) == 1
-    assert warnings(GPU, gpus=0.5, workers=4) == 1
-    assert warnings(GPU, gpus=1, workers=2) == 1
-    assert warnings(SMALL, SMALL, cluster=True, cpus=2, workers=3) == 1
+    assert room(SMALL, workers=2) == (2, ())
+    assert room(SMALL, cpus=2) == (1, ())
+    assert room(SMALL, memory="4G", workers=2) == (2, ())
+    assert room(GPU, gpus=0.5, workers=2) == (2, ())
+    assert room(SMALL, SMALL, cluster=True, cpus=2, workers=2) == (2, ())
+    assert room(SMALL, GPU, cluster=True, gpus=1, cpus=4) == (1, ())
+    assert room(SMALL, GPU, cluster=True, custom={"fast": 1}, workers=2) == (2, ())
 
 
 @pytest.mark.parametrize(
-    ("machines", "cluster", "resources"),
+    ("found", "jobs"),
     [
-        ([SMALL], False, {"gpus": 1}),
-        ([SMALL], False, {"gpus": 0.1}),
-        ([GPU], False, {"gpus": 2}),
-        ([GPU, GPU], True, {"gpus": 2}),
-        ([SMALL, GPU], True, {"cpus": 17}),
+        (partial(room, SMALL, cpus=64), 1),
+        (partial(room, SMALL, workers=8), 8),
+        (partial(room, SMALL, memory="3G", workers=8, cpus=1), 2),
+        (partial(room, GPU, gpus=0.5, workers=4), 2),
+        (partial(room, GPU, gpus=1, workers=2), 1),
+        (partial(room, SMALL, SMALL, cluster=True, cpus=2, workers=3), 2),
+        (partial(room, SMALL, GPU, cluster=True, custom={"fast": 1.5}, workers=3), 1),
+    ],
+)
+def test_what_is_less_than_asked_for_is_warned_of_and_counted(found: Callable[[], Room], jobs: int) -> None:
+    assert found().warnings
+    assert found().jobs == jobs
+
+
+@pytest.mark.parametrize(
+    ("machines", "cluster", "resources", "lacking"),
+    [
+        ([SMALL], False, {"gpus": 1}, "resources.gpus"),
+        ([SMALL], False, {"gpus": 0.1}, "resources.gpus"),
+        ([GPU], False, {"gpus": 2}, "resources.gpus"),
+        ([GPU, GPU], True, {"gpus": 2}, "resources.gpus"),
+        ([SMALL, GPU], True, {"cpus": 17}, "resources.cpus"),
+        ([SMALL], False, {"memory": "9G", "cpus": 3}, "resources.memory=9G"),
+        ([SMALL, GPU], True, {"memory": "100G"}, "64G"),
+        ([SMALL], False, {"custom": {"fast": 1}}, "resources.custom.fast"),
+        ([SMALL, GPU], True, {"custom": {"fast": 3}}, "resources.custom.fast"),
+        ([SMALL, Machine(1, 1, 8e9)], True, {"gpus": 1, "cpus": 2}, "at once"),
     ],
 )
 def test_what_no_machine_has_is_refused(
-    machines: list[Machine], cluster: bool, resources: dict[str, float]
+    machines: list[Machine], cluster: bool, resources: dict[str, Any], lacking: str
 ) -> None:
-    with refusal(ConfigError, "resources"):
-        warnings(*machines, cluster=cluster, **resources)
+    with refusal(ConfigError, lacking):
+        room(*machines, cluster=cluster, **resources)
+    if cluster:
+        waiting = room(*machines, cluster=True, grows=True, workers=3, **resources)
+        assert waiting.jobs == 3
+        assert lacking in waiting.warnings[0]
+
+
+def test_a_cluster_that_grows_is_believed_to_reach_what_is_asked_for() -> None:
+    assert room(SMALL, cluster=True, grows=True, workers=50) == (50, ())
+
+
+def test_what_has_a_setting_of_its_own_is_no_custom_resource() -> None:
+    with refusal(ConfigError, "resources.custom.GPU"):
+        configure(resources={"custom": {"GPU": 1}})
 
 
 def test_a_gpu_is_not_shared_unless_it_is_asked_for() -> None:
@@ -66,7 +100,7 @@ def test_a_gpu_is_not_shared_unless_it_is_asked_for() -> None:
 def test_the_places_of_a_machine_share_its_gpus(share: float | None, places: list[int]) -> None:
     assert [device(place, share, there=4) for place in range(len(places))] == places
     if share:
-        assert len(places) <= rooms(Machine(16, 4), 0, share)
+        assert len(places) <= rooms(Machine(16, 4), Demand(gpus=share), reserved=False)
 
 
 @pytest.mark.parametrize("executor", ["inline", "process", "ray"])

@@ -13,7 +13,7 @@ from facts import refusal
 
 from nas.cli import interruption
 from nas.cli.interruption import continued_by, listen
-from nas.errors import ConfigError, StorageError
+from nas.errors import ConfigError, HeadLost, StorageError, Unready
 
 SLOW = """
 import time
@@ -59,6 +59,13 @@ def test_the_command_that_goes_on_is_said(capsys: pytest.CaptureFixture[str]) ->
     assert "nas resume s" in capsys.readouterr().err
     with refusal(StorageError, "nas resume s"), continued_by("nas resume s"):
         raise StorageError("The disk is full.")
+    with refusal(HeadLost, "nas resume s"), continued_by("nas resume s"):
+        raise HeadLost("No answer.")
+    with pytest.raises(Unready) as unready, continued_by("nas resume s"):
+        raise Unready("node-3", "No data.", 3)
+    assert unready.value.exit_code == 3
+    assert "node-3" in str(unready.value)
+    assert "`nas resume s`" in str(unready.value)
     with pytest.raises(ConfigError) as refused, continued_by("nas resume s"):
         raise ConfigError("No.")
     assert str(refused.value) == "No."

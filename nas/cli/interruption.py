@@ -13,7 +13,7 @@ from types import FrameType
 
 from nas.cli import messages
 from nas.cli.output import say
-from nas.errors import StorageError, Unwritable
+from nas.errors import HeadLost, StorageError, Unready, Unwritable
 from nas.progress.events import Event, line
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -66,20 +66,24 @@ def interrupted_with(words: str) -> Iterator[None]:
 
 @contextmanager
 def continued_by(command: str) -> Iterator[None]:
-    """Say which command goes on if the block is interrupted, or cannot write any more.
+    """Say which command goes on if the block is interrupted, cannot write any more, or loses its workers.
 
     A signal ends the process here. Ray is not taken apart before: its processes end with this one, and where
     the signal went to them, too, that would take long.
 
     Raises:
         StorageError: the block's, or for its error of a full disk, with the command in its message.
+        HeadLost, Unready: the block's, with the command in its message.
         KeyboardInterrupt: the block's, where no signal was listened to.
     """
     try:
         with interrupted_with(f"All that is done is saved. Continue: `{command}`"):
             yield
-    except StorageError as error:
+    except (StorageError, HeadLost) as error:
         raise type(error)(f"{error} Then continue: `{command}`") from error
+    except Unready as error:
+        why = f"{error.why} Mend it, then continue: `{command}`"
+        raise Unready(error.host, why, error.exit_code) from error
     except OSError as error:
         from nas.files import FULL, unwritable
 

@@ -137,6 +137,11 @@ class Ledger:
         return self._config.max_seconds is not None and self._repeats >= REPEATS
 
     @property
+    def left(self) -> int:
+        """How many trials are to be added at most."""
+        return 0 if self.enough else self.trials - self._counted
+
+    @property
     def _counted(self) -> int:
         """How many of the `trials` were begun."""
         own = self.next - self.raced

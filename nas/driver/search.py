@@ -91,6 +91,9 @@ class SearchDriver:
         self._controller: Controller = config.make_controller(space, tasks)
         bequeath(store, row, space, self._controller)
         self._scheduler = config.make_stopper()
+        self._supernet_first = config.proposer.one_shot or (
+            config.prescreen is not None and config.prescreen.supernet is not None
+        )
         self._race = None if config.racing is None else Race(config.racing, space)
         self._races: set[int] = set()
         self._own: list[int] = []
@@ -115,6 +118,16 @@ class SearchDriver:
         if self._stopping or self._ledger.hopeless:
             return True
         return self._ledger.enough and not self._again and not self._running and self._raced
+
+    @property
+    def left(self) -> int:
+        """How many further jobs there may be before one that runs ends: all else waits for a supernet."""
+        if self._stopping or self._ledger.hopeless:
+            return 0
+        if self._supernet_first and not self._ledger.ended:
+            return 0 if self._running else 1
+        further = 0 if self._race is None else self._config.workers
+        return len(self._again) + self._ledger.left + further
 
     @property
     def _raced(self) -> bool:

@@ -25,7 +25,7 @@ class Trials(Runner[AnyJob, Outcome]):
 
     Args:
         config: of the search.
-        tasks: what the configuration names; None: it is read when the first job comes.
+        tasks: what the configuration names; None: it is read when the runner is warmed.
     """
 
     def __init__(self, config: SearchConfig, tasks: ScoreSource | None = None) -> None:
@@ -36,6 +36,18 @@ class Trials(Runner[AnyJob, Outcome]):
         self._began = self._before = 0.0
         self._scored: Outcome | None = None
         self._node = socket.gethostname()
+
+    def warm(self) -> None:
+        """Read the tasks, if they are not given, and make the evaluator ready; a second time, do nothing."""
+        if self._evaluator is not None:
+            return
+        tasks, space = self._tasks or self._config.make_source(), self._config.make_space()
+        if isinstance(tasks, TaskSource):
+            self._context = self._config.make_context(space, tasks)
+            self._evaluator = self._config.make_evaluator(self._context)
+        else:
+            self._evaluator = self._config.make_lookup(space, tasks)
+        self._evaluator.warm()
 
     def limit(self, job: AnyJob) -> float | None:
         """Return `resources.seconds`; a supernet looks at it itself, and ends with its epoch."""
@@ -66,16 +78,12 @@ class Trials(Runner[AnyJob, Outcome]):
 
     def _outcomes(self, job: AnyJob) -> Iterator[Outcome]:
         if self._evaluator is None:
-            tasks, space = self._tasks or self._config.make_source(), self._config.make_space()
-            if isinstance(tasks, TaskSource):
-                self._context = self._config.make_context(space, tasks)
-                self._evaluator = self._config.make_evaluator(self._context)
-            else:
-                self._evaluator = self._config.make_lookup(space, tasks)
+            self.warm()
             self._began = time.perf_counter()  # making a worker ready is no trial's time
         if isinstance(job, SupernetJob):
             assert self._context is not None, "a search that looks scores up trains no supernet"
             return train_supernet(self._context, job)
+        assert self._evaluator is not None
         return self._evaluator.evaluate(job)
 
 
@@ -93,7 +101,6 @@ def executor(
         config.executor,
         partial(Trials, config, None if config.executor == "process" else tasks),
         workers=config.workers,
-        cpus=config.resources.cpus,
-        gpus=config.resources.gpus,
+        demand=config.resources.demand,
         address=address,
     )

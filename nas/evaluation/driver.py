@@ -62,7 +62,8 @@ class EvaluationDriver:
         self._deaths: Counter[int] = Counter()
         self._ids: dict[tuple[Any, ...], int] = {}
         self._jobs: Iterator[EvaluationJob] = iter(())
-        self._again: deque[EvaluationJob] = deque()
+        self._waiting: deque[EvaluationJob] = deque()
+        self._unclaimed = 0
         self._claimed = True
         self._pulse = lease.Pulse()
 
@@ -82,7 +83,11 @@ class EvaluationDriver:
             self._folder.mkdir(parents=True, exist_ok=True)
         distinct = list({target.identity: target for target in targets}.values())
         self._jobs, self._claimed = self._claims(distinct, seeds), False
+        self._unclaimed = len(distinct) * seeds
         try:
+            first = self.next()  # without any, no worker is to start
+            if first is not None:
+                self._waiting.append(first)
             executor.run(self)
         finally:
             self._store.evaluations.interrupt(list(self._running))
@@ -98,10 +103,15 @@ class EvaluationDriver:
         """Whether there will be no further job."""
         return self._claimed and not self._running
 
+    @property
+    def left(self) -> int:
+        """How many further jobs there may be before one that runs ends."""
+        return self._unclaimed + len(self._waiting)
+
     def next(self) -> EvaluationJob | None:
         """Return the next job; what needs no worker is told on the way."""
-        if self._again:
-            return self._again.popleft()
+        if self._waiting:
+            return self._waiting.popleft()
         job = next(self._jobs, None)
         self._claimed = job is None
         return job
@@ -153,13 +163,14 @@ class EvaluationDriver:
         self._observer.reported(self._running.pop(job.id), report)
 
     def _repeat(self, job: EvaluationJob, error: str) -> None:
-        self._again.append(replace(job, attempt=job.attempt + 1))
+        self._waiting.append(replace(job, attempt=job.attempt + 1))
         self._observer.retried(self._running[job.id], error)
 
     def _claims(self, targets: Sequence[Target], seeds: int) -> Iterator[EvaluationJob]:
         for seed in range(seeds):
             for target in targets:
                 row = self._claim(target, seed)
+                self._unclaimed -= 1
                 self._ids[(*target.identity, seed)] = row.id
                 if row.state == EvaluationState.COMPLETED:
                     other = row.environment.get("code") != code(target.config)

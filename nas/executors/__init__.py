@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from nas.errors import ConfigError
+from nas.executors.capacity import USUAL, Demand
 
 if TYPE_CHECKING:
     from nas.executors.base import Executor, JobT, MakeRunner, ReportT
@@ -17,8 +18,7 @@ def make_executor(
     make: MakeRunner[JobT, ReportT],
     *,
     workers: int = 1,
-    cpus: int = 1,
-    gpus: float | None = None,
+    demand: Demand = USUAL,
     address: str | None = None,
 ) -> Executor[JobT, ReportT]:
     """Return an executor.
@@ -27,8 +27,7 @@ def make_executor(
         name: which one.
         make: makes the runner of each worker.
         workers: jobs at a time.
-        cpus: cores that Ray reserves for a job.
-        gpus: share of a GPU that a job takes; None: the GPUs are split evenly over the workers.
+        demand: what a job takes of a machine; Ray reserves it, processes share GPUs by it.
         address: of a Ray cluster; None: that of RAY_ADDRESS, or a Ray started here.
     """
     if name == "inline":
@@ -38,10 +37,10 @@ def make_executor(
     if name == "process":
         from nas.executors.process import ProcessExecutor
 
-        return ProcessExecutor(make, workers, gpus)
+        return ProcessExecutor(make, workers, demand)
     from nas.executors.ray import RayExecutor
 
-    return RayExecutor(make, workers, cpus, gpus, address)
+    return RayExecutor(make, workers, demand, address)
 
 
 def check_workers(name: Name, workers: int) -> None:

@@ -30,6 +30,10 @@ class Workload(Protocol[JobT, _Told]):
     def done(self) -> bool:
         """Whether there will be no further job."""
 
+    @property
+    def left(self) -> int:
+        """How many further jobs there may be before one that runs ends: more workers would wait."""
+
     def next(self) -> JobT | None:
         """Return the next job, or None: ask again after one ended, or never if `done`."""
 
@@ -48,6 +52,9 @@ class Workload(Protocol[JobT, _Told]):
 
 class Runner(ABC, Generic[JobT, ReportT]):
     """Turns jobs into reports inside of a worker. Warm: one runs many jobs, and none leaves a trace."""
+
+    def warm(self) -> None:
+        """Do what takes long once, before the first job: read data, start the accelerator."""
 
     @abstractmethod
     def run(self, job: JobT) -> Iterator[ReportT]:
@@ -85,9 +92,10 @@ class Executor(ABC, Generic[JobT, ReportT]):
     def run(self, workload: Workload[JobT, ReportT]) -> None:
         """Run every job; return when the workload is done and no job runs any more.
 
-        A job ends with exactly one call of `finish` or `lost`. An interrupt (KeyboardInterrupt) stops the
-        workers and is raised again.
+        A job is asked for when a worker is ready to run it, and ends with exactly one call of `finish` or
+        `lost`. An interrupt (KeyboardInterrupt) stops the workers and is raised again.
 
         Raises:
+            Unready: a worker cannot start.
             Unwritable: a worker cannot write its files.
         """

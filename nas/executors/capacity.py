@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
+from nas import counts
 from nas.counts import counted
 from nas.errors import ConfigError
-
-if TYPE_CHECKING:
-    from nas.settings.search import SearchConfig
 
 
 class Machine(NamedTuple):
@@ -19,17 +19,62 @@ class Machine(NamedTuple):
     Attributes:
         cpus: cores.
         gpus: how many.
+        memory: bytes; None: nobody says.
+        custom: of what a Ray cluster calls by names of its own, how much.
     """
 
     cpus: float
     gpus: float
+    memory: float | None = None
+    custom: Mapping[str, float] = MappingProxyType({})
+
+
+class Demand(NamedTuple):
+    """What one job takes of a machine.
+
+    Attributes:
+        cpus: cores.
+        gpus: share of a GPU, or how many; None: the GPUs are split evenly over the workers.
+        memory: bytes; None: they are not reserved.
+        custom: of what a Ray cluster calls by names of its own, how much.
+    """
+
+    cpus: int = 1
+    gpus: float | None = None
+    memory: int | None = None
+    custom: Mapping[str, float] = MappingProxyType({})
+
+    def __str__(self) -> str:
+        memory = [] if self.memory is None else [f"resources.memory={counts.write_bytes(self.memory)}"]
+        gpus = [f"resources.gpus={self.gpus:g}"] if self.gpus else []
+        custom = [f"resources.custom.{name}={amount:g}" for name, amount in self.custom.items()]
+        return " and ".join([f"resources.cpus={self.cpus}", *gpus, *memory, *custom])
+
+
+USUAL = Demand()
+"""A core, and an even share of the GPUs."""
+
+
+class Room(NamedTuple):
+    """Room for jobs.
+
+    Attributes:
+        jobs: that run at a time, of those that are wanted.
+        warnings: of what is less than was asked for.
+    """
+
+    jobs: int
+    warnings: tuple[str, ...]
 
 
 def here() -> Machine:
     """Return what this process may use of this machine."""
     import torch
 
-    return Machine(cores(), torch.cuda.device_count())
+    memory = None
+    if {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= os.sysconf_names.keys():
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Machine(cores(), torch.cuda.device_count(), memory)
 
 
 def cores() -> int:
@@ -37,61 +82,95 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check(config: SearchConfig, machines: Sequence[Machine], *, cluster: bool) -> list[str]:
-    """Return what to warn of before a search starts.
+def check(
+    demand: Demand, workers: int, machines: Sequence[Machine], *, cluster: bool, grows: bool = False
+) -> Room:
+    """Return how many trials run at a time, and what to warn of before a search starts.
 
     Args:
-        config: of the search.
-        machines: where its trials may run.
+        demand: what a trial takes.
+        workers: trials at a time that are wanted.
+        machines: where trials may run.
         cluster: whether cores are reserved: elsewhere more threads than cores are only slow.
+        grows: whether machines may be added that nobody knows of.
 
     Raises:
-        ConfigError: no machine has what one trial is to get.
+        ConfigError: no machine has what one trial is to get, and none may be added.
     """
-    cpus, gpus, workers = config.resources.cpus, config.resources.gpus or 0.0, config.workers
-    where = "the largest machine of the cluster" if cluster else "this machine"
-    most = Machine(max(m.cpus for m in machines), max(m.gpus for m in machines))
-    if gpus > most.gpus:
-        raise ConfigError(
-            f"resources.gpus={gpus:g}: {where} has {counted(most.gpus, 'GPU')}. Set no more than that, or "
-            "leave it out: the GPUs there are, if any, are then split evenly over the workers."
-        )
-    if cluster and cpus > most.cpus:
-        raise ConfigError(
-            f"resources.cpus={cpus}: {where} has {counted(most.cpus, 'core')}. Set no more than that."
-        )
+    place = "the cluster" if cluster else "this machine"
+    fitting = sum(rooms(machine, demand, reserved=cluster) for machine in machines)
+    if fitting < 1:
+        why = _lacking(demand, machines, "the largest machine of the cluster" if cluster else place)
+        if not grows:
+            raise ConfigError(f"{why} Set no more than that.")
+        return Room(workers, (f"warning: {why} The search waits for a machine that the cluster adds.",))
     warnings = []
-    if not cluster and cpus * workers > most.cpus:
+    there = sum(machine.cpus for machine in machines)
+    if not cluster and demand.cpus * workers > there:
         at_a_time = f" and {workers} trials at a time" if workers > 1 else ""
         warnings.append(
-            f"warning: resources.cpus={cpus}{at_a_time} ask for {counted(cpus * workers, 'core')}; {where} "
-            f"has {counted(most.cpus, 'core')}. Trials will take longer than with as many threads as cores."
+            f"warning: resources.cpus={demand.cpus}{at_a_time} ask for "
+            f"{counted(demand.cpus * workers, 'core')}; {place} has {counted(there, 'core')}. Trials will "
+            "take longer than with as many threads as cores."
         )
-    fitting = sum(rooms(machine, cpus if cluster else 0, gpus) for machine in machines)
-    if workers > fitting:
-        there = Machine(sum(m.cpus for m in machines), sum(m.gpus for m in machines))
-        named = "the cluster" if cluster else "this machine"
+    if workers > fitting and not grows:
         warnings.append(
-            f"warning: workers={workers}, but {fitting:g} trials run at a time: {named} has "
-            f"{counted(there.cpus, 'core')} and {counted(there.gpus, 'GPU')}, and one trial takes "
-            f"resources.cpus={cpus} and resources.gpus={gpus:g}."
+            f"warning: workers={workers}, but {fitting:g} trials run at a time: {place} has "
+            f"{_offer(machines)}, and one trial takes {demand}."
         )
-    return warnings
+    return Room(workers if grows else int(min(workers, fitting)), tuple(warnings))
 
 
-def rooms(machine: Machine, cpus: int, gpus: float) -> float:
+def _lacking(demand: Demand, machines: Sequence[Machine], where: str) -> str:
+    """Return what no machine has enough of for one trial."""
+    gpus, memory = demand.gpus or 0.0, demand.memory or 0
+    most = max(machine.gpus for machine in machines)
+    if gpus > most:
+        return f"resources.gpus={gpus:g}: {where} has {counted(most, 'GPU')}."
+    most = max(machine.memory or 0.0 for machine in machines)
+    if memory > most:
+        has = counts.write_bytes(int(most))
+        return f"resources.memory={counts.write_bytes(memory)}: {where} has {has}."
+    for name, amount in demand.custom.items():
+        most = max(machine.custom.get(name, 0.0) for machine in machines)
+        if amount > most:
+            known = ", ".join(sorted({other for machine in machines for other in machine.custom}))
+            return (
+                f"resources.custom.{name}={amount:g}: {where} has {most:g} of it. A machine of a Ray cluster "
+                f"has what its `ray start --resources` says: here {known or 'nothing'}."
+            )
+    most = max(machine.cpus for machine in machines)
+    if demand.cpus > most:
+        return f"resources.cpus={demand.cpus}: {where} has {counted(most, 'core')}."
+    return f"{demand}: no machine has all of that at once."
+
+
+def _offer(machines: Sequence[Machine]) -> str:
+    parts = [
+        counted(sum(machine.cpus for machine in machines), "core"),
+        counted(sum(machine.gpus for machine in machines), "GPU"),
+    ]
+    if all(machine.memory is not None for machine in machines):
+        parts.append(f"{counts.write_bytes(int(sum(machine.memory or 0 for machine in machines)))} of memory")
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def rooms(machine: Machine, demand: Demand, *, reserved: bool) -> float:
     """Return how many jobs a machine has room for.
 
     Args:
         machine: what it offers.
-        cpus: cores that a job takes; 0: they are not reserved.
-        gpus: share of a GPU, or how many, that a job takes.
+        demand: what a job takes.
+        reserved: whether cores are; elsewhere they limit nothing.
     """
-    found = [machine.cpus // cpus if cpus else float("inf")]
-    if gpus >= 1:
-        found.append(machine.gpus // gpus)
-    elif gpus:
-        found.append(machine.gpus * (1 // gpus))
+    found = [machine.cpus // demand.cpus if reserved else math.inf]
+    if (demand.gpus or 0) >= 1:
+        found.append(machine.gpus // (demand.gpus or 1))
+    elif demand.gpus:
+        found.append(machine.gpus * (1 // demand.gpus))
+    if demand.memory and machine.memory is not None:
+        found.append(machine.memory // demand.memory)
+    found += [machine.custom.get(name, 0.0) // amount for name, amount in demand.custom.items()]
     return min(found)
 
 

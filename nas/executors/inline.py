@@ -5,19 +5,22 @@ from __future__ import annotations
 from contextlib import closing
 
 from nas.executors.base import Executor, JobT, MakeRunner, ReportT, Workload
-from nas.executors.worker import reports
+from nas.executors.worker import ready, reports
 
 
 class InlineExecutor(Executor[JobT, ReportT]):
     """Runs jobs in this process: for tests, debugging, and evaluators that only look something up."""
 
     def __init__(self, make: MakeRunner[JobT, ReportT]) -> None:
-        self._runner = make()
+        self._make = make
 
     def run(self, workload: Workload[JobT, ReportT]) -> None:
         """Run every job, in the order given."""
+        if workload.done:
+            return
+        runner = ready(lambda: self._make)
         while (job := workload.next()) is not None:
-            with closing(reports(self._runner, job)) as running:
+            with closing(reports(runner, job)) as running:
                 for report in running:
                     if report.final or not workload.report(job, report):
                         workload.finish(job, report)

@@ -2,119 +2,77 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
-from typing import Generic
 
-from nas.errors import Unwritable
-from nas.executors.base import Executor, JobT, MakeRunner, ReportT, Workload
-from nas.executors.capacity import device, here, rooms
-
-TICK_SECONDS = 1.0
+from nas.errors import Unready, Unwritable
+from nas.executors.base import JobT, MakeRunner, ReportT
+from nas.executors.capacity import USUAL, Demand, device, here, rooms
+from nas.executors.pool import Died, PoolExecutor, Ready, Word, Worker
 
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in whatever state they are
 
 
-class ProcessExecutor(Executor[JobT, ReportT]):
+class ProcessExecutor(PoolExecutor[JobT, ReportT]):
     """Runs jobs in spawned processes, which end with this one.
 
-    Each makes one runner and keeps it. When one dies, another takes its place. What runs when this process
-    is interrupted is killed, and is then as its last checkpoint has it.
+    Each makes one runner and keeps it. What runs when this process is interrupted is killed, and is then as
+    its last checkpoint has it.
 
     Args:
         make: the runner of a process.
         workers: how many processes there are at most.
-        gpus: share of a GPU that a job takes; None: the processes take the GPUs in turn.
+        demand: what a job takes; without a share of a GPU, the processes take the GPUs in turn.
     """
 
-    def __init__(self, make: MakeRunner[JobT, ReportT], workers: int, gpus: float | None = None) -> None:
-        self._make, self._gpus = make, gpus
-        self._workers = workers if not gpus else max(int(min(workers, rooms(here(), 0, gpus))), 1)
+    def __init__(self, make: MakeRunner[JobT, ReportT], workers: int, demand: Demand = USUAL) -> None:
+        room = math.inf if not demand.gpus else rooms(here(), demand, reserved=False)
+        super().__init__(max(int(min(workers, room)), 1))
+        self._make, self._gpus = make, demand.gpus
 
-    def run(self, workload: Workload[JobT, ReportT]) -> None:
-        """Run every job; a process starts when there is a job for it."""
-        pool: list[_Process[JobT, ReportT]] = []
-        try:
-            ended = True
-            while True:
-                while ended and sum(process.job is not None for process in pool) < self._workers:
-                    job = workload.next()
-                    if job is None:
-                        ended = False
-                    else:
-                        self._idle(pool).take(job)
-                busy = {process.connection: process for process in pool if process.job is not None}
-                if not busy:
-                    return
-                for connection in wait(list(busy), TICK_SECONDS):
-                    process = busy[connection]  # type: ignore[index]
-                    process.hear(workload)
-                    ended |= process.job is None
-                    if not process.lives:
-                        pool.remove(process)
-                workload.tick()
-        finally:
-            for process in pool:
-                process.kill()
+    def _start(self, place: int) -> Worker[JobT, ReportT]:
+        return _Process(self._make, place, self._gpus)
 
-    def _idle(self, pool: list[_Process[JobT, ReportT]]) -> _Process[JobT, ReportT]:
-        """Return a process without a job; a new one, at the first free place, if there is none."""
-        for process in pool:
-            if process.job is None:
-                return process
-        taken = {process.place for process in pool}
-        place = next(place for place in range(self._workers) if place not in taken)
-        pool.append(_Process(self._make, place, self._gpus))
-        return pool[-1]
+    def _heard(
+        self, workers: Sequence[Worker[JobT, ReportT]], seconds: float
+    ) -> Sequence[Worker[JobT, ReportT]]:
+        by = {worker.connection: worker for worker in workers if isinstance(worker, _Process)}
+        return [by[connection] for connection in wait(list(by), seconds)]  # type: ignore[index]
 
 
-class _Process(Generic[JobT, ReportT]):
+class _Process(Worker[JobT, ReportT]):
     """The driver's end of one process."""
 
     def __init__(self, make: MakeRunner[JobT, ReportT], place: int, gpus: float | None) -> None:
-        self.place = place
+        super().__init__(place)
         self.connection, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_serve, args=(theirs, make, place, gpus), daemon=True)
         with _ignoring_interrupts():  # which the process inherits: the driver alone answers to Ctrl-C
             self._process.start()
         theirs.close()
-        self.job: JobT | None = None
-        self.lives = True
 
-    def take(self, job: JobT) -> None:
+    def begin(self, job: JobT) -> None:
         """Give it a job."""
         self.job = job
         self._send(job)
 
-    def hear(self, workload: Workload[JobT, ReportT]) -> None:
-        """Pass on what it has to say, or that it died.
+    def answer(self, goes_on: bool) -> None:
+        """Tell it whether its job goes on."""
+        self._send(goes_on)
 
-        Raises:
-            Unwritable: it cannot write the files of its job.
-        """
-        job = self.job
-        assert job is not None, "a process without a job says nothing"
+    def hear(self) -> Word[ReportT]:
+        """Return what it has to say, or that it died."""
         try:
-            report: ReportT | Unwritable = self.connection.recv()
+            word: Word[ReportT] = self.connection.recv()
         except (EOFError, OSError):
-            self.lives, self.job = False, None
-            self.connection.close()
-            workload.lost(job, f"The worker process died: {self._death()}.")
-            return
-        if isinstance(report, Unwritable):
-            raise report
-        if not report.final:
-            goes_on = workload.report(job, report)
-            self._send(goes_on)
-            if goes_on:
-                return
-        self.job = None
-        workload.finish(job, report)
+            return Died(f"The worker process died: {self._death()}.")
+        return word
 
     def _send(self, what: JobT | bool) -> None:
         with suppress(OSError):  # it died meanwhile: `hear` will tell
@@ -163,12 +121,17 @@ def _serve(connection: Connection, make: MakeRunner[JobT, ReportT], place: int, 
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     import torch
 
-    from nas.executors.worker import reports
+    from nas.executors.worker import ready, reports
 
     if there := torch.cuda.device_count():
         torch.cuda.set_device(device(place, gpus, there))
-    runner = make()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            runner = ready(lambda: make)
+        except Unready as error:
+            connection.send(error)
+            return
+        connection.send(Ready())
         while True:
             job: JobT = connection.recv()
             try:

@@ -1,52 +1,36 @@
-"""Jobs on Ray: `ray.tune` with warm actors, on this machine or a cluster.
-
-Tune only moves jobs and results: the workload is behind a searcher, early stopping behind a scheduler, and
-nothing of what Tune writes is ever read back (`nas resume` replays the database).
-"""
+"""Jobs on Ray: warm actors, on this machine or a cluster."""
 
 from __future__ import annotations
 
-import base64
 import logging
 import math
 import os
-import pickle
 import re
 import secrets
 import signal
 import socket
-import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic
 
 _ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_WARN_THRESHOLD_S": "60",
 }
 for _name, _value in _ENVIRONMENT.items():  # Ray reads some of them when it is imported
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
-from ray import tune  # noqa: E402
 from ray.exceptions import OutOfMemoryError, RayError  # noqa: E402
-from ray.tune.experiment import Trial  # noqa: E402
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
 
-from nas.errors import ConfigError, NasError, Unwritable  # noqa: E402
-from nas.executors.base import Executor, JobT, MakeRunner, Report, ReportT, Workload  # noqa: E402
-from nas.executors.capacity import Machine  # noqa: E402
-from nas.executors.worker import reports  # noqa: E402
-
-_JOB, _REPORT, _UNWRITABLE = "job", "report", "unwritable"
+from nas.errors import ConfigError, HeadLost, NasError, Unready, Unwritable  # noqa: E402
+from nas.executors.base import JobT, MakeRunner, ReportT, Runner, Workload  # noqa: E402
+from nas.executors.capacity import USUAL, Demand, Machine  # noqa: E402
+from nas.executors.pool import Died, PoolExecutor, Ready, Word, Worker  # noqa: E402
+from nas.executors.worker import ready, reports  # noqa: E402
 
 _MEMORY = re.compile(r"NODE_OUT_OF_MEMORY|running low on memory")
 _NODE = re.compile(r"node (?:has |was |is )?(?:died|dead|terminated)|NODE_DIED", re.IGNORECASE)
@@ -54,18 +38,31 @@ _TOLD = re.compile(
     r"Worker exit detail: (.+?)(?: Some common causes| There are some potential|$)", re.MULTILINE
 )
 
+_GROUP = "ray.io/node-group"
+"""The label by which the autoscaler, or KubeRay, tells the group of a node."""
+
+_USUAL = ("CPU", "GPU", "memory", "object_store_memory")
+
 SOCKET_ROOM = 36
 """Bytes that are left for a folder in the path of a socket: 107, less what Ray appends."""
 
+HEAD_SECONDS = 30.0
+"""How long a head may not answer: less than the minute after which Ray ends this process without a word."""
 
-class RayExecutor(Executor[JobT, ReportT]):
-    """Runs jobs on a local Ray that it starts, or on the cluster at `address` (or `RAY_ADDRESS`).
+LOOK_SECONDS = 2.0
+"""How often to ask whether the head is there."""
+
+
+class RayExecutor(PoolExecutor[JobT, ReportT]):
+    """Runs jobs on actors of a local Ray that it starts, or of the cluster at `address` (or `RAY_ADDRESS`).
+
+    All actors are asked for at once, so that a cluster that grows on demand knows what is wanted; jobs begin
+    on those that are there.
 
     Args:
         make: makes the runner of a worker; what it holds is put into Ray's object store once.
         workers: jobs at a time.
-        cpus: cores that a job takes.
-        gpus: share of a GPU that a job takes; None: all of them, split evenly over the workers.
+        demand: what a job takes of a machine.
         address: of the cluster.
     """
 
@@ -73,174 +70,177 @@ class RayExecutor(Executor[JobT, ReportT]):
         self,
         make: MakeRunner[JobT, ReportT],
         workers: int,
-        cpus: int = 1,
-        gpus: float | None = None,
+        demand: Demand = USUAL,
         address: str | None = None,
     ) -> None:
-        self._make, self._workers, self._cpus, self._gpus = make, workers, cpus, gpus
+        super().__init__(workers)
+        self._make, self._demand = make, demand
         self._address = address or os.environ.get("RAY_ADDRESS")
 
     def run(self, workload: Workload[JobT, ReportT]) -> None:
-        """Run every job, so many workers at a time."""
-        cpus = self._workers * self._cpus
-        with start(cpus, self._address), tempfile.TemporaryDirectory(prefix="nas-") as folder:
-            bridge = _Bridge(workload)
-            trainable = tune.with_parameters(_Actor, make=self._make)
-            tuner = tune.Tuner(
-                tune.with_resources(trainable, self._resources()),
-                tune_config=tune.TuneConfig(
-                    metric=None,
-                    search_alg=_Jobs(bridge),
-                    scheduler=_Verdicts(bridge),
-                    num_samples=-1,
-                    max_concurrent_trials=self._workers,
-                    reuse_actors=True,
-                    trial_dirname_creator=lambda trial: str(trial.trial_id),
-                ),
-                run_config=tune.RunConfig(
-                    name="jobs",
-                    storage_path=folder,
-                    verbose=0,
-                    failure_config=tune.FailureConfig(max_failures=0),
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                ),
-            )
-            try:
-                tuner.fit()
-            except Exception as error:  # Tune wraps what its searcher or scheduler raises
-                raise bridge.error or error from None
-            if bridge.error:
-                raise bridge.error
+        """Run every job, so many workers at a time.
 
-    def _resources(self) -> dict[str, float]:
-        gpus = self._gpus
+        Raises:
+            HeadLost: the head of the cluster is gone.
+        """
+        cpus, memory = self._workers * self._demand.cpus, self._workers * (self._demand.memory or 0)
+        with start(cpus, self._address, memory or None):
+            self._made = [ray.put(self._make)]  # in a list, so that the actor looks for it, not Ray
+            self._actors = ray.remote(**self._options())(_Actor)
+            self._calls: dict[ray.ObjectRef[Any], _ActorWorker[JobT, ReportT]] = {}
+            self._head = _Head(ray.get_runtime_context().gcs_address)
+            super().run(workload)
+
+    def _options(self) -> dict[str, Any]:
+        demand = self._demand
+        gpus = demand.gpus
         if gpus is None:
             available = ray.cluster_resources().get("GPU", 0)
             gpus = 1 / math.ceil(self._workers / available) if available else 0
-        return {"cpu": self._cpus, "gpu": gpus}
+        options: dict[str, Any] = {"num_cpus": demand.cpus, "num_gpus": gpus}
+        if demand.memory is not None:
+            options["memory"] = demand.memory
+        if demand.custom:
+            options["resources"] = dict(demand.custom)
+        return options
+
+    def _start(self, place: int) -> Worker[JobT, ReportT]:
+        actor: Any = self._actors.remote(self._made)
+        return _ActorWorker(place, actor, self._calls)
+
+    def _heard(
+        self, workers: Sequence[Worker[JobT, ReportT]], seconds: float
+    ) -> Sequence[Worker[JobT, ReportT]]:
+        self._head.check()
+        calls = list(self._calls)  # the oldest first: no worker has to wait for others that are faster
+        answered, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
+        if not answered:
+            answered, _ = ray.wait(calls, num_returns=1, timeout=seconds)
+        return [self._calls[call] for call in answered]
 
 
-class _Bridge(Generic[JobT, ReportT]):
-    """The workload, and which Tune trial runs which job.
+class _ActorWorker(Worker[JobT, ReportT]):
+    """The driver's end of one actor, which is asked one thing at a time.
 
-    Tune pickles its searcher and scheduler into a folder that nobody reads; what is behind this object must
-    not go there (database connections), so it pickles as an empty one.
+    Args:
+        place: from 0.
+        actor: that begins to start.
+        calls: what actors were asked and have not answered; this one adds its own.
     """
 
-    def __init__(self, workload: Workload[JobT, ReportT] | None) -> None:
-        self._workload = workload
-        self._jobs: dict[str, JobT] = {}
-        self._deaths: dict[str, str] = {}
-        self.error: Exception | None = None
-
-    def __reduce__(self) -> tuple[type[_Bridge[JobT, ReportT]], tuple[None]]:
-        return _Bridge, (None,)
-
-    @contextmanager
-    def workload(self) -> Iterator[Workload[JobT, ReportT]]:
-        """Give the workload, and keep what it raises: it ends the run, but Tune would hide it, or go on."""
-        assert self._workload is not None, "a copy that was unpickled has no workload"
-        if self.error is not None:
-            raise self.error
-        try:
-            yield self._workload
-        except Exception as error:
-            self.error = error
-            raise
-
-    def suggest(self, trial: str) -> dict[str, Any] | str | None:
-        with self.workload() as workload:
-            job = workload.next()
-            if job is None:
-                finished: str = Searcher.FINISHED
-                return finished if workload.done else None
-        self._jobs[trial] = job
-        return {_JOB: _pack(job)}
-
-    def go_on(self, trial: str, result: dict[str, Any]) -> bool:
-        with self.workload() as workload:
-            return workload.report(self._jobs[trial], _unpack(result[_REPORT]))
-
-    def died(self, trial: Trial) -> None:
-        error: object = ""
-        with suppress(OSError):  # Tune's own way to it looks where nothing is saved to
-            error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
-        self._deaths[trial.trial_id] = death(error)
-
-    def complete(self, trial: str, result: dict[str, Any] | None, error: bool) -> None:
-        job = self._jobs.pop(trial)
-        with self.workload() as workload:
-            if error or not result:
-                workload.lost(job, f"The worker died: {self._deaths.pop(trial, '') or death('')}.")
-                return
-            if _UNWRITABLE in result:
-                raise Unwritable(result[_UNWRITABLE])
-            workload.finish(job, _unpack(result[_REPORT]))
-
-
-class _Jobs(Searcher):
-    """Gives Tune the workload's jobs as its suggestions."""
-
-    def __init__(self, bridge: _Bridge[Any, Any]) -> None:
-        super().__init__()
-        self._bridge = bridge
-
-    def suggest(self, trial_id: str) -> Any:
-        return self._bridge.suggest(trial_id)
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    def __init__(
+        self,
+        place: int,
+        actor: Any,
+        calls: dict[ray.ObjectRef[Any], _ActorWorker[JobT, ReportT]],
     ) -> None:
-        self._bridge.complete(trial_id, result, error)
+        super().__init__(place)
+        self._actor, self._calls = actor, calls
+        self._host = "a machine of the cluster"
+        self._asked(actor.start.remote())
 
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the database is the only truth."""
+    def begin(self, job: JobT) -> None:
+        """Have it run a job to its first report."""
+        self.job = job
+        self._asked(self._actor.begin.remote(job))
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore."""
+    def answer(self, goes_on: bool) -> None:
+        """Have it run its job to the next report, or drop it."""
+        if goes_on:
+            self._asked(self._actor.go_on.remote())
+        else:
+            self._actor.drop.remote()
 
-
-class _Verdicts(FIFOScheduler):
-    """Asks the workload at each report whether the trial should go on."""
-
-    def __init__(self, bridge: _Bridge[Any, Any]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._bridge = bridge
-
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        go_on = self._bridge.go_on(trial.trial_id, result)
-        verdict: str = TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP
-        return verdict
-
-    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        self._bridge.died(trial)
-
-    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        with self._bridge.workload() as workload:
-            workload.tick()
-        return super().choose_trial_to_run(tune_controller)
-
-
-class _Actor(tune.Trainable):
-    """A warm worker: keeps its runner, takes a new job at each reset; one step is one report."""
-
-    _reports: Iterator[Report]
-
-    def setup(self, config: dict[str, Any], **parameters: Any) -> None:
-        _quiet()
-        self._runner = parameters["make"]()
-        self.reset_config(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._reports = reports(self._runner, _unpack(new_config[_JOB]))
-        return True
-
-    def step(self) -> dict[str, Any]:
+    def hear(self) -> Word[ReportT]:
+        """Return what it answers, or that it died."""
+        del self._calls[self._call]
         try:
-            report = next(self._reports)
+            answer = ray.get(self._call)
+        except RayError as error:
+            return Died(f"The worker on {self._host} died: {death(error)}.")
+        if not self.ready and isinstance(answer, str):
+            self._host = f"host {answer}"
+            return Ready()
+        word: Word[ReportT] = answer
+        return word
+
+    def kill(self) -> None:
+        """End it, whatever it does, and also if it has not begun."""
+        self._calls.pop(self._call, None)
+        with suppress(RayError, ValueError):
+            ray.kill(self._actor)
+
+    def _asked(self, call: ray.ObjectRef[Any]) -> None:
+        self._call = call
+        self._calls[call] = self
+
+
+class _Actor(Generic[JobT, ReportT]):
+    """A warm worker: keeps its runner, and runs a job from report to report, each when it is asked for."""
+
+    def __init__(self, made: Sequence[ray.ObjectRef[MakeRunner[JobT, ReportT]]]) -> None:
+        self._made = made
+
+    def start(self) -> str | Unready:
+        """Make the runner; return the name of the host, or why there can be none here."""
+        _quiet()
+        try:
+            self._runner: Runner[JobT, ReportT] = ready(lambda: ray.get(self._made[0]))
+        except Unready as error:
+            return error
+        return socket.gethostname()
+
+    def begin(self, job: JobT) -> ReportT | Unwritable:
+        """Return the first report of a job."""
+        self._reports = reports(self._runner, job)
+        return self.go_on()
+
+    def go_on(self) -> ReportT | Unwritable:
+        """Return the next report of the job."""
+        try:
+            return next(self._reports)
         except Unwritable as error:
-            return {_UNWRITABLE: str(error), "done": True}
-        return {_REPORT: _pack(report), "done": report.final}
+            return error
+
+    def drop(self) -> None:
+        """Leave the job where it is."""
+        self._reports.close()
+
+
+class _Head:
+    """Tells whether the head of a cluster is there: Ray says nothing for a minute, then ends this process.
+
+    Args:
+        address: of the head, `HOST:PORT`.
+    """
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._address = host.strip("[]"), int(port)
+        self._looked = -math.inf
+        self._seen: float | None = None
+
+    def check(self) -> None:
+        """Ask now and then; one that cannot be reached from here at the first time is not asked again.
+
+        Raises:
+            HeadLost: it has not answered for `HEAD_SECONDS`.
+        """
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        try:
+            socket.create_connection(self._address, timeout=LOOK_SECONDS).close()
+            self._seen = now
+        except OSError as error:
+            if self._seen is None:
+                self._looked = math.inf
+            elif now - self._seen > HEAD_SECONDS:
+                raise HeadLost(
+                    f"The head of the Ray cluster at {self._address[0]}:{self._address[1]} has not answered "
+                    f"for {now - self._seen:.0f} s ({error.strerror or error}). Bring the cluster back."
+                ) from None
 
 
 def death(error: object) -> str:
@@ -256,19 +256,8 @@ def death(error: object) -> str:
     return told[1].strip().rstrip(".") if told else "Ray gives no reason"
 
 
-def _pack(what: object) -> str:
-    """Return what Tune may copy, print and save without a look into it."""
-    return base64.b64encode(pickle.dumps(what)).decode()
-
-
-def _unpack(packed: str) -> Any:
-    return pickle.loads(base64.b64decode(packed))
-
-
 def _quiet() -> None:
-    for name in ("ray", "ray.train", "ray.data", "ray.air"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its errors are kept, and raised where it ends
+    logging.getLogger("ray").setLevel(logging.ERROR)
 
 
 def _reach(address: str) -> None:
@@ -339,13 +328,31 @@ def _own_signals() -> Iterator[None]:
 
 def machines() -> list[Machine]:
     """Return what the machines offer that Ray runs on."""
-    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Machine(offer.get("CPU", 0.0), offer.get("GPU", 0.0)) for offer in found]
+    return [_machine(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def grows() -> bool:
+    """Return whether machines may be added: something that starts them by groups has started these."""
+    return any(_GROUP in node["Labels"] for node in ray.nodes() if node["Alive"])
+
+
+def _machine(offer: Mapping[str, float]) -> Machine:
+    custom = {
+        name: amount
+        for name, amount in offer.items()
+        if name not in _USUAL and not name.startswith(("node:", "accelerator_type:"))
+    }
+    return Machine(offer.get("CPU", 0.0), offer.get("GPU", 0.0), offer.get("memory"), custom)
 
 
 @contextmanager
-def start(cpus: int = 1, address: str | None = None) -> Iterator[None]:
+def start(cpus: int = 1, address: str | None = None, memory: int | None = None) -> Iterator[None]:
     """Use this process's Ray if there is one, else connect to a cluster or start Ray here; end it after.
+
+    Args:
+        cpus: cores of a Ray that is started here.
+        address: of a cluster.
+        memory: bytes for the jobs of a Ray that is started here; None: as much as there is.
 
     Raises:
         ConfigError: no cluster answers at `address`.
@@ -362,7 +369,7 @@ def start(cpus: int = 1, address: str | None = None) -> Iterator[None]:
                 ray.init(address=address, **quiet)
             else:
                 _own_token()
-                quiet |= {"include_dashboard": False, "_temp_dir": _temporary()}
+                quiet |= {"include_dashboard": False, "_temp_dir": _temporary(), "_memory": memory}
                 ray.init(address="local", num_cpus=cpus, **quiet)
     except UnicodeEncodeError as error:
         raise NasError(

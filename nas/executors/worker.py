@@ -1,17 +1,37 @@
-"""The inside of a worker: whatever goes wrong in a job becomes its last report."""
+"""The inside of a worker: it gets ready, and whatever goes wrong in a job becomes its last report."""
 
 from __future__ import annotations
 
+import socket
 import time
 import traceback
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import torch
 
-from nas.errors import Infeasible, NasError, Unwritable
-from nas.executors.base import JobT, ReportT, Runner
+from nas.errors import Infeasible, NasError, Unready, Unwritable
+from nas.executors.base import JobT, MakeRunner, ReportT, Runner
 from nas.executors.limit import Overtime, limited
 from nas.states import TrialState
+
+
+def ready(make: Callable[[], MakeRunner[JobT, ReportT]]) -> Runner[JobT, ReportT]:
+    """Return a warm runner, once what makes it has been found.
+
+    Raises:
+        Unready: this machine cannot have one: a plug-in or the data is not here.
+    """
+    try:
+        runner = make()()
+        runner.warm()
+    except NasError as error:
+        raise Unready(socket.gethostname(), str(error), error.exit_code) from error
+    except Exception as error:  # of whatever a plug-in does when it is imported or made
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        said = str(error).partition("\n")[0]  # Ray appends a trace to what it could not load
+        why = f"{type(error).__name__}: {said} ({at.filename}, line {at.lineno})."
+        raise Unready(socket.gethostname(), why) from error
+    return runner
 
 
 def reports(runner: Runner[JobT, ReportT], job: JobT) -> Generator[ReportT, None, None]:

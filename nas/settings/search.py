@@ -18,6 +18,7 @@ from nas.costs import COUNTED, MEASURED, OWN
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Budget, Chosen, Context, Evaluator, Lookup, LookupContext, MakeLearner
 from nas.executors.attempts import RETRIES, Retries
+from nas.executors.capacity import Demand
 from nas.objective import GOALS, Objective
 from nas.precision import Precision
 from nas.prescreening import Guided, Prescreened
@@ -114,6 +115,13 @@ class Resources(StrictModel):
     gpus: Annotated[
         float | None, Field(ge=0, description="share of a GPU; by default the GPUs split evenly over workers")
     ] = None
+    memory: Annotated[
+        Count | None, Field(description="bytes of one trial, such as 4G, which Ray reserves for it")
+    ] = None
+    custom: Annotated[
+        dict[str, Annotated[float, Field(gt=0)]],
+        Field(description="of what machines of a Ray cluster have by names of its own, how much"),
+    ] = Field(default_factory=dict)
     precision: Precision = "auto"
     latency: Annotated[
         bool,
@@ -129,6 +137,21 @@ class Resources(StrictModel):
             "without one, and not tried again; a supernet ends with its epoch, and derives",
         ),
     ] = None
+
+    @field_validator("custom")
+    @classmethod
+    def _none_of_ray(cls, custom: dict[str, float]) -> dict[str, float]:
+        for name in {"CPU", "GPU", "memory", "object_store_memory"} & custom.keys():
+            raise ConfigError(
+                f"resources.custom.{name}: Ray has this name for what resources.cpus, gpus and memory are "
+                "for. Set these."
+            )
+        return custom
+
+    @property
+    def demand(self) -> Demand:
+        """What one trial takes."""
+        return Demand(self.cpus, self.gpus, self.memory, self.custom)
 
 
 class SearchConfig(StrictModel):

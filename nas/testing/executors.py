@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import socket
+import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, final
@@ -16,12 +21,13 @@ from pydantic import Field
 
 from nas.controller import Outcome
 from nas.driver.trials import Trials
-from nas.errors import StorageError, Unwritable
+from nas.errors import StorageError, Unready, Unwritable
 from nas.evaluation.work import EvaluationJob, Failure, Report, Trainings
 from nas.evaluator import Job
-from nas.executors.base import Executor, JobT, MakeRunner, ReportT
+from nas.executors.base import Executor, JobT, MakeRunner, ReportT, Runner
 from nas.settings import evaluation, search
 from nas.space import TaskShape
+from nas.states import TrialState
 from nas.storage.evaluations import Trained
 from nas.tasks.base import Episode, Split, TaskSource
 from nas.tasks.sinusoid import Sinusoid
@@ -53,6 +59,11 @@ class Recorder(Generic[JobT, ReportT]):
     def done(self) -> bool:
         """Whether there will be no further job."""
         return not self._queue and not self._open
+
+    @property
+    def left(self) -> int:
+        """How many jobs wait for a worker."""
+        return len(self._queue)
 
     def next(self) -> JobT | None:
         """Return the next job."""
@@ -100,6 +111,57 @@ class Recorder(Generic[JobT, ReportT]):
         """Raise from the verb that is to be broken, though not at once."""
         if verb == self._broken and (self.reports or (verb == "next" and len(self._queue) < 3)):
             raise StorageError("the disk is gone")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """When a job ran, by the clock of this machine, and in which process."""
+
+    final: ClassVar[bool] = True
+    began: float
+    ended: float
+    process: int
+
+
+class Sleeper(Runner[int, Span]):
+    """Sleeps through each job; the first worker of all is ready at once, and each further one a second later.
+
+    Args:
+        folder: where workers find out which one they are.
+        seconds: of a job.
+    """
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self._folder, self._seconds = folder, seconds
+
+    def warm(self) -> None:
+        """Take a number, and start as slowly as that."""
+        for number in itertools.count():
+            with suppress(FileExistsError):
+                (self._folder / str(number)).touch(exist_ok=False)
+                time.sleep(number)
+                return
+
+    def run(self, job: int) -> Iterator[Span]:
+        """Yield when it ran."""
+        began = time.monotonic()
+        time.sleep(self._seconds)
+        yield Span(began, time.monotonic(), os.getpid())
+
+    def failure(self, job: int, state: TrialState, error: str) -> Span:
+        """There is none."""
+        raise AssertionError(error)
+
+
+class Lame(Sleeper):
+    """Never gets ready."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, 0)
+
+    def warm(self) -> None:
+        """Fail."""
+        raise FileNotFoundError(f"no such folder: {self._folder}")
 
 
 class Work(NamedTuple):
@@ -295,10 +357,21 @@ class ExecutorSuite(ABC):
         with pytest.raises(StorageError, match="the disk is gone"):
             self.run(kind(tmp_path, 4), broken=verb)
 
-    @KINDS
-    def test_workers_work_side_by_side(self, kind: Any, tmp_path: Path) -> None:
+    def test_workers_work_side_by_side(self, tmp_path: Path) -> None:
+        """What is counted is the time that workers spend on jobs, once all of them are ready."""
         if not self.isolated:
             pytest.skip("one job at a time")
-        workload = self.run(kind(tmp_path, 6, seconds=0.2), workers=2)
-        assert sorted(workload.ends) == list(range(6))
-        assert workload.most == 2
+        workers, seconds, jobs = 2, 0.5, 24
+        spans = self.run(Work(partial(Sleeper, tmp_path, seconds), range(jobs)), workers).ends.values()
+        first = [min(span.began for span in spans if span.process == p) for p in {s.process for s in spans}]
+        assert len(first) == workers  # a worker is used for many jobs, and none is left out
+        begin, end = max(first), sorted(span.ended for span in spans)[-workers]
+        busy = sum(max(min(span.ended, end) - max(span.began, begin), 0.0) for span in spans)
+        assert busy > 0.9 * workers * (end - begin)
+
+    def test_a_worker_that_cannot_start_ends_the_run(self, tmp_path: Path) -> None:
+        with pytest.raises(Unready, match=f"{socket.gethostname()}.*no such folder"):
+            self.run(Work(partial(Lame, tmp_path / "none"), range(3)))
+
+    def test_what_wants_no_worker_starts_none(self, tmp_path: Path) -> None:
+        self.run(Work(partial(Lame, tmp_path / "none"), ()))

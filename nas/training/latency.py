@@ -41,6 +41,10 @@ class Timed(Evaluator):
     def __init__(self, evaluator: Evaluator, context: Context, limits: Mapping[str, float]) -> None:
         self._evaluator, self._context, self._limits = evaluator, context, dict(limits)
 
+    def warm(self) -> None:
+        """Warm the evaluator."""
+        self._evaluator.warm()
+
     def evaluate(self, job: Job) -> Iterator[Outcome]:
         """Yield what the evaluator does, with the latencies; or that the network is infeasible."""
         began = time.perf_counter()

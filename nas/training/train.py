@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,22 @@ class Train(Evaluator):
 
     def __init__(self, context: Context) -> None:
         self._context = context
+
+    def warm(self) -> None:
+        """Take one step with the space's default network: libraries load their kernels at the first use."""
+        context = self._context
+        with suppress(Exception):  # what is wrong is for a trial to say
+            trainee = context.trainee(context.space.default)
+            training = start(
+                trainee.space,
+                trainee.architecture,
+                trainee.tasks,
+                trainee.learner,
+                context.precision,
+                1,
+                seed=0,
+            )
+            next(training.until(1))
 
     def evaluate(self, job: Job) -> Iterator[Outcome]:
         """Train as long as the job says; reports the mean training loss ten times on the way.
