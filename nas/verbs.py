@@ -328,6 +328,7 @@ def evaluated(
     executor: executors.Name,
     workers: int | None = None,
     ray_address: str | None = None,
+    lost_weights: bool = False,
     quiet: bool = False,
     log: Log | None = None,
 ) -> list[list[Evaluation]]:
@@ -343,6 +344,7 @@ def evaluated(
         executor: where trainings run.
         workers: how many run at a time at most; None: one a GPU, or one a core without any.
         ray_address: of a cluster.
+        lost_weights: whether what is completed is run again where its weights are gone.
         quiet: whether to show no progress.
         log: where events go, in place of progress; None: nowhere.
 
@@ -361,4 +363,5 @@ def evaluated(
         executor, targets, folder, say, trainings=trainings, workers=workers, ray_address=ray_address
     )
     with runs as runner, watching(trainings, say, quiet=quiet, log=log) as observer:
-        return EvaluationDriver(store, folder, observer).run(plan.everything, seeds, runner)
+        driver = EvaluationDriver(store, folder, observer, lost_weights=lost_weights)
+        return driver.run(plan.everything, seeds, runner)

@@ -19,6 +19,7 @@ from nas.cli.options import (
     RayAddressOption,
     SettingsOption,
     SlotOption,
+    artifacts_folder,
     typed,
 )
 from nas.cli.output import Format, FormatOption, WideOption, emit, say
@@ -66,7 +67,6 @@ def benchmark(
     """
     from nas.comparison.benchmark import plan, run
     from nas.comparison.comparison import compare
-    from nas.evaluation.artifacts import folder
     from nas.plugins import import_from_here
     from nas.settings.paths import assign
     from nas.settings.sections import read
@@ -92,7 +92,8 @@ def benchmark(
                 "Trials take unequal time, and a reused one takes none: all searches will be compared at the "
                 "worker time of the shortest. max_seconds in place of trials gives all the same."
             )
-        driver = _Driver(store, ray_address, configs, folder(db, artifacts))
+        on_ray = configs[0].executor == "ray"
+        driver = _Driver(store, ray_address, configs, artifacts_folder(db, artifacts, cluster=on_ray))
         with continued_by(typed(db)), ready(configs[0], say, ray_address):
             ended = run(store, configs, driver.drive, text, say)
         for complaint in ended.failed:

@@ -1,4 +1,4 @@
-"""The verb that checks the environment."""
+"""The verb that checks the environment: this machine, or every one of a cluster."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
-from nas.cli.options import DEFAULT_DB, DbOption
+from nas.cli.options import DEFAULT_DB, ArtifactsOption, DbOption
 from nas.cli.output import Format, FormatOption, WideOption, emit
 from nas.errors import NasError
 from nas.executors.capacity import cores
+
+DROP = ("gpus", "cpus", "data", "plugins", "clock", "ray", "torch", "python", "nas", "folder")
+"""What a narrow terminal can do without of a machine, the least important first."""
 
 
 class Check(NamedTuple):
@@ -31,12 +34,44 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def doctor(form: FormatOption = Format.TABLE, wide: WideOption = False, db: DbOption = DEFAULT_DB) -> None:
-    """Check this machine: versions, plugins, shared memory, Ray, GPU, data, database."""
+def doctor(
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Check every machine of this Ray cluster against this one: versions, plugins, data, the "
+            "shared folder of artifacts, the clock.",
+        ),
+    ] = None,
+    form: FormatOption = Format.TABLE,
+    wide: WideOption = False,
+    artifacts: ArtifactsOption = None,
+    db: DbOption = DEFAULT_DB,
+) -> None:
+    """Check this machine, or a cluster: versions, plugins, shared memory, Ray, GPU, data, database.
+
+    The exit code is 1 where something is wrong.
+    """
+    if ray_address is not None:
+        _cluster(ray_address, artifacts, form, wide, db)
+        return
     findings = [check for part in (_versions, _plugins, _machine, _ray, _data) for check in part()]
     findings.append(_database(db))
     emit([check._asdict() for check in findings], form, wide=wide)
     if any(check.status == "error" for check in findings):
+        raise typer.Exit(1)
+
+
+def _cluster(address: str, artifacts: Path | None, form: Format, wide: bool, db: str) -> None:
+    from nas.evaluation.artifacts import folder
+    from nas.executors import nodes
+    from nas.executors.ray import start
+    from nas.queries.rows import record
+
+    with start(address=address):
+        found = nodes.inspect(folder(db, artifacts))
+    emit([record(row) for row in found], form, drop=DROP, wide=wide)
+    if any(row.status == "error" for row in found):
         raise typer.Exit(1)
 
 

@@ -17,9 +17,11 @@ from nas.cli.options import (
     LogFormatOption,
     RayAddressOption,
     SettingsOption,
+    artifacts_folder,
     typed,
 )
 from nas.cli.output import Format, FormatOption, WideOption, emit, events, say
+from nas.counts import counted
 from nas.errors import NasError
 from nas.executors import Name
 
@@ -149,6 +151,14 @@ def evaluate(
         Name | None,
         typer.Option(help="Where trainings run. (default: process; ray where --ray-address is given)"),
     ] = None,
+    lost_weights: Annotated[
+        bool,
+        typer.Option(
+            "--lost-weights",
+            help="Train again what was evaluated before and whose weights are gone; the new result takes the "
+            "place of the one before.",
+        ),
+    ] = False,
     ray_address: RayAddressOption = None,
     log_format: LogFormatOption = LogFormat.TEXT,
     artifacts: ArtifactsOption = None,
@@ -164,7 +174,7 @@ def evaluate(
     it again, evaluate SPACE:ARCHITECTURE into another database (--db).
     """
     from nas.evaluation import incomplete
-    from nas.evaluation.artifacts import folder
+    from nas.evaluation.artifacts import gone
     from nas.evaluation.plan import plan
     from nas.evaluation.targets import Targets
     from nas.plugins import import_from_here
@@ -184,21 +194,30 @@ def evaluate(
     with Store(db, create=True) as store:
         made = Targets(store, _changes(tasks, learner, budget, settings or []))
         planned = plan(made, targets or [], baseline or [], top=top, search=search)
+        at = executor or place(ray_address, "process")
+        files = artifacts_folder(db, artifacts, cluster=at == "ray")
         with continued_by(typed(db)):
             rows = evaluated(
                 store,
                 made,
                 planned,
-                folder(db, artifacts),
+                files,
                 say,
                 seeds=seeds,
-                executor=executor or place(ray_address, "process"),
+                executor=at,
                 workers=workers,
                 ray_address=ray_address,
+                lost_weights=lost_weights,
                 log=events(),
             )
         results = planned.results(store, rows)
         advice = _advice(made, planned)
+        lost = sum(gone(store, row, files) for some in rows for row in some)
+        if lost:
+            advice.append(
+                f"warning: the weights of {counted(lost, 'evaluation')} are gone from {files}, so that "
+                "none of them can be exported. With --lost-weights they are trained again."
+            )
     if results or form is Format.JSON:
         shown, columns = [record(row) for row in results], [name for name in COLUMNS if name != "chosen"]
         if form in (Format.TABLE, Format.MARKDOWN) and any(row["chosen"] for row in shown):

@@ -77,6 +77,11 @@ def as_events() -> bool:
     return _asked.events
 
 
+def cluster() -> str | None:
+    """Return the address of the cluster that was named; None: none was."""
+    return _asked.cluster
+
+
 def laid_out(text: str, width: int | None) -> str:
     """Return a message as it is printed.
 

@@ -99,6 +99,28 @@ ArtifactsOption = Annotated[
 ]
 
 
+def artifacts_folder(db: str, given: Path | None, *, cluster: bool) -> Path:
+    """Return the folder of weights and checkpoints; warn where nobody but this machine will find it.
+
+    Args:
+        db: the database.
+        given: the folder that was named, if one was.
+        cluster: whether jobs run on Ray, which may be on other machines.
+    """
+    from nas.cli.output import say
+    from nas.evaluation.artifacts import folder
+    from nas.storage.engine import file, parse
+
+    target = folder(db, given)
+    if given is None and cluster and messages.cluster() is not None and file(parse(db)) is None:
+        say(
+            f"warning: weights and checkpoints go to {target} on this machine, or in this container, while "
+            "the database and the workers are elsewhere. Name a folder that all machines share, and that "
+            "stays: --artifacts DIR (or NAS_ARTIFACTS)."
+        )
+    return target
+
+
 def files_hint(artifacts: Path | None) -> str:
     """Return what to add to a command so that it uses the same folder of weights and checkpoints."""
     if artifacts is None or str(artifacts) == os.environ.get("NAS_ARTIFACTS"):

@@ -23,6 +23,7 @@ from nas.cli.options import (
     SettingsOption,
     SlotOption,
     WholeSearchArgument,
+    artifacts_folder,
     files_hint,
     typed,
 )
@@ -295,7 +296,6 @@ def _follow(
     session: Session, db: str, artifacts: Path | None, metrics: str | None, again: str | None = None
 ) -> None:
     """Run a search to its leaderboard; `again` is the command that goes on with it, if not `nas resume`."""
-    from nas.evaluation.artifacts import folder
     from nas.progress.metrics import address, serving
     from nas.progress.searches import progress
     from nas.queries.answer import answer, words
@@ -305,6 +305,7 @@ def _follow(
     store, row, config = session.store, session.row, session.config
     again = again or f"nas resume {row.name}{files_hint(artifacts)}"
     say(session.plan)
+    files = artifacts_folder(db, artifacts, cluster=config.executor == "ray")
     length = config.budget.train_episodes
     where = None if metrics is None else address(metrics)
     with (
@@ -312,7 +313,7 @@ def _follow(
         progress(row, length, store, say, log=events()) as shown,
         serving(where, row, config.workers, store, shown) as observer,
     ):
-        ended = session.run(observer, folder(db, artifacts))
+        ended = session.run(observer, files)
     if ended.state == "stopped":
         say(f"Stopped on request. Continue: `{again}`")
     aim, front = config.aim, config.aim.several

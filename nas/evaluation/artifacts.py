@@ -13,9 +13,11 @@ import torch
 
 from nas.errors import NotFound
 from nas.files import replacing, writing
+from nas.states import EvaluationState
 from nas.storage.engine import file, parse
 from nas.storage.evaluations import File
-from nas.storage.schema import Artifact
+from nas.storage.schema import Artifact, Evaluation
+from nas.storage.store import Store
 
 WEIGHTS = "weights"
 """The kind of artifact that holds a learner's `state_dict`, and the folder of those."""
@@ -93,3 +95,15 @@ def locate(artifact: Artifact, target: Path) -> Path:
         f"The {artifact.kind} are gone: no file at {' or '.join(dict.fromkeys(map(str, places)))}. Give the "
         "folder with --artifacts (or NAS_ARTIFACTS)."
     )
+
+
+def gone(store: Store, row: Evaluation, target: Path) -> bool:
+    """Return whether an evaluation is completed and its weights are not to be found; see `locate`."""
+    if row.state != EvaluationState.COMPLETED:
+        return False
+    try:
+        for found in store.evaluations.artifacts(row.id):
+            locate(found, target)
+    except NotFound:
+        return True
+    return False

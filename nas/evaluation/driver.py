@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from nas import fingerprints
 from nas.errors import ConfigError
+from nas.evaluation.artifacts import gone
 from nas.evaluation.incomplete import in_vain as would_fail
 from nas.evaluation.targets import Target
 from nas.evaluation.work import EvaluationJob, Failure, Lost, Report, Validated, code
@@ -53,10 +54,14 @@ class EvaluationDriver:
         store: the database of results.
         folder: of checkpoints and weights.
         observer: told of all that happens.
+        lost_weights: whether what is completed is run again where the file of its weights is gone.
     """
 
-    def __init__(self, store: Store, folder: Path, observer: EvaluationObserver) -> None:
+    def __init__(
+        self, store: Store, folder: Path, observer: EvaluationObserver, *, lost_weights: bool = False
+    ) -> None:
         self._store, self._folder, self._observer = store, folder, observer
+        self._lost_weights = lost_weights
         self._environment = environment()
         self._running: dict[int, Evaluation] = {}
         self._deaths: Counter[int] = Counter()
@@ -170,6 +175,8 @@ class EvaluationDriver:
         for seed in range(seeds):
             for target in targets:
                 row = self._claim(target, seed)
+                if self._lost_weights and gone(self._store, row, self._folder):
+                    row = self._claim(target, seed, anew=True)
                 self._unclaimed -= 1
                 self._ids[(*target.identity, seed)] = row.id
                 if row.state == EvaluationState.COMPLETED:
@@ -204,7 +211,7 @@ class EvaluationDriver:
                     shorter.append(episodes)
         return max(shorter)
 
-    def _claim(self, target: Target, seed: int) -> Evaluation:
+    def _claim(self, target: Target, seed: int, *, anew: bool = False) -> Evaluation:
         config = target.config.model_dump(mode="json", exclude=APART)
         return self._store.evaluations.claim(
             NewEvaluation(
@@ -223,5 +230,6 @@ class EvaluationDriver:
                 },
                 plugins=fingerprints.take(config, target.config.make_space()),
                 origin=target.origin,
-            )
+            ),
+            anew=anew,
         )

@@ -70,8 +70,8 @@ class Refusals:
             error: says so.
             rows: all evaluations of the same settings.
         """
-        more = self.command.again(rows[0], _next(rows))
-        return NotFound(f"{error}\nOr train another seed: `{more}`")
+        again = self.command.again(rows[0], _next(rows) - 1)
+        return NotFound(f"{error}\nOr train them again: `{again} --lost-weights`")
 
     def _open(self, rows: Sequence[Evaluation]) -> list[str]:
         """Return what became of evaluations under the same settings, and what to do about it."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
@@ -94,7 +95,7 @@ def shown(url: URL) -> str:
 
 
 def _hidden(text: str) -> str:
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", text)
+    return re.sub(r"([?&]\w*password=)[^&]*", r"\1***", text)
 
 
 def connect(url: URL, *, foreign_keys: bool = True) -> Engine:
@@ -217,8 +218,9 @@ def _unreachable(error: SQLAlchemyError) -> bool:
 
 
 def _masked(words: str, url: URL) -> str:
-    """Return the words of a driver without the password of the URL, which they may quote."""
-    for secret in {url.password, url.query.get("password")}:
-        if isinstance(secret, str) and secret:
-            words = words.replace(secret, "***")
+    """Return the words of a driver without the passwords of the URL, which they may quote as it has them."""
+    found = {url.password, *(value for key, value in url.query.items() if key.endswith("password"))}
+    for secret in filter(None, (one for one in found if isinstance(one, str))):
+        for form in (secret, quote(secret), quote(secret, safe=""), quote_plus(secret)):
+            words = words.replace(form, "***")
     return words

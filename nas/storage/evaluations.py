@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlalchemy import ColumnElement, Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, case, delete, insert, select, update
 
 from nas.costs import OWN
 from nas.errors import NotFound, StorageError
@@ -125,11 +125,15 @@ class Evaluations:
         return self._database.patience
 
     @repeatable
-    def claim(self, new: NewEvaluation) -> Evaluation:
+    def claim(self, new: NewEvaluation, *, anew: bool = False) -> Evaluation:
         """Find or record an evaluation, and make this process its driver unless it is done or being run.
 
         The row that comes back tells which: `completed`, or `running` and `lease.mine`, or `running` by
         another process. What failed or was interrupted runs again.
+
+        Args:
+            new: the evaluation.
+            anew: whether one that is done is run again, too. Its result stays until there is another.
         """
         time, origin = now(), new.origin
         with self._database.edit() as session:
@@ -169,7 +173,8 @@ class Evaluations:
                 found.origin_search_id = session.scalar(
                     select(Search.id).where(Search.id == origin.search_id)
                 )
-            if found.state != EvaluationState.COMPLETED and (lease.mine(found) or not lease.driven(found)):
+            done = found.state == EvaluationState.COMPLETED
+            if (anew or not done) and (lease.mine(found) or not lease.driven(found)):
                 found.state = EvaluationState.RUNNING.value
                 found.host, found.pid, found.driver = lease.holder()
                 found.started_at = found.heartbeat_at = time
@@ -246,11 +251,13 @@ class Evaluations:
         }
         with self._database.write() as connection:
             if _close(connection, evaluation_id, EvaluationState.COMPLETED, ended, changes):
+                for kind in (EvaluationScore, Artifact):  # of the result before
+                    connection.execute(delete(kind).where(kind.evaluation_id == evaluation_id))
                 connection.execute(insert(EvaluationScore), scores)
                 connection.execute(insert(Artifact), file)
 
     def fail(self, evaluation_id: int, state: EvaluationState, error: str) -> None:
-        """Close an evaluation as `failed` or `infeasible`, with the reason.
+        """Close an evaluation as `failed` or `infeasible`, with the reason; a result that it had stays.
 
         Raises:
             StorageError: this process does not drive it any more.
@@ -264,12 +271,14 @@ class Evaluations:
 
     @repeatable
     def interrupt(self, ids: Collection[int]) -> None:
-        """Leave evaluations that this process drives, to be continued."""
+        """Leave evaluations that this process drives, to be continued; a result that one had stays."""
         running = update(Evaluation).where(
             Evaluation.id.in_(ids), Evaluation.state == EvaluationState.RUNNING.value, _driven_here()
         )
         with self._database.write() as connection:
-            connection.execute(running.values(state=EvaluationState.INTERRUPTED.value, finished_at=now()))
+            connection.execute(
+                running.values(state=_unless_done(EvaluationState.INTERRUPTED), finished_at=now())
+            )
 
     @repeatable
     def get(self, evaluation_id: int) -> Evaluation:
@@ -368,7 +377,8 @@ def _close(
     mine = update(Evaluation).where(
         Evaluation.id == evaluation_id, Evaluation.state == EvaluationState.RUNNING.value, _driven_here()
     )
-    if connection.execute(mine.values(state=state.value, finished_at=ended, **changes)).rowcount == 1:
+    now_in = _unless_done(state)
+    if connection.execute(mine.values(state=now_in, finished_at=ended, **changes)).rowcount == 1:
         return True
     same = select(Evaluation.id).where(
         Evaluation.id == evaluation_id, Evaluation.finished_at == ended, _driven_here()
@@ -376,6 +386,12 @@ def _close(
     if connection.scalar(same) is None:
         raise _taken()
     return False
+
+
+def _unless_done(state: EvaluationState) -> ColumnElement[str]:
+    """Return a state for an evaluation; `completed`, where it has a result from before."""
+    done = EvaluationState.COMPLETED.value
+    return case((Evaluation.test_score.is_not(None), done), else_=state.value)
 
 
 def _driven_here() -> ColumnElement[bool]:

@@ -32,7 +32,12 @@ CONFIG = {
 
 def claim(store: Store, **changes: Any) -> Evaluation:
     """Claim an evaluation; name what matters, the rest is filled in."""
-    asked: dict[str, Any] = {
+    return store.evaluations.claim(asked(**changes))
+
+
+def asked(**changes: Any) -> NewEvaluation:
+    """Return an evaluation to be claimed; name what matters, the rest is filled in."""
+    values: dict[str, Any] = {
         "architecture": "1.0",
         "key": "key",
         "space": "chain",
@@ -43,7 +48,7 @@ def claim(store: Store, **changes: Any) -> Evaluation:
         "task_label": "glyphs 5-way 1-shot",
         "environment": {"torch": "2.13"},
     }
-    return store.evaluations.claim(NewEvaluation(**(asked | changes)))
+    return NewEvaluation(**(values | changes))
 
 
 def trained(scores: tuple[float, ...] = (0.0, 0.5, 1.0), **changes: Any) -> Trained:
@@ -143,6 +148,28 @@ class EvaluationSuite(OpenStore):
             store.evaluations.complete(row.id, trained((0.0, 0.0)))
         assert columns(store.evaluations.get(row.id)) == done
         assert len(store.evaluations.scores(row.id)) == 3
+
+    def test_what_is_run_anew_keeps_its_result_until_there_is_another(self, store: Store) -> None:
+        row = claim(store)
+        store.evaluations.complete(row.id, trained())
+        ends: tuple[Callable[[], None], ...] = (
+            lambda: store.evaluations.fail(row.id, EvaluationState.FAILED, "no"),
+            lambda: store.evaluations.interrupt([row.id]),
+        )
+        for end in ends:
+            again = store.evaluations.claim(asked(), anew=True)
+            assert (again.id, again.state, lease.mine(again)) == (row.id, "running", True)
+            end()
+            kept = store.evaluations.get(row.id)
+            assert (kept.state, kept.test_score, len(store.evaluations.scores(row.id))) == (
+                "completed",
+                0.5,
+                3,
+            )
+        store.evaluations.claim(asked(), anew=True)
+        store.evaluations.complete(row.id, trained((0.25, 0.75), weights=File("weights", "/b.pt", "cd", 1)))
+        assert store.evaluations.scores(row.id) == [0.25, 0.75]
+        assert [file.uri for file in store.evaluations.artifacts(row.id)] == ["/b.pt"]
 
     @pytest.mark.parametrize("state", [EvaluationState.FAILED, EvaluationState.INFEASIBLE])
     def test_what_failed_says_why_and_runs_again(self, store: Store, state: EvaluationState) -> None:
