@@ -19,7 +19,7 @@ from test_search_resume import Dying, Killed
 
 from nas.answer import levels
 from nas.controller import Evaluate, Outcome, Score
-from nas.driver.ledger import REPEATS, Ledger
+from nas.driver.ledger import Ledger
 from nas.driver.trials import Trials, executor
 from nas.errors import ConfigError
 from nas.executors.base import Executor, Workload
@@ -196,13 +196,16 @@ def test_a_search_extended_amid_a_race_promotes_as_without(store: Store, name: s
     assert own[trials + 1] == own[None]
 
 
-def test_a_race_does_not_begin_a_search_again_that_has_no_more_to_try(store: Store) -> None:
-    """Two networks in turn: 1,000 known ones end the search; a race is no reason to go on."""
+def test_a_race_does_not_begin_a_search_again_that_has_no_more_to_try(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two networks in turn: enough known ones end the search; a race is no reason to go on."""
+    monkeypatch.setattr("nas.driver.ledger.REPEATS", 40)
     given = {"name": "fixed", "architectures": texts(2)}
     racing = {"finalists": 2, "max_repeats": 2}
     run(store, configure(name="x", controller=given, trials=5, max_seconds=1e9, racing=racing))
     assert Counter(trial.kind for trial in store.trials(store.search("x").id)) == {
-        "evaluate": 2 + REPEATS,
+        "evaluate": 2 + 40,
         "race": 4,
     }
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from command_line import SCRIPTED, nas
 from facts import refusal
+from grids import rest_slow
 
 from nas.errors import NotFound, StorageError
 from nas.storage.sqlite import Written
@@ -167,7 +168,7 @@ def test_a_reader_says_so_where_what_it_reads_is_written_under_it(path: Path) ->
         assert len(reader.searches()) == 2
 
 
-@pytest.mark.parametrize("mode", [0o444, 0o644], ids=oct)
+@pytest.mark.parametrize("mode", rest_slow([0o444, 0o644], [0o644]), ids=oct)
 def test_another_user_reads_and_leaves_nothing_behind(path: Path, mode: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
