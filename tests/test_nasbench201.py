@@ -192,6 +192,7 @@ def test_equal_keys_compute_the_same_function() -> None:
         torch.testing.assert_close(outputs, expected.expand_as(outputs), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_groups_that_compute_the_same() -> None:
     """Weights are shared by operation; groups whose cells have different convolutions are different.
 

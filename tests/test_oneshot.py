@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from facts import refusal
+from grids import rest_slow
 
 from nas.backbone import BackboneSpace
 from nas.controller import Outcome
@@ -59,7 +60,9 @@ LEARNERS = [
 ]
 
 
-@pytest.mark.parametrize("learner", LEARNERS, ids=str)
+@pytest.mark.parametrize(
+    "learner", rest_slow(LEARNERS, ("prototypical", {"name": "maml", "order": 2})), ids=str
+)
 def test_each_epoch_is_reported_and_the_best_are_derived(learner: Any) -> None:
     glyphs = {"name": "glyphs", "ways": 3, "queries": 2}
     outcomes = list(train_supernet(context(tasks=glyphs, learner=learner), job(derive=3)))
