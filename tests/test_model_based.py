@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from grids import rest_slow
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
@@ -158,7 +159,7 @@ def test_it_learns_what_it_is_shown() -> None:
 
 
 @MODELS
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("workers", rest_slow([1, 4], [4]))
 def test_no_network_is_tried_twice_or_while_it_runs(cls: type[ModelBased], workers: int) -> None:
     space = Toy(layers=3)
     run = simulate(cls(space, 0, **SMALL), mixed(0), trials=60, workers=workers)

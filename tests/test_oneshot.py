@@ -50,6 +50,9 @@ def plain(outcomes: list[Outcome]) -> list[Any]:
     ]
 
 
+QUICK: dict[str, Any] = {"tasks": {"name": "glyphs", "ways": 3, "queries": 2}, "learner": "prototypical"}
+"""Sections of a search whose trainings take a tenth of those through an inner loop."""
+
 LEARNERS = [
     "prototypical",
     {"name": "maml", "order": 2},
@@ -82,7 +85,7 @@ def test_each_epoch_is_reported_and_the_best_are_derived(learner: Any) -> None:
 
 
 def test_a_training_is_a_function_of_its_seed() -> None:
-    shared = context()
+    shared = context(**QUICK)
     first, again = (plain(list(train_supernet(shared, job()))) for _ in range(2))
     assert first == again
     other = SupernetJob(0, 0, job().supernet, 8)
@@ -155,11 +158,11 @@ def test_a_checkpoint_that_does_not_fit_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_strategy_may_end_the_training(tmp_path: Path) -> None:
-    outcomes = list(train_supernet(context(), job(tmp_path, stop=2)))
+    outcomes = list(train_supernet(context(**QUICK), job(tmp_path, stop=2)))
     assert [o.state for o in outcomes] == ["running", "running", "completed"]
     assert outcomes[-1].error == "asked to stop"
     assert len(outcomes[-1].derived) == 2
-    assert plain(list(train_supernet(context(), job(tmp_path, stop=2)))) == plain(outcomes)
+    assert plain(list(train_supernet(context(**QUICK), job(tmp_path, stop=2)))) == plain(outcomes)
 
 
 def test_what_diverges_says_what_to_lower_and_leaves_no_checkpoint(tmp_path: Path) -> None:
@@ -206,8 +209,8 @@ def test_only_what_is_asked_for_is_drawn() -> None:
 def test_a_supernet_that_fails_after_a_checkpoint_counts_all_its_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configure()
-    broken = train_supernet(context(), job(tmp_path))
+    config = configure(**QUICK)
+    broken = train_supernet(context(**QUICK), job(tmp_path))
     for _ in range(2):
         next(broken)
     broken.close()

@@ -24,8 +24,15 @@ from nas.queries.leaderboard import Query, leaderboard
 from nas.settings.search import SearchConfig, validate
 from nas.storage.searches import NewSearch
 from nas.storage.store import Store
-from nas.testing.oneshot import configure, job
+from nas.testing import oneshot
+from nas.testing.oneshot import job
 from nas.training.checkpoint import Checkpoint
+
+
+def configure(**changes: Any) -> SearchConfig:
+    """Return a search whose supernet trains without an inner loop: in a tenth of the time."""
+    glyphs = {"name": "glyphs", "ways": 3, "queries": 2}
+    return oneshot.configure(**{"tasks": glyphs, "learner": "prototypical"} | changes)
 
 
 def run(store: Store, config: SearchConfig, folder: Path | None = None) -> Any:
@@ -57,7 +64,7 @@ def test_a_search_ends_after_what_was_derived(store: Store, tmp_path: Path) -> N
 def test_settings_that_could_be_chosen_stay_at_their_default(store: Store, controller: str) -> None:
     budget = {"epochs": 2, "steps": 2, "batch": 2, "validation_episodes": 2}
     asked = {"name": controller, "derive": 2, "budget": budget}
-    row = run(store, configure(controller=asked, slots={"learner": {"lr": [0.1, 0.001]}}))
+    row = run(store, oneshot.configure(controller=asked, slots={"learner": {"lr": [0.1, 0.001]}}))
     assert row.state == "completed"
     supernet, *derived = store.trials(row.id)
     assert [entry["architecture"] for entry in supernet.derived] == [t.architecture for t in derived]

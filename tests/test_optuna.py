@@ -6,6 +6,7 @@ import numpy as np
 import optuna
 import pytest
 from facts import refusal
+from grids import rest_slow
 
 from controllers.optuna import Optuna
 from nas.controller import Evaluate, Outcome
@@ -33,7 +34,7 @@ class TestGenetic(ControllerSuite):
         return lambda seed: Optuna(space, seed, sampler="nsga2", population=4)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", rest_slow(SAMPLERS, ("tpe", "nsga2")))
 def test_one_worker_is_optuna(sampler: str) -> None:
     """A study that is asked and told by Optuna's own means, its sampler seeded as ours at each trial."""
     space, trials = Toy(layers=3), 15 if sampler == "gp" else 40

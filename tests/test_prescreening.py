@@ -140,7 +140,7 @@ class TestGuided(ControllerSuite):
 
     @pytest.fixture
     def make(self, space: BackboneSpace) -> Make:
-        return lambda seed: Guided(Deduplicated(Random(space, seed), space), space, SHAPE, supernet(), 4)
+        return lambda seed: Guided(Deduplicated(Random(space, seed), space), space, SHAPE, supernet(10), 2)
 
 
 def derived(number: int, score: Callable[[Architecture], float]) -> Outcome:
