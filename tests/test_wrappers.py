@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 from facts import lacking
+from grids import rest_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,7 +53,7 @@ class TestWrappedControllers(ControllerSuite):
     def space(self) -> BackboneSpace:
         return SMALL
 
-    @pytest.fixture(params=INNER)
+    @pytest.fixture(params=rest_slow(INNER, ("evolution",)))
     def make(self, request: pytest.FixtureRequest, space: BackboneSpace) -> Make:
         shape = TaskShape((8,), 5)
         return lambda seed: Deduplicated(
