@@ -75,6 +75,7 @@ def test_the_seed_matters() -> None:
     assert one[0][-1].measurements != other[0][-1].measurements
 
 
+@pytest.mark.slow
 def test_training_helps() -> None:
     long = configure(budget={"train_episodes": 150, "validation_episodes": 60})
     short = configure(budget={"train_episodes": 1, "validation_episodes": 60})
