@@ -33,7 +33,9 @@ class Augmentation(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, episode: Episode, generator: torch.Generator) -> Episode:
-        """Return as many tasks of the same ways, shots and queries; the episode given stays as it is.
+        """Return as many tasks of the same ways and queries; the episode given stays as it is.
+
+        Shots are as many, or a multiple of them in every episode.
 
         Args:
             episode: training tasks.

@@ -37,6 +37,8 @@ class AugmentationSuite(ABC):
 
     draws: ClassVar[bool] = True
     """Whether it draws from its generator, so that another one gives another result."""
+    copies: ClassVar[int] = 1
+    """How many shots there are for each that is given."""
     shape: ClassVar[TaskShape] = SHAPE
 
     @abstractmethod
@@ -59,14 +61,16 @@ class AugmentationSuite(ABC):
         assert [name for name, field in plugins.settings(cls).items() if not field.description] == []
 
     def test_tasks_keep_their_shapes(self, make: Make) -> None:
-        """Tasks, ways, shots and queries are as many, of the same types, and every number is finite."""
+        """Tasks, ways and queries are as many, of the same types, and every number is finite."""
         episode = self.episode()
         found = self.augmentation(make)(episode, chance(0))
-        assert (found.ways, found.shots) == (episode.ways, episode.shots)
+        assert (found.ways, found.shots) == (episode.ways, self.copies * episode.shots)
         assert found.classes.shape == episode.classes.shape
         for name in TENSORS:
             given, got = getattr(episode, name), getattr(found, name)
-            assert (got.shape, got.dtype) == (given.shape, given.dtype)
+            times = self.copies if name.startswith("support") else 1
+            shape = (given.shape[0], times * given.shape[1], *given.shape[2:])
+            assert (got.shape, got.dtype) == (shape, given.dtype)
             assert got.isfinite().all()
 
     def test_a_task_keeps_as_many_examples_of_each_class(self, make: Make) -> None:
@@ -74,7 +78,7 @@ class AugmentationSuite(ABC):
         episode = self.episode()
         found = self.augmentation(make)(episode, chance(0))
         if not episode.regression:
-            assert torch.equal(found.support_y, episode.support_y)
+            assert torch.equal(found.support_y, episode.support_y.repeat_interleave(self.copies, 1))
             assert torch.equal(found.query_y.sort(1).values, episode.query_y.sort(1).values)
 
     def test_chance_is_that_of_its_generator(self, make: Make) -> None:

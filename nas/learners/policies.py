@@ -1,0 +1,214 @@
+"""Policies of augmentation: which operations images pass through, and how strong they are."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+from typing import Annotated, Any, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from nas.errors import ConfigError, UnknownName
+from nas.learners.augmentation import Augmentation
+from nas.learners.operations import Draw, Kind, Operations, draw, usual
+from nas.space import TaskShape
+from nas.tasks.base import Episode
+
+BINS = 30
+"""Magnitudes of TrivialAugment besides 0 (Müller & Hutter 2021, §3)."""
+
+Images = Annotated[Kind, Field(description="what images show: it says which operations there are")]
+Names = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="names joined by +, or all: those on such images that keep their class",
+    ),
+]
+Where = Annotated[
+    Literal["examples", "support", "query", "task", "shot"],
+    Field(
+        description="what passes through: every image by itself, those of the support or of the queries "
+        "alone, each class as a whole, or copies of the support that are added to it"
+    ),
+]
+
+
+class ImagePolicy(Augmentation):
+    """Draws operations and magnitudes, and passes images through them.
+
+    Raises:
+        ConfigError: the inputs are not such images, an operation is unknown, or it gives images of another
+            class and they do not pass through it class by class.
+    """
+
+    @abstractmethod
+    def __init__(
+        self,
+        shape: TaskShape,
+        *,
+        images: Images = "strokes",
+        operations: Names = "all",
+        where: Where = "examples",
+    ) -> None:
+        super().__init__(shape)
+        self.where = where
+        path = "learner.augmentation"
+        names = usual(images) if operations == "all" else tuple(dict.fromkeys(operations.split("+")))
+        try:
+            self.operations = Operations(images, names)
+        except (ConfigError, UnknownName) as error:
+            raise ConfigError(f"{path}.operations: {error}") from None
+        try:
+            self.operations.check(shape.input)
+        except ConfigError as error:
+            raise ConfigError(f"{path}.images={images}: {error}") from None
+        if (changing := self.operations.changing) and where != "task":
+            raise ConfigError(
+                f"{path}.operations: {', '.join(changing)} would give images of another class. Leave it out, "
+                f"or set {path}.where=task: a class then passes through as a whole."
+            )
+
+    @abstractmethod
+    def choose(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Choose operations and magnitudes.
+
+        Args:
+            count: of images, or of classes.
+            generator: the only source of chance, on the CPU.
+
+        Returns:
+            Places in `operations.names`, −1 for none, and magnitudes from 0 to 1, both `[count, N]`.
+        """
+
+    def forward(self, episode: Episode, generator: torch.Generator) -> Episode:
+        """Pass the images of supports or queries, or whole classes, through the policy."""
+        if self.where == "task":
+            return self._classes(episode, generator)
+        if self.where in ("support", "shot") and not episode.shots:
+            raise ConfigError(
+                f"learner.augmentation.where={self.where}: it augments the support of a task, and ordinary "
+                "data has none. Set query."
+            )
+        if self.where == "shot":
+            return self._copied(episode, generator)
+        support, query = episode.support_x, episode.query_x
+        return replace(
+            episode,
+            support_x=support if self.where == "query" else self._passed(support, generator),
+            query_x=query if self.where == "support" else self._passed(query, generator),
+        )
+
+    def _passed(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Pass images `[T, B, C, H, W]` through, each by itself."""
+        images = x.flatten(0, 1)
+        if not len(images):
+            return x
+        return self.operations(images, self._drawn(len(images), generator)).view_as(x)
+
+    def _drawn(self, count: int, generator: torch.Generator) -> Draw:
+        return draw(*self.choose(count, generator), generator)
+
+    def _copied(self, episode: Episode, generator: torch.Generator) -> Episode:
+        """Add a copy of each support image to its class, so that there are twice as many shots."""
+        copies = self._passed(episode.support_x, generator)
+        by_class = (len(episode), episode.ways, episode.shots, *copies.shape[2:])
+        both = torch.cat([x.view(by_class) for x in (episode.support_x, copies)], 2)
+        return replace(
+            episode,
+            support_x=both.flatten(1, 2),
+            support_y=episode.support_y.repeat_interleave(2, 1),
+            shots=2 * episode.shots,
+        )
+
+    def _classes(self, episode: Episode, generator: torch.Generator) -> Episode:
+        """Pass each class of each task through as a whole."""
+        if episode.regression or not episode.shots:
+            raise ConfigError(
+                "learner.augmentation.where=task: whole classes are those of few-shot classification, and "
+                "these tasks are none. Set examples."
+            )
+        drawn = self._drawn(len(episode) * episode.ways, generator)
+        first = episode.ways * torch.arange(len(episode))[:, None]
+
+        def passed(x: Tensor, y: Tensor) -> Tensor:
+            rows = (first + y.cpu()).flatten()
+            return self.operations(x.flatten(0, 1), drawn.at(rows)).view_as(x)
+
+        classes = episode.classes
+        if self.operations.changing:
+            classes = 8 * classes + self._symmetry(drawn).view(-1, episode.ways).numpy()
+        return replace(
+            episode,
+            support_x=passed(episode.support_x, episode.support_y),
+            query_x=passed(episode.query_x, episode.query_y),
+            classes=classes,
+        )
+
+    def _symmetry(self, drawn: Draw) -> Tensor:
+        """Return which of the eight symmetries of a square the turns and flips of each class make: `[B]`.
+
+        4 for a mirror image, plus the quarter turns after it.
+        """
+        turns = torch.zeros(len(drawn.which), dtype=torch.int64)
+        mirrored = torch.zeros_like(turns)
+        for number in range(drawn.which.shape[1]):
+            step = drawn.step(number)
+            is_ = {
+                name: (step.which == place) & (step.magnitude != 0)
+                for place, name in enumerate(self.operations.names)
+            }
+            none = torch.zeros_like(turns, dtype=torch.bool)
+            turns = torch.where(is_.get("quarter_turn", none), turns + step.magnitude.sign().long(), turns)
+            turns = torch.where(is_.get("flip_x", none), -turns, turns)
+            turns = torch.where(is_.get("flip_y", none), 2 - turns, turns)
+            mirrored ^= (is_.get("flip_x", none) | is_.get("flip_y", none)).long()
+        return 4 * mirrored + turns % 4
+
+
+@final
+class RandAugment(ImagePolicy):
+    """A few operations after one another, drawn for each image, all of one magnitude.
+
+    Cubuk et al. (2020). As there, doing nothing is one of the operations.
+    """
+
+    name = "randaugment"
+
+    def __init__(
+        self,
+        shape: TaskShape,
+        *,
+        count: Annotated[int, Field(ge=1, le=10, description="operations that an image passes through")] = 2,
+        magnitude: Annotated[
+            float, Field(ge=0, le=1, description="share of what an operation does at most")
+        ] = 0.3,
+        **settings: Any,
+    ) -> None:
+        super().__init__(shape, **settings)
+        self.count, self.magnitude = count, magnitude
+
+    def choose(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Choose operations uniformly, with replacement."""
+        which = torch.randint(-1, len(self.operations.names), (count, self.count), generator=generator)
+        return which, torch.full(which.shape, self.magnitude)
+
+
+@final
+class TrivialAugment(ImagePolicy):
+    """One operation for each image, of a magnitude of its own; nothing to set.
+
+    Müller & Hutter (2021). As there, doing nothing is one of the operations, and magnitudes are uniform.
+    """
+
+    name = "trivialaugment"
+
+    def __init__(self, shape: TaskShape, **settings: Any) -> None:
+        super().__init__(shape, **settings)
+
+    def choose(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Choose an operation and a magnitude uniformly."""
+        which = torch.randint(-1, len(self.operations.names), (count, 1), generator=generator)
+        return which, torch.randint(BINS + 1, (count, 1), generator=generator) / BINS
