@@ -133,6 +133,7 @@ def supernet(derive: int = 30) -> TrainSupernet:
     return TrainSupernet("any", derive=derive, whole=False)
 
 
+@pytest.mark.slow
 class TestGuided(ControllerSuite):
     @pytest.fixture
     def space(self) -> BackboneSpace:
@@ -140,7 +141,7 @@ class TestGuided(ControllerSuite):
 
     @pytest.fixture
     def make(self, space: BackboneSpace) -> Make:
-        return lambda seed: Guided(Deduplicated(Random(space, seed), space), space, SHAPE, supernet(10), 2)
+        return lambda seed: Guided(Deduplicated(Random(space, seed), space), space, SHAPE, supernet(), 4)
 
 
 def derived(number: int, score: Callable[[Architecture], float]) -> Outcome:
