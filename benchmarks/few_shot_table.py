@@ -71,7 +71,7 @@ TRIAL: dict[str, Any] = {
 }
 FULL: dict[str, Any] = {
     "space": TRIAL["space"],
-    "tasks": {"name": "omniglot", "ways": 20, "train_ways": 60, "train_queries": 5},
+    "tasks": {"name": "omniglot", "ways": 20, "train_ways": 60, "train_queries": 1},
     "learner": {"name": "prototypical", "schedule": "cosine"},
     "budget": {
         "train_episodes": 3000,
@@ -108,8 +108,8 @@ class Work(NamedTuple):
     networks: tuple[int, ...]
 
 
-def networks() -> list[str]:
-    """Return all networks of the table in their order, each by the first of its encodings."""
+def stages() -> list[str]:
+    """Return all networks of one stage, each by the first of its encodings."""
     stage = FewShot(stages=1)
     cells = dict[str, str]()
     for choices in product(*(range(len(decision.choices)) for decision in stage.decisions)):
@@ -119,7 +119,12 @@ def networks() -> list[str]:
         except Infeasible:
             continue
         cells.setdefault(stage.canonical(architecture), stage.encode(architecture))
-    texts = list(cells.values())
+    return list(cells.values())
+
+
+def networks() -> list[str]:
+    """Return all networks of the table in their order, each by the first of its encodings."""
+    texts = stages()
     drawn = np.random.default_rng(0).permutation(len(texts) ** 2)[:NETWORKS]
     return ["/".join(texts[place] for place in divmod(int(pair), len(texts))) for pair in drawn]
 
