@@ -56,6 +56,8 @@ def import_from_here() -> None:
         sys.path.append(here)
 
 
+_by_path: set[str] = set()
+
 FilePath: TypeAlias = Annotated[str, AfterValidator(absolute)]
 """The type of a setting that is a path: a relative one counts from the file of the configuration, or from the
 working directory if it is given by an option."""
@@ -145,11 +147,17 @@ def find(kind: str, name: str) -> Plugin:
         UnknownName: no such plugin.
     """
     if ":" in name:
+        _by_path.add(name.partition(":")[0])
         return Plugin(kind, name, name, "this path", Path())
     try:
         return installed(kind)[name]
     except KeyError:
         raise UnknownName(kind, name, installed(kind)) from None
+
+
+def by_path() -> frozenset[str]:
+    """Return the modules of which this process was asked for plugins by a `module:Class` path."""
+    return frozenset(_by_path)
 
 
 def load(kind: str, name: str, base: type = object) -> type[Any]:

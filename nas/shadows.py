@@ -20,7 +20,7 @@ class Shadow(NamedTuple):
 
 
 def shadow(module: str, root: Path) -> Shadow | None:
-    """Return what hides a module; None: nothing, as far as is known.
+    """Return what hides a module; None: nothing, as far as is known. An equal copy hides nothing.
 
     Args:
         module: its whole name.
@@ -33,9 +33,15 @@ def shadow(module: str, root: Path) -> Shadow | None:
         return None
     wanted = root / top if rest or (root / top).is_dir() else root / f"{top}.py"
     found = _locations(top)
-    if not found or wanted.resolve() in found:
+    if not found or wanted.resolve() in found or _sources(found[0]) == _sources(wanted):
         return None
     return Shadow(found[0], wanted.resolve())
+
+
+def _sources(place: Path) -> dict[Path, bytes]:
+    """Return the Python files of a module or a package, by their paths within it."""
+    files = place.rglob("*.py") if place.is_dir() else (place,)
+    return {file.relative_to(place): file.read_bytes() for file in files if file.is_file()}
 
 
 def _locations(top: str) -> list[Path]:

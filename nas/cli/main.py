@@ -21,6 +21,7 @@ from nas.cli import (
     export,
     init,
     interruption,
+    job,
     leaderboard,
     ls,
     messages,
@@ -66,7 +67,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for module in (
-    *(init, run, watch, rerun, note, benchmark, compare, plot, evaluate, score, export),
+    *(init, run, watch, job, rerun, note, benchmark, compare, plot, evaluate, score, export),
     *(ls, show, leaderboard, catalog, data, database, doctor),
 ):
     module.register(app)

@@ -26,6 +26,7 @@ for _name, _value in _ENVIRONMENT.items():  # Ray reads some of them when it is 
 import ray  # noqa: E402
 from ray.exceptions import OutOfMemoryError, RayError  # noqa: E402
 
+from nas import own_code  # noqa: E402
 from nas.errors import ConfigError, HeadLost, NasError, Unready, Unwritable  # noqa: E402
 from nas.executors.base import JobT, MakeRunner, ReportT, Runner, Workload  # noqa: E402
 from nas.executors.capacity import USUAL, Demand, Machine  # noqa: E402
@@ -349,6 +350,8 @@ def _machine(offer: Mapping[str, float]) -> Machine:
 def start(cpus: int = 1, address: str | None = None, memory: int | None = None) -> Iterator[None]:
     """Use this process's Ray if there is one, else connect to a cluster or start Ray here; end it after.
 
+    To a cluster go the user's own modules, which plug-ins of the working directory are made of.
+
     Args:
         cpus: cores of a Ray that is started here.
         address: of a cluster.
@@ -366,7 +369,8 @@ def start(cpus: int = 1, address: str | None = None, memory: int | None = None) 
     try:
         with _own_signals():
             if address:
-                ray.init(address=address, **quiet)
+                modules = [str(place) for place in own_code.files()]
+                ray.init(address=address, runtime_env={"py_modules": modules} if modules else None, **quiet)
             else:
                 _own_token()
                 quiet |= {"include_dashboard": False, "_temp_dir": _temporary(), "_memory": memory}

@@ -167,9 +167,14 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
         raise NotFound(f"Cannot read the configuration {path}: {error.strerror}.") from None
     except ValueError as error:  # not UTF-8, not TOML, or a number beyond all bounds
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
-    for kind in plugins.GROUPS.keys() & values.keys():
-        values[kind] = _rooted(kind, values[kind], path.absolute().parent)
+    root(values, path.absolute().parent)
     return text, values
+
+
+def root(values: dict[str, Any], folder: Path) -> None:
+    """Let relative paths in nested settings count from a folder; those that are absolute stay."""
+    for kind in plugins.GROUPS.keys() & values.keys():
+        values[kind] = _rooted(kind, values[kind], folder)
 
 
 def _rooted(kind: str, section: Any, folder: Path) -> Any:

@@ -98,6 +98,11 @@ def _hidden(text: str) -> str:
     return re.sub(r"([?&]\w*password=)[^&]*", r"\1***", text)
 
 
+def secret(url: URL) -> bool:
+    """Return whether a password is in the URL, wherever."""
+    return bool(url.password or url.query.get("password"))
+
+
 def connect(url: URL, *, foreign_keys: bool = True) -> Engine:
     """Return an engine whose transactions begin when SQLAlchemy says so.
 

@@ -1,0 +1,177 @@
+"""A search on a cluster of `ray start` processes with a PostgreSQL, as docs/howto/cluster.md has it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from facts import lacking
+
+from nas.storage.store import Store
+
+pytest.importorskip("aiohttp", reason="needs Ray's Jobs API: the extra `cluster`")
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.timeout(1800)]
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "scripts" / "local_cluster.sh"
+PLUGIN = """
+from pathlib import Path
+
+import beside
+from nas.testing.evaluators import Scripted
+
+
+class Mine(Scripted):
+    '''Fails where its modules were not brought by Ray.'''
+
+    def evaluate(self, job):
+        for file in (__file__, beside.__file__):
+            if not {"py_modules_files", "working_dir_files"} & set(Path(file).parts):
+                raise RuntimeError(f"{file} did not travel")
+        return super().evaluate(job)
+"""
+SEARCH = """
+space = "nas.testing.toys:Toy"
+controller = "random"
+tasks = "sinusoid"
+learner = "maml"
+evaluator = "mine:Mine"
+trials = 4
+workers = 2
+deduplicate = false
+retries = 0
+"""
+
+
+class Cluster:
+    """A cluster that is up, a folder with a plug-in of one's own, and commands that are run there."""
+
+    def __init__(self, folder: Path) -> None:
+        base = {
+            name: text for name, text in os.environ.items() if not name.startswith(("NAS_", "RAY_", "PG"))
+        }
+        base["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{base['PATH']}"
+        base["PYTHONPATH"] = os.pathsep.join([str(ROOT), base.get("PYTHONPATH", "")])
+        self.folder = folder
+        self._own = base | {
+            "NAS_CLUSTER_DIR": f"/tmp/nas-test-{os.getpid()}",
+            "NAS_CLUSTER_PORT": "6480",
+            "NAS_CLUSTER_JOBS_PORT": "8366",
+            "NAS_CLUSTER_DB_PORT": "5534",
+            "NAS_CLUSTER_SUBNET": "10.89.78",
+        }
+        self.environment = base
+        (folder / "mine.py").write_text(PLUGIN)
+        (folder / "beside.py").write_text("")
+        (folder / "search.toml").write_text(SEARCH)
+
+    def script(self, *arguments: str) -> str:
+        command = [str(SCRIPT), *arguments]
+        done = subprocess.run(command, env=self._own, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def start(self) -> None:
+        exports = shlex.split(self.script("up", "2"))
+        self.environment = self._own | dict(word.split("=", 1) for word in exports if "=" in word)
+
+    def nas(self, *arguments: str) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "nas", *arguments]
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+    def states(self, search: str) -> list[str]:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("PGPASSFILE", self.environment["PGPASSFILE"])
+            with Store(self.environment["NAS_DB"]) as store:
+                return [trial.state for trial in store.trials(store.search(search).id)]
+
+    @property
+    def password(self) -> str:
+        return Path(self.environment["PGPASSFILE"]).read_text().strip().rpartition(":")[2]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    found = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        found.start()
+        yield found
+    finally:
+        found.script("down")
+
+
+def test_modules_travel_with_a_driver_that_stays_here(cluster: Cluster) -> None:
+    code, _, err = cluster.nas("run", "search.toml", "--resume-or-start=here")
+    assert code == 0, err
+    assert cluster.states("here") == ["completed"] * 4
+
+
+def test_a_search_is_submitted_followed_and_found_completed(cluster: Cluster) -> None:
+    for words in ("4/4 trials", "completed"):
+        code, job, err = cluster.nas("submit", "search.toml", "--name=there")
+        assert (code, lacking(err, f"nas job logs --follow {job.strip()}")) == (0, []), err
+        code, out, err = cluster.nas("job", "logs", "--follow", job.strip())
+        assert code == 0, err
+        assert words in out
+        assert "succeeded" in cluster.nas("job", "status", job.strip())[1]
+    assert cluster.states("there") == ["completed"] * 4
+
+
+def test_a_job_that_is_stopped_has_saved_all_and_goes_on(cluster: Cluster) -> None:
+    """Within the three seconds that Ray leaves it."""
+    options = ("--set=evaluator.seconds=1", "--set=trials=12")
+    job = cluster.nas("submit", "search.toml", "--name=halted", *options)[1].strip()
+    deadline = time.monotonic() + 600
+    while "trial 3 completed" not in cluster.nas("job", "logs", job)[1]:
+        assert time.monotonic() < deadline, cluster.nas("job", "logs", job)[1]
+        time.sleep(1)
+    assert cluster.nas("job", "stop", job)[0] == 0
+    log = cluster.nas("job", "logs", job)[1]
+    assert re.search(r"All that is done is saved\. Continue: `.*--resume-or-start halted", log), log
+    assert "running" not in cluster.states("halted")
+    job = cluster.nas("submit", "search.toml", "--name=halted", *options)[1].strip()
+    assert cluster.nas("job", "logs", "--follow", job)[0] == 0
+    assert cluster.states("halted") == ["completed"] * 12
+
+
+def test_what_jobs_tell_holds_no_secret(cluster: Cluster) -> None:
+    listed = "from ray.job_submission import JobSubmissionClient\nprint(JobSubmissionClient().list_jobs())\n"
+    out = subprocess.run(
+        [sys.executable, "-c", listed], env=cluster.environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert "search.toml" in out
+    token = Path(cluster.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    assert cluster.password not in out
+    assert token not in out
+
+
+@pytest.mark.parametrize(
+    ("job", "changes", "code", "facts"),
+    [
+        ("nothing", {}, 3, ["nothing"]),
+        ("nothing", {"RAY_AUTH_TOKEN": "a" * 64}, 2, ["RAY_AUTH_TOKEN_PATH", "token"]),
+        ("nothing", {"RAY_AUTH_MODE": "disabled"}, 2, ["RAY_AUTH_MODE=token"]),
+        ("nothing", {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}, 2, ["--jobs-address"]),
+    ],
+    ids=["no such job", "wrong token", "no token", "wrong address"],
+)
+def test_what_a_cluster_refuses_is_said_in_a_line(
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    job: str,
+    changes: dict[str, str],
+    code: int,
+    facts: list[str],
+) -> None:
+    monkeypatch.setattr(cluster, "environment", cluster.environment | changes)
+    found, _, err = cluster.nas("job", "status", job)
+    assert (found, lacking(err, *facts), len(err.splitlines())) == (code, [], 1), err
