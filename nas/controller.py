@@ -268,6 +268,16 @@ class Controller(ABC):
     def observe(self, number: int, outcome: Outcome) -> None:
         """Learn from a trial that ended; `outcome.state` is final."""
 
+    def promotable(self, trials: int) -> frozenset[str] | None:
+        """Return which networks it may yet ask to have trained longer, by their canonical keys.
+
+        States of other short trainings are not needed any more. None, by default: it does not tell.
+
+        Args:
+            trials: how many further ones there may be, those that run now among them.
+        """
+        return None
+
 
 def settled(controller: str) -> Unsupported:
     """Return the refusal of a warm start by a controller, whose name is given, that chooses nothing."""

@@ -84,6 +84,10 @@ class Prescreened(Controller):
             self._tried.add(outcome.architecture)
         self._controller.observe(number, outcome)
 
+    def promotable(self, trials: int) -> frozenset[str] | None:
+        """Return what the inner controller does."""
+        return self._controller.promotable(trials)
+
     def _known(self, architecture: Architecture) -> float:
         if architecture not in self._promises:
             self._promises[architecture] = self._promise(architecture)

@@ -66,6 +66,10 @@ class Deduplicated(Controller):
             self._completed.setdefault(self._known(evaluation), number)
         self._controller.observe(number, outcome)
 
+    def promotable(self, trials: int) -> frozenset[str] | None:
+        """Return what the inner controller does."""
+        return self._controller.promotable(trials)
+
     def _known(self, evaluation: Evaluate) -> Known:
         return self._space.canonical(evaluation.architecture), evaluation.repeat, evaluation.episodes
 
@@ -115,6 +119,10 @@ class WarmStarted(Controller):
             key = self._space.canonical(outcome.architecture)
             self._tried.setdefault(key, set()).add(outcome.episodes)
         self._controller.observe(number, outcome)
+
+    def promotable(self, trials: int) -> frozenset[str] | None:
+        """Return what the inner controller does."""
+        return self._controller.promotable(trials)
 
 
 @final
@@ -166,6 +174,10 @@ class Constrained(Controller):
     def observe(self, number: int, outcome: Outcome) -> None:
         """Tell the inner controller."""
         self._controller.observe(number, outcome)
+
+    def promotable(self, trials: int) -> frozenset[str] | None:
+        """Return what the inner controller does."""
+        return self._controller.promotable(trials)
 
     def _reason(self, architecture: Architecture) -> str | None:
         """Return why the architecture is out, None if it is not; each network is counted once."""

@@ -13,6 +13,7 @@ import nas
 from nas.cli import (
     benchmark,
     catalog,
+    clean,
     compare,
     data,
     database,
@@ -68,7 +69,7 @@ app = typer.Typer(
 )
 for module in (
     *(init, run, watch, job, rerun, note, benchmark, compare, plot, evaluate, score, export),
-    *(ls, show, leaderboard, catalog, data, database, doctor),
+    *(ls, show, leaderboard, catalog, data, database, doctor, clean),
 ):
     module.register(app)
 

@@ -90,6 +90,14 @@ def run(
         int | None,
         typer.Option(metavar="K", help="Architectures that a one-shot controller derives and evaluates."),
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|top:K",
+            help="States of short trainings that stay while a scheduler promotes: all, or the K best besides "
+            "those that it may promote. (default: all)",
+        ),
+    ] = None,
     ray_address: RayAddressOption = None,
     warm_start_from: Annotated[
         list[str] | None,
@@ -154,6 +162,7 @@ def run(
         )
     name = resume_or_start or name
     given = {"trials": trials, "workers": workers, "seed": seed, "name": name, "executor": executor}
+    given["keep"] = keep
     values.update({key: value for key, value in given.items() if value is not None})
     if scheduler is not None:
         assign(values, f"scheduler.name={scheduler}")

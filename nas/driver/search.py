@@ -17,6 +17,7 @@ from nas.controller import Controller, Evaluate, Finish, Outcome, Reject, Reuse,
 from nas.driver.inheritance import bequeath, gather, summary
 from nas.driver.ledger import Attempt, Ledger
 from nas.driver.records import Records, document, forget, recordable
+from nas.driver.retention import Retention
 from nas.errors import ConfigError, Infeasible, NasError, TooManyFailures
 from nas.evaluator import AnyJob, Job, SupernetJob
 from nas.executors.attempts import again, revived
@@ -95,6 +96,8 @@ class SearchDriver:
             config.prescreen is not None and config.prescreen.supernet is not None
         )
         self._race = None if config.racing is None else Race(config.racing, space)
+        kept = config.kept
+        self._retention = None if kept is None or folder is None else Retention(kept, space.canonical)
         self._races: set[int] = set()
         self._own: list[int] = []
         """Numbers of the trials that the controller chose: it counts these alone."""
@@ -398,7 +401,17 @@ class SearchDriver:
                 if self._scheduler is not None:
                     self._scheduler.forget(number)
             self._learn(number, outcome)
+            if self._retention is not None:
+                self._retention.add(running.job, outcome)
+                self._sweep(self._retention)
             self._observer.recorded(number, outcome)
+
+    def _sweep(self, retention: Retention) -> None:
+        """Delete states of short trainings that nothing will go on from."""
+        if retention.due:
+            going = [attempt.job for attempt in (*self._running.values(), *self._again)]
+            further = self._ledger.left + len(going)
+            retention.sweep(self._controller.promotable(further), going)
 
     def _learn(self, number: int, outcome: Outcome) -> None:
         """Let the controller observe what a resumed search will let it observe again: no measurements."""
@@ -422,7 +435,10 @@ class SearchDriver:
         self._own = sorted(trial.number for trial in begun if trial.kind != TrialKind.RACE)
         self._ledger.raced = len(self._races)
         for trial in history:
-            self._learn(trial.number, self._records.outcome(trial))
+            outcome = self._records.outcome(trial)
+            self._learn(trial.number, outcome)
+            if self._retention is not None and outcome.state is TrialState.PAUSED:
+                self._retention.add(self._records.job(trial), outcome)
         if self._scheduler is not None:
             failed = TrialState.FAILED
             judged = {trial.id: trial for trial in history if trial.state != failed and not trial.repeat}

@@ -86,11 +86,21 @@ class Target:
 
     def lineage(self, seed: int) -> str:
         """Return the stem of the file from which a longer training goes on, the same whatever the length."""
-        return f"{self.config.lineage(self.classes)}-{self._network}-seed{seed}"
+        return lineage(self.config, self.classes, self._network, seed)
 
     @property
     def _network(self) -> str:
-        return hashlib.sha256(f"{self.space}:{self.key}".encode()).hexdigest()[:12]
+        return network(self.space, self.key)
+
+
+def lineage(config: EvaluationConfig, classes: Mapping[str, str], network: str, seed: int) -> str:
+    """Return the stem of the file from which a longer training of a network goes on."""
+    return f"{config.lineage(classes)}-{network}-seed{seed}"
+
+
+def network(space: str, key: str) -> str:
+    """Return a short hash of a network, for the names of files."""
+    return hashlib.sha256(f"{space}:{key}".encode()).hexdigest()[:12]
 
 
 class Targets:

@@ -96,6 +96,12 @@ class Halving(Promoting):
                 self._climb()
         self._controller.observe(number, outcome)
 
+    def promotable(self, trials: int) -> frozenset[str]:
+        """Return who was promoted to the rung, and who may be from it, whatever else it will hold."""
+        best = unique(sorted(self._scored))[: max(1, self._target // self._eta)]
+        from_here = [] if self._rung == len(self._lengths) - 1 else best
+        return frozenset(candidate.key for candidate in (*self._winners, *from_here))
+
     @property
     def _first(self) -> int:
         return self._brackets[self._turn].first

@@ -50,3 +50,11 @@ class Promotion(Promoting):
                 insort(self._rungs[rung], candidate)
             self._begun[rung].add(key)
         self._controller.observe(number, outcome)
+
+    def promotable(self, trials: int) -> frozenset[str]:
+        """Return who is, or may come to be, among the best of a rung: ranks only fall as a rung grows."""
+        found = set[str]()
+        for rung, scored in enumerate(self._rungs[:-1]):
+            best = scored[: (len(scored) + trials) // self._eta]
+            found |= {candidate.key for candidate in best} - self._begun[rung + 1]
+        return frozenset(found)

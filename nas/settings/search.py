@@ -28,8 +28,9 @@ from nas.schedulers.asha import Asha
 from nas.schedulers.curves import Curves
 from nas.schedulers.halving import Halving
 from nas.schedulers.promotion import Promotion
-from nas.schedulers.settings import Scheduler
+from nas.schedulers.settings import PROMOTING, Scheduler
 from nas.schedulers.stopping import Stopper
+from nas.settings.keep import ALL, Keep, kept
 from nas.settings.prescreen import Prescreen
 from nas.settings.sections import (
     EXAMPLES,
@@ -195,6 +196,13 @@ class SearchConfig(StrictModel):
     constraints: Constraints = Constraints()
     deduplicate: Annotated[bool, Field(description="train isomorphic networks once")] = True
     retries: Retries = RETRIES
+    keep: Annotated[
+        Keep,
+        Field(
+            description="states of short trainings that stay while a scheduler promotes: all, or top:K, the "
+            "K best besides those that it may promote"
+        ),
+    ] = ALL
     max_failed: Annotated[
         float, Field(ge=0, le=1, description="share of failed trials above which the search gives up")
     ] = 0.5
@@ -329,6 +337,20 @@ class SearchConfig(StrictModel):
                 '{4 = "valid_4", 12 = "valid_12", 108 = "valid_108"}, or leave the scheduler out.'
             )
         return self
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> Self:
+        if self.kept is not None and (self.looks_up or self.scheduler is None or not self.scheduler.promotes):
+            raise ConfigError(
+                f"keep: '{self.keep}'; the trials of this search leave nothing to keep, since no scheduler "
+                f"asks for short ones and promotes them. Leave keep out, or add --scheduler {PROMOTING[-1]}."
+            )
+        return self
+
+    @property
+    def kept(self) -> int | None:
+        """How many of the best states of short trainings stay; None: all."""
+        return kept(self.keep)
 
     @property
     def proposer(self) -> type[Controller]:

@@ -332,6 +332,18 @@ class Evaluations:
             )
 
     @repeatable
+    def of_search(self, search_id: int) -> list[tuple[Evaluation, str, str]]:
+        """Return the evaluations of what a search proposed, each with its network: space and key."""
+        with self._database.read() as session:
+            rows = session.execute(
+                select(Evaluation, Architecture.space, Architecture.key)
+                .join(Architecture, Architecture.id == Evaluation.architecture_id)
+                .where(Evaluation.origin_search_id == search_id)
+                .order_by(Evaluation.id)
+            )
+            return [(row, space, key) for row, space, key in rows]
+
+    @repeatable
     def scores(self, evaluation_id: int) -> list[float]:
         """Return the scores on the test episodes, in the order of the fixed list."""
         with self._database.read() as session:

@@ -1,0 +1,100 @@
+"""Files that a search and its evaluations left behind, and that nothing needs any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from nas.driver.records import checkpoints
+from nas.errors import ConfigError, NotFound
+from nas.evaluation.artifacts import WEIGHTS, locate
+from nas.evaluation.targets import lineage, network
+from nas.evaluation.work import LINEAGES
+from nas.files import writing
+from nas.queries.leaderboard import Query, leaderboard
+from nas.settings.evaluation import validate
+from nas.states import EvaluationState, SearchState
+from nas.storage.schema import Evaluation, Search
+from nas.storage.store import Store
+from nas.training.checkpoint import Checkpoint
+
+
+class Leftover(NamedTuple):
+    """A file that may go.
+
+    Attributes:
+        path: where it is.
+        what: `checkpoint`, `lineage` or `weights`.
+        bytes: its size.
+    """
+
+    path: Path
+    what: str
+    bytes: int
+
+
+def leftovers(store: Store, search: Search, folder: Path, keep: int | None) -> list[Leftover]:
+    """Return what may be deleted of a search that nobody drives.
+
+    Checkpoints, of a completed search: it goes on without them. Lineages, of its evaluations that are
+    completed: only longer trainings would go on from them, in less time. Weights, beyond those of the best.
+
+    Args:
+        store: the database.
+        search: in question.
+        folder: of artifacts.
+        keep: of how many of its best networks weights stay; None: of all.
+    """
+    found: dict[Path, str] = {}
+    if search.state == SearchState.COMPLETED:
+        found |= {left.path: "checkpoint" for left in checkpoints(folder, search.name)}
+    rows = store.evaluations.of_search(search.id)
+    done = [one for one in rows if one[0].state == EvaluationState.COMPLETED]
+    open_ = {
+        stem
+        for row, space, key in rows
+        if row.state != EvaluationState.COMPLETED
+        for stem in _stem(row, space, key)
+    }
+    for row, space, key in done:
+        for stem in {*_stem(row, space, key)} - open_:
+            found[Checkpoint(folder, stem, LINEAGES).path] = "lineage"
+    if keep is not None:
+        best = _best(store, search, keep)
+        for row, _, key in done:
+            if key not in best:
+                found |= dict.fromkeys(_weights(store, row, folder), WEIGHTS)
+    return [
+        Leftover(path, what, path.stat().st_size) for path, what in sorted(found.items()) if path.is_file()
+    ]
+
+
+def delete(left: Leftover) -> None:
+    """Delete a file.
+
+    Raises:
+        Unwritable: its folder cannot be written.
+    """
+    with writing(left.path):
+        left.path.unlink(missing_ok=True)
+
+
+def _stem(row: Evaluation, space: str, key: str) -> Iterator[str]:
+    """Yield the stem of an evaluation's lineage; nothing where its plug-ins are no longer what they were."""
+    with suppress(ConfigError):
+        yield lineage(validate(row.config), row.environment.get("classes", {}), network(space, key), row.seed)
+
+
+def _best(store: Store, search: Search, count: int) -> set[str]:
+    """Return the canonical keys of the best distinct networks of a search."""
+    rows = leaderboard(store, Query(searches=(search.name,), limit=0))
+    return {*[*dict.fromkeys(row.key for row in sorted(rows, key=lambda row: row.rank))][:count]}
+
+
+def _weights(store: Store, row: Evaluation, folder: Path) -> Iterator[Path]:
+    for file in store.evaluations.artifacts(row.id):
+        if file.kind == WEIGHTS:
+            with suppress(NotFound):
+                yield locate(file, folder)
