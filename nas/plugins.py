@@ -6,7 +6,8 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
@@ -306,15 +307,33 @@ def _filled(slot: Slot, default: Any, value: Any, where: str) -> dict[str, Any] 
     usual: str = default.name
     name = given.pop("name", usual if given else None)
     if not isinstance(name, str):
-        raise ConfigError(f"{where}: expected a name, or a section with a name (given: {written(value)}).")
-    try:
+        raise unnamed(where, value)
+    with within(where, slot.kind, name):
         section = {"name": name} | resolve(load(slot.kind, name, slot.base), given, where)
+    return None if section == {"name": usual} | resolve(default, {}, where) else section
+
+
+def unnamed(where: str, value: Any) -> ConfigError:
+    """Return the error for a setting that is to name a plugin, and does not."""
+    return ConfigError(f"{where}: expected a name, or a section with a name (given: {written(value)}).")
+
+
+@contextmanager
+def within(where: str, kind: str, name: str) -> Iterator[None]:
+    """Let errors about a plugin of a setting within a section begin with the path of that setting.
+
+    Args:
+        where: the path, such as `evaluator.proxy`.
+        kind: of the plugin.
+        name: as given.
+    """
+    try:
+        yield
     except PluginError as error:
         raise PluginError(f"{where}: {error}") from error
     except UnknownName as error:
-        own = "" if name in installed(slot.kind) else " One of your own is named by module:Class."
+        own = "" if name in installed(kind) else " One of your own is named by module:Class."
         raise ConfigError(f"{where}: {error}{own}") from None
-    return None if section == {"name": usual} | resolve(default, {}, where) else section
 
 
 def arguments(cls: type, resolved: Mapping[str, Any]) -> dict[str, Any]:

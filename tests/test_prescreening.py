@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from facts import Facts, refusal
 from scripted_searches import Script, Silent, reopen, results, run, start
 
 from controllers.evolution import Evolution
@@ -16,7 +17,7 @@ from controllers.random import Random
 from nas.backbone import BackboneSpace
 from nas.controller import Controller, Derived, Evaluate, Outcome, Proposal, Reuse, Score, TrainSupernet
 from nas.driver.trials import executor
-from nas.errors import ConfigError, Infeasible, UnknownName
+from nas.errors import ConfigError, Infeasible, PluginError, UnknownName
 from nas.plugins import load
 from nas.prediction import Prediction
 from nas.prescreening import Guided, Prescreened
@@ -302,11 +303,9 @@ def test_a_guided_search_goes_on_to_more_trials(store: Store) -> None:
     ("changes", "error"),
     [
         ({"prescreen": {"candidates": 4}}, ConfigError),
-        ({"prescreen": {"proxy": "sinflow"}}, UnknownName),
         ({"prescreen": {"proxy": "synflow", "candidates": 1}}, ConfigError),
         ({"prescreen": {"proxy": "synflow", "supernet": "random_sharing"}}, ConfigError),
         ({"prescreen": {"supernet": "evolution"}}, ConfigError),
-        ({"prescreen": {"supernet": {"name": "random_sharing", "sample": 3}}}, UnknownName),
         ({"prescreen": {"proxy": "synflow", "best": 1}}, UnknownName),
         ({"objective": ["score", "macs"]}, ConfigError),
         ({"controller": "random_sharing"}, ConfigError),
@@ -317,3 +316,30 @@ def test_a_guided_search_goes_on_to_more_trials(store: Store) -> None:
 def test_what_cannot_be_chosen_by_is_refused(changes: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         configure(**changes)
+
+
+BUDGET = {"name": "random_sharing", "budget": {"epochs": "many"}}
+
+
+@pytest.mark.parametrize(
+    ("prescreen", "error", "facts"),
+    [
+        ({"proxy": "sinflow"}, ConfigError, ("prescreen.proxy", "'sinflow'", "'synflow'")),
+        ({"proxy": {"name": "synflow", "x": 1}}, ConfigError, ("prescreen.proxy", "'x'")),
+        ({"proxy": {"name": "nowhere:Proxy"}}, PluginError, ("prescreen.proxy", "'nowhere:Proxy'")),
+        ({"proxy": {"x": 1}}, ConfigError, ("prescreen.proxy",)),
+        ({"proxy": 3}, ConfigError, ("prescreen.proxy", 3)),
+        ({"supernet": "dart"}, ConfigError, ("prescreen.supernet", "'dart'", "'darts'")),
+        (
+            {"supernet": {"name": "random_sharing", "sample": 3}},
+            ConfigError,
+            ("prescreen.supernet", "'sample'"),
+        ),
+        ({"supernet": BUDGET}, ConfigError, ("prescreen.supernet.budget.epochs", '"many"')),
+    ],
+)
+def test_a_wrong_name_is_told_with_the_path_of_its_setting(
+    prescreen: dict[str, Any], error: type[Exception], facts: Facts
+) -> None:
+    with refusal(error, *facts):
+        configure(prescreen=prescreen)

@@ -21,7 +21,9 @@ def _supernet(value: Any) -> Any:
     name = name_of(value)
     if name is None:
         return value
-    if not plugins.load("controller", name, Controller).one_shot:
+    with plugins.within("prescreen.supernet", "controller", name):
+        one_shot = plugins.load("controller", name, Controller).one_shot
+    if not one_shot:
         raise ConfigError(
             f"prescreen.supernet: '{name}' trains none. Choose {controllers(one_shot=True)}, or set "
             "prescreen.proxy."
@@ -34,13 +36,13 @@ class Prescreen(StrictModel):
 
     proxy: Annotated[
         dict[str, Any] | None,
-        section("proxy", optional=True),
+        section("proxy", where="prescreen.proxy", optional=True),
         WithJsonSchema({"type": "name or section"}),
         Field(description="a zero-cost proxy that candidates are compared by; `nas proxies` lists them"),
     ] = None
     supernet: Annotated[
         dict[str, Any] | None,
-        section("controller", optional=True),
+        section("controller", where="prescreen.supernet", optional=True),
         BeforeValidator(_supernet),
         WithJsonSchema({"type": "name or section"}),
         Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -45,30 +45,36 @@ UNTRAINED = ("tasks", "learner")
 """The sections that a search has none of if its evaluator trains nothing."""
 
 
-def section(kind: str, *, optional: bool = False) -> BeforeValidator:
+def section(kind: str, *, where: str | None = None, optional: bool = False) -> BeforeValidator:
     """Return what checks a plugin's section, a name or a mapping with a name, and fills in its defaults.
 
     Args:
         kind: of the plugin.
+        where: the path of the setting; None: it is the section of that kind.
         optional: whether there may be none.
     """
+    path = where or kind
 
     def resolve(value: Any) -> dict[str, Any] | None:
         if value is None and optional:
             return None
         if not isinstance(value, str | Mapping):
-            raise ConfigError(f"{kind}: expected a name, or a section with a name (given: {value!r}).")
+            raise plugins.unnamed(path, value)
         given = {"name": value} if isinstance(value, str) else dict(value)
         name = given.pop("name", None)
         if not isinstance(name, str):
-            raise lacking(kind)
+            raise lacking(kind) if where is None else plugins.unnamed(path, value)
+        with nullcontext() if where is None else plugins.within(where, kind, name):
+            return resolved(name, given)
+
+    def resolved(name: str, given: dict[str, Any]) -> dict[str, Any]:
         cls = plugins.load(kind, name, (BASES | PARTS)[kind])
         if issubclass(cls, Controller) and "derive" in given and not cls.one_shot:
             raise ConfigError(
                 f"controller.derive={given['derive']} (--derive): it is for one-shot controllers, and "
                 f"'{name}' is none. Choose {controllers(one_shot=True)} with --controller, or leave it out."
             )
-        return {"name": name} | plugins.resolve(cls, given, kind)
+        return {"name": name} | plugins.resolve(cls, given, path)
 
     return BeforeValidator(resolve)
 
