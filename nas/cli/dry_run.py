@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from statistics import fmean
 
 import torch
 import typer
@@ -12,19 +12,32 @@ from nas.cli.document import document
 from nas.cli.output import say
 from nas.counts import clock, counted
 from nas.driver import estimates
+from nas.driver.inheritance import gather
+from nas.driver.schedules import Pace, Planned, planned
 from nas.driver.search import MEMORY, check, supernet
 from nas.settings.search import SearchConfig
 from nas.space import Architecture
 from nas.states import TrialState
+from nas.storage.store import Store
 from nas.tasks.base import ScoreSource, TaskSource
 
 
-def dry_run(config: SearchConfig, tasks: ScoreSource) -> None:
+def dry_run(config: SearchConfig, db: str) -> None:
     """Print the resolved settings as a file on stdout, and words on the search on stderr; write nothing.
+
+    Args:
+        config: what was resolved.
+        db: URL of the database that the search would be written to, and that has those it begins with.
 
     Raises:
         NasError: the search would be refused, for the same reason.
     """
+    if config.warm_start is not None:
+        with Store(db) as store:
+            inherited = gather(store, config, config.make_space())
+    tasks = config.make_source()
+    if config.warm_start is not None:
+        config.make_controller(config.make_space(), tasks).inherit(inherited)  # which may refuse
     made_by = check(config, tasks, say)
     typer.echo(document(config), nl=False)
     space = config.make_space()
@@ -34,13 +47,26 @@ def dry_run(config: SearchConfig, tasks: ScoreSource) -> None:
     if not isinstance(tasks, TaskSource):
         _looked_up(config, tasks, first)
         return
-    seconds = estimates.trial_seconds(config, space, tasks, first, say)
+    pace = estimates.trial_pace(config, space, tasks, first, say)
     if shared is not None:
         before = estimates.supernet_seconds(config, space, tasks, shared, made_by[MEMORY])
         say(f"The supernet: about {clock(before)}, extrapolated from a few of its steps.")
-        _whole(config, seconds, shared.derive if shared.whole else config.trials - 1, before)
+        _whole(config, pace, shared.derive if shared.whole else config.trials - 1, before)
     else:
-        _whole(config, seconds, config.trials)
+        _whole(config, pace, config.trials)
+
+
+def _scheduled(config: SearchConfig, pace: Pace) -> list[Planned]:
+    """Say what a scheduler that promotes would train; return its trials."""
+    every = planned(config, config.make_space(), pace)
+    counts = Counter(trial.length for trial in every)
+    shortest, *longer = sorted(counts)
+    parts = [f"{counted(counts[shortest], 'trial')} of {shortest:,} training episodes"]
+    parts += [f"{counts[length]:,} of {length:,}" for length in longer]
+    again = " A longer one goes on from the shorter one." if pace.step else ""
+    episodes = sum(trial.episodes for trial in every)
+    say(f"Scheduled: about {', '.join(parts)}; {episodes:,} training episodes in all.{again}")
+    return every
 
 
 def _looked_up(config: SearchConfig, tasks: ScoreSource, architectures: Sequence[Architecture]) -> None:
@@ -50,26 +76,32 @@ def _looked_up(config: SearchConfig, tasks: ScoreSource, architectures: Sequence
             say(f"{space.encode(architecture)}: infeasible: {outcome.error}")
         else:
             say(f"{outcome.seconds:.1f} s of simulated time: {space.encode(architecture)}")
-    if not estimates.feasible(outcomes):
+    pace = estimates.pace_of(config, outcomes)
+    if pace is None:
         say("None of these networks is in the table, so how long trials take is not known.")
         return
-    mean = fmean(outcome.seconds for outcome in outcomes)
-    trials = f"{counted(config.trials, 'trial')}: about {clock(config.trials * mean)} of simulated time"
-    if config.max_seconds is not None and config.max_seconds < config.trials * mean:
-        ends = counted(max(round(config.max_seconds / mean), 1), "trial")
+    whole = pace.seconds(config.budget.train_episodes)
+    taken = [whole] * config.trials
+    if config.promotes:
+        taken = [trial.ends - trial.begins for trial in _scheduled(config, pace)]
+    trials = f"{counted(len(taken), 'trial')}: about {clock(sum(taken))} of simulated time"
+    if config.max_seconds is not None and config.max_seconds < sum(taken):
+        ends = counted(max(round(config.max_seconds * len(taken) / sum(taken)), 1), "trial")
         trials += f", but it ends at {config.max_seconds:g} s, after about {ends}"
     say(f"{trials}. Its evaluator trains nothing, so it takes milliseconds a trial.")
 
 
-def _whole(config: SearchConfig, seconds: float | None, trials: int, before: float = 0.0) -> None:
-    if seconds is None:
+def _whole(config: SearchConfig, pace: Pace | None, trials: int, before: float = 0.0) -> None:
+    if pace is None:
         say("None of these networks is feasible for the tasks, so nothing was measured.")
         return
-    total = estimates.total(config, seconds, trials, before)
+    if config.promotes:
+        _scheduled(config, pace)
+    total = estimates.total(config, pace, trials, before)
     shorter = [
         words
         for words, so in (
-            ("trials that are stopped early", config.scheduler is not None),
+            ("trials that are stopped early", config.scheduler is not None and not config.promotes),
             ("networks that are known", config.deduplicate),
         )
         if so

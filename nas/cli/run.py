@@ -180,7 +180,7 @@ def run(
     if dry:
         from nas.cli.dry_run import dry_run
 
-        dry_run(resolved, resolved.make_source())
+        dry_run(resolved, db)
         return
 
     from nas.storage.store import Store

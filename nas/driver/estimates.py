@@ -15,6 +15,7 @@ import torch
 
 from nas import counts
 from nas.controller import Evaluate, Outcome, TrainSupernet
+from nas.driver.schedules import Pace, planned
 from nas.driver.search import MEMORY, check, supernet
 from nas.driver.trials import Trials
 from nas.errors import Infeasible
@@ -65,7 +66,7 @@ def estimates(pending: Sequence[tuple[SearchConfig, int]], tell: Callable[[str],
         NasError: a search would be refused, for the same reason.
     """
     sources: dict[str, ScoreSource] = {}
-    measured: dict[str, tuple[float | None, float, int | None]] = {}
+    measured: dict[str, tuple[Pace | None, float, int | None]] = {}
     once = cache(tell)
     found = []
     for config, trials in pending:
@@ -75,17 +76,17 @@ def estimates(pending: Sequence[tuple[SearchConfig, int]], tell: Callable[[str],
             if source not in sources:
                 sources[source] = config.make_source()
             measured[alike] = _measured(config, sources[source], once)
-        seconds, before, derive = measured[alike]
+        pace, before, derive = measured[alike]
         left = trials if derive is None else derive
-        whole = None if seconds is None else total(config, seconds, left, before)
+        whole = None if pace is None else total(config, pace, left, before)
         found.append(Estimate(config, left, whole))
     return found
 
 
 def _measured(
     config: SearchConfig, tasks: ScoreSource, tell: Callable[[str], None]
-) -> tuple[float | None, float, int | None]:
-    """Return how many seconds a trial takes, what a supernet takes before, and how many it derives.
+) -> tuple[Pace | None, float, int | None]:
+    """Return how fast trials are, what seconds a supernet takes before, and how many it derives.
 
     None: it takes as many trials as are to go.
     """
@@ -94,14 +95,13 @@ def _measured(
     first = architectures(config, space, tasks)
     torch.set_num_threads(config.resources.cpus)
     if not isinstance(tasks, TaskSource):
-        outcomes = looked_up(config, tasks, first)
-        return (fmean(outcome.seconds for outcome in outcomes) if feasible(outcomes) else None), 0.0, None
+        return pace_of(config, looked_up(config, tasks, first)), 0.0, None
     shared = supernet(config, space, tasks)
-    seconds = trial_seconds(config, space, tasks, first, lambda words: None)
+    pace = trial_pace(config, space, tasks, first, lambda words: None)
     if shared is None:
-        return seconds, 0.0, None
+        return pace, 0.0, None
     before = supernet_seconds(config, space, tasks, shared, made_by[MEMORY])
-    return seconds, before, shared.derive if shared.whole else None
+    return pace, before, shared.derive if shared.whole else None
 
 
 def architectures(config: SearchConfig, space: Space[Any], tasks: ScoreSource) -> list[Architecture]:
@@ -117,14 +117,17 @@ def architectures(config: SearchConfig, space: Space[Any], tasks: ScoreSource) -
     return first or [space.sample(rng) for _ in range(SAMPLES)]
 
 
-def trial_seconds(
+def trial_pace(
     config: SearchConfig,
     space: Space[Any],
     tasks: TaskSource,
     some: Sequence[Architecture],
     tell: Callable[[str], None],
-) -> float | None:
-    """Tell what networks cost and about how long trials of some take; return the mean, None if none can."""
+) -> Pace | None:
+    """Tell what networks cost and about how long whole trials of some take; return the mean pace.
+
+    None: no network is feasible.
+    """
     costs = []
     for architecture in some:
         try:
@@ -134,16 +137,20 @@ def trial_seconds(
             tell(f"{space.encode(architecture)}: infeasible: {error}")
     costs.sort(key=lambda found: found[0].macs)
     measured = {0, len(costs) // 2, len(costs) - 1} if _measurable(config) else {len(costs) // 2}
-    taken = []
+    paces = []
     for place, (cost, architecture) in enumerate(costs):
         words = f"{counts.write(cost.parameters)} parameters, {counts.write(cost.macs)} MACs, "
         words += f"{counts.write(cost.activations)} bytes of activations"
         if place in measured:
-            seconds, whole = _seconds(config, space, tasks, architecture)
-            taken.append(seconds)
-            words += f", a trial takes {'' if whole else 'about '}{seconds:.1f} s"
+            pace, whole = _pace(config, space, tasks, architecture)
+            paces.append(pace)
+            seconds = pace.seconds(config.budget.train_episodes)
+            which = "whole trial" if config.promotes else "trial"
+            words += f", a {which} takes {'' if whole else 'about '}{seconds:.1f} s"
         tell(f"{words}: {space.encode(architecture)}")
-    return fmean(taken) if taken else None
+    if not paces:
+        return None
+    return Pace(fmean(pace.fixed for pace in paces), fmean(pace.each for pace in paces), paces[0].step)
 
 
 def _measurable(config: SearchConfig) -> bool:
@@ -151,16 +158,16 @@ def _measurable(config: SearchConfig) -> bool:
     return issubclass(load("evaluator", config.evaluator["name"]), Train)
 
 
-def _seconds(
+def _pace(
     config: SearchConfig, space: Space[Any], tasks: TaskSource, architecture: Architecture
-) -> tuple[float, bool]:
-    """Return about how many seconds a trial takes, and whether all of it was run to tell."""
+) -> tuple[Pace, bool]:
+    """Return about how fast a trial is, and whether all of it was run to tell."""
     seed = training_seed(config.seed, candidate_of(space, architecture).key, 0)
     began = time.perf_counter()
     if not _measurable(config):
         for _ in reports(Trials(config, tasks), Job(0, 0, architecture, seed)):
             pass
-        return time.perf_counter() - began, True
+        return Pace(0.0, (time.perf_counter() - began) / config.budget.train_episodes), True
     budget, precision = config.budget, config.resources.precision
     trainee = config.make_context(space, tasks).trainee(architecture)
     training = start(
@@ -187,8 +194,9 @@ def _seconds(
             break
         episodes = min(4 * episodes, budget.validation_episodes)
     whole = training.done >= budget.train_episodes and episodes == budget.validation_episodes
-    left = each * (budget.train_episodes - first) + spent / episodes * budget.validation_episodes
-    return warm - began + left, whole
+    begun = warm - began - each * first
+    step = training.learner.meta_batch if training.shared else 0
+    return Pace(begun + spent / episodes * budget.validation_episodes, each, step), whole
 
 
 def supernet_seconds(
@@ -226,10 +234,21 @@ def feasible(outcomes: Sequence[Outcome]) -> bool:
     return any(outcome.state is not TrialState.INFEASIBLE for outcome in outcomes)
 
 
-def total(config: SearchConfig, seconds: float, trials: int, before: float) -> float:
-    """Return about how many seconds a search takes, whose trials take so many each."""
-    rounds = -(-trials // config.workers)
-    whole = before + rounds * seconds
+def pace_of(config: SearchConfig, outcomes: Sequence[Outcome]) -> Pace | None:
+    """Return how fast trials are whose scores were looked up; None: none of them is feasible."""
+    if not feasible(outcomes):
+        return None
+    return Pace(0.0, fmean(outcome.seconds for outcome in outcomes) / config.budget.train_episodes)
+
+
+def total(config: SearchConfig, pace: Pace, trials: int, before: float) -> float:
+    """Return about how many seconds the last `trials` of a search take, after so many seconds before."""
+    seconds = pace.seconds(config.budget.train_episodes)
+    if config.promotes:
+        left = planned(config, config.make_space(), pace)[config.trials - trials :]
+        whole = before + (max(trial.ends for trial in left) - left[0].begins if left else 0.0)
+    else:
+        whole = before + -(-trials // config.workers) * seconds
     if config.max_seconds is not None:
         whole = min(whole, config.max_seconds / config.workers + seconds)
     return whole

@@ -443,8 +443,8 @@ class SearchConfig(StrictModel):
         """Return a new controller, within its wrappers."""
         controller: Controller = maker("controller", self.controller)(space, self.seed)
         controller.aim(self.aim)
-        if self.scheduler is not None and self.scheduler.promotes:
-            controller = self._promoting(self.scheduler, controller, space)
+        if self.promotes:
+            controller = self.promoting(controller, space)
         if self.warm_start is not None:
             controller = WarmStarted(controller, space, self.warm_start.trials)
         if (limits := self.constraints.counted) and isinstance(tasks, TaskSource):
@@ -464,11 +464,18 @@ class SearchConfig(StrictModel):
         promise = Promised(self.make_context(space, tasks), maker("proxy", screen.proxy)(), self.seed)
         return Prescreened(controller, space, promise, screen.candidates, screen.trials)
 
-    def _promoting(self, scheduler: Scheduler, controller: Controller, space: Space[Any]) -> Controller:
-        lengths, eta = self.fidelities, scheduler.eta
-        if scheduler.name == "promotion":
+    @property
+    def promotes(self) -> bool:
+        """Whether the scheduler promotes: each trial is asked for some length."""
+        return self.scheduler is not None and self.scheduler.promotes
+
+    def promoting(self, controller: Controller, space: Space[Any]) -> Controller:
+        """Return the scheduler around a controller; it must be one that promotes."""
+        assert self.scheduler is not None
+        lengths, eta = self.fidelities, self.scheduler.eta
+        if self.scheduler.name == "promotion":
             return Promotion(controller, space, lengths, eta)
-        return Halving(controller, space, lengths, eta, hyperband=scheduler.name == "hyperband")
+        return Halving(controller, space, lengths, eta, hyperband=self.scheduler.name == "hyperband")
 
     def make_stopper(self) -> Stopper | None:
         """Return what stops trials; None where the scheduler stops none, or there is none."""
