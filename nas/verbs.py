@@ -157,7 +157,7 @@ def started(
         NasError: as `nas.driver.search.create` and `ready`; nothing is written.
     """
     tasks = config.make_source()
-    executor = executor_of(config, tasks, ray_address)
+    executor = executor_of(config, tasks, ray_address, say)
     rooms: list[int] = []
     with ExitStack() as running:
 
@@ -203,7 +203,7 @@ def resumed(
             "Rounding differs, so that under one seed the same network scores otherwise here."
         )
     tasks = config.make_source()
-    executor = executor_of(config, tasks, ray_address)
+    executor = executor_of(config, tasks, ray_address, say)
     with ready(config, say, ray_address) as at_a_time:
         yield Session(store, row, config, tasks, executor, at_a_time)
 
@@ -314,7 +314,7 @@ def evaluating(
                 f"warning: --workers {at_a_time}: each training takes a core, and there are {cores}. "
                 "More at a time do not end sooner."
             )
-        yield executors.make_executor(name, make, workers=at_a_time, address=ray_address)
+        yield executors.make_executor(name, make, workers=at_a_time, address=ray_address, say=say)
 
 
 def evaluated(

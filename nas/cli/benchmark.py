@@ -157,7 +157,7 @@ class _Driver:
         from nas.progress.searches import progress
         from nas.verbs import Session
 
-        runner = executor(config, tasks, self._ray_address)
+        runner = executor(config, tasks, self._ray_address, say)
         session = Session(self._store, row, config, tasks, runner, config.workers)
         self._say(row, now=not config.looks_up)
         quiet, length = config.looks_up, config.budget.train_episodes

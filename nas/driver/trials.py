@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -88,7 +88,10 @@ class Trials(Runner[AnyJob, Outcome]):
 
 
 def executor(
-    config: SearchConfig, tasks: ScoreSource, address: str | None = None
+    config: SearchConfig,
+    tasks: ScoreSource,
+    address: str | None = None,
+    say: Callable[[str], None] = lambda words: None,
 ) -> Executor[AnyJob, Outcome]:
     """Return the executor that the configuration of a search names.
 
@@ -96,6 +99,7 @@ def executor(
         config: of the search.
         tasks: what it names. Processes of this machine read them again; other workers are given these.
         address: of a Ray cluster; None: that of RAY_ADDRESS, or a Ray started here.
+        say: told if no worker gets ready for long.
     """
     return make_executor(
         config.executor,
@@ -103,4 +107,5 @@ def executor(
         workers=config.workers,
         demand=config.resources.demand,
         address=address,
+        say=say,
     )

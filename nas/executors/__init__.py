@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from nas.errors import ConfigError
@@ -20,6 +21,7 @@ def make_executor(
     workers: int = 1,
     demand: Demand = USUAL,
     address: str | None = None,
+    say: Callable[[str], None] = lambda words: None,
 ) -> Executor[JobT, ReportT]:
     """Return an executor.
 
@@ -29,6 +31,7 @@ def make_executor(
         workers: jobs at a time.
         demand: what a job takes of a machine; Ray reserves it, processes share GPUs by it.
         address: of a Ray cluster; None: that of RAY_ADDRESS, or a Ray started here.
+        say: told if no worker gets ready for long.
     """
     if name == "inline":
         from nas.executors.inline import InlineExecutor
@@ -37,10 +40,10 @@ def make_executor(
     if name == "process":
         from nas.executors.process import ProcessExecutor
 
-        return ProcessExecutor(make, workers, demand)
+        return ProcessExecutor(make, workers, demand, say)
     from nas.executors.ray import RayExecutor
 
-    return RayExecutor(make, workers, demand, address)
+    return RayExecutor(make, workers, demand, address, say)
 
 
 def check_workers(name: Name, workers: int) -> None:

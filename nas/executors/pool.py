@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeAlias
 
 from nas.errors import NasError, Unready, Unwritable
@@ -11,6 +12,9 @@ from nas.executors.attempts import DEATHS
 from nas.executors.base import Executor, JobT, ReportT, Workload
 
 TICK_SECONDS = 1.0
+
+PATIENCE_SECONDS = 30.0
+"""How long to wait for a worker without a word; for each further one twice as long."""
 
 
 class Ready(NamedTuple):
@@ -68,10 +72,11 @@ class PoolExecutor(Executor[JobT, ReportT]):
 
     Args:
         workers: how many there are at most.
+        say: told if none gets ready for long.
     """
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
+    def __init__(self, workers: int, say: Callable[[str], None]) -> None:
+        self._workers, self._say = workers, say
 
     @abstractmethod
     def _start(self, place: int) -> Worker[JobT, ReportT]:
@@ -92,6 +97,7 @@ class PoolExecutor(Executor[JobT, ReportT]):
         """
         pool: list[Worker[JobT, ReportT]] = []
         stillborn, more = 0, True
+        began, patience = time.monotonic(), PATIENCE_SECONDS
         try:
             while True:
                 for worker in pool:
@@ -109,6 +115,15 @@ class PoolExecutor(Executor[JobT, ReportT]):
                     stillborn = self._hear(worker, workload, pool, stillborn)
                     more |= worker.job is None
                 workload.tick()
+                waited = time.monotonic() - began
+                if any(worker.ready for worker in pool):
+                    began, patience = time.monotonic(), PATIENCE_SECONDS
+                elif waited > patience:
+                    self._say(
+                        f"No worker is ready after {waited:.0f} s: {len(pool)} start, or wait for a machine "
+                        "that has room for them."
+                    )
+                    patience *= 2
         finally:
             for worker in pool:
                 worker.kill()

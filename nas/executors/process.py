@@ -7,13 +7,13 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 
 from nas.errors import Unready, Unwritable
 from nas.executors.base import JobT, MakeRunner, ReportT
-from nas.executors.capacity import USUAL, Demand, device, here, rooms
+from nas.executors.capacity import Demand, device, here, rooms
 from nas.executors.pool import Died, PoolExecutor, Ready, Word, Worker
 
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in whatever state they are
@@ -29,11 +29,18 @@ class ProcessExecutor(PoolExecutor[JobT, ReportT]):
         make: the runner of a process.
         workers: how many processes there are at most.
         demand: what a job takes; without a share of a GPU, the processes take the GPUs in turn.
+        say: told if none gets ready for long.
     """
 
-    def __init__(self, make: MakeRunner[JobT, ReportT], workers: int, demand: Demand = USUAL) -> None:
+    def __init__(
+        self,
+        make: MakeRunner[JobT, ReportT],
+        workers: int,
+        demand: Demand,
+        say: Callable[[str], None],
+    ) -> None:
         room = math.inf if not demand.gpus else rooms(here(), demand, reserved=False)
-        super().__init__(max(int(min(workers, room)), 1))
+        super().__init__(max(int(min(workers, room)), 1), say)
         self._make, self._gpus = make, demand.gpus
 
     def _start(self, place: int) -> Worker[JobT, ReportT]:

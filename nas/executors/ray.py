@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic
@@ -24,14 +24,19 @@ for _name, _value in _ENVIRONMENT.items():  # Ray reads some of them when it is 
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
-from ray.exceptions import OutOfMemoryError, RayError  # noqa: E402
+from ray._private.authentication.authentication_token_setup import (  # noqa: E402
+    ensure_token_if_auth_enabled,
+)
+from ray.exceptions import AuthenticationError, OutOfMemoryError, RayError  # noqa: E402
 
 from nas import own_code  # noqa: E402
 from nas.errors import ConfigError, HeadLost, NasError, Unready, Unwritable  # noqa: E402
 from nas.executors.base import JobT, MakeRunner, ReportT, Runner, Workload  # noqa: E402
-from nas.executors.capacity import USUAL, Demand, Machine  # noqa: E402
+from nas.executors.capacity import Demand, Machine  # noqa: E402
 from nas.executors.pool import Died, PoolExecutor, Ready, Word, Worker  # noqa: E402
 from nas.executors.worker import ready, reports  # noqa: E402
+
+_RAYLET: Any = ray._raylet
 
 _MEMORY = re.compile(r"NODE_OUT_OF_MEMORY|running low on memory")
 _NODE = re.compile(r"node (?:has |was |is )?(?:died|dead|terminated)|NODE_DIED", re.IGNORECASE)
@@ -65,16 +70,18 @@ class RayExecutor(PoolExecutor[JobT, ReportT]):
         workers: jobs at a time.
         demand: what a job takes of a machine.
         address: of the cluster.
+        say: told if none gets ready for long.
     """
 
     def __init__(
         self,
         make: MakeRunner[JobT, ReportT],
         workers: int,
-        demand: Demand = USUAL,
-        address: str | None = None,
+        demand: Demand,
+        address: str | None,
+        say: Callable[[str], None],
     ) -> None:
-        super().__init__(workers)
+        super().__init__(workers, say)
         self._make, self._demand = make, demand
         self._address = address or os.environ.get("RAY_ADDRESS")
 
@@ -262,7 +269,11 @@ def _quiet() -> None:
 
 
 def _reach(address: str) -> None:
-    """Ask whether something listens, for Ray itself takes minutes to give up."""
+    """Ask whether something listens, and takes our token, for Ray itself takes minutes to give up.
+
+    Raises:
+        ConfigError: it does not.
+    """
     host, _, port = address.rpartition("/")[2].rpartition(":")
     if not port.isdecimal():  # `auto` and the like: Ray's own affair
         return
@@ -273,6 +284,31 @@ def _reach(address: str) -> None:
             f"No Ray cluster answers at {address} ({error.strerror or error}): give --ray-address HOST:PORT, "
             "or leave it out (and RAY_ADDRESS unset) to start Ray on this machine."
         ) from None
+    try:
+        if _RAYLET.get_authentication_mode() == _RAYLET.AuthenticationMode.TOKEN:
+            ensure_token_if_auth_enabled(create_token_if_missing=False)  # without one, the next line aborts
+        with _unheard():
+            _RAYLET.GcsClient(address=f"{host}:{port}")
+    except AuthenticationError as error:
+        raise ConfigError(
+            f"The Ray cluster at {address} does not let this process in: its token is wrong, or missing. Set "
+            "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file) to the cluster's token."
+        ) from error
+    except RayError:
+        pass  # what else is wrong is for `ray.init` to say
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Keep from stderr what Ray's own library, which asks no logger, writes there."""
+    with Path(os.devnull).open("w") as nowhere:
+        kept = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _temporary() -> str | None:
