@@ -43,7 +43,8 @@ def _filling(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             continue
         choices = (config.get("slots") or {}).get(section_kind, {})
         for setting, (slot, _) in plugins.slots(plugins.load(section_kind, section["name"])).items():
-            for value in [section.get(setting), *choices.get(setting, ())]:
+            own = choices.get(setting, ())
+            for value in [section.get(setting), *([own] if isinstance(own, Mapping) else own)]:
                 if isinstance(value, Mapping):
                     yield slot.kind, value["name"]
     prescreen = config.get("prescreen") or {}

@@ -81,6 +81,18 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Choices:
+    """Marks a text of a plug-in that fills a slot: what a search chooses it from, where it is to be `any`.
+
+    Attributes:
+        of: from the plug-in's other settings to texts and lists of choices, one after the other, of which the
+            text is put together.
+    """
+
+    of: Callable[[Mapping[str, Any]], list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class Plugin:
     """One installed plugin, not yet imported.
 
@@ -223,6 +235,12 @@ def slots(cls: type) -> dict[str, tuple[Slot, Any]]:
             if isinstance(mark, Slot):
                 found[name] = (mark, default)
     return found
+
+
+def choices(cls: type) -> dict[str, Choices]:
+    """Return those settings of a plugin that a search can choose as a whole."""
+    marks = ((name, mark) for name, (hint, _) in _own(cls).items() for mark in get_args(hint)[1:])
+    return {name: mark for name, mark in marks if isinstance(mark, Choices)}
 
 
 @cache

@@ -14,9 +14,11 @@ from nas.learners.augmentation import chance
 from nas.learners.classifier import Classifier
 from nas.learners.maml import Maml
 from nas.learners.matching import Matching
-from nas.learners.policies import RandAugment, TrivialAugment
+from nas.learners.operations import usual
+from nas.learners.policies import AutoAugment, RandAugment, TrivialAugment, parse, unparse
 from nas.learners.pretrain import Pretrain
 from nas.learners.prototypical import Prototypical
+from nas.plugins import choices, resolve
 from nas.space import TaskShape
 from nas.testing.augmentations import SHAPE, AugmentationSuite
 from nas.testing.learners import convolutional, image_classes, planes
@@ -24,6 +26,8 @@ from nas.testing.learners import convolutional, image_classes, planes
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 PHOTOGRAPHS = TaskShape((3, 8, 8), 3)
+
+POLICY = "rotate:1.0:9+thin:0.5:4/elastic:0.8:3/translate_x:0.3:9+scale:0.2:1"
 
 
 def photographs(**options):
@@ -43,6 +47,12 @@ class TestTrivialAugment(AugmentationSuite):
     @pytest.fixture
     def make(self):
         return TrivialAugment
+
+
+class TestAutoAugment(AugmentationSuite):
+    @pytest.fixture
+    def make(self):
+        return partial(AutoAugment, policy=POLICY)
 
 
 class TestCopies(AugmentationSuite):
@@ -204,3 +214,83 @@ def test_whole_classes_are_those_of_few_shot_tasks():
     policy = TrivialAugment(SHAPE, where="task")
     with refusal(ConfigError, "learner.augmentation.where=task"):
         policy(planes(), chance(0))
+
+
+@pytest.mark.parametrize(
+    "text", [POLICY, "rotate:0.0:0", "rotate:1.0:9/rotate:1.0:9", "thin:0.25:0+thin:0.5:1"]
+)
+def test_the_text_of_a_policy_reads_back(text):
+    assert unparse(parse(text)) == text
+    assert parse(unparse(parse(text))) == parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "rotate",
+        "rotate:0.5",
+        "rotate:2:3",
+        "rotate:1.5:3",
+        "rotate:-0.5:3",
+        "rotate:0.5:10",
+        "rotate:0.5:3/",
+        "+",
+    ],
+)
+def test_what_is_no_policy_is_an_error_of_settings(text):
+    with pytest.raises(ConfigError) as refused:
+        resolve(AutoAugment, {"policy": text}, "learner.augmentation")
+    assert "learner.augmentation.policy" in str(refused.value)
+
+
+def test_numbers_of_a_policy_are_written_alike():
+    section = resolve(AutoAugment, {"policy": "rotate:1:3+thin:0.50:2"}, "learner.augmentation")
+    assert section["policy"] == "rotate:1.0:3+thin:0.5:2"
+
+
+def test_a_policy_has_the_operations_on_such_images():
+    for settings, word in (
+        ({"policy": "solarize:0.5:3"}, "solarize"),
+        ({"policy": "rotate:0.5:3", "operations": "thin"}, "rotate"),
+    ):
+        with refusal(ConfigError, "learner.augmentation.policy", f"'{word}'"):
+            AutoAugment(SHAPE, **settings)
+
+
+@pytest.mark.parametrize("policy", ["rotate:0:9+thin:0:9", "rotate:1:0/elastic:1:0", "cutout:0:0"])
+def test_probability_0_and_magnitude_0_are_none_to_the_bit(policy):
+    episode = image_classes()
+    found = AutoAugment(SHAPE, policy=policy)(episode, chance(0))
+    assert torch.equal(found.support_x, episode.support_x)
+    assert torch.equal(found.query_x, episode.query_x)
+
+
+def test_operations_happen_with_their_probability():
+    policy = AutoAugment(SHAPE, policy=POLICY)
+    which, magnitude = policy.choose(6000, chance(0))
+    names = policy.operations.names
+    shares = {name: float((which == names.index(name)).any(1).float().mean()) for name in names}
+    wanted = {"rotate": 1, "thin": 0.5, "elastic": 0.8, "translate_x": 0.3, "scale": 0.2}
+    for name, share in shares.items():
+        assert share == pytest.approx(wanted.get(name, 0) / 3, abs=0.02), name
+    for name, level in (("rotate", 9), ("thin", 4), ("elastic", 3), ("scale", 1)):
+        own = magnitude[which == names.index(name)]
+        assert torch.equal(own, torch.full_like(own, level / 9))
+
+
+def test_a_policy_is_30_decisions():
+    """Sixteen operations on photographs, as in the paper; ten on strokes."""
+    offered = choices(AutoAugment)["policy"]
+    for images, count in (("photographs", 16), ("strokes", 10)):
+        parts = offered.of({"images": images, "operations": "all"})
+        lists = [part for part in parts if isinstance(part, list)]
+        assert [len(own) for own in lists] == [count, 11, 10] * 10
+        assert lists[0] == list(usual(images))
+        text = "".join(str(part[-1]) if isinstance(part, list) else part for part in parts)
+        policy = AutoAugment(SHAPE if images == "strokes" else PHOTOGRAPHS, policy=text, images=images)
+        assert [len(sub) for sub in policy.policy] == [2] * 5
+    few = offered.of({"images": "strokes", "operations": "thin+rotate"})
+    assert few[0] == ["thin", "rotate"]
+    with refusal(ConfigError, "learner.augmentation.images"):
+        offered.of({"images": "paintings", "operations": "all"})

@@ -1,4 +1,5 @@
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -345,3 +346,172 @@ def test_what_fills_no_slot_is_refused(values: list[Any]) -> None:
     sections = {"space": "chain", "controller": "random", "tasks": "glyphs", "learner": "prototypical"}
     with pytest.raises(ConfigError):
         validate({**sections, "slots": {"learner": {"augmentation": values}}})
+
+
+PARTS = {"name": "shift_rotate", "angle": [5, 20], "shift": [0, 1, 2]}
+POLICY = {"name": "autoaugment", "policy": "any"}
+
+
+def glyphs(**changes: Any) -> SearchConfig:
+    sections = {"space": {"name": "chain", "layers": 2}, "tasks": "glyphs", "learner": "prototypical"}
+    return validate({**SEARCH, **sections, **changes})
+
+
+def test_settings_of_a_plugin_are_chosen_each_by_itself() -> None:
+    made = glyphs(slots={"learner": {"lr": [0.1, 0.01], "augmentation": PARTS}})
+    assert made.slots["learner"]["augmentation"] == {
+        "name": "shift_rotate",
+        "shift": [0.0, 1.0, 2.0],
+        "angle": [5.0, 20.0],
+    }
+    assert validate(made.model_dump(mode="json")) == made
+    assert validate(tomllib.loads(document(made))) == made
+    space = made.make_space()
+    assert [d.name for d in space.decisions[-3:]] == [
+        "learner.lr",
+        "learner.augmentation.shift",
+        "learner.augmentation.angle",
+    ]
+    network = candidate_of(space, space.default).space
+    text = (
+        f"{network.encode(network.default)} | learner: lr=0.01 augmentation=shift_rotate(shift:2.0,angle:5.0)"
+    )
+    drawn = space.decode(text)
+    assert space.encode(drawn) == text
+    chosen = {"name": "shift_rotate", "shift": 2.0, "angle": 5.0}
+    assert candidate_of(space, drawn).settings["learner"] == {"lr": 0.01, "augmentation": chosen}
+    assert made.varied({"learner": {"augmentation": chosen}}).learner == {
+        **(made.learner or {}),
+        "augmentation": chosen,
+    }
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        other = space.sample(rng)
+        assert space.decode(space.encode(other)) == other
+
+
+def test_settings_of_a_default_plugin_are_chosen() -> None:
+    made = glyphs(learner="maml", slots={"learner": {"update": {"momentum": [0, 0.9]}}})
+    assert made.slots["learner"]["update"] == {"name": "sgd", "momentum": [0.0, 0.9]}
+    first, last = (made.varied(candidate_of(made.make_space(), a).settings) for a in _ends(made))
+    assert first.learner == made.learner
+    assert last.learner is not None
+    assert last.learner["update"] == {"name": "sgd", "momentum": 0.9}
+
+
+def _ends(made: SearchConfig) -> list[Architecture]:
+    space = made.make_space()
+    last = (*space.default.choices[:-1], len(space.decisions[-1].choices) - 1)
+    return [space.default, Architecture(space.name, last)]
+
+
+def test_a_policy_is_chosen_by_its_decisions() -> None:
+    made = glyphs(slots={"learner": {"augmentation": POLICY}})
+    assert validate(tomllib.loads(document(made))) == made
+    space = made.make_space()
+    assert space.decisions[-1].name == "learner.augmentation.policy.30"
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        drawn = space.sample(rng)
+        section = candidate_of(space, drawn).settings["learner"]["augmentation"]
+        resolved_ = made.varied({"learner": {"augmentation": section}}).learner
+        assert resolved_ is not None
+        assert resolved_["augmentation"] == section
+        assert section["policy"] in space.encode(drawn)
+        assert space.decode(space.encode(drawn)) == drawn
+    values = space.values(drawn)
+    own = [str(values[f"learner.augmentation.policy.{number}"]) for number in range(1, 31)]
+    assert re.split("[:+/]", section["policy"]) == own
+
+
+@pytest.mark.parametrize(
+    ("section", "path"),
+    [
+        ({"name": "shift_rotate", "angle": [5, 60]}, "slots.learner.augmentation.angle"),
+        ({"name": "shift_rotate", "angle": [5, 5.0]}, "slots.learner.augmentation.angle"),
+        ({"name": "shift_rotate", "angle": [5, None]}, "slots.learner.augmentation.angle"),
+        ({"name": "shift_rotate", "angle": []}, "slots.learner.augmentation.angle"),
+        ({"name": "shift_rotate", "angle": [[5], 5]}, "slots.learner.augmentation.angle"),
+        ({"name": "shift_rotate", "angle": 5}, "slots.learner.augmentation"),
+        ({"name": "shift_rotate", "angle": "any"}, "slots.learner.augmentation"),
+        ({"name": "autoaugment", "policy": ["thin:0.5:3", "thin"]}, "slots.learner.augmentation.policy"),
+        ({"name": "autoaugment", "policy": "any", "images": "paintings"}, "learner.augmentation.images"),
+        ({"name": "unknown", "policy": "any"}, "slots.learner.augmentation"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_chosen_in_a_section_is_refused(section: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        glyphs(slots={"learner": {"augmentation": section}})
+    assert path in str(refused.value)
+
+
+def test_a_section_is_for_what_a_plugin_fills() -> None:
+    with pytest.raises(ConfigError) as refused:
+        glyphs(slots={"learner": {"lr": {"name": "x"}}})
+    assert "slots.learner.lr" in str(refused.value)
+
+
+def test_policies_that_do_not_fit_the_tasks_end_the_search_before_its_first_trial() -> None:
+    made = glyphs(slots={"learner": {"augmentation": {**POLICY, "images": "photographs"}}})
+    with pytest.raises(ConfigError) as refused:
+        check(made, made.make_tasks())
+    assert "slots.learner.augmentation" in str(refused.value)
+    assert "learner.augmentation.images=photographs" in str(refused.value)
+
+
+ONE_NETWORK = {"name": "chain", "layers": 1, "kernels": [3], "strides": [2], "channels": [8]}
+
+
+@pytest.mark.parametrize(
+    "controller", ["random", "evolution", "rnn", "gp", "bananas", "local_search", "nsga2"]
+)
+@pytest.mark.parametrize("alone", [True, False])
+def test_controllers_choose_policies(controller: str, alone: bool) -> None:
+    """Of one network, or together with it. `grid` refuses spaces of this size."""
+    network = ONE_NETWORK if alone else {"name": "chain", "layers": 2}
+    made = glyphs(space=network, controller=controller, slots={"learner": {"augmentation": POLICY}})
+    space, tasks = made.make_space(), made.make_tasks()
+    proposer = made.make_controller(space, tasks)
+    texts = []
+    for number in range(6):
+        proposal = proposer.propose(number, (), proposal_rng(0, number))
+        assert isinstance(proposal, Evaluate)
+        texts.append(space.encode(space.check(proposal.architecture)))
+        score = Score(number / 10, 0.1, 10)
+        proposer.observe(number, Outcome(TrialState.COMPLETED, proposal.architecture, score))
+    assert len({*texts}) == 6
+
+
+def test_a_chosen_policy_can_be_read_everywhere(db: Path, store: Store) -> None:
+    """In rows and tables, in evaluations, and by conditions; it resumes."""
+    options = [
+        *("--space=chain", "--tasks=glyphs", "--learner=prototypical", "--executor=inline"),
+        *("--evaluator=nas.testing.evaluators:Scripted", "--controller=random"),
+    ]
+    slot = "--slot=learner.augmentation={name='autoaugment', policy='any'}"
+    code, _, err = nas("run", *options, slot, "--trials=3", "--name=joint")
+    assert code == 0, err
+    assert nas("resume", "joint", "--trials=4")[0] == 0
+    rows = json.loads(nas("show", "joint", "--format=json")[1])["trial_rows"]
+    sections = [row["chosen"]["learner.augmentation"] for row in rows]
+    assert len({section["policy"] for section in sections}) == 4
+    targets = Targets(store).choose(["joint/0", "joint/3"])
+    assert [target.config.learner["augmentation"] for target in targets] == [sections[0], sections[3]]
+    assert len({target.protocol for target in targets}) == 1
+    table = nas("show", "joint")[1]
+    assert "policy:30 decisions" in " ".join(table.split())
+    assert sections[0]["policy"][:20] in table
+    word = f"autoaugment(policy:{sections[2]['policy']},images:strokes,operations:all,where:examples)"
+    for condition, found in ((word, {2}), ("autoaugment", {0, 1, 2, 3})):
+        out = nas("leaderboard", f"--where=learner.augmentation={condition}", "--format=json")[1]
+        assert {row["trial"] for row in json.loads(out)} == found
+    code, _, err = nas("leaderboard", "--where=learner.augmentation=none")
+    assert code == 3 or code == 2, err
+    assert "30 decisions" in " ".join(err.split())
+    assert nas("run", *options, "--trials=2", "--name=alone")[0] == 0
+    out = nas("leaderboard", "--format=json", "--limit=0")[1]
+    assert {row["search"] for row in json.loads(out)} == {"alone", "joint"}
+    code, out, _ = nas("compare", "joint", "alone", "--format=json")
+    assert code == 0
+    assert any("learner.augmentation" in row["group"] for row in json.loads(out))

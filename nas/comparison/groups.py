@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import select
 
 from nas.errors import ConfigError
+from nas.queries.chosen import settings
 from nas.queries.protocol import PROTOCOL, TRAINED
 from nas.settings.paths import differing, flat
 from nas.storage.schema import Search
@@ -212,4 +213,4 @@ def _label(search: Search, others: Sequence[Search]) -> str:
 
 def _slots(search: Search) -> tuple[str, ...]:
     """Return what a search chooses apart from the network, such as `learner.lr`."""
-    return tuple(flat(search.config.get(SLOTS) or {}))
+    return tuple(settings(search.config.get(SLOTS) or {}))

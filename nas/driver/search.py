@@ -26,6 +26,7 @@ from nas.precision import Arithmetic
 from nas.product import backbone_of
 from nas.racing import Race
 from nas.settings.search import SearchConfig
+from nas.settings_space import candidates
 from nas.space import Space
 from nas.states import TrialState
 from nas.storage.lease import Pulse, mine
@@ -521,7 +522,7 @@ def _rehearse(config: SearchConfig, tasks: TaskSource) -> Arithmetic:
     network, precision = backbone_of(config.make_space()), config.resources.precision
     arithmetic = rehearse(network, tasks, config.make_learner(), precision)
     for slot, choices in config.slots.items():
-        for setting, value in ((name, value) for name, values in choices.items() for value in values):
+        for setting, value in ((name, own) for name, values in choices.items() for own in candidates(values)):
             varied = config.varied({slot: {setting: value}})
             try:
                 source = varied.make_tasks() if slot == "tasks" else tasks

@@ -23,7 +23,7 @@ from nas.export.refusals import Refusals, refuse
 from nas.export.selector import Selector, listed
 from nas.settings.evaluation import validate
 from nas.settings.sections import make_space
-from nas.settings.slots import explicit
+from nas.settings.slots import varied
 from nas.states import EvaluationState
 from nas.storage.schema import Evaluation
 from nas.storage.store import Store
@@ -127,9 +127,7 @@ def _of_network(store: Store, section: Mapping[str, Any], architecture: str) -> 
 
 def _chose(row: Evaluation, chosen: Chosen) -> bool:
     """Return whether an evaluation has settings."""
-    return all(
-        settings.items() <= explicit(kind, row.config[kind]).items() for kind, settings in chosen.items()
-    )
+    return all(varied(kind, row.config[kind], own) == row.config[kind] for kind, own in chosen.items())
 
 
 def _of_space(store: Store, reference: SpaceReference) -> list[Evaluation]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Any, Literal, NamedTuple, final
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from nas.errors import ConfigError, UnknownName
 from nas.learners.augmentation import Augmentation
-from nas.learners.operations import Draw, Kind, Operations, draw, usual
+from nas.learners.operations import PAPER, Draw, Kind, Operations, draw, usual
+from nas.plugins import Choices
 from nas.space import TaskShape
 from nas.tasks.base import Episode
 
@@ -36,6 +39,11 @@ Where = Annotated[
 ]
 
 
+def named(images: Kind, operations: str) -> tuple[str, ...]:
+    """Return the names that a setting `operations` gives."""
+    return usual(images) if operations == "all" else tuple(dict.fromkeys(operations.split("+")))
+
+
 class ImagePolicy(Augmentation):
     """Draws operations and magnitudes, and passes images through them.
 
@@ -56,7 +64,7 @@ class ImagePolicy(Augmentation):
         super().__init__(shape)
         self.where = where
         path = "learner.augmentation"
-        names = usual(images) if operations == "all" else tuple(dict.fromkeys(operations.split("+")))
+        names = named(images, operations)
         try:
             self.operations = Operations(images, names)
         except (ConfigError, UnknownName) as error:
@@ -212,3 +220,115 @@ class TrivialAugment(ImagePolicy):
         """Choose an operation and a magnitude uniformly."""
         which = torch.randint(-1, len(self.operations.names), (count, 1), generator=generator)
         return which, torch.randint(BINS + 1, (count, 1), generator=generator) / BINS
+
+
+LEVELS = 9
+"""Magnitudes of AutoAugment besides 0, and ten steps of its probabilities (Cubuk et al. 2019, §3)."""
+
+
+class Application(NamedTuple):
+    """An operation of a sub-policy, how likely it is, and its magnitude from 0 to `LEVELS`."""
+
+    operation: str
+    probability: float
+    level: int
+
+
+def parse(text: str) -> list[list[Application]]:
+    """Read a policy: `rotate:0.5:3+thin:0.2:7/shear_x:1.0:9` is one of two operations and one of one.
+
+    Raises:
+        ValueError: it is no policy.
+    """
+    return [[_application(part) for part in sub.split("+")] for sub in text.split("/")]
+
+
+def unparse(policy: Sequence[Sequence[Application]]) -> str:
+    """Return the text of a policy, which `parse` reads."""
+    return "/".join("+".join(":".join(map(str, part)) for part in sub) for sub in policy)
+
+
+def _application(text: str) -> Application:
+    found = re.fullmatch(r"(\w+):(1(?:\.0*)?|0(?:\.[0-9]*)?):([0-9])", text)
+    if found is None:
+        raise ValueError(
+            f"'{text}' is no operation with a probability from 0 to 1 and a magnitude from 0 to {LEVELS}, as "
+            "rotate:0.5:3 is. Join those of a sub-policy by +, and sub-policies by /"
+        )
+    return Application(found[1], float(found[2]), int(found[3]))
+
+
+def canonical(text: str) -> str:
+    """Return a policy as it is written.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return unparse(parse(text))
+
+
+def choices(settings: Mapping[str, Any]) -> list[Any]:
+    """Return what the text of a policy is put together of, given the settings of `autoaugment`.
+
+    Five sub-policies of two operations, each with eleven probabilities and ten magnitudes: 30 decisions.
+
+    Raises:
+        ConfigError: there are no such images.
+    """
+    if settings["images"] not in PAPER:
+        raise ConfigError(f"learner.augmentation.images: expected {' or '.join(PAPER)}.")
+    operations = list(named(settings["images"], settings["operations"]))
+    probabilities = [step / 10 for step in range(11)]
+    one = [operations, ":", probabilities, ":", list(range(LEVELS + 1))]
+    sub = [*one, "+", *one]
+    return [*sub, "/", *sub, "/", *sub, "/", *sub, "/", *sub]
+
+
+PolicyText = Annotated[
+    str,
+    AfterValidator(canonical),
+    Choices(choices),
+    Field(
+        description="sub-policies, as rotate:0.5:3+thin:0.2:7/shear_x:1.0:9; any, where a search chooses it"
+    ),
+]
+
+
+@final
+class AutoAugment(ImagePolicy):
+    """A policy as AutoAugment searches for: sub-policies of operations with probabilities and magnitudes.
+
+    Cubuk et al. (2019). A sub-policy is drawn uniformly for each image; each of its operations happens with
+    its probability. Magnitudes go up to 9 in whole steps.
+
+    Raises:
+        ConfigError: the policy has an operation that is not among `operations`.
+    """
+
+    name = "autoaugment"
+
+    def __init__(self, shape: TaskShape, *, policy: PolicyText, **settings: Any) -> None:
+        super().__init__(shape, **settings)
+        self.policy = parse(policy)
+        known = {name: place for place, name in enumerate(self.operations.names)}
+        for part in (part for sub in self.policy for part in sub):
+            if part.operation not in known:
+                raise ConfigError(
+                    f"learner.augmentation.policy: {UnknownName('operation', part.operation, known)}"
+                )
+        longest = max(map(len, self.policy))
+        rows = [
+            [(known[operation], p, level) for operation, p, level in sub]
+            + [(-1, 0.0, 0)] * (longest - len(sub))
+            for sub in self.policy
+        ]
+        table = torch.tensor(rows, dtype=torch.float64)
+        self._which, self._probability = table[..., 0].long(), table[..., 1].float()
+        self._magnitude = (table[..., 2] / LEVELS).float()
+
+    def choose(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Choose a sub-policy, and which of its operations happen."""
+        sub = torch.randint(len(self.policy), (count,), generator=generator)
+        chance = self._probability[sub]
+        happens = torch.rand(chance.shape, generator=generator) < chance
+        return torch.where(happens, self._which[sub], -1), self._magnitude[sub]

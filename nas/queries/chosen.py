@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nas.errors import ConfigError, UnknownName
 
 if TYPE_CHECKING:
-    from nas.settings_space import Settings
+    from nas.settings_space import Options, Settings
 
 Rows = TypeVar("Rows")
 
@@ -20,7 +20,7 @@ class Texts:
         slots: of the search: by section, the values of each setting; None or empty: nothing is chosen.
     """
 
-    def __init__(self, slots: Mapping[str, Mapping[str, Sequence[Any]]] | None) -> None:
+    def __init__(self, slots: Mapping[str, Mapping[str, Any]] | None) -> None:
         self._spaces: dict[str, Settings] = {}
         if slots:
             from nas.settings_space import Settings  # imports numpy, which few questions need
@@ -61,31 +61,45 @@ def condition(text: str) -> tuple[str, str]:
     return path.strip(), value.strip()
 
 
-def check(
-    conditions: Sequence[tuple[str, str]], by: str | None, known: Iterable[tuple[str, Iterable[Any]]]
-) -> None:
+def check(conditions: Sequence[tuple[str, str]], by: str | None, known: Iterable[tuple[str, Any]]) -> None:
     """Refuse settings that no search chooses, and values that none can have.
 
     Args:
         conditions: settings and values that are asked for.
         by: another setting.
-        known: settings by their path, with values.
+        known: settings by their path, each with what it is chosen from.
 
     Raises:
         UnknownName: the first of them.
     """
-    from nas.settings_space import word
+    from nas.settings_space import Options
 
-    values: dict[str, list[Any]] = {}
-    for path, some in known:
-        values.setdefault(path, []).extend(some)
+    options: dict[str, list[tuple[Any, Options]]] = {}
+    for path, values in known:
+        options.setdefault(path, []).append((values, Options(path, values)))
     for path in [*(path for path, _ in conditions), *([] if by is None else [by])]:
-        if path not in values:
-            raise UnknownName("setting that a search chose", path, sorted(values))
+        if path not in options:
+            raise UnknownName("setting that a search chose", path, sorted(options))
     for path, text in conditions:
-        if not any(_equal(value, text) for value in values[path]):
-            words = dict.fromkeys(str(word(value)) for value in values[path])
+        if not any(_among(values, own, text) for values, own in options[path]):
+            words = dict.fromkeys(told for values, own in options[path] for told in _words(values, own))
             raise UnknownName("value", text, list(words), of=path)
+
+
+def _among(values: Any, options: Options, text: str) -> bool:
+    """Return whether a value is called so, or a plug-in of values has this name."""
+    if isinstance(values, Mapping):
+        return text == values["name"] or options.read(text) is not None
+    return any(_equal(value, text) for value in values)
+
+
+def _words(values: Any, options: Options) -> Iterable[str]:
+    return [str(options)] if isinstance(values, Mapping) else map(str, options.decisions[0].choices)
+
+
+def settings(slots: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what each setting is chosen from, by its path."""
+    return {f"{slot}.{setting}": values for slot, own in slots.items() for setting, values in own.items()}
 
 
 def apart(row: dict[str, Any]) -> dict[str, Any]:
@@ -125,15 +139,11 @@ def best_of_each(rows: Sequence[tuple[Rows, Mapping[str, Any]]], path: str) -> l
     return list(first.values())
 
 
-def choices(slots: Mapping[str, Mapping[str, Sequence[Any]]]) -> str:
+def choices(slots: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the settings of slots by their path, each with what its values are called."""
-    from nas.settings_space import word
+    from nas.settings_space import Options
 
-    return " ".join(
-        f"{slot}.{setting}={','.join(str(word(value)) for value in values)}"
-        for slot, own in slots.items()
-        for setting, values in own.items()
-    )
+    return " ".join(f"{path}={Options(path, values)}" for path, values in settings(slots).items())
 
 
 def _equal(value: Any, text: str) -> bool:

@@ -22,7 +22,6 @@ from nas.intervals import half_width_over_seeds
 from nas.objective import Objective
 from nas.plugins import installed
 from nas.queries import chosen
-from nas.settings.paths import flat
 from nas.states import TrialState
 from nas.storage.front import FIELDS, front
 from nas.storage.schema import FURTHER_SEED, Architecture, Evaluation, Search, Trial
@@ -236,8 +235,8 @@ def sections(store: Store, query: Query) -> list[Section]:
         check_name("tasks", query.tasks, (name for both in labels for name in both))
         if query.paths:
             slots = (config.get("slots") or {} for config in session.scalars(select(Search.config)))
-            values = [pair for some in slots for pair in flat(some).items()]
-            chosen.check(query.conditions, query.by, values)
+            known = (pair for some in slots for pair in chosen.settings(some).items())
+            chosen.check(query.conditions, query.by, known)
         where = _where(query, searches)
         tried = select(Trial.search_id).where(*where)
         comparable: dict[str, list[Search]] = {}

@@ -72,7 +72,7 @@ def sections(store: Store, query: Query) -> list[tuple[Evaluation, list[Ranked]]
         check_name("tasks", query.tasks, (name for both in labels for name in both))
         if query.paths:
             rows = session.scalars(select(Evaluation).where(Evaluation.state == EvaluationState.COMPLETED))
-            values = [(path, [value]) for row in rows for path, value in chosen_by(row).items()]
+            values = ((path, [value]) for row in rows for path, value in chosen_by(row).items())
             check(query.conditions, query.by, values)
     by_protocol: dict[str, list[Group]] = {}
     for group in _groups(store, _where(store, query)):

@@ -10,29 +10,33 @@ from nas import plugins
 from nas.errors import ConfigError, UnknownName
 from nas.learners.base import Learner
 from nas.settings.sections import BASES
+from nas.settings_space import candidates
 from nas.tasks.base import TaskSource
 
-Slots: TypeAlias = dict[str, dict[str, list[Any]]]
-"""By section, the values of each setting that is chosen."""
+Slots: TypeAlias = dict[str, dict[str, Any]]
+"""By section, what each setting is chosen from; see `nas.settings_space.Values`."""
+
+ANY = "any"
+"""Stands for all that a plug-in itself has to choose a setting from; see `nas.plugins.Choices`."""
 
 SECTIONS = ("learner", "tasks")
 """The sections whose settings a search can choose."""
 
 
-def resolved(
-    slot: str, choices: Mapping[str, list[Any]], section: Mapping[str, Any] | None
-) -> dict[str, list[Any]]:
+def resolved(slot: str, choices: Mapping[str, Any], section: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the values of a slot as the plugin of its section takes them, each checked like a setting.
 
     Args:
         slot: name of the section.
-        choices: the values of each setting.
+        choices: the values of each setting; of one that a plug-in fills, also a section of the plug-in with
+            lists in it.
         section: resolved; None: the search has none.
 
     Raises:
         UnknownName: no such slot, or no such setting.
-        ConfigError: a value is wrong, or no word, number or truth; two are equal; there is none; the section
-            sets the setting, too; or scores under its values would not compare.
+        ConfigError: a value is wrong, or no word, number or truth; two are equal; there is none; a section
+            has nothing to choose; the section sets the setting, too; or scores under its values would not
+            compare.
     """
     where = f"slots.{slot}"
     if slot not in SECTIONS:
@@ -41,7 +45,7 @@ def resolved(
         raise ConfigError(f"{where}: the search has no {slot}, so none of its settings can be chosen.")
     cls: type = plugins.load(slot, section["name"], BASES[slot])
     given = {key: value for key, value in section.items() if key != "name"}
-    found = {}
+    found = dict[str, Any]()
     for setting, values in choices.items():
         if setting not in plugins.settings(cls):
             raise UnknownName("setting", setting, plugins.settings(cls), of=f"the {slot}")
@@ -61,7 +65,14 @@ def resolved(
                 f"{where}.{setting}: {slot}.{setting} = {json.dumps(given[setting])} sets it, too. Leave one "
                 "of them out."
             )
-        found[setting] = _values(cls, where, given, setting, values)
+        if isinstance(values, Mapping) and setting in plugins.slots(cls):
+            found[setting] = _parts(cls, where, given, setting, values)
+        elif isinstance(values, list):
+            found[setting] = _values(cls, where, given, setting, values)
+        else:
+            raise ConfigError(
+                f"{where}.{setting}: expected a list of values (given: {json.dumps(values, default=str)})."
+            )
     return found
 
 
@@ -100,8 +111,65 @@ def _values(cls: type, where: str, given: Mapping[str, Any], setting: str, value
             raise ConfigError(
                 f"{where}.{setting}: {json.dumps(value)} cannot be chosen; give texts or numbers."
             )
-    if len(set(map(json.dumps, found))) < max(len(found), 1):
-        raise ConfigError(
-            f"{where}.{setting}: give different values, one or more (given: {json.dumps(values)})."
-        )
+    _different(f"{where}.{setting}", found, values)
     return found
+
+
+def _different(where: str, found: list[Any], given: Any) -> None:
+    if len(set(map(json.dumps, found))) < max(len(found), 1):
+        raise ConfigError(f"{where}: give different values, one or more (given: {json.dumps(given)}).")
+
+
+def _parts(
+    cls: type, where: str, given: Mapping[str, Any], setting: str, section: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the section of a plug-in, resolved, with lists where something is to be chosen.
+
+    Each value is checked as a setting, together with values of the others.
+    """
+    slot, default = plugins.slots(cls)[setting]
+    path, name = f"{where}.{setting}", section.get("name", default.name)
+    fixed = {key: value for key, value in section.items() if not isinstance(value, list) and value != ANY}
+    open_: dict[str, list[Any]] = {key: value for key, value in section.items() if isinstance(value, list)}
+    if any(value == ANY for value in section.values()):
+        with plugins.within(path, slot.kind, name):
+            part = plugins.load(slot.kind, name, slot.base)
+        offered = plugins.choices(part)
+        usual = {key: field.default for key, field in plugins.settings(part).items()}
+        for key in (key for key, value in section.items() if value == ANY):
+            if key in offered:
+                open_[key] = offered[key].of(usual | fixed)
+            else:
+                fixed[key] = ANY
+    if not open_:
+        raise ConfigError(
+            f"{path}: nothing in it can be chosen. Give a list of sections, or a list in place of a setting."
+        )
+    for key, values in open_.items():
+        lists = [part for part in values if isinstance(part, list)] or [values]
+        for own in lists:
+            if any(not isinstance(value, str | int | float) for value in own):
+                raise ConfigError(
+                    f"{path}.{key}: {json.dumps(own, default=str)} cannot be chosen; give texts or numbers."
+                )
+            _different(f"{path}.{key}", own, own)
+        if lists != [values] and any(not isinstance(part, str | list) for part in values):
+            raise ConfigError(f"{path}.{key}: between lists there can be texts alone.")
+    whole = {"name": name, **fixed, **open_}
+    tried = [_section(cls, where, given, setting, value) for value in candidates(whole)]
+    for key, values in open_.items():
+        if not any(isinstance(part, list) for part in values):
+            open_[key] = [own[key] for own in tried[: len(values)]]
+            _different(f"{path}.{key}", open_[key], values)
+    return {key: open_.get(key, value) for key, value in tried[0].items()}
+
+
+def _section(
+    cls: type, where: str, given: Mapping[str, Any], setting: str, value: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the resolved section of a plug-in that fills a slot, at its default, too."""
+    found = plugins.resolve(cls, {**given, setting: value}, where).get(setting)
+    if isinstance(found, dict):
+        return found
+    default = plugins.slots(cls)[setting][1]
+    return {"name": default.name} | plugins.resolve(default, {}, f"{where}.{setting}")
