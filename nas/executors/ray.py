@@ -24,6 +24,7 @@ for _name, _value in _ENVIRONMENT.items():  # Ray reads some of them when it is 
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
+from ray._private import ray_constants  # noqa: E402
 from ray._private.authentication.authentication_token_setup import (  # noqa: E402
     ensure_token_if_auth_enabled,
 )
@@ -383,6 +384,21 @@ def _machine(offer: Mapping[str, float]) -> Machine:
 
 
 @contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have a Ray that starts here listen on 127.0.0.1 alone, as it does by itself on macOS and Windows."""
+    name, allowed = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    before = os.environ.get(name)
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = allowed
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+@contextmanager
 def start(cpus: int = 1, address: str | None = None, memory: int | None = None) -> Iterator[None]:
     """Use this process's Ray if there is one, else connect to a cluster or start Ray here; end it after.
 
@@ -410,7 +426,8 @@ def start(cpus: int = 1, address: str | None = None, memory: int | None = None) 
             else:
                 _own_token()
                 quiet |= {"include_dashboard": False, "_temp_dir": _temporary(), "_memory": memory}
-                ray.init(address="local", num_cpus=cpus, **quiet)
+                with _on_loopback():
+                    ray.init(address="local", num_cpus=cpus, **quiet)
     except UnicodeEncodeError as error:
         raise NasError(
             "Ray takes no path that is not UTF-8, in the command or as the folder that it runs in. Give "
