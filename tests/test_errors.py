@@ -4,11 +4,15 @@ from collections.abc import Iterator
 import pytest
 
 from nas import errors
-from nas.errors import NasError, UnknownName
+from nas.errors import NasError, UnknownName, Unready
 
 
 def every(cls: type[NasError] = NasError) -> Iterator[NasError]:
-    yield cls("a", "b", ["c"]) if cls is UnknownName else cls("a message")
+    arguments: dict[type[NasError], tuple[object, ...]] = {
+        UnknownName: ("a", "b", ["c"]),
+        Unready: ("a", "b"),
+    }
+    yield cls(*arguments.get(cls, ("a message",)))
     for child in cls.__subclasses__():
         if child.__module__ == errors.__name__:
             yield from every(child)
