@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from facts import lacking
 
+from nas.errors import NotFound
 from nas.storage.store import Store
 
 pytest.importorskip("aiohttp", reason="needs Ray's Jobs API: the extra `cluster`")
@@ -175,3 +178,53 @@ def test_what_a_cluster_refuses_is_said_in_a_line(
     monkeypatch.setattr(cluster, "environment", cluster.environment | changes)
     found, _, err = cluster.nas("job", "status", job)
     assert (found, lacking(err, *facts), len(err.splitlines())) == (code, [], 1), err
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "facts"),
+    [
+        (["--set=resources.cpus=9"], {}, ["resources.cpus=9", "1 core"]),
+        (["--set=resources.custom.big=1"], {}, ["resources.custom.big=1"]),
+        ([], {"RAY_AUTH_TOKEN": "a" * 64}, ["RAY_AUTH_TOKEN", "token"]),
+        ([], {"RAY_AUTH_MODE": "disabled"}, ["RAY_AUTH_MODE=token"]),
+    ],
+    ids=["cores", "custom resource", "wrong token", "no token"],
+)
+def test_what_cannot_run_is_refused_before_the_search_is_written(
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: list[str],
+    changes: dict[str, str],
+    facts: list[str],
+) -> None:
+    monkeypatch.setattr(cluster, "environment", cluster.environment | changes)
+    code, _, err = cluster.nas("run", "search.toml", "--name=refused", *settings)
+    assert (code, lacking(err, *facts)) == (2, []), err
+    with pytest.raises(NotFound):
+        cluster.states("refused")
+
+
+def test_a_head_that_is_killed_ends_the_search_with_the_way_to_go_on(cluster: Cluster) -> None:
+    """The last test here: it leaves no cluster."""
+    command = [sys.executable, "-m", "nas", "run", "search.toml", "--name=orphan", "--trials=1000"]
+    with subprocess.Popen(
+        [*command, "--set=evaluator.seconds=0.2"],
+        cwd=cluster.folder,
+        env=cluster.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as driver:
+        assert driver.stderr is not None
+        next(line for line in driver.stderr if "completed" in line)
+        folder = cluster.environment["NAS_CLUSTER_DIR"].encode()
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                if folder in (said := process.read_bytes()) and said.split(b"\\0")[0].endswith(
+                    b"/gcs_server"
+                ):
+                    os.kill(int(process.parent.name), signal.SIGKILL)
+        began = time.monotonic()
+        err = driver.stderr.read()
+    assert (driver.returncode, lacking(err, "nas resume orphan")) == (6, []), err
+    assert time.monotonic() - began < 60
+    assert "running" not in cluster.states("orphan")
