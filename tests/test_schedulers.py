@@ -23,6 +23,7 @@ from nas.driver.trials import executor
 from nas.errors import ConfigError
 from nas.schedulers.curves import ENOUGH, Curves
 from nas.schedulers.halving import Bracket, Halving, brackets
+from nas.schedulers.median import Median
 from nas.schedulers.promotion import Promotion
 from nas.schedulers.settings import Scheduler
 from nas.space import Architecture, Space
@@ -241,9 +242,42 @@ def test_curves_stop_nobody_while_few_are_known_and_forget_who_failed() -> None:
     assert 99 not in curves._scores[1]
 
 
-def test_a_search_stopped_by_curves_resumes(store: Store) -> None:
+def test_the_median_rule_by_hand() -> None:
+    rule = Median(100, (10, 30))
+    for trial, scores in enumerate([(0.2, 0.4), (0.4, 0.6), (0.6, 0.8)]):
+        assert all(rule.report(trial, step, score) for step, score in zip((10, 30), scores, strict=True))
+    assert rule.report(3, 10, 0.4)  # as good as the median of 0.2, 0.4 and 0.6
+    assert not rule.report(4, 10, 0.3)  # the median of four is 0.4
+    assert not rule.report(3, 30, 0.45)  # the means up to there are 0.3, 0.5 and 0.7
+    assert not rule.report(5, 10, math.nan)
+    rule.forget(2)
+    rule.forget(1)
+    rule.forget(0)
+    assert rule.report(6, 10, 0.0)  # too few are known
+
+
+def test_the_median_rule_is_told_again_in_any_order() -> None:
+    rng, first, again = np.random.default_rng(0), Median(90, (10, 30)), Median(90, (10, 30))
+    known = []
+    for trial in range(20):
+        for step in (10, 30):
+            known.append((trial, step, float(rng.random())))
+            if not first.report(*known[-1]):
+                break
+        else:
+            first.complete(trial, 0.5)
+            again.complete(trial, 0.5)
+    for place in rng.permutation(len(known)):
+        again.record(*known[place])
+    asked = [(99, 10, 0.2), (100, 10, 0.9), (101, 30, 0.2), (102, 30, 0.9)]
+    verdicts = [rule.report(*score) for rule in (first, again) for score in asked]
+    assert verdicts == [False, True, False, True] * 2
+
+
+@pytest.mark.parametrize("name", ["curves", "median"])
+def test_a_search_that_stops_trials_resumes(name: str, store: Store) -> None:
     changes: dict[str, Any] = {
-        "scheduler": {"name": "curves", "minimum": 30, "eta": 3},
+        "scheduler": {"name": name, "minimum": 30, "eta": 3},
         "controller": "random",
         "trials": 40,
     }

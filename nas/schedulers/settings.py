@@ -8,20 +8,20 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nas.errors import ConfigError
 
-Name = Literal["asha", "curves", "halving", "hyperband", "promotion"]
+Name = Literal["asha", "curves", "halving", "hyperband", "median", "promotion"]
 
 PROMOTING = ("halving", "hyperband", "promotion")
 """Schedulers that ask for short trainings first, and for longer ones of the best; the others stop trials."""
 
 
 class Scheduler(BaseModel):
-    """How a search shares out training: `asha` and `curves` stop trials, the others promote short ones."""
+    """How a search shares out training: `asha`, `curves` and `median` stop trials, the others promote."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[Name, Field(description="which: asha and curves stop trials, the others promote")] = (
-        "asha"
-    )
+    name: Annotated[
+        Name, Field(description="which: asha, curves and median stop trials, the others promote")
+    ] = "asha"
     minimum: Annotated[
         int | None, Field(ge=1, description="training episodes before the first rung; default: budget / eta²")
     ] = None

@@ -27,6 +27,7 @@ from nas.racing import Racing
 from nas.schedulers.asha import Asha
 from nas.schedulers.curves import Curves
 from nas.schedulers.halving import Halving
+from nas.schedulers.median import Median
 from nas.schedulers.promotion import Promotion
 from nas.schedulers.settings import PROMOTING, Scheduler
 from nas.schedulers.stopping import Stopper
@@ -482,6 +483,8 @@ class SearchConfig(StrictModel):
         if self.scheduler is None or self.scheduler.promotes:
             return None
         whole = self.budget.train_episodes
+        if self.scheduler.name == "median":
+            return Median(whole, self.rungs)
         if self.scheduler.name == "curves":
             return Curves(self.scheduler.threshold, whole, self.rungs)
         return Asha(self.scheduler.eta, whole, self.rungs)
