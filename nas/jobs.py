@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 import shlex
-import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -109,11 +108,7 @@ class Jobs:
         with tempfile.TemporaryDirectory(prefix="nas-") as text:
             folder = Path(text)
             (folder / CONFIG).write_text(config, encoding="utf-8")
-            for place in own_code.files():
-                if place.is_dir():
-                    shutil.copytree(place, folder / place.name, ignore=shutil.ignore_patterns("__pycache__"))
-                else:
-                    shutil.copy(place, folder)
+            own_code.copy(folder)
             with self._asking():
                 job: str = self._client.submit_job(
                     entrypoint=entrypoint,

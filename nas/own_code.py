@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,17 @@ def files() -> list[Path]:
         for name, place in _top_level()
         if name not in installed and place.parent in roots and _INSTALLED.isdisjoint(place.parts)
     )
+
+
+def copy(folder: Path) -> bool:
+    """Copy `files` into a folder, from which they can be imported; return whether there are any."""
+    found = files()
+    for place in found:
+        if place.is_dir():
+            shutil.copytree(place, folder / place.name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(place, folder)
+    return bool(found)
 
 
 def _top_level() -> Iterator[tuple[str, Path]]:

@@ -147,8 +147,10 @@ def test_a_rayjob_goes_on_where_its_last_attempt_ended(rayjob: Document) -> None
     spec = rayjob["spec"]
     assert spec["backoffLimit"] > 0
     assert spec["shutdownAfterJobFinishes"] is True
-    inner = shlex.split(spec["entrypoint"])[-1]
-    assert re.search(r"exec nas run \S+ --resume-or-start \S+$", inner)
+    verb = shlex.split(spec["entrypoint"])
+    assert (verb[:2], verb[3]) == (["nas", "run"], "--resume-or-start")
+    [head] = pods(rayjob)["head"]["containers"]
+    assert {each["mountPath"] for each in head["volumeMounts"]} >= {str(Path(verb[2]).parent)}
     assert spec["rayClusterSpec"]["authOptions"]["mode"] == "token"
     assert "runtimeEnvYAML" not in spec  # Ray tells it to all who list jobs
 

@@ -37,11 +37,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             del sys.modules[name]
 
 
-def test_plugins_travel_with_what_they_import_from_beside_them(folder: Path) -> None:
+def test_plugins_travel_with_what_they_import_from_beside_them(folder: Path, tmp_path: Path) -> None:
     plugins.load("evaluator", "own_package.inner.plugin:Own")
     plugins.load("evaluator", "own_file:Own")
     expected = [folder / name for name in ("own_file.py", "own_helper.py", "own_package")]
     assert own_code.files() == expected
+    (tmp_path / "copies").mkdir()
+    assert own_code.copy(tmp_path / "copies")
+    copies = {path.name for path in (tmp_path / "copies").rglob("*.py")}
+    assert copies == {"own_file.py", "own_helper.py", "__init__.py", "plugin.py"}
 
 
 def test_what_every_node_has_stays(folder: Path) -> None:

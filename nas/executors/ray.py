@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -9,6 +10,7 @@ import re
 import secrets
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -383,6 +385,12 @@ def _machine(offer: Mapping[str, float]) -> Machine:
     return Machine(offer.get("CPU", 0.0), offer.get("GPU", 0.0), offer.get("memory"), custom)
 
 
+def _brought() -> bool:
+    """Return whether this process is the driver of a Ray job that came with a folder of its own."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    return "working_dir" in (job.get("runtime_env") or {})
+
+
 @contextmanager
 def _on_loopback() -> Iterator[None]:
     """Have a Ray that starts here listen on 127.0.0.1 alone, as it does by itself on macOS and Windows."""
@@ -421,8 +429,9 @@ def start(cpus: int = 1, address: str | None = None, memory: int | None = None) 
     try:
         with _own_signals():
             if address:
-                modules = [str(place) for place in own_code.files()]
-                ray.init(address=address, runtime_env={"py_modules": modules} if modules else None, **quiet)
+                with tempfile.TemporaryDirectory(prefix="nas-") as folder:
+                    bring = not _brought() and own_code.copy(Path(folder))
+                    ray.init(address=address, runtime_env={"working_dir": folder} if bring else None, **quiet)
             else:
                 _own_token()
                 quiet |= {"include_dashboard": False, "_temp_dir": _temporary(), "_memory": memory}
