@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from nas.errors import ConfigError
 from nas.learners.augmentation import Augmentation, RotatedClasses, ShiftRotate, Unchanged, chance
 from nas.learners.maml import Maml
+from nas.learners.policies import TrivialAugment
 from nas.learners.pretrain import Pretrain
 from nas.learners.prototypical import Prototypical
 from nas.learners.reptile import Reptile
@@ -173,6 +174,18 @@ def test_a_learned_one_gets_the_gradient_of_the_undivided_batch(make, threads, m
     learner.learn_from(episode, chance(1))
     for parameter, gradient in zip(learner.parameters(), expected, strict=True):
         assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [ShiftRotate, TrivialAugment])
+def test_images_do_not_move_in_a_lower_precision(make):
+    """Places in an image have no more than some hundred values in bfloat16."""
+    learner, episode = Prototypical(convolutional(), SHAPE).equip(augmentation=make), image_classes()
+    expected = learner.augmentation(episode, chance(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = learner.augmented(episode, chance(0))
+        assert torch.nn.functional.linear(torch.ones(1, 1), torch.ones(1, 1)).dtype == torch.bfloat16
+    assert torch.equal(found.query_x, expected.query_x)
+    assert torch.equal(found.support_x, expected.support_x)
 
 
 def test_one_without_a_gradient_is_left_alone():

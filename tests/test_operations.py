@@ -65,7 +65,7 @@ def test_each_image_has_a_magnitude_of_its_own(kind, name):
     draws, operations = drawn(magnitudes), Operations(kind, (name,))
     together = operations(x, draws)
     alone = [operations(x[row : row + 1], draws.at(torch.tensor([row]))) for row in range(6)]
-    assert_close(together, torch.cat(alone), rtol=0, atol=1e-6)
+    assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
     assert torch.equal(together[[0, 4]], x[[0, 4]])
     assert not torch.equal(together[1], x[1])
 
@@ -85,7 +85,7 @@ def test_images_pass_through_operations_of_their_own(kind):
         for number in range(2):
             single = draws.step(number).at(torch.tensor([row]))
             expected = Operations(kind, names)(expected, type(draws)(*(each[:, None] for each in single)))
-        assert_close(found[row], expected[0], rtol=0, atol=1e-6)
+        assert_close(found[row], expected[0], rtol=0, atol=1e-4)
 
 
 def test_a_shift_by_whole_pixels_moves_the_image():

@@ -200,6 +200,12 @@ class Learner(nn.Module, ABC):
         """Return L(φ) = the loss on the queries, a scalar: the mean over tasks."""
         return self.mean_loss(self(episode), episode.query_y)
 
+    def augmented(self, episode: Episode, generator: torch.Generator) -> Episode:
+        """Return training tasks after their augmentation, which is never in a lower precision."""
+        with torch.autocast(episode.query_x.device.type, enabled=False):
+            found: Episode = self.augmentation(episode, generator)
+        return found
+
     def learn_from(self, episode: Episode, generator: torch.Generator) -> float:
         """Augment training tasks and add their meta-gradient, as `meta_backward` does; return the loss.
 
@@ -207,7 +213,7 @@ class Learner(nn.Module, ABC):
             episode: as drawn.
             generator: of the augmentation.
         """
-        augmented = self.augmentation(episode, generator)
+        augmented = self.augmented(episode, generator)
         learned = {name: x for name in TENSORS if (x := getattr(augmented, name)).requires_grad}
         leaves = {name: x.detach().requires_grad_() for name, x in learned.items()}
         loss = self.meta_backward(replace(augmented, **leaves))

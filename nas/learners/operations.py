@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, reduce
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -24,12 +25,12 @@ KNOTS = 4
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luminance of ITU-R 601."""
 
-Pixelwise: TypeAlias = Callable[[Tensor, Tensor, "Draw", Kind], Tensor]
-"""From images `[B, C, H, W]` and strengths `[B, 1, 1, 1]` to images."""
+Pixelwise: TypeAlias = Callable[[Tensor, Tensor, Tensor, Kind], Tensor]
+"""From images `[B, C, H, W]`, strengths `[B, 1, 1, 1]` and places `[B, 2]` to images."""
 
 
 class Draw(NamedTuple):
-    """What a batch of images passes through, one operation after the other.
+    """What a batch of images passes through, one operation after the other; on the CPU.
 
     Attributes:
         which: `[B, N]` int64, an operation's place in the list of those in use; −1: none.
@@ -51,11 +52,6 @@ class Draw(NamedTuple):
     def step(self, number: int) -> Draw:
         """Return one operation for each image, without the axis of N."""
         return Draw(*(each[:, number] for each in self))
-
-    def to(self, x: Tensor) -> Draw:
-        """Return the numbers on the device of images and in their type."""
-        which, *numbers = self
-        return Draw(which.to(x.device), *(number.to(x) for number in numbers))
 
 
 def draw(which: Tensor, magnitude: Tensor, generator: torch.Generator) -> Draw:
@@ -100,19 +96,19 @@ def _grey(x: Tensor) -> Tensor:
     return (x * x.new_tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
-def _brightness(x: Tensor, strength: Tensor, drawn: Draw, kind: Kind) -> Tensor:
+def _brightness(x: Tensor, strength: Tensor, place: Tensor, kind: Kind) -> Tensor:
     return (x * (1 + strength)).clamp(0, 1)
 
 
-def _contrast(x: Tensor, strength: Tensor, drawn: Draw, kind: Kind) -> Tensor:
+def _contrast(x: Tensor, strength: Tensor, place: Tensor, kind: Kind) -> Tensor:
     return _blended(_grey(x).mean((1, 2, 3), keepdim=True), x, strength)
 
 
-def _colour(x: Tensor, strength: Tensor, drawn: Draw, kind: Kind) -> Tensor:
+def _colour(x: Tensor, strength: Tensor, place: Tensor, kind: Kind) -> Tensor:
     return _blended(_grey(x), x, strength)
 
 
-def _sharpness(x: Tensor, strength: Tensor, drawn: Draw, kind: Kind) -> Tensor:
+def _sharpness(x: Tensor, strength: Tensor, place: Tensor, kind: Kind) -> Tensor:
     kernel = x.new_ones(1, 1, 3, 3)
     kernel[..., 1, 1] = 5
     smooth = x.clone()
@@ -121,13 +117,13 @@ def _sharpness(x: Tensor, strength: Tensor, drawn: Draw, kind: Kind) -> Tensor:
     return _blended(smooth, x, strength)
 
 
-def _autocontrast(x: Tensor, strength: Tensor, drawn: Draw, kind: Kind) -> Tensor:
+def _autocontrast(x: Tensor, strength: Tensor, place: Tensor, kind: Kind) -> Tensor:
     low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
     flat = high <= low
     return torch.where(flat, x, (x - low) / torch.where(flat, 1, high - low))
 
 
-def _equalize(x: Tensor, strength: Tensor, drawn: Draw, kind: Kind) -> Tensor:
+def _equalize(x: Tensor, strength: Tensor, place: Tensor, kind: Kind) -> Tensor:
     values = (255 * x).round().clamp(0, 255).long().flatten(2).flatten(0, 1)
     counts = values.new_zeros(len(values), 256).scatter_add_(1, values, torch.ones_like(values))
     step = (values.shape[1] - counts.gather(1, values.amax(1, keepdim=True))) // 255
@@ -136,52 +132,70 @@ def _equalize(x: Tensor, strength: Tensor, drawn: Draw, kind: Kind) -> Tensor:
     return torch.where((step > 0).view(*x.shape[:2], 1, 1), equal, x)
 
 
-def _posterize(x: Tensor, strength: Tensor, drawn: Draw, kind: Kind) -> Tensor:
+def _posterize(x: Tensor, strength: Tensor, place: Tensor, kind: Kind) -> Tensor:
     lost = 2 ** strength.abs().round()
     return torch.where(lost > 1, ((255 * x).round() / lost).floor() * lost / 255, x)
 
 
-def _solarize(x: Tensor, strength: Tensor, drawn: Draw, kind: Kind) -> Tensor:
+def _solarize(x: Tensor, strength: Tensor, place: Tensor, kind: Kind) -> Tensor:
     return torch.where(x >= 1 - strength.abs(), 1 - x, x)
 
 
-def _invert(x: Tensor, strength: Tensor, drawn: Draw, kind: Kind) -> Tensor:
+def _invert(x: Tensor, strength: Tensor, place: Tensor, kind: Kind) -> Tensor:
     return 1 - x
 
 
-def _cutout(x: Tensor, strength: Tensor, drawn: Draw, kind: Kind) -> Tensor:
+def _cutout(x: Tensor, strength: Tensor, place: Tensor, kind: Kind) -> Tensor:
     inside = []
-    for axis, (side, centre) in enumerate(zip(x.shape[-2:], drawn.place.unbind(1), strict=True)):
-        places = torch.arange(side, device=x.device).to(x) + 0.5
-        away = (places - side * centre[:, None]).abs() < side * strength.abs().view(-1, 1) / 2
-        inside.append(away[:, None, :, None] if axis == 0 else away[:, None, None, :])
-    return torch.where(inside[0] & inside[1], PAPER[kind], x)
+    for side, centre in zip(x.shape[-2:], place.unbind(1), strict=True):
+        middles = torch.arange(side, device=x.device).to(x) + 0.5
+        inside.append((middles - side * centre[:, None]).abs() < side * strength.abs().view(-1, 1) / 2)
+    return torch.where((inside[0][:, :, None] & inside[1][:, None])[:, None], PAPER[kind], x)
 
 
 def _widest(x: Tensor) -> Tensor:
-    """Return the largest value within a pixel of 28."""
-    side = 2 * max(1, round(min(x.shape[-2:]) / 28)) + 1
-    return F.max_pool2d(x, side, stride=1, padding=side // 2)
+    """Return the largest value within a pixel of 28, along each axis after the other."""
+    reach = max(1, round(min(x.shape[-2:]) / 28))
+    for axis in (-2, -1):
+        around = [0, 0, 0, 0]
+        around[2 if axis == -2 else 0 : 4 if axis == -2 else 2] = reach, reach
+        padded = F.pad(x, around, value=-torch.inf)
+        x = reduce(torch.maximum, (padded.narrow(axis, at, x.shape[axis]) for at in range(2 * reach + 1)))
+    return x
 
 
-def _thicken(x: Tensor, strength: Tensor, drawn: Draw, kind: Kind) -> Tensor:
+def _thicken(x: Tensor, strength: Tensor, place: Tensor, kind: Kind) -> Tensor:
     return x + strength.abs() * (_widest(x) - x)
 
 
-def _thin(x: Tensor, strength: Tensor, drawn: Draw, kind: Kind) -> Tensor:
+def _thin(x: Tensor, strength: Tensor, place: Tensor, kind: Kind) -> Tensor:
     return x + strength.abs() * (-_widest(-x) - x)
 
 
-def _quarter_turn(x: Tensor, strength: Tensor, drawn: Draw, kind: Kind) -> Tensor:
+def _quarter_turn(x: Tensor, strength: Tensor, place: Tensor, kind: Kind) -> Tensor:
     return torch.where(strength > 0, x.rot90(1, (-2, -1)), x.rot90(-1, (-2, -1)))
 
 
-def _flip_x(x: Tensor, strength: Tensor, drawn: Draw, kind: Kind) -> Tensor:
+def _flip_x(x: Tensor, strength: Tensor, place: Tensor, kind: Kind) -> Tensor:
     return x.flip(-1)
 
 
-def _flip_y(x: Tensor, strength: Tensor, drawn: Draw, kind: Kind) -> Tensor:
+def _flip_y(x: Tensor, strength: Tensor, place: Tensor, kind: Kind) -> Tensor:
     return x.flip(-2)
+
+
+@cache
+def _basis(height: int, width: int) -> Tensor:
+    """Return what places in an image are sums of, `[3 + KNOTS², height · width]`.
+
+    The first three rows are where the middle of each pixel is, across and down, from −1 to 1, and 1; the
+    others, how much each knot of an elastic field counts there: the outermost are in the corners.
+    """
+    down, across = ((2 * torch.arange(side) + 1) / side - 1 for side in (height, width))
+    unit = torch.eye(KNOTS**2).view(-1, 1, KNOTS, KNOTS)
+    knots = F.interpolate(unit, (height, width), mode="bicubic", align_corners=True)
+    rows = (across.expand(height, -1), down[:, None].expand(-1, width), torch.ones(height, width))
+    return torch.cat([torch.stack(rows).flatten(1), knots.flatten(1)])
 
 
 def _photographs(most: float) -> Mapping[Kind, float]:
@@ -285,58 +299,48 @@ class Operations:
         Gradients of `cutout`, `posterize`, `solarize` and of what is done as a whole are those of the pixels
         alone.
         """
-        drawn = drawn.to(x)
         for number in range(drawn.which.shape[1]):
             x = self._step(x, drawn.step(number))
         return x
 
     def _step(self, x: Tensor, drawn: Draw) -> Tensor:
         active = torch.where(drawn.magnitude == 0, -1, drawn.which)
+        moving = torch.tensor([i for i, name in enumerate(self.names) if OPERATIONS[name].pixels is None])
         out = x.clone()
-        moved = torch.zeros_like(active, dtype=torch.bool)
         for place, name in enumerate(self.names):
             operation = OPERATIONS[name]
             if operation.pixels is None:
-                moved |= active == place
                 continue
             rows = (active == place).nonzero()[:, 0]
-            if not len(rows):
-                continue
-            own = drawn.at(rows)
-            strength = (operation.most[self.kind] * own.magnitude).view(-1, 1, 1, 1)
-            out[rows] = operation.pixels(x[rows], strength, own, self.kind)
-        rows = moved.nonzero()[:, 0]
+            if len(rows):
+                strength = (operation.most[self.kind] * drawn.magnitude[rows]).view(-1, 1, 1, 1).to(x)
+                where, rows = drawn.place[rows].to(x), rows.to(x.device)
+                out[rows] = operation.pixels(x[rows], strength, where, self.kind)
+        rows = torch.isin(active, moving).nonzero()[:, 0]
         if len(rows):
-            out[rows] = self._moved(x[rows], drawn.at(rows))
+            own, rows = drawn.at(rows), rows.to(x.device)
+            out[rows] = self._moved(x[rows], own)
         return out
 
     def _moved(self, x: Tensor, drawn: Draw) -> Tensor:
         """Move the pixels of all images at once: each has one operation, and the others' strengths are 0."""
         height, width = x.shape[-2:]
-
-        def strength(name: str) -> Tensor:
-            if name not in self.names:
-                return torch.zeros_like(drawn.magnitude)
-            most = OPERATIONS[name].most[self.kind]
-            return torch.where(drawn.which == self.names.index(name), most * drawn.magnitude, 0)
-
-        turn, zoom = torch.deg2rad(strength("rotate")), 1 / (1 + strength("scale"))
+        names = [name for name, operation in OPERATIONS.items() if operation.pixels is None]
+        most = torch.tensor([OPERATIONS[name].most.get(self.kind, 0) for name in names])
+        own = torch.tensor([names.index(n) if n in names else -1 for n in self.names])[drawn.which]
+        strengths = torch.where(own[:, None] == torch.arange(len(names)), most * drawn.magnitude[:, None], 0)
+        strength = dict(zip(names, strengths.unbind(1), strict=True))
+        turn, zoom = torch.deg2rad(strength["rotate"]), 1 / (1 + strength["scale"])
+        cos, sin = turn.cos() * zoom, turn.sin()
         # From places in the result to places in the image, both from −1 to 1 along each axis.
-        rows = (
-            turn.cos() * zoom,
-            (strength("shear_x") - turn.sin()) * height / width,
-            2 * strength("translate_x"),
-            (strength("shear_y") + turn.sin()) * width / height,
-            turn.cos() * zoom,
-            2 * strength("translate_y"),
+        places = (
+            *(cos, (strength["shear_x"] - sin) * height / width, 2 * strength["translate_x"]),
+            *((strength["shear_y"] + sin) * width / height, cos, 2 * strength["translate_y"]),
         )
-        grid = F.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(x.shape), align_corners=False)
-        if "elastic" in self.names:
-            bent = (drawn.which == self.names.index("elastic")).nonzero()[:, 0]
-            if len(bent):
-                field = F.interpolate(drawn.bend[bent], (height, width), mode="bicubic", align_corners=True)
-                share = strength("elastic")[bent].abs().view(-1, 1, 1, 1)
-                grid = grid.index_add(0, bent, 2 * share * field.movedim(1, -1))
+        bend = 2 * strength["elastic"].abs()[:, None, None] * drawn.bend.flatten(2)
+        of_basis = torch.cat([torch.stack(places, 1).view(-1, 2, 3), bend], 2).to(x)
+        grid = of_basis.flatten(0, 1) @ _basis(height, width).to(x)
+        grid = grid.view(-1, 2, height, width).permute(0, 2, 3, 1)
         paper = PAPER[self.kind]
         inside = x - paper if paper else x
         moved = F.grid_sample(inside, grid, padding_mode="zeros", align_corners=False)

@@ -103,17 +103,17 @@ class ImagePolicy(Augmentation):
         if self.where == "shot":
             return self._copied(episode, generator)
         support, query = episode.support_x, episode.query_x
-        return replace(
-            episode,
-            support_x=support if self.where == "query" else self._passed(support, generator),
-            query_x=query if self.where == "support" else self._passed(query, generator),
-        )
+        if self.where == "query":
+            return replace(episode, query_x=self._passed(query, generator))
+        if self.where == "support":
+            return replace(episode, support_x=self._passed(support, generator))
+        both = self._passed(torch.cat([support, query], 1), generator)
+        count = support.shape[1]
+        return replace(episode, support_x=both[:, :count], query_x=both[:, count:])
 
     def _passed(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Pass images `[T, B, C, H, W]` through, each by itself."""
         images = x.flatten(0, 1)
-        if not len(images):
-            return x
         return self.operations(images, self._drawn(len(images), generator)).view_as(x)
 
     def _drawn(self, count: int, generator: torch.Generator) -> Draw:
@@ -141,17 +141,17 @@ class ImagePolicy(Augmentation):
         drawn = self._drawn(len(episode) * episode.ways, generator)
         first = episode.ways * torch.arange(len(episode))[:, None]
 
-        def passed(x: Tensor, y: Tensor) -> Tensor:
-            rows = (first + y.cpu()).flatten()
-            return self.operations(x.flatten(0, 1), drawn.at(rows)).view_as(x)
-
+        x = torch.cat([episode.support_x, episode.query_x], 1)
+        y = torch.cat([episode.support_y, episode.query_y], 1).cpu()
+        passed = self.operations(x.flatten(0, 1), drawn.at((first + y).flatten())).view_as(x)
+        count = episode.support_x.shape[1]
         classes = episode.classes
         if self.operations.changing:
             classes = 8 * classes + self._symmetry(drawn).view(-1, episode.ways).numpy()
         return replace(
             episode,
-            support_x=passed(episode.support_x, episode.support_y),
-            query_x=passed(episode.query_x, episode.query_y),
+            support_x=passed[:, :count],
+            query_x=passed[:, count:],
             classes=classes,
         )
 

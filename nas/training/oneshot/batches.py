@@ -100,4 +100,4 @@ class _Objective(nn.Module):
 
     def forward(self, batch: Drawn) -> Tensor:
         """Return the loss on the queries of the augmented tasks, mean over tasks."""
-        return self.learner.meta_loss(self.learner.augmentation(batch.episode, chance(*batch.seed)))
+        return self.learner.meta_loss(self.learner.augmented(batch.episode, chance(*batch.seed)))
