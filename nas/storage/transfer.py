@@ -18,7 +18,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nas.errors import ConfigError
 from nas.states import EvaluationState, SearchState, TrialState
-from nas.storage import lease, names
+from nas.storage import lease, names, searches
 from nas.storage.schema import (
     Architecture,
     Artifact,
@@ -38,6 +38,9 @@ AT_ONCE = 500
 
 MANY = 5_000
 """Rows read at a time where there may be millions."""
+
+_LOCK = 0x6E617369
+"""Key of the PostgreSQL advisory lock under which one process at a time imports: "nasi" in ASCII."""
 
 _NOBODY = dict.fromkeys(lease.COLUMNS)
 _HERE = ("id", "search_id", "architecture_id", "trial_id", "evaluation_id")
@@ -108,8 +111,8 @@ class _Copy:
         self._copied = Copied()
 
     def run(self, chosen: Collection[int] | None, rename: bool) -> Copied:
-        if self._dialect == "postgresql":  # SQLite has one writer anyway
-            self._target.execute(text("LOCK TABLE searches IN SHARE ROW EXCLUSIVE MODE"))
+        if self._dialect == "postgresql":  # SQLite has one writer anyway; drivers go on meanwhile
+            self._target.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         everything = select(Search).order_by(Search.id)
         wanted = everything if chosen is None else everything.where(Search.id.in_(chosen))
         rows = list(self._source.scalars(wanted))
@@ -179,6 +182,7 @@ class _Copy:
                 f"Search '{twin.name}' went on here and in the file '{row.name}' since they parted, so that "
                 "they are two now. Nothing was imported. Delete one of them with `nas rm`, and import again."
             )
+        twin = searches.locked(self._target, twin.id)
         if lease.driven(twin):
             raise lease.refuse(twin)
         open_ = delete(Trial).where(Trial.search_id == twin.id, Trial.observed.is_(None))
