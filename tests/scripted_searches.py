@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from nas.controller import Outcome
 from nas.driver import trials
 from nas.driver.records import configuration
@@ -50,6 +52,33 @@ class Script(Executor):
                 workload.finish(job, replace(outcome, architecture=job.architecture))
 
 
+class Killed(BaseException):
+    """The driver dies."""
+
+
+class Dying(Executor):
+    """Runs some jobs inline, then dies with one more begun."""
+
+    def __init__(self, config: SearchConfig, jobs: int) -> None:
+        self._inline, self._jobs = trials.executor(config, config.make_source()), jobs
+
+    def run(self, workload: Workload) -> None:
+        class Limited:
+            left = self._jobs
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(workload, name)
+
+            def next(self) -> Job | None:
+                job = workload.next()
+                Limited.left -= 1
+                if Limited.left < 0:
+                    raise Killed
+                return job
+
+        self._inline.run(Limited())  # type: ignore[arg-type]
+
+
 def configure(**changes: Any) -> SearchConfig:
     """Return a search by evolution in a toy space; name what matters, the rest is filled in."""
     values: dict[str, Any] = {
@@ -63,6 +92,19 @@ def configure(**changes: Any) -> SearchConfig:
         "seed": 3,
     }
     return validate(values | changes)
+
+
+def images(**changes: Any) -> SearchConfig:
+    """Return a random search for small networks on three classes of glyphs, likewise."""
+    values: dict[str, Any] = {
+        "space": "few_shot",
+        "controller": "random",
+        "tasks": {"name": "glyphs", "ways": 3, "queries": 5},
+        "learner": "prototypical",
+        "trials": 3,
+        "seed": 5,
+    }
+    return configure(**values | changes)
 
 
 def start(store: Store, config: SearchConfig) -> SearchDriver:
@@ -84,6 +126,16 @@ def run(store: Store, config: SearchConfig, executor: Executor | None = None) ->
     search = start(store, config)
     search.run(executor or trials.executor(config, config.make_source()))
     return results(store, "@last")
+
+
+def killed(store: Store, config: SearchConfig, jobs: int) -> list[tuple[Any, ...]]:
+    """Run a new search whose driver dies after so many jobs, then the rest of it; return what it recorded."""
+    search = start(store, config)
+    name = store.search("@last").name
+    with pytest.raises(Killed):
+        search.run(Dying(config, jobs))
+    reopen(store, name).run(trials.executor(config, config.make_source()))
+    return results(store, name)
 
 
 def results(store: Store, name: str) -> list[tuple[Any, ...]]:

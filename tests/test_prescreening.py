@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from facts import Facts, refusal
-from scripted_searches import Script, Silent, reopen, results, run, start
+from scripted_searches import Script, Silent, images, reopen, results, run, start
 
 from controllers.evolution import Evolution
 from controllers.fixed import Fixed
@@ -21,7 +21,7 @@ from nas.errors import ConfigError, Infeasible, PluginError, UnknownName
 from nas.plugins import load
 from nas.prediction import Prediction
 from nas.prescreening import Guided, Prescreened
-from nas.settings.search import SearchConfig, validate
+from nas.settings.search import SearchConfig
 from nas.space import Architecture, TaskShape
 from nas.states import TrialState
 from nas.storage.store import Store
@@ -207,18 +207,7 @@ def test_where_shared_weights_tell_nothing_the_controllers_own_proposals_are_tra
 
 
 def configure(**changes: Any) -> SearchConfig:
-    values: dict[str, Any] = {
-        "space": "few_shot",
-        "controller": "random",
-        "tasks": {"name": "glyphs", "ways": 3, "queries": 5},
-        "learner": "prototypical",
-        "evaluator": "nas.testing.evaluators:Scripted",
-        "prescreen": {"proxy": "synflow", "candidates": 3},
-        "executor": "inline",
-        "trials": 4,
-        "seed": 5,
-    }
-    return validate(values | changes)
+    return images(**{"prescreen": {"proxy": "synflow", "candidates": 3}, "trials": 4} | changes)
 
 
 def test_a_search_trains_the_best_of_its_candidates(store: Store) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from facts import refusal
-from scripted_searches import results, run
+from scripted_searches import images, results, run
 from torch import nn
 from torch.testing import assert_close
 
@@ -25,7 +25,7 @@ from nas.proxies.jacov import FLOOR, Jacov
 from nas.proxies.naswot import Naswot
 from nas.proxies.saliency import Grasp, Snip
 from nas.proxies.synflow import Synflow
-from nas.settings.search import validate
+from nas.settings.search import SearchConfig
 from nas.space import TaskShape
 from nas.storage.store import Store
 from nas.tasks.base import Episode
@@ -258,18 +258,8 @@ def test_a_learner_whose_update_is_no_gradient_has_a_loss_all_the_same() -> None
 # In a search
 
 
-def configure(**changes: Any) -> Any:
-    values = {
-        "space": "few_shot",
-        "controller": "random",
-        "tasks": {"name": "glyphs", "ways": 3, "queries": 5},
-        "learner": "prototypical",
-        "evaluator": {"name": "proxy", "proxy": "synflow"},
-        "executor": "inline",
-        "trials": 3,
-        "seed": 5,
-    }
-    return validate(values | changes)
+def configure(**changes: Any) -> SearchConfig:
+    return images(**{"evaluator": {"name": "proxy", "proxy": "synflow"}} | changes)
 
 
 def test_a_search_scores_by_a_proxy(store: Store) -> None:

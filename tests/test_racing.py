@@ -14,8 +14,7 @@ import pytest
 from command_line import nas
 from facts import lacking
 from grids import rest_slow
-from scripted_searches import configure, reopen, results, run, start
-from test_search_resume import Dying, Killed
+from scripted_searches import Dying, Killed, configure, killed, reopen, results, run, start
 
 from nas.answer import levels
 from nas.controller import Evaluate, Outcome, Score
@@ -147,10 +146,7 @@ def test_a_search_races_and_resumes(store: Store) -> None:
     assert {trial.architecture for trial in further} == {trial.architecture for trial in best}
     assert {trial.repeat for trial in further} <= {1, 2, 3, 4}
     broken = configure(name="broken", **changes)
-    with pytest.raises(Killed):
-        start(store, broken).run(Dying(broken, 14))
-    reopen(store, "broken").run(executor(broken, broken.make_tasks()))
-    assert results(store, "broken") == whole
+    assert killed(store, broken, 14) == whole
     assert [summary.best for summary in store.searches()] == [best[0].score] * 2
     extended = reopen(store, "broken", more=3)
     assert extended.run(executor(broken, broken.make_tasks())) == "completed"

@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from grids import rest_slow
-from scripted_searches import configure, reopen, results, run, start
-from test_search_resume import Dying, Killed
+from scripted_searches import configure, killed, run
 
 from controllers.evolution import Evolution
 from controllers.fixed import Fixed
 from controllers.random import Random
 from nas.backbone import BackboneSpace
 from nas.controller import Controller, Evaluate, Finish, Outcome, Proposal, Score
-from nas.driver.trials import executor
 from nas.errors import ConfigError
 from nas.schedulers.curves import ENOUGH, Curves
 from nas.schedulers.halving import Bracket, Halving, brackets
@@ -186,11 +184,7 @@ def test_a_search_promotes_and_resumes(store: Store, name: str) -> None:
     trials = store.trials(store.search("whole").id)
     assert {trial.asked_episodes for trial in trials} == {33, 100, None}
     assert all((trial.state == "completed") == (trial.asked_episodes is None) for trial in trials)
-    broken = configure(name="broken", **changes)
-    with pytest.raises(Killed):
-        start(store, broken).run(Dying(broken, 17))
-    reopen(store, "broken").run(executor(broken, broken.make_tasks()))
-    assert results(store, "broken") == whole
+    assert killed(store, configure(name="broken", **changes), 17) == whole
 
 
 def test_what_a_scheduler_cannot_share_out_is_refused() -> None:
@@ -274,18 +268,13 @@ def test_the_median_rule_is_told_again_in_any_order() -> None:
     assert verdicts == [False, True, False, True] * 2
 
 
-@pytest.mark.parametrize("name", ["curves", "median"])
-def test_a_search_that_stops_trials_resumes(name: str, store: Store) -> None:
+@pytest.mark.parametrize(("name", "jobs", "most"), [("asha", 15, 40), ("curves", 25, 30), ("median", 25, 30)])
+def test_a_search_that_stops_trials_resumes(store: Store, name: str, jobs: int, most: int) -> None:
     changes: dict[str, Any] = {
         "scheduler": {"name": name, "minimum": 30, "eta": 3},
         "controller": "random",
         "trials": 40,
     }
-    config = configure(name="whole", **changes)
-    whole = run(store, config)
-    assert 5 < [row[1] for row in whole].count("stopped") < 30
-    broken = configure(name="broken", **changes)
-    with pytest.raises(Killed):
-        start(store, broken).run(Dying(broken, 25))
-    reopen(store, "broken").run(executor(broken, broken.make_tasks()))
-    assert results(store, "broken") == whole
+    whole = run(store, configure(name="whole", **changes))
+    assert 5 < [row[1] for row in whole].count("stopped") < most
+    assert killed(store, configure(name="broken", **changes), jobs) == whole

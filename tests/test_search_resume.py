@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytest
 from facts import refusal
-from scripted_searches import Script, Silent, configure, reopen, results, run, start
+from scripted_searches import Dying, Killed, Script, Silent, configure, reopen, results, run, start
 from sqlalchemy import text
 
 from nas.backbone import BackboneSpace
 from nas.controller import Controller, Evaluate, Outcome, Proposal, Score
 from nas.driver.trials import executor
 from nas.errors import ConfigError, NasError, StorageError
-from nas.evaluator import Job
 from nas.executors.base import Executor, Workload
 from nas.settings.search import SearchConfig
 from nas.space import Space
@@ -25,33 +23,6 @@ from nas.states import TrialState
 from nas.storage import lease
 from nas.storage.store import Store
 from nas.testing.stores import another_driver, columns
-
-
-class Killed(BaseException):
-    """The driver dies."""
-
-
-class Dying(Executor):
-    """Runs some jobs inline, then dies with one more begun."""
-
-    def __init__(self, config: SearchConfig, jobs: int) -> None:
-        self._inline, self._jobs = executor(config, config.make_source()), jobs
-
-    def run(self, workload: Workload) -> None:
-        class Limited:
-            left = self._jobs
-
-            def __getattr__(self, name: str) -> Any:
-                return getattr(workload, name)
-
-            def next(self) -> Job | None:
-                job = workload.next()
-                Limited.left -= 1
-                if Limited.left < 0:
-                    raise Killed
-                return job
-
-        self._inline.run(Limited())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("jobs", [0, 1, 7, 12])
@@ -151,23 +122,6 @@ def test_what_is_observed_is_what_a_replay_tells(
     assert seen == replayed
     assert [outcome.score and outcome.score.value for outcome in seen] == [None, 0.25]
     assert [outcome.state for outcome in seen] == ["completed"] * 2
-
-
-def test_asha_stops_trials_and_survives_a_resume(store: Store) -> None:
-    changes: dict[str, Any] = {
-        "scheduler": {"minimum": 30, "eta": 3},
-        "controller": "random",
-        "budget": {"train_episodes": 300},
-        "trials": 40,
-    }
-    config = configure(name="asha", **changes)
-    whole = run(store, config)
-    assert 5 < [row[1] for row in whole].count("stopped") < 40
-    broken = configure(name="asha-broken", **changes)
-    with pytest.raises(Killed):
-        start(store, broken).run(Dying(broken, 15))
-    reopen(store, "asha-broken").run(executor(broken, broken.make_source()))
-    assert results(store, "asha-broken") == whole
 
 
 def test_a_stop_request_ends_the_search_between_trials(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
