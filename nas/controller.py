@@ -236,8 +236,8 @@ class Controller(ABC):
         if objective != Objective():
             raise Unsupported(
                 f"objective: {objective}; the controller {type(self).__name__} makes the score alone better. "
-                "Choose one that makes others better too, such as 'evolution' or 'random', or leave out the "
-                "objective."
+                "Choose one that makes others better too, such as 'nsga2', 'evolution' or 'random', or leave "
+                "the objective out."
             )
 
     def inherit(self, outcomes: Sequence[Inherited]) -> None:  # noqa: B027

@@ -54,7 +54,7 @@ class Objective:
         if self.several:
             raise Unsupported(
                 f"objective: {self}; the controller {type(controller).__name__} makes one goal better. "
-                "Choose one that takes several, such as 'evolution' or 'random', or name one goal."
+                "Choose one that takes several, such as 'nsga2', 'evolution' or 'random', or name one goal."
             )
         return self
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import nas
-from facts import refusal
+from facts import lacking, refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_searches import configure
@@ -90,8 +90,8 @@ def test_a_point_has_less_for_better_and_lacks_nothing() -> None:
     assert Objective().point(values) == (-0.5,)
     assert BOTH.point(values) == (-0.5, 7)
     assert Objective(("macs", "score")).point(values) == (7, -0.5)
-    for lacking in ("seconds", "latency"):
-        assert Objective(("score", lacking)).point(values) is None
+    for unknown in ("seconds", "latency"):
+        assert Objective(("score", unknown)).point(values) is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.none() | st.integers(0, 4)), max_size=20))
@@ -157,8 +157,10 @@ def test_what_is_no_objective_is_refused(tmp_path: Path) -> None:
     [
         ("random", True),
         ("evolution", True),
+        ("nsga2", True),
         ({"name": "fixed", "architectures": ["0.0.0.0.0.0.0.0.0.0.0"]}, True),
         ("rnn", False),
+        ("local_search", False),
         ("darts", False),
         ("random_sharing", False),
     ],
@@ -169,8 +171,16 @@ def test_controllers_take_several_goals_or_refuse(controller: Any, takes: bool) 
     if takes:
         config.make_controller(space, tasks)
         return
-    with pytest.raises(Unsupported):
+    with refusal(Unsupported, "objective", "'nsga2'", "'evolution'", "'random'"):
         config.make_controller(space, tasks)
+
+
+def test_a_search_for_several_goals_is_refused_before_it_is_written(db: Path) -> None:
+    search = ["--space=mlp", "--controller=rnn", "--tasks=sinusoid", "--learner=maml", "--executor=inline"]
+    code, out, err = nas("run", *search, "--set=objective=score,macs")
+    assert (code, out) == (2, "")
+    assert lacking(err, "objective", "'nsga2'") == []
+    assert json.loads(nas("ls", "-f", "json")[1]) == []
 
 
 # Evolution
