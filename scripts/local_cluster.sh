@@ -26,7 +26,7 @@ tag=nas-$(cksum <<<"$dir" | cut -c1-4) # so that several clusters do not meet
 bridge=$tag-b
 marker=NAS_LOCAL_CLUSTER=$dir
 store_bytes=100000000
-patience=300 # seconds for each part to start: a busy machine is slow
+tries=5
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "error: $*"; exit 1; }
@@ -35,15 +35,15 @@ lives() { # PIDFILE
     [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null
 }
 
-marked() { # every process that this cluster started, and what these started
-    grep --files-with-matches --no-messages --null-data --line-regexp --fixed-strings "$marker" /proc/[0-9]*/environ \
+started_with() { # NAME=VALUE : every process that was started with this, and what these started
+    grep --files-with-matches --no-messages --null-data --line-regexp --fixed-strings "$1" /proc/[0-9]*/environ \
         | cut -d/ -f3
 }
 
-marked_in() { # NAMESPACE
-    local inside
-    inside=$(ip netns pids "$1" 2>/dev/null || true)
-    comm -12 <(marked | sort) <(sort <<<"$inside")
+finish_all() { # NAME=VALUE
+    local found
+    mapfile -t found < <(started_with "$1")
+    finish "${found[@]}"
 }
 
 finish() { # PID… : first kindly, then not
@@ -56,11 +56,11 @@ finish() { # PID… : first kindly, then not
     kill -KILL "$@" 2>/dev/null || true
 }
 
-in_background() { # PIDFILE LOG COMMAND…
-    local pidfile=$1 log=$2
-    shift 2
-    env "$marker" "${environment[@]}" setsid "$@" >"$log" 2>&1 </dev/null &
-    echo $! >"$pidfile"
+in_background() { # NAME COMMAND…
+    local name=$1
+    shift
+    env "$marker" "NAS_LOCAL_PART=$dir/$name" "${environment[@]}" setsid "$@" >"$dir/logs/$name.log" 2>&1 </dev/null &
+    echo $! >"$dir/$name.pid"
 }
 
 # The network
@@ -150,7 +150,6 @@ describe() { # what a driver needs, and the head for the drivers that are submit
         RAY_AUTH_MODE=token
         RAY_AUTH_TOKEN_PATH="$dir/token"
         RAY_USAGE_STATS_ENABLED=0
-        RAY_raylet_start_wait_time_s=$patience
         NAS_ARTIFACTS="$dir/artifacts"
     )
     if [ -n "${NAS_CLUSTER_DB:-}" ]; then
@@ -170,16 +169,13 @@ own_ports() { # NODE : fixed, so that no part of a node waits for another to tel
 start_head() {
     lives "$dir/head.pid" && return
     say "Starting the head at $head:$port…"
-    in_background "$dir/head.pid" "$dir/logs/head.log" env -u RAY_ADDRESS -u RAY_API_SERVER_ADDRESS \
-        ray start --head --block --node-ip-address="$head" \
-        --port="$port" --dashboard-host=127.0.0.1 --dashboard-port="$jobs_port" --num-cpus=0 \
-        --object-store-memory=$store_bytes --temp-dir="$dir/ray" --node-name=head $(own_ports 0)
-    wait_for "$dir/head.pid" "$dir/logs/head.log" "the head"
+    start head env -u RAY_ADDRESS -u RAY_API_SERVER_ADDRESS ray start --head --block \
+        --node-ip-address="$head" --port="$port" --dashboard-host=127.0.0.1 --dashboard-port="$jobs_port" \
+        --num-cpus=0 --object-store-memory=$store_bytes --temp-dir="$dir/ray" --node-name=head $(own_ports 0)
 }
 
 start_node() { # NODE
-    local pidfile=$dir/node$1.pid log=$dir/logs/node$1.log
-    lives "$pidfile" && return
+    lives "$dir/node$1.pid" && return
     say "Starting node $1…"
     local own=(--node-ip-address="$head") before=()
     if namespaces; then
@@ -188,32 +184,31 @@ start_node() { # NODE
         before=(ip netns exec "$tag-node$1")
     fi
     # A node holds no password of the database: drivers alone write it.
-    local environment=(RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$dir/token" RAY_USAGE_STATS_ENABLED=0
-        RAY_raylet_start_wait_time_s=$patience)
-    in_background "$pidfile" "$log" env -u RAY_ADDRESS -u NAS_DB -u PGPASSFILE -u PGPASSWORD "${before[@]}" \
+    local environment=(RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$dir/token" RAY_USAGE_STATS_ENABLED=0)
+    start "node$1" env -u RAY_ADDRESS -u NAS_DB -u PGPASSFILE -u PGPASSWORD "${before[@]}" \
         ray start --address="$head:$port" --block "${own[@]}" --num-cpus="$cpus" \
         --object-store-memory=$store_bytes --temp-dir="$dir/ray$1" --node-name="node$1" $(own_ports "$1")
-    wait_for "$pidfile" "$log" "node $1"
 }
 
-wait_for() { # PIDFILE LOG WHAT
-    for _ in $(seq $((5 * patience))); do
-        grep -q 'Ray runtime started' "$2" && return
-        lives "$1" || fail "$3 does not start; see $2."
-        sleep 0.2
+start() { # NAME COMMAND… : again if need be, for on a busy machine Ray gives itself too little time
+    local name=$1
+    for _ in $(seq $tries); do
+        in_background "$@"
+        while lives "$dir/$name.pid"; do
+            if grep -q 'Ray runtime started' "$dir/logs/$name.log"; then return; fi
+            sleep 0.2
+        done
+        finish_all "NAS_LOCAL_PART=$dir/$name"
     done
-    fail "$3 has not started after $patience s; see $2."
+    rm -f "$dir/$name.pid"
+    fail "$name does not start; see $dir/logs/$name.log."
 }
 
 stop_node() { # NODE
-    local space=$tag-node$1
-    if [ -e "$dir/node$1.pid" ]; then
-        mapfile -t of < <(namespaces && marked_in "$space"; cat "$dir/node$1.pid")
-        finish "${of[@]}"
-        rm -f "$dir/node$1.pid"
-    fi
+    finish_all "NAS_LOCAL_PART=$dir/node$1"
+    rm -f "$dir/node$1.pid"
     if namespaces; then
-        ip netns delete "$space" 2>/dev/null || true
+        ip netns delete "$tag-node$1" 2>/dev/null || true
         ip link delete "$tag-v$1" 2>/dev/null || true
     fi
 }
@@ -256,8 +251,7 @@ down() {
     [ -e "$dir" ] || return 0
     for number in $(node_numbers); do stop_node "$number"; done
     stop_database
-    mapfile -t rest < <(marked)
-    finish "${rest[@]}"
+    finish_all "$marker"
     if namespaces; then ip link delete "$bridge" 2>/dev/null || true; fi
     rm -rf "$dir"
     say "The cluster is down; nothing of it is left."
