@@ -10,7 +10,7 @@ from pydantic import Field
 
 from nas.controller import Controller, Evaluate, Outcome
 from nas.objective import Objective
-from nas.pareto import Point, crowded
+from nas.pareto import Point, crowded, crowding
 from nas.space import Architecture, Space
 from nas.states import TrialState
 from nas.tried import Tried
@@ -92,9 +92,15 @@ class Nsga2(Controller):
         self._population[key] = Member(outcome.train_episodes, point, architecture)
         self._places = self._ranked()
         if len(self._population) > self._size:
-            last = max(self._population, key=self._places.__getitem__)
-            del self._population[last]
-            self._places = self._ranked()
+            self._drop(max(self._population, key=self._places.__getitem__))
+
+    def _drop(self, key: str) -> None:
+        """Drop a member of the last front: only those on it have another place without it, for their room."""
+        del self._population[key]
+        length, rank, _ = self._places.pop(key)
+        front = [own for own, place in self._places.items() if place[:2] == (length, rank)]
+        for own, room in zip(front, crowding([self._population[own].point for own in front]), strict=True):
+            self._places[own] = (length, rank, -room)
 
     def _ranked(self) -> dict[str, tuple[int, int, float]]:
         """Return what members rank by, less being better: a longer training, then the crowded comparison."""
