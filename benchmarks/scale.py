@@ -131,17 +131,18 @@ def grow(url: str, marks: Sequence[int]) -> dict[str, Any]:
                     "memory_mb": round(noted.seen[mark][2], 1),
                 }
             )
-            print(rows[-1], flush=True)
         began = time.perf_counter(), time.process_time()
         again = SearchDriver(store, store.search(row.name), config, space, tasks, Marks(marks))
         again.run(executor(config, tasks))
         resumed = time.perf_counter() - began[0], time.process_time() - began[1]
         store.delete(row.id)
-    return {"marks": rows, "resume_s": round(resumed[0], 2), "resume_cpu_s": round(resumed[1], 2)}
+    found = {"marks": rows, "resume_s": round(resumed[0], 2), "resume_cpu_s": round(resumed[1], 2)}
+    print(found, flush=True)
+    return found
 
 
 def sleep(url: str, slots: int, seconds: float, rounds: int) -> dict[str, Any]:
-    """Return the share of the slots that sleep, from when all are taken to when no trial is left to begin."""
+    """Return the share of the slots' time that trials sleep, until no trial is left to begin."""
     config = configure(slots * rounds, slots, seconds)
     tasks = config.make_source()
     with Store(url, create=True) as store:
@@ -151,27 +152,28 @@ def sleep(url: str, slots: int, seconds: float, rounds: int) -> dict[str, Any]:
         work = SearchDriver(store, row, config, config.make_space(), tasks, seen)
         work.run(executor(config, tasks))
         store.delete(row.id)
-    first, last = all_taken(seen, slots), seen.begun[-1]
-    busy = sum(max(min(end, last) - max(end - seconds, first), 0.0) for end in seen.ended)
+    there, last = first_taken(seen), seen.begun[-1]
+    slept = sum(max(min(end, last) - (end - seconds), 0.0) for end in seen.ended)
     return {
-        "slots": slots,
+        "slots": len(there),
         "seconds": seconds,
         "trials": len(seen.ended),
-        "all_taken_after_s": round(first - began, 1),
-        "window_s": round(last - first, 1),
-        "busy": round(busy / (slots * (last - first)), 4),
+        "first_after_s": round(there[0] - began, 1),
+        "all_after_s": round(there[-1] - began, 1),
+        "last_after_s": round(last - began, 1),
+        "busy": round(slept / sum(last - at for at in there), 4),
     }
 
 
-def all_taken(seen: Slots, slots: int) -> float:
-    """Return when, for the first time, as many trials ran as there are slots."""
+def first_taken(seen: Slots) -> list[float]:
+    """Return when each slot was taken for the first time: workers get a job as soon as they are ready."""
     events = sorted([(at, 1) for at in seen.begun] + [(at, -1) for at in seen.ended])
-    running = 0
+    running, found = 0, list[float]()
     for at, change in events:
         running += change
-        if running == slots:
-            return at
-    raise RuntimeError(f"{slots} trials never ran at a time: give more rounds")
+        if running > len(found):
+            found.append(at)
+    return found
 
 
 def page(report: dict[str, Any]) -> str:
@@ -196,16 +198,18 @@ def page(report: dict[str, Any]) -> str:
             cells = f"{mark['cpu_ms']:.2f} | {mark['wall_ms']:.2f} | {mark['memory_mb']:.1f}"
             lines.append(f"| {found['database']} | {mark['trials']:,} | {cells} |")
     lines += ["", "To take up such a search again, after its last trial:", ""]
-    for found in report["grow"]:
+    for found in (one for one in report["grow"] if "resume_s" in one):
         cpu = f"{found['resume_cpu_s']:.1f} s are CPU time"
         lines.append(f"- {found['database']}: {found['resume_s']:.1f} s, of which {cpu}")
+    lines += ["", report["remark"]] if "remark" in report else []
     for found in report["sleep"]:
-        slots, seconds = found["slots"], f"{found['seconds']:g} s"
+        slots, trials, seconds = found["slots"], found["trials"], found["seconds"]
+        first, every, last = (found[f"{which}_after_s"] for which in ("first", "all", "last"))
         lines += [
             "",
-            f"**{slots} slots, {found['trials']:,} trials that sleep {seconds}:** from when all slots were",
-            f"taken ({found['all_taken_after_s']:.0f} s after the start) to when the last trial began",
-            f"({found['window_s']:.0f} s later), {100 * found['busy']:.1f} % of the slots' time was slept.",
+            f"**{slots} slots, {trials:,} trials that sleep {seconds:g} s:** the first worker was ready",
+            f"{first:.0f} s after the start, the last one after {every:.0f} s. From when each was ready to",
+            f"when the last trial began, after {last:.0f} s, {100 * found['busy']:.1f} % of it was slept.",
         ]
     return "\n".join([*lines, ""])
 

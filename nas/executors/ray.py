@@ -269,6 +269,8 @@ def death(error: object) -> str:
 
 def _quiet() -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
+    # Ray prints what its nodes complain of to stdout, whatever `log_to_driver` says; what counts we say.
+    ray._private.worker.print_to_stdstream = lambda *words, **prefix: None
 
 
 def _reach(address: str) -> None:
