@@ -21,6 +21,7 @@ SHARED = (
     "proposals",
     "shell",
     "turns",
+    "upright",
 )
 METHOD = """
 import sys
