@@ -1,23 +1,28 @@
 """Bilevel optimization: how φ changes an outer loss through a step that weights take on an inner one.
 
 The inner loss moves the weights, w′(φ) = step(∇_w L_inner(w, φ)); the outer one judges, L_outer(w′(φ), φ).
-DARTS (Liu et al. 2019) has α for φ, Meta-Weight-Net (Shu et al. 2019) a weighting.
+DARTS (Liu et al. 2019) has α for φ, Meta-Weight-Net (Shu et al. 2019) and learning to reweight (Ren et al.
+2018) have weights of examples.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from nas.errors import Unsupported
 
-Order = Literal[1, 2, "exact"]
+Order = Literal[1, 2, "exact", "forward"]
 """Of the gradient of φ: 1, at the present weights; 2, after their step, the second derivative by a finite
-difference; exact, the same by autograd."""
+difference; exact, the same by autograd; forward, exact as well, and cheaper where φ enters the inner loss
+late: the loss is differentiated in forward mode, along the one direction that counts."""
 
 RADIUS = 0.01
 """Length of the finite difference's step in weight space, ε‖d‖ (Liu et al. 2019, footnote 2)."""
@@ -47,6 +52,8 @@ class Problem:
         weights: those that the step moves, by name.
         step: from the gradients of those weights that the inner loss depends on to where they go, such as
             `stepped`; differentiable in the gradients.
+        slopes: these gradients at the present weights and φ, where they are known. Orders 2 and forward then
+            do without a pass of the inner loss.
     """
 
     parameters: Sequence[Tensor]
@@ -55,6 +62,7 @@ class Problem:
     outer: Loss
     weights: Mapping[str, Tensor]
     step: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+    slopes: Mapping[str, Tensor] | None = None
 
     def gradient(self, order: Order, radius: float = RADIUS) -> list[Tensor]:
         """Return the gradient of the outer loss in φ; weights and φ stay as they are.
@@ -70,6 +78,8 @@ class Problem:
                 return self._by_differences(radius)
             case "exact":
                 return self._exact()
+            case "forward":
+                return self._forward()
 
     def _exact(self) -> list[Tensor]:
         view = self.read()
@@ -79,21 +89,11 @@ class Problem:
     def _by_differences(self, radius: float) -> list[Tensor]:
         """Return the same without a second derivative of a loss.
 
-        Let d be what a step's gradient g must be multiplied by: d = (∂w′/∂g)ᵀ ∇L_outer(w′), which is
-        −ξ ∇L_outer(w′) for gradient descent at rate ξ. Then the change of g with φ brings in the difference
-        of two φ-gradients of L_inner at w ± ε d, divided by 2ε, with ε = `radius` / ‖d‖.
+        The change of the inner gradient with φ, along the direction d of `_pulled`, is the difference of two
+        φ-gradients of L_inner at w ± ε d, divided by 2ε, with ε = `radius` / ‖d‖.
         """
-        slopes = self._descent(self.inner([part.detach() for part in self.read()]))
-        after = self.step({name: slope.requires_grad_() for name, slope in slopes.items()})
-        unrolled = {name: weight.detach().requires_grad_() for name, weight in after.items()}
-        count = len(self.parameters)
-        found = gradient(self.outer(self.read(), unrolled), [*self.parameters, *unrolled.values()])
-        direct, vector = found[:count], found[count:]
-        if not slopes:
-            return direct
-        pulled = torch.autograd.grad(list(after.values()), list(slopes.values()), vector)
-        direction = dict(zip(slopes, pulled, strict=True))
-        norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(d) for d in pulled])))
+        direct, direction = self._pulled()
+        norm = _norm(direction)
         if not norm:
             return direct
         epsilon = radius / norm
@@ -102,6 +102,40 @@ class Problem:
             own + (after - before) / (2 * epsilon)
             for own, after, before in zip(direct, ahead, behind, strict=True)
         ]
+
+    def _forward(self) -> list[Tensor]:
+        """Return the same as `_exact`: the φ-gradient of the inner loss's derivative along `_pulled`'s d."""
+        direct, direction = self._pulled()
+        if not direction:
+            return direct
+        load_forward_mode()
+        with forward_ad.dual_level():
+            moving = {name: dual(self.weights[name].detach(), d) for name, d in direction.items()}
+            _, change = parted(self.inner(self.read(), moving))
+        if change is None:
+            return direct
+        through = gradient(change, self.parameters)
+        return [own + further for own, further in zip(direct, through, strict=True)]
+
+    def _pulled(self) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Return the outer gradient of φ after the step, and what a change of the step's gradient counts.
+
+        That is d = (∂w′/∂g)ᵀ ∇L_outer(w′), by weight, where the step's gradient is g: −ξ ∇L_outer(w′) for
+        gradient descent at rate ξ.
+        """
+        slopes = self.slopes
+        if slopes is None:
+            slopes = self._descent(self.inner([part.detach() for part in self.read()]))
+        slopes = {name: slope.detach().requires_grad_() for name, slope in slopes.items()}
+        after = self.step(slopes)
+        unrolled = {name: weight.detach().requires_grad_() for name, weight in after.items()}
+        count = len(self.parameters)
+        found = gradient(self.outer(self.read(), unrolled), [*self.parameters, *unrolled.values()])
+        direct, vector = found[:count], found[count:]
+        if not slopes:
+            return direct, {}
+        pulled = torch.autograd.grad(list(after.values()), list(slopes.values()), vector)
+        return direct, dict(zip(slopes, pulled, strict=True))
 
     def _moved(self, direction: Mapping[str, Tensor], offset: float) -> dict[str, Tensor]:
         # A learner with an inner loop adapts what requires a gradient.
@@ -121,6 +155,33 @@ class Problem:
         return {name: slope for name, slope in zip(self.weights, found, strict=True) if slope is not None}
 
 
+@cache
+def load_forward_mode() -> None:
+    """Let torch compile what its first dual tensor needs, without its warning of its own old compiler."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        dual(torch.zeros(()), torch.zeros(()))
+
+
+def dual(x: Tensor, along: Tensor) -> Tensor:
+    """Return a tensor that moves along a direction, within `torch.autograd.forward_ad.dual_level`."""
+    moving: Tensor = forward_ad.make_dual(x, along)  # type: ignore[no-untyped-call]
+    return moving
+
+
+def parted(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return a tensor and the direction that it moves along; None: it does not move."""
+    found, along = forward_ad.unpack_dual(x)  # type: ignore[no-untyped-call]
+    return found, along
+
+
+def _norm(direction: Mapping[str, Tensor]) -> float:
+    if not direction:
+        return 0.0
+    norms = [torch.linalg.vector_norm(part) for part in direction.values()]
+    return float(torch.linalg.vector_norm(torch.stack(norms)))
+
+
 def gradient(loss: Tensor, inputs: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
     """Return the gradient of a scalar; it is zero in inputs that the loss does not depend on."""
     if not loss.requires_grad:
@@ -133,6 +194,17 @@ def owned(optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor]) -> di
     """Return the weights that an optimizer steps."""
     held = {weight for group in optimizer.param_groups for weight in group["params"]}
     return {name: weight for name, weight in weights.items() if weight.requires_grad and weight in held}
+
+
+def descended(
+    optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor], slopes: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return where plain gradient descent, at the optimizer's rates of the moment, takes the weights.
+
+    Neither momentum nor weight decay count, whatever the optimizer's own step has.
+    """
+    rates = {weight: group["lr"] for group in optimizer.param_groups for weight in group["params"]}
+    return {name: weights[name].detach() - rates[weights[name]] * slope for name, slope in slopes.items()}
 
 
 def stepped(

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch.autograd import grad, gradcheck, gradgradcheck
 from torch.testing import assert_close
 
+from nas.bilevel import load_forward_mode
 from nas.learners.batch_norm import normalize, statistics
 
 EPS = 1e-3
@@ -83,6 +84,17 @@ def test_some_inputs_may_be_constants(constant):
     asked = [t for t in inputs if t.requires_grad]
     found, expected = (derivatives(f, inputs, 3, None, asked) for f in (normalize, looped))
     assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@sharings
+def test_forward_mode_goes_along_every_input(shared):
+    load_forward_mode()
+    inputs = draw((2, 3, 2), shared)
+    assert gradcheck(
+        lambda x, w, b: normalize(x, w, b, EPS, 3), inputs, check_forward_ad=True, check_backward_ad=False
+    )
+    x, *constants = (value.detach() for value in inputs)
+    assert gradcheck(lambda x: normalize(x, *constants, EPS, 3), [x.requires_grad_()], check_forward_ad=True)
 
 
 def test_the_memory_format_does_not_matter():

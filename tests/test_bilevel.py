@@ -45,7 +45,7 @@ class Quadratic:
         return Problem(**(parts | changed))
 
 
-@pytest.mark.parametrize("order", ["exact", 2])
+@pytest.mark.parametrize("order", ["exact", "forward", 2])
 @pytest.mark.parametrize("by", ["hand", "optimizer", "rule"])
 def test_a_quadratic_has_a_closed_form(order, by):
     """∇_φ = φ + ξ Bᵀ(w′ − c): a difference is exact, too, since the inner gradient is linear in φ."""
@@ -98,9 +98,10 @@ def differences(q):
     return torch.tensor([(value(phi + s) - value(phi - s)) / 2e-6 for s in steps], dtype=torch.float64)
 
 
-def test_exact_is_the_derivative_of_the_value():
+@pytest.mark.parametrize("order", ["exact", "forward"])
+def test_exact_is_the_derivative_of_the_value(order):
     q = Curved()
-    [found] = q.problem().gradient("exact")
+    [found] = q.problem().gradient(order)
     assert_close(found, differences(q), rtol=1e-7, atol=1e-8)
 
 
@@ -112,7 +113,22 @@ def test_order_2_errs_by_the_square_of_its_radius():
     assert errors[1] / errors[2] == pytest.approx(100, rel=0.1)
 
 
-@pytest.mark.parametrize("order", [1, 2, "exact"])
+@pytest.mark.parametrize("order", ["forward", 2])
+def test_slopes_that_are_known_are_not_computed_again(order):
+    q = Curved()
+    [slope] = torch.autograd.grad(q.inner([q.phi.softmax(0)]), q.w)
+    seen = []
+
+    def inner(view, weights=None):
+        seen.append(weights is None)
+        return q.inner(view, weights)
+
+    found = q.problem(inner=inner, slopes={"w": slope}).gradient(order)
+    assert_close(found, q.problem().gradient(order))
+    assert not any(seen)
+
+
+@pytest.mark.parametrize("order", [1, 2, "exact", "forward"])
 def test_nothing_moves(order):
     q = Curved()
     before = q.w.clone(), q.phi.clone()
@@ -123,7 +139,7 @@ def test_nothing_moves(order):
     assert q.phi.grad is None
 
 
-@pytest.mark.parametrize("order", [2, "exact"])
+@pytest.mark.parametrize("order", [2, "exact", "forward"])
 def test_an_inner_loss_without_weights_leaves_the_direct_gradient(order):
     q = Curved()
     problem = q.problem(inner=lambda view, weights=None: view[0].sum())

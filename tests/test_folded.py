@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from grids import rest_slow
 from small_networks import draw_network
 from torch import nn
+from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.testing import assert_close
 
+from nas.bilevel import load_forward_mode
 from nas.errors import Infeasible
 from nas.learners import folded
 from nas.learners.folded import foldable, run
@@ -137,6 +139,47 @@ def test_running_statistics_of_leading_rows(seed):
     twin = copy.deepcopy(network)
     assert_close(run(network, x, weights, reference=4)[:, :4], run(twin, other, weights, reference=4)[:, :4])
     assert_close(network.state_dict(), twin.state_dict())
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+@pytest.mark.parametrize("bias", [True, False])
+def test_forward_mode_is_the_derivative(tasks, bias):
+    """Of every weight at once; running averages stay."""
+    load_forward_mode()
+    module = nn.Sequential(
+        nn.Conv2d(1, 3, 3, bias=bias), nn.BatchNorm2d(3), nn.Tanh(), nn.Conv2d(3, 2, 2), nn.Flatten()
+    ).double()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(tasks, 4, 1, 6, 6, generator=generator, dtype=torch.float64)
+    weights = {name: weight.detach() for name, weight in module.named_parameters()}
+    along = {n: torch.randn(w.shape, generator=generator, dtype=torch.float64) for n, w in weights.items()}
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    with forward_ad.dual_level():
+        dual = {name: forward_ad.make_dual(weight, along[name]) for name, weight in weights.items()}
+        found = forward_ad.unpack_dual(functional_call(Run(module), wrapped(dual), (x,))).tangent
+    assert all(torch.equal(before[n], b) for n, b in module.named_buffers() if "num" not in n)
+
+    def moved(step):
+        there = {name: weight + step * along[name] for name, weight in weights.items()}
+        copies = {name: buffer.clone() for name, buffer in before.items()}
+        return functional_call(Run(module), wrapped({**there, **copies}), (x,))
+
+    assert_close(found, (moved(1e-6) - moved(-1e-6)) / 2e-6, rtol=1e-6, atol=1e-8)
+
+
+class Run(nn.Module):
+    """`run` as a module."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return run(self.module, x)
+
+
+def wrapped(tensors):
+    return {f"module.{name}": tensor for name, tensor in tensors.items()}
 
 
 @seeds

@@ -25,6 +25,7 @@ from nas.export.files import save
 from nas.learners.maml import Maml
 from nas.storage.store import Store
 from nas.tasks.glyphs import Glyphs
+from nas.tasks.supervised import Supervised
 from search_spaces.nasbench201 import NasBench201
 
 ROOT = Path(__file__).parent.parent
@@ -114,6 +115,25 @@ def test_settings_are_searched(store: Store, tmp_path: Path, monkeypatch: pytest
     trials, searched = store.trials(store.search("joint").id), store.search("joint").config["slots"]
     assert all("| learner: inner_lr=0." in trial.architecture for trial in trials)
     assert searched == tomllib.loads(block(howto("slots"), "[slots.tasks]"))["slots"]
+
+
+def test_weights_of_examples_are_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the command; its measurements are shown and drawn; the file makes the data worse."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (300, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "digits.npz", x=images, y=np.arange(300) % 3)
+    run, show, plot = commands(block(howto("example_weights"), "--name weighed"))
+    code, _, err = nas(*run, *CHEAP, "--trials=1", "--workers=1")
+    assert code == 0, err
+    told = {seen["metric"] for seen in json.loads(nas(*show, "--format=json")[1])["measurements"]}
+    assert {metric for option, metric in itertools.pairwise(plot) if option == "--metric"} <= told
+    code, out, err = nas(*plot)
+    assert code == 0, err
+    assert "weight at 4" in out
+    given = tomllib.loads(block(howto("example_weights"), "noise_rate = "))["tasks"]
+    resolved = plugins.resolve(Supervised, {k: v for k, v in given.items() if k != "name"}, "tasks")
+    assert given.items() - {("path", "digits.npz")} <= ({"name": "supervised"} | resolved).items()
 
 
 def test_a_file_fills_a_slot() -> None:

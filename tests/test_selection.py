@@ -25,7 +25,7 @@ def test_the_first_best_weights_are_kept_and_patience_ends_it(values: list[int],
         state = selection.state()
         selection = Selection(patience)
         selection.restore(state)
-        selection.observe(10 * number, [1.0, 2.0], Score(value, 0.1, 5), weights)
+        selection.observe(10 * number, [1.0, 2.0], Score(value, 0.1, 5), weights, {})
     best = seen.index(max(seen)) + 1
     assert selection.score is not None
     assert (selection.score.value, selection.episodes) == (max(seen), 10 * best)

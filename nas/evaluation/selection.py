@@ -45,7 +45,12 @@ class Selection:
         return tuple(Measurement(*point) for point in self._curve)
 
     def observe(
-        self, done: int, losses: Sequence[float], score: Score, weights: Mapping[str, torch.Tensor]
+        self,
+        done: int,
+        losses: Sequence[float],
+        score: Score,
+        weights: Mapping[str, torch.Tensor],
+        told: Mapping[str, float],
     ) -> tuple[Measurement, ...]:
         """Take note of a validation; return what was measured.
 
@@ -54,14 +59,17 @@ class Selection:
             losses: of the meta-steps since the validation before.
             score: on validation tasks.
             weights: the learner's `state_dict`, a copy.
+            told: what else is to be recorded, by metric.
         """
+        before = len(self._curve)
         self.validated = done
         self._stale += 1
         if self.score is None or score.value > self.score.value:
             self.score, self.episodes, self.weights, self._stale = score, done, weights, 0
         self._curve.append((done, "train_loss", math.fsum(losses) / len(losses)))
         self._curve.append((done, "validation_score", score.value))
-        return self.curve[-2:]
+        self._curve += [(done, name, value) for name, value in told.items()]
+        return self.curve[before:]
 
     def state(self) -> dict[str, Any]:
         """Return all of it as plain containers, numbers and tensors."""

@@ -264,7 +264,8 @@ class _Run:
                 training.learner, self._tasks, "validation", budget.validation_episodes, training.arithmetic
             )
             weights = training.state()["learner"]
-            curve = selection.observe(training.done, self._losses, measured, weights)
+            told = training.learner.weighting.measurements()
+            curve = selection.observe(training.done, self._losses, measured, weights, told)
             self._losses = []
             self._save()  # before the driver hears of it: it may end this process then
             if self._lineage and mark % budget.validate_every == 0 and self._whole_steps:

@@ -18,7 +18,8 @@ from nas.learners import threads
 from nas.learners.augmentation import Augmentation, Unchanged
 from nas.learners.averages import Averages
 from nas.learners.schedule import Schedule, decay
-from nas.learners.weighting import Uniform, Weighting
+from nas.learners.virtual import VirtualStep
+from nas.learners.weighting import Judged, Uniform, Weighting
 from nas.plugins import Slot
 from nas.space import TaskShape
 from nas.tasks.base import Episode
@@ -206,21 +207,46 @@ class Learner(nn.Module, ABC):
             found: Episode = self.augmentation(episode, generator)
         return found
 
-    def learn_from(self, episode: Episode, generator: torch.Generator) -> float:
+    def learn_from(
+        self, episode: Episode, generator: torch.Generator, optimizer: torch.optim.Optimizer | None = None
+    ) -> float:
         """Augment training tasks and add their meta-gradient, as `meta_backward` does; return the loss.
 
+        Where clean examples come with them, and the weighting is one that these judge, it learns first.
+
         Args:
-            episode: as drawn.
+            episode: as drawn; clean examples are not augmented.
             generator: of the augmentation.
+            optimizer: whose rates of the moment the virtual step of a weighting takes; None: a new one.
         """
         augmented = self.augmented(episode, generator)
         learned = {name: x for name in TENSORS if (x := getattr(augmented, name)).requires_grad}
         leaves = {name: x.detach().requires_grad_() for name, x in learned.items()}
-        loss = self.meta_backward(replace(augmented, **leaves))
+        given = replace(augmented, **leaves)
+        if isinstance(self.weighting, Judged) and episode.clean is not None:
+            loss = self._judged_backward(self.weighting, given, episode.clean, optimizer)
+        else:
+            loss = self.meta_backward(given)
         reached = [name for name, leaf in leaves.items() if leaf.grad is not None]
         if reached:
             torch.autograd.backward([learned[n] for n in reached], [leaves[n].grad for n in reached])
         return loss
+
+    def _judged_backward(
+        self,
+        weighting: Judged,
+        episode: Episode,
+        clean: Episode,
+        optimizer: torch.optim.Optimizer | None,
+    ) -> float:
+        """Add the gradient of the mean of weights times losses to `.grad`; return that mean."""
+        step = VirtualStep(_Losses(self), episode, clean, optimizer or self.optimizer())
+        weights = weighting.weigh(step.losses.detach(), episode.query_y, step)
+        weighting.note(weights)
+        loss = (weights * step.losses).mean()
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
 
     def meta_backward(self, episode: Episode) -> float:
         """Add the meta-gradient of the mean loss over tasks to `.grad`; return that loss.
@@ -247,6 +273,18 @@ class Learner(nn.Module, ABC):
         loss = threads.backward(self, parts, step, workers)
         averages.settle()
         return loss
+
+
+class _Losses(nn.Module):
+    """A learner's losses of the queries as a module, so that its parameters can be replaced."""
+
+    def __init__(self, learner: Learner) -> None:
+        super().__init__()
+        self.learner = learner
+
+    def forward(self, episode: Episode) -> Tensor:
+        """Return them, `[T, B]`."""
+        return self.learner.criterion(self.learner(episode), episode.query_y, "example")
 
 
 def remedy(learner: Learner) -> str:

@@ -72,6 +72,7 @@ class _Normalize(torch.autograd.Function):
         centered = rows - rows.mean(1, keepdim=True)
         inverse = (_mean(centered, centered) + eps).rsqrt()
         ctx.save_for_backward(x, centered, inverse, weight)
+        ctx.save_for_forward(x, centered, inverse, weight)
         ctx.eps = eps
         return _shaped(torch.addcmul(bias[:, None], centered, weight[:, None] * inverse), x)
 
@@ -79,6 +80,17 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         found = _Gradients.apply(gradient, *ctx.saved_tensors, ctx.eps)  # type: ignore[no-untyped-call]
         return (*found, None, None)
+
+    @staticmethod
+    def jvp(
+        ctx: Any, of_x: Tensor | None, of_weight: Tensor | None, of_bias: Tensor | None, *_: None
+    ) -> Tensor:
+        x, centered, s, weight = ctx.saved_tensors
+        u = torch.zeros_like(centered) if of_x is None else _rows(of_x, len(centered))
+        zero = torch.zeros_like(weight)
+        of_weight = zero if of_weight is None else of_weight
+        of_bias = zero if of_bias is None else of_bias
+        return _shaped(_along(u, of_weight, of_bias, centered, s, weight), x)
 
 
 class _Gradients(torch.autograd.Function):
@@ -130,6 +142,16 @@ class _Gradients(torch.autograd.Function):
         to_x.addcmul_(u, s * a).addcmul_(g, s * b)
         to_weight = _like(g.shape[1] * s * both, weight)
         return _shaped(to_g, x), _shaped(to_x, x), None, None, to_weight, None
+
+
+def _along(
+    u: Tensor, of_weight: Tensor, of_bias: Tensor, centered: Tensor, s: Tensor, weight: Tensor
+) -> Tensor:
+    """Return how the output moves with the rows along u, and with the weight and the bias: `[T, R, C]`."""
+    scale = weight[:, None] * s
+    slope = s * (of_weight[:, None] - scale * _mean(u, centered) * s)
+    shift = of_bias[:, None] - scale * u.mean(1, keepdim=True)
+    return torch.addcmul(shift, centered, slope).addcmul_(u, scale)
 
 
 def _mean(a: Tensor, b: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
+from nas.bilevel import dual, parted
 from nas.learners.batch_norm import normalize, scale_and_shift, statistics
 from nas.learners.convolution import convolve
 from nas.supernet import tasks_of
@@ -111,6 +112,8 @@ class _Folded(TorchFunctionMode):
     ) -> Any:
         if function is torch.conv2d and len(args) > 1 and args[1].dim() == 5:
             return convolve(*_cast(*args[:3]), *args[3:], **(kwargs or {}))
+        if function is torch.conv2d and len(args) > 2 and not _moves(args[0]) and _moves(args[1]):
+            return self._first(function, *args, **(kwargs or {}))
         if function is F.linear and len(args) > 1 and args[1].dim() == 3:
             return self._linear(*_cast(*args), **(kwargs or {}))
         if function is tasks_of:
@@ -118,6 +121,22 @@ class _Folded(TorchFunctionMode):
         if function is F.batch_norm:
             return self._batch_norm(*args, **(kwargs or {}))
         return function(*args, **(kwargs or {}))
+
+    def _first(
+        self,
+        function: Callable[..., Tensor],
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        *geometry: Any,
+        **more: Any,
+    ) -> Tensor:
+        """Convolve what does not move with what does: torch would convolve a direction of zeros, too."""
+        weight, along = parted(weight)
+        bias, shift = (None, None) if bias is None else parted(bias)
+        return dual(
+            function(x, weight, bias, *geometry, **more), function(x, along, shift, *geometry, **more)
+        )
 
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         rows = x.reshape(self._tasks, -1, x.shape[-1])
@@ -138,8 +157,9 @@ class _Folded(TorchFunctionMode):
         tasks, reference, shared = self._tasks, self._reference, weight is None or weight.dim() == 1
         own = running_mean is None or training
         # torch's is the faster, but its second derivative loses digits, and its third is wrong: not for
-        # what runs through an inner loop.
-        if shared and not (own and (tasks > 1 or reference is not None or self._adapted)):
+        # what runs through an inner loop. In forward mode it is the slower one.
+        moves = _moves(x) or _moves(weight)
+        if shared and not (own and (tasks > 1 or reference is not None or self._adapted or moves)):
             return F.batch_norm(x, running_mean, running_var, weight, bias, own, momentum, eps)
         channels = x.shape[1]
         weight = x.new_ones(1, channels) if weight is None else weight.view(-1, channels)
@@ -148,10 +168,16 @@ class _Folded(TorchFunctionMode):
             if not own:
                 scale = weight * (running_var + eps).rsqrt()
                 return scale_and_shift(x, scale, bias - running_mean * scale).to(x.dtype)
-            mean, variance = statistics(x.detach(), tasks, reference)
-            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-            running_var.lerp_(variance.to(running_var.dtype), momentum)
+            if not moves:  # a pass in forward mode is apart from that of the step: averages stay
+                mean, variance = statistics(x.detach(), tasks, reference)
+                running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+                running_var.lerp_(variance.to(running_var.dtype), momentum)
         return normalize(x.to(weight.dtype), weight, bias, eps, tasks, reference).to(x.dtype)
+
+
+def _moves(x: Tensor | None) -> bool:
+    """Return whether a tensor has a direction in forward mode."""
+    return x is not None and parted(x)[1] is not None
 
 
 def _cast(*tensors: Any) -> Any:

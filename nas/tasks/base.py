@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
@@ -36,6 +37,8 @@ class Episode:
         ways: classes of each task; 0 in regression.
         shots: support examples of each class; 0 on ordinary data.
         classes: `[T, ways]` which classes of the split were drawn, for audit; `[T, 0]` in regression.
+        clean: beside the minibatches of ordinary data, as many of examples that are known to be right; None
+            where there are none.
     """
 
     support_x: Tensor
@@ -45,6 +48,7 @@ class Episode:
     ways: int
     shots: int
     classes: npt.NDArray[np.int64]
+    clean: Episode | None = None
 
     def __len__(self) -> int:
         """Return T, the number of tasks."""
@@ -62,7 +66,8 @@ class Episode:
         """
         if tasks < 1:
             raise ValueError(f"A chunk holds at least 1 task, not {tasks}.")
-        for start in range(0, len(self), tasks):
+        clean = repeat(None) if self.clean is None else self.clean.chunks(tasks)
+        for start, beside in zip(range(0, len(self), tasks), clean, strict=False):
             some = slice(start, start + tasks)
             yield Episode(
                 self.support_x[some],
@@ -72,6 +77,7 @@ class Episode:
                 self.ways,
                 self.shots,
                 self.classes[some],
+                beside,
             )
 
     @property
@@ -87,6 +93,7 @@ class Episode:
             support_y=self.support_y.to(device, non_blocking=True),
             query_x=self.query_x.to(device, non_blocking=True),
             query_y=self.query_y.to(device, non_blocking=True),
+            clean=None if self.clean is None else self.clean.to(device),
         )
 
 

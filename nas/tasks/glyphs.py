@@ -128,11 +128,11 @@ def draw_alphabets(seed: int) -> Pixels:
     return drawings
 
 
-def draw_alphabet(rng: np.random.Generator) -> Pixels:
-    """Invent an alphabet and draw it: `[CHARACTERS · DRAWINGS, SIZE, SIZE]`, character by character."""
+def draw_alphabet(rng: np.random.Generator, drawings: int = DRAWINGS) -> Pixels:
+    """Invent an alphabet and draw it: `[CHARACTERS · drawings, SIZE, SIZE]`, character by character."""
     strokes, used = _characters(rng)
-    strokes = np.repeat(strokes, DRAWINGS, axis=0)
-    used = np.repeat(used, DRAWINGS, axis=0)
+    strokes = np.repeat(strokes, drawings, axis=0)
+    used = np.repeat(used, drawings, axis=0)
     curves = _handwriting(strokes, rng)
     return render((SIZE - 1) / 2 + RADIUS * curves, used, rng.uniform(0.55, 0.95, len(curves)))
 

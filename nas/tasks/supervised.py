@@ -6,6 +6,7 @@ import copy
 import hashlib
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, final
 
@@ -30,6 +31,16 @@ from nas.tasks.class_folders import (
     decoding,
     read_classes,
 )
+from nas.tasks.corruption import (
+    Clean,
+    Imbalance,
+    Noise,
+    NoiseKind,
+    NoiseRate,
+    hold_out,
+    long_tail,
+    mislabelled,
+)
 from nas.tasks.images import Indices, Pixels, lacking
 from nas.tasks.listing import first
 
@@ -49,11 +60,17 @@ class Supervised(TaskSource):
     `validation` of the training examples is. The fixed list of episodes goes through a split again and
     again, each time in another order, so that no example is seen twice before all are seen once.
 
+    Training examples can be made worse, for what learns from such data: the others stay as they are. First
+    `clean` examples of each class are taken out of training; with each minibatch comes one of these, of as
+    many examples or all there are (`Episode.clean`). Then `imbalance` leaves a long tail of classes, and
+    `noise` makes a share `noise_rate` of the labels wrong. What is drawn follows from `split_seed`.
+
     Where a supernet is trained, its weights learn from one half of the training examples and its architecture
     from the other (Liu et al. 2019, section 3.1).
 
     Raises:
-        ConfigError: no such folder or file, arrays of another kind, or too few classes or examples.
+        ConfigError: no such folder or file, arrays of another kind, or too few classes or examples; or clean
+            examples that are among the others, too, or of which a class has too few; or noise without a rate.
     """
 
     name: ClassVar[str] = "supervised"
@@ -83,6 +100,10 @@ class Supervised(TaskSource):
         split_seed: Annotated[int, Field(ge=0, description="which examples go where")] = 0,
         min_images: MinImages = 0,
         skip_damaged: SkipDamaged = False,
+        clean: Clean = 0,
+        noise: NoiseKind = None,
+        noise_rate: NoiseRate = None,
+        imbalance: Imbalance = 1.0,
     ) -> None:
         where = Path(path)
         self._name, self._batch = legible(where.stem), batch
@@ -95,16 +116,55 @@ class Supervised(TaskSource):
                 )
             self._images, self._labels, self._classes = _from_file(where)
             self._splits = _divide(rng.permutation(len(self._images)), train, validation)
-            return
-        made = decoding(size, grayscale, background, range)
-        found = read_classes(where, splits, depth, min_images, skip_damaged, made)
-        self._images, self._remarks = found.images, found.remarks
-        self._labels, self._classes = _labels(found)
-        examples = rng.permutation(np.flatnonzero(self._labels >= 0))
-        if splits == "random":
-            self._splits = _divide(examples, train, validation)
         else:
-            self._splits = _by_folder(found.classes, examples, validation)
+            made = decoding(size, grayscale, background, range)
+            found = read_classes(where, splits, depth, min_images, skip_damaged, made)
+            self._images, self._remarks = found.images, found.remarks
+            self._labels, self._classes = _labels(found)
+            examples = rng.permutation(np.flatnonzero(self._labels >= 0))
+            if splits == "random":
+                self._splits = _divide(examples, train, validation)
+            else:
+                self._splits = _by_folder(found.classes, examples, validation)
+        self._true = self._labels
+        self._clean = np.empty(0, dtype=np.int64)
+        self._worse(clean, noise, noise_rate, imbalance, split_seed)
+
+    def _worse(
+        self, clean: int, noise: Noise | None, rate: float | None, imbalance: float, seed: int
+    ) -> None:
+        """Take clean examples out of training, thin it out, and make labels wrong, as the settings say."""
+        if (noise is None) != (rate is None):
+            given, lacking = ("noise", "noise_rate") if rate is None else ("noise_rate", "noise")
+            raise ConfigError(f"tasks.{given} is set, and tasks.{lacking} is not. Set both, or none.")
+        rngs = [np.random.default_rng([seed, what]) for what in (1, 2, 3)]
+        train, told = self._splits["train"], []
+        if (noise or imbalance > 1) and self._classes < 2:
+            setting = "noise" if noise else "imbalance"
+            raise ConfigError(f"tasks.{setting}: the data has one class; at least 2 are needed.")
+        if clean:
+            self._clean, train = hold_out(self._labels, train, self._classes, clean, rngs[0])
+            self._check_apart(clean, train)
+            told.append(f"{clean} clean a class")
+        if imbalance > 1:
+            train = long_tail(self._labels, train, self._classes, imbalance, rngs[1])
+            told.append(f"imbalance {imbalance:g}")
+        if noise is not None and rate is not None:
+            self._labels = mislabelled(self._true, train, self._classes, noise, rate, rngs[2])
+            told.append(f"{rate:.0%} {noise} noise")
+        self._splits["train"] = train
+        _enough(self._splits)
+        self._suffix = "".join(f", {what}" for what in told)
+
+    def _check_apart(self, clean: int, train: Indices) -> None:
+        """Refuse clean examples that training has, too."""
+        seen = {self._images[number].tobytes() for number in train}
+        twice = sum(self._images[number].tobytes() in seen for number in self._clean)
+        if twice:
+            raise ConfigError(
+                f"tasks.clean={clean}: {twice} of {len(self._clean)} clean images are among the training "
+                "images, too: the data has them twice. Remove one of each."
+            )
 
     @property
     def shape(self) -> TaskShape:
@@ -113,16 +173,15 @@ class Supervised(TaskSource):
 
     @property
     def label(self) -> str:
-        """The data's name and its classes, such as `cifar10, 10 classes`."""
-        return f"{self._name}, {self._classes} classes"
+        """The data's name and its classes, such as `cifar10, 10 classes`, and what was made worse."""
+        return f"{self._name}, {self._classes} classes{self._suffix}"
 
     def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
         """Draw `tasks` minibatches, each of distinct examples; a smaller split gives all that it has."""
-        pool = self._examples(split)
-        count = min(self._batch, len(pool))
-        return self._episode(
-            np.stack([pool[rng.choice(len(pool), count, replace=False)] for _ in range(tasks)])
-        )
+        drawn = self.minibatches(_drawn(self._examples(split), tasks, self._batch, rng))
+        if split != "train" or not len(self._clean):
+            return drawn
+        return replace(drawn, clean=self.minibatches(_drawn(self._clean, tasks, self._batch, rng)))
 
     def episodes(self, split: Split, count: int) -> Iterator[Episode]:
         """Yield the fixed list of `count` minibatches."""
@@ -132,7 +191,10 @@ class Supervised(TaskSource):
         for _ in range(count):
             while len(ahead) < self._batch:
                 ahead = np.concatenate([ahead, rng.permutation(pool)])
-            yield self._episode(ahead[None, : self._batch])
+            drawn = self.minibatches(ahead[None, : self._batch])
+            if split == "train" and len(self._clean):
+                drawn = replace(drawn, clean=self.minibatches(_drawn(self._clean, 1, self._batch, rng)))
+            yield drawn
             ahead = ahead[self._batch :]
 
     def bilevel(self) -> tuple[TaskSource, TaskSource]:
@@ -144,13 +206,21 @@ class Supervised(TaskSource):
     def fingerprint(self, split: Split) -> tuple[str, str]:
         """Return the split's name, such as `supervised/cifar10/validation`, and a hash of its examples."""
         pool = np.sort(self._examples(split))
+        if split == "train":
+            pool = np.concatenate([pool, np.sort(self._clean)])
         digest = hashlib.sha256(np.ascontiguousarray(self._images[pool]).data)
         digest.update(np.ascontiguousarray(self._labels[pool]).data)
         return f"{self.name}/{self._name}/{split}", digest.hexdigest()[:16]
 
     def members(self, split: Split) -> frozenset[str]:
         """Return the split's examples, by the data's name and their number in it."""
-        return frozenset(f"{self._name}/{number}" for number in self._splits.get(split, ()))
+        beside = self._clean if split == "train" else ()
+        return frozenset(f"{self._name}/{number}" for number in (*self._splits.get(split, ()), *beside))
+
+    def wrong(self) -> tuple[Indices, npt.NDArray[np.bool_]]:
+        """Return the numbers of the training examples, and which have a wrong label: for audits alone."""
+        train = self._splits["train"]
+        return train, self._labels[train] != self._true[train]
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -167,8 +237,8 @@ class Supervised(TaskSource):
         part._splits = {**self._splits, "train": examples}
         return part
 
-    def _episode(self, chosen: Indices) -> Episode:
-        """Return the examples `[tasks, k]` as minibatches."""
+    def minibatches(self, chosen: Indices) -> Episode:
+        """Return examples `[tasks, k]`, by their numbers in the data, as minibatches."""
         tasks = len(chosen)
         pixels = np.take(self._images, chosen, axis=0)
         return Episode(
@@ -180,6 +250,12 @@ class Supervised(TaskSource):
             shots=0,
             classes=np.tile(np.arange(self._classes), (tasks, 1)),
         )
+
+
+def _drawn(pool: Indices, tasks: int, most: int, rng: np.random.Generator) -> Indices:
+    """Return distinct examples for each of `tasks` minibatches, `most` at most."""
+    count = min(most, len(pool))
+    return np.stack([pool[rng.choice(len(pool), count, replace=False)] for _ in range(tasks)])
 
 
 Labelled = tuple[Pixels, Indices, int]

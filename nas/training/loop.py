@@ -15,6 +15,7 @@ from nas.errors import ConfigError, Diverged, Infeasible, PluginError, Unsupport
 from nas.learners.augmentation import chance
 from nas.learners.base import Learner, remedy
 from nas.learners.schedule import constant
+from nas.learners.weighting import Judged
 from nas.precision import Arithmetic, Precision, choose
 from nas.space import Architecture, TaskShape
 from nas.tasks.base import Episode, Split, TaskSource
@@ -62,6 +63,7 @@ class Training:
         self.done = 0
         self._tasks, self._budget = tasks, episodes
         self._optimizer = learner.optimizer()
+        self._judged = learner.weighting.optimizer if isinstance(learner.weighting, Judged) else None
         self._rates = Rates(self._optimizer, learner.decay)
         self._seed, self._rng = seed, np.random.default_rng(seed)
 
@@ -92,7 +94,7 @@ class Training:
         self._rates.set(self.done / self._budget)
         self._optimizer.zero_grad(set_to_none=True)
         with self.arithmetic.autocast():
-            loss = self.learner.learn_from(episode, chance(self._seed, self.done))
+            loss = self.learner.learn_from(episode, chance(self._seed, self.done), self._optimizer)
         self._optimizer.step()
         self.done += tasks
         if not math.isfinite(loss):
@@ -107,6 +109,7 @@ class Training:
             "done": self.done,
             "learner": copied(self.learner.state_dict()),
             "optimizer": copied(self._optimizer.state_dict()),
+            **({} if self._judged is None else {"weighting": copied(self._judged.state_dict())}),
             "episodes": self._rng.bit_generator.state,
             **generators.state(self.arithmetic.device),
         }
@@ -115,6 +118,8 @@ class Training:
         """Continue from a state of a training of the same learner on the same tasks."""
         self.learner.load_state_dict(state["learner"])
         self._optimizer.load_state_dict(state["optimizer"])
+        if self._judged is not None:
+            self._judged.load_state_dict(state["weighting"])
         self._rng.bit_generator.state = state["episodes"]
         generators.restore(state, self.arithmetic.device)
         self.done = state["done"]
@@ -196,6 +201,7 @@ def rehearse(
     with torch.random.fork_rng(devices=[]):
         made = learner(_Linear(shape), shape)
         made.check(validation, training)
+        made.weighting.check(training)
         made.train().learn_from(training, chance(0))
     if made.sensitive and precision == "bfloat16":
         raise ConfigError(

@@ -14,6 +14,7 @@ from nas.controller import Controller, TrainSupernet
 from nas.errors import PluginError, Unsupported
 from nas.evaluator import Context
 from nas.learners.base import Learner
+from nas.learners.weighting import Judged
 from nas.precision import Arithmetic, choose
 from nas.product import backbone_of
 from nas.strategy import Strategy
@@ -108,6 +109,12 @@ def assemble(context: Context, proposal: TrainSupernet, seed: int) -> Assembly:
         raise Unsupported(
             f"learner: the update of '{learner.name}' is no gradient of a loss, so an architecture cannot "
             "learn from it. Set another learner, such as 'maml' or 'prototypical'."
+        )
+    if learner.ordinary and isinstance(learner.weighting, Judged):
+        raise Unsupported(
+            f"learner.weighting: clean examples judge '{learner.weighting.name}' at each step of a training, "
+            "which that of a supernet does not do. Set another weighting, or a controller that trains each "
+            "network by itself."
         )
     arithmetic = choose(context.precision, images=len(shape.input) == 3, sensitive=True)
     learner = arithmetic.prepare(learner).train()
