@@ -44,6 +44,8 @@ def test_the_pages_are_those_of_their_numbers(monkeypatch: pytest.MonkeyPatch) -
     assert script("shared_weights", monkeypatch)["page"](report) == written
     report, written = recorded("pareto")
     assert script("pareto", monkeypatch)["page"](report, "pareto.png") == written
+    report, written = recorded("example_weights")
+    assert script("example_weights", monkeypatch)["page"](report) == written
     report, written = recorded("warm_start")
     assert script("warm_start", monkeypatch)["page"](report) == written
     table = script("few_shot_table", monkeypatch)
