@@ -12,12 +12,13 @@ from scripted_searches import Silent, configure
 
 import nas as package
 from nas import launching
-from nas.errors import ConfigError
+from nas.errors import ConfigError, HeadLost, NasError, Unready
 from nas.launching import launched
 from nas.storage import lease
 from nas.storage.columns import now
 from nas.storage.store import Store
 from nas.testing.stores import another_driver
+from nas.verbs import Session
 
 RUN = ("run", *SCRIPTED, "--trials=4", "--resume-or-start=s")
 
@@ -38,6 +39,18 @@ def test_the_same_command_starts_goes_on_and_is_done(db: Path, store: Store) -> 
     code, _, err = nas(*RUN)
     assert (code, lacking(err, "completed", "nas leaderboard --search s")) == (0, [])
     assert (len(states(store)), store.search("s").finished_at) == (6, before)
+
+
+@pytest.mark.parametrize("error", [HeadLost("The head is gone."), Unready("node1", "no data there.")])
+def test_the_command_that_goes_on_is_told_once(
+    db: Path, monkeypatch: pytest.MonkeyPatch, error: NasError
+) -> None:
+    def lose(session: Session, *_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Session, "run", lose)
+    code, _, err = nas(*RUN)
+    assert (code, err.count("hen continue: `")) == (error.exit_code, 1), err
 
 
 def test_python_does_so_too(db: Path) -> None:

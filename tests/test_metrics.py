@@ -101,6 +101,7 @@ def test_a_port_that_is_taken_is_refused(db: Path, port: int) -> None:
         taken.listen()
         code, _, err = nas("run", *SCRIPTED, "--trials=1", "--name=s", f"--metrics={port}")
     assert (code, str(port) in err) == (2, True)
+    assert not db.exists()  # no search is left that is named and was never begun
 
 
 def test_addresses_are_local_unless_told() -> None:
@@ -116,3 +117,4 @@ def test_the_extra_is_named_where_it_is_not_installed(db: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     code, _, err = nas("run", *SCRIPTED, "--trials=1", "--name=s", "--metrics=0")
     assert (code, "nas-service[metrics]" in err) == (2, True)
+    assert not db.exists()

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from nas.cli import completion, messages
-from nas.progress.metrics import address
+from nas.progress.metrics import address, refuse_unserved
 from nas.storage import DEFAULT_DB as DEFAULT_DB
 
 DbOption = Annotated[
@@ -64,9 +64,9 @@ SettingsOption = Annotated[
 
 
 def _address(text: str | None) -> str | None:
-    """Refuse what is no address, before anything begins."""
+    """Refuse what is no address, or one where nothing can be served, before anything begins."""
     if text is not None:
-        address(text)
+        refuse_unserved(address(text))
     return text
 
 

@@ -210,10 +210,12 @@ def _launch(
     from nas.storage.store import Store
 
     again = typed(db)
-    with continued_by(again), Store(db, create=True) as store, ExitStack() as running:
-        session = running.enter_context(
-            launched(store, config, say, source=source, workers=workers, ray_address=ray_address)
-        )
+    with ExitStack() as running:
+        with continued_by(again):
+            store = running.enter_context(Store(db, create=True))
+            session = running.enter_context(
+                launched(store, config, say, source=source, workers=workers, ray_address=ray_address)
+            )
         if session is not None:
             _follow(session, db, artifacts, metrics, again)
             return

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas.errors import ConfigError
@@ -44,6 +46,28 @@ def address(text: str) -> Address:
     return Address(host.strip("[]") or LOCAL, int(port))
 
 
+def refuse_unserved(where: Address) -> None:
+    """Look whether metrics can be served, before a search is written.
+
+    Raises:
+        ConfigError: prometheus-client is not installed, or the port is taken.
+    """
+    if find_spec("prometheus_client") is None:
+        raise ConfigError("--metrics needs prometheus-client: run `pip install 'nas-service[metrics]'`.")
+    try:
+        socket.create_server(where, family=_family(where)).close()
+    except OSError as error:
+        raise _taken(where, error) from None
+
+
+def _family(where: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in where.host else socket.AF_INET
+
+
+def _taken(where: Address, error: OSError) -> ConfigError:
+    return ConfigError(f"--metrics {where.host}:{where.port}: {error.strerror or error}. Give another port.")
+
+
 @contextmanager
 def serving(
     where: Address | None, row: Search, workers: int, store: Store, observer: SearchObserver
@@ -58,24 +82,18 @@ def serving(
         observer: told of all that happens.
 
     Raises:
-        ConfigError: prometheus-client is not installed, or the port is taken.
+        ConfigError: the port is taken.
     """
     if where is None:
         yield observer
         return
-    try:
-        from prometheus_client import start_http_server
-    except ModuleNotFoundError:
-        raise ConfigError(
-            "--metrics needs prometheus-client: run `pip install 'nas-service[metrics]'`."
-        ) from None
+    from prometheus_client import start_http_server
+
     metrics = _Metrics(row, workers, store, observer)
     try:
         server, thread = start_http_server(where.port, where.host, metrics.registry)
     except OSError as error:
-        raise ConfigError(
-            f"--metrics {where.host}:{where.port}: {error.strerror or error}. Give another port."
-        ) from None
+        raise _taken(where, error) from None
     store.timed = metrics.took
     try:
         yield metrics
