@@ -79,6 +79,15 @@ def test_what_no_machine_has_is_refused(
         assert lacking in waiting.warnings[0]
 
 
+@pytest.mark.parametrize(("share", "jobs"), [(0.1, 10), (0.2, 5), (0.3, 3), (0.05, 20), (0.7, 1)])
+def test_shares_that_floats_do_not_hold_fill_what_there_is(share: float, jobs: int) -> None:
+    """As of Ray, which counts in ten-thousandths: 1 // 0.2 is 4."""
+    machine = Machine(64, 1, None, {"big": 1})
+    assert rooms(machine, Demand(gpus=share), reserved=False) == jobs
+    assert rooms(machine, Demand(custom={"big": share}), reserved=True) == jobs
+    assert [device(place, share, there=2) for place in (jobs - 1, jobs)] == [0, 1]
+
+
 def test_a_cluster_that_grows_is_believed_to_reach_what_is_asked_for() -> None:
     assert room(SMALL, cluster=True, grows=True, workers=50) == (50, ())
 

@@ -163,15 +163,20 @@ def rooms(machine: Machine, demand: Demand, *, reserved: bool) -> float:
         demand: what a job takes.
         reserved: whether cores are; elsewhere they limit nothing.
     """
-    found = [machine.cpus // demand.cpus if reserved else math.inf]
+    found = [_times(machine.cpus, demand.cpus) if reserved else math.inf]
     if (demand.gpus or 0) >= 1:
-        found.append(machine.gpus // (demand.gpus or 1))
+        found.append(_times(machine.gpus, demand.gpus or 1))
     elif demand.gpus:
-        found.append(machine.gpus * (1 // demand.gpus))
+        found.append(machine.gpus * _times(1, demand.gpus))
     if demand.memory and machine.memory is not None:
-        found.append(machine.memory // demand.memory)
-    found += [machine.custom.get(name, 0.0) // amount for name, amount in demand.custom.items()]
+        found.append(_times(machine.memory, demand.memory))
+    found += [_times(machine.custom.get(name, 0.0), amount) for name, amount in demand.custom.items()]
     return min(found)
+
+
+def _times(offer: float, amount: float) -> int:
+    """Return how often an amount goes into an offer: 0.2 five times into 1, and not four as by `//`."""
+    return math.floor(offer / amount + 1e-9)
 
 
 def device(place: int, gpus: float | None, there: int) -> int:
@@ -184,7 +189,7 @@ def device(place: int, gpus: float | None, there: int) -> int:
     """
     if not gpus:
         return place % there
-    return place * int(gpus) if gpus >= 1 else place // int(1 // gpus)
+    return place * int(gpus) if gpus >= 1 else place // _times(1, gpus)
 
 
 def one_each(machines: Sequence[Machine]) -> int:
