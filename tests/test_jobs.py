@@ -39,12 +39,13 @@ def config(db: Path, tmp_path: Path) -> str:
     [
         (["--db=postgresql://nas:hidden@host/nas"], ["--db", "NAS_DB", "PGPASSFILE"]),
         (["--db=postgresql://nas@host/nas?password=hidden"], ["--db", "NAS_DB"]),
+        (["--db=postgresql://nas@host/nas?sslpassword=hidden"], ["--db", "NAS_DB"]),
         (["--set=executor=process"], ["executor", "process", "ray"]),
         (["--set=tasks.way=3"], ["way"]),
         (["--name=a b"], ["a b"]),
         ([], ["--jobs-address", "RAY_API_SERVER_ADDRESS"]),
     ],
-    ids=["password", "password of the query", "executor", "setting", "name", "address"],
+    ids=["password", "password of the query", "password of a key", "executor", "setting", "name", "address"],
 )
 def test_what_cannot_run_is_not_submitted(config: str, options: list[str], facts: list[str]) -> None:
     code, out, err = nas("submit", config, *options, NOWHERE)
@@ -66,6 +67,15 @@ def test_where_no_cluster_answers_a_line_says_so(verb: str) -> None:
     assert code == 2
     assert "nas-service[cluster]" in err
     assert len(err.splitlines()) == 1
+
+
+def test_who_stops_following_is_told_where_the_job_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def follow(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "Jobs", lambda address: SimpleNamespace(follow=follow))
+    code, _, err = nas("job", "logs", "--follow", "s-1", NOWHERE)
+    assert (code, lacking(err, f"nas job stop s-1 {NOWHERE.replace('=', ' ')}")) == (0, [])
 
 
 class Log:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -107,8 +108,7 @@ def submit(
     text = "\n".join(f"{key} = {toml(value)}" for key, value in values.items() if value is not None)
     job = Jobs(jobs_address).submit(resolved.name or "", text + "\n", options, needs=needs)
     typer.echo(job)
-    known = os.environ.get(ADDRESS_VARIABLE, DEFAULT_ADDRESS)
-    at = "" if jobs_address == known else f" --jobs-address {jobs_address}"
+    at = _at(jobs_address)
     say(
         f"Search '{resolved.name}' was submitted. Follow it, ask about it, stop it:\n"
         f"  nas job logs --follow {job}{at}\n  nas job status {job}{at}\n  nas job stop {job}{at}"
@@ -143,7 +143,7 @@ def logs(
     try:
         ended = jobs.follow(job, lambda text: typer.echo(text, nl=False))
     except KeyboardInterrupt:
-        say(f"\nThe job goes on. Stop it: `nas job stop {job}`")
+        say(f"\nThe job goes on. Stop it: `nas job stop {job}{_at(jobs_address)}`")
         return
     say(f"The job has ended: {ended.state}.")
 
@@ -157,6 +157,12 @@ def stop(job: JobArgument, jobs_address: JobsAddressOption = DEFAULT_ADDRESS) ->
         say(f"Job {job} was stopped. The same `nas submit` command goes on with its search.")
     else:
         say(f"Job {job} had ended before: {jobs.job(job).state}.")
+
+
+def _at(jobs_address: str) -> str:
+    """Return what to add to a command so that it asks the same cluster."""
+    known = os.environ.get(ADDRESS_VARIABLE, DEFAULT_ADDRESS)
+    return "" if jobs_address == known else f" --jobs-address {shlex.quote(jobs_address)}"
 
 
 def _stamp(time: object) -> str | None:

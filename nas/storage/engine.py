@@ -100,7 +100,7 @@ def _hidden(text: str) -> str:
 
 def secret(url: URL) -> bool:
     """Return whether a password is in the URL, wherever."""
-    return bool(url.password or url.query.get("password"))
+    return bool(url.password or any(key.endswith("password") for key in url.query))
 
 
 def connect(url: URL, *, foreign_keys: bool = True) -> Engine:
