@@ -9,8 +9,10 @@ import pytest
 pytest.importorskip("ray")
 
 from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
-from ray.exceptions import ActorDiedError, OutOfMemoryError
+from ray.exceptions import ActorDiedError, ObjectFetchTimedOutError, OutOfMemoryError, RayError
 
+from nas.errors import Unready
+from nas.executors import ray as on_ray
 from nas.executors.ray import death
 
 PROCESS = "The actor is dead because its worker process has died. Worker exit type: {} Worker exit detail: {}"
@@ -46,3 +48,19 @@ def test_the_causes_that_ray_knows_are_told_apart() -> None:
     assert death(OutOfMemoryError("Task was killed.")) == causes[1]
     assert "connection error code 2" in causes[0]
     assert not any("\n" in cause for cause in causes)
+
+
+@pytest.mark.ray
+def test_what_does_not_arrive_at_a_worker_is_no_fault_of_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker dies of it and is replaced; a machine that lacks something ends the search."""
+
+    def start(error: Exception) -> object:
+        def get(reference: object) -> None:
+            raise error
+
+        monkeypatch.setattr(on_ray.ray, "get", get)
+        return on_ray._Actor([None]).start()  # type: ignore[list-item]
+
+    with pytest.raises(ObjectFetchTimedOutError):
+        start(ObjectFetchTimedOutError("00ff", b"", ""))
+    assert isinstance(start(RayError("No module named 'mine'")), Unready)

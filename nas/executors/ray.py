@@ -30,7 +30,7 @@ from ray._private import ray_constants  # noqa: E402
 from ray._private.authentication.authentication_token_setup import (  # noqa: E402
     ensure_token_if_auth_enabled,
 )
-from ray.exceptions import AuthenticationError, OutOfMemoryError, RayError  # noqa: E402
+from ray.exceptions import AuthenticationError, ObjectLostError, OutOfMemoryError, RayError  # noqa: E402
 
 from nas import own_code  # noqa: E402
 from nas.errors import ConfigError, HeadLost, NasError, Unready, Unwritable  # noqa: E402
@@ -198,6 +198,8 @@ class _Actor(Generic[JobT, ReportT]):
         try:
             self._runner: Runner[JobT, ReportT] = ready(lambda: ray.get(self._made[0]))
         except Unready as error:
+            if isinstance(error.__cause__, ObjectLostError):
+                raise error.__cause__ from None  # what makes runners did not arrive: another worker gets it
             return error
         return socket.gethostname()
 
