@@ -36,7 +36,11 @@ address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | c
 srun --nodes=1 --ntasks=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --nodelist="$head" --overlap \
     ray start --head --block --node-ip-address="$address" --port=$port --include-dashboard=false \
     --num-cpus=$((SLURM_CPUS_PER_TASK - 1)) &
-until (exec 3<>"/dev/tcp/$address/$port") 2>/dev/null; do sleep 1; done
+ray=$!
+until (exec 3<>"/dev/tcp/$address/$port") 2>/dev/null; do
+    kill -0 $ray 2>/dev/null || { echo "error: Ray's head does not start on $head; see above." >&2; exit 1; }
+    sleep 1
+done
 
 workers=$((SLURM_CPUS_PER_TASK - 1))
 if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then

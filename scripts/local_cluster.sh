@@ -225,6 +225,8 @@ up() {
     python -c 'import aiohttp, aiohttp_cors, opencensus' 2>/dev/null \
         || say "warning: without \`pip install 'nas-service[cluster]'\` there is no Jobs API, and no \`nas submit\`."
     if [ -e "$dir/head.pid" ] && ! lives "$dir/head.pid"; then down; fi
+    [ -e "$dir/token" ] || [ -z "$(ls -A "$dir" 2>/dev/null)" ] \
+        || fail "NAS_CLUSTER_DIR=$dir has files that are of no local cluster, and \`down\` would delete them: name a new folder."
     install -d "$dir/logs" "$dir/artifacts"
     [ -s "$dir/token" ] || (umask 077 && random 32 >"$dir/token")
     if [ ! -e "$dir/head.pid" ]; then
@@ -249,6 +251,7 @@ up() {
 
 down() {
     [ -e "$dir" ] || return 0
+    [ -e "$dir/token" ] || fail "NAS_CLUSTER_DIR=$dir is not of a local cluster; nothing was deleted."
     for number in $(node_numbers); do stop_node "$number"; done
     stop_database
     finish_all "$marker"

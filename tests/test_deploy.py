@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import tomllib
 from importlib.metadata import requires
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -171,6 +173,20 @@ def test_pods_have_no_rights_share_their_artifacts_and_keep_the_password_from_wo
     assert "secretKeyRef" in head["PGPASSWORD"]["valueFrom"]
     assert not secret(parse(head["NAS_DB"]["value"]))
     assert not {"NAS_DB", "PGPASSWORD"} & worker.keys()
+
+
+@pytest.mark.parametrize("verb", ["up", "down"])
+def test_a_folder_that_is_no_local_cluster_is_left_alone(verb: str) -> None:
+    with TemporaryDirectory(dir="/tmp") as folder:  # of a path that is short enough
+        (Path(folder) / "thesis.tex").touch()
+        done = subprocess.run(
+            [ROOT / "scripts" / "local_cluster.sh", verb],
+            env=os.environ | {"NAS_CLUSTER_DIR": folder, "NAS_CLUSTER_DB": "sqlite:///nowhere.db"},
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, folder in done.stderr) == (1, True)
+        assert [each.name for each in Path(folder).iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.parametrize("script", ["deploy/slurm.sh", "scripts/local_cluster.sh"])
