@@ -3,6 +3,9 @@
 TEST_SCORE = "test_score"
 """A trial's score on test data, where an evaluator knows it: recorded, never shown to a controller."""
 
+VALIDATION_SCORE = "validation_score"
+"""A score on validation tasks in the course of an evaluation's training."""
+
 SKIPS = "skips"
 """How many choices of the architecture that a supernet would derive are skip connections."""
 

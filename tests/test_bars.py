@@ -125,9 +125,8 @@ def test_the_last_score_stays_while_a_training_goes_on() -> None:
     progress = _progress(console)
     bars = _Bars(3, progress)
     bars.started(row(0))
-    bars.reported(
-        row(0), Validated((Measurement(100, "train_loss", 1.0), Measurement(100, "validation_score", 0.5)))
-    )
+    seen = {"train_loss": 1.0, "validation_score": 0.5, "weight_mean": 0.9}
+    bars.reported(row(0), Validated(tuple(Measurement(100, name, value) for name, value in seen.items())))
     bars.reported(row(0), Progress(150))
     bars.elsewhere(row(1, pid=7, host="here"))
     with console.capture() as printed:

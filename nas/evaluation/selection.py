@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from nas.controller import Measurement, Score
+from nas.metrics import VALIDATION_SCORE
 
 
 class Selection:
@@ -67,7 +68,7 @@ class Selection:
         if self.score is None or score.value > self.score.value:
             self.score, self.episodes, self.weights, self._stale = score, done, weights, 0
         self._curve.append((done, "train_loss", math.fsum(losses) / len(losses)))
-        self._curve.append((done, "validation_score", score.value))
+        self._curve.append((done, VALIDATION_SCORE, score.value))
         self._curve += [(done, name, value) for name, value in told.items()]
         return self.curve[before:]
 

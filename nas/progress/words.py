@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nas.metrics import VALIDATION_SCORE
+
 if TYPE_CHECKING:
     from nas.evaluation.work import Begin, Report, Validated
     from nas.storage.schema import Evaluation
@@ -45,5 +47,5 @@ def _begins(begin: Begin) -> str:
 
 def last(curve: Validated) -> tuple[int, float]:
     """Return the training episodes and the validation score of a curve's last point."""
-    point = curve.measurements[-1]
+    point = next(m for m in reversed(curve.measurements) if m.metric == VALIDATION_SCORE)
     return point.step, point.value
