@@ -217,7 +217,7 @@ def test_whole_classes_are_those_of_few_shot_tasks():
 
 
 @pytest.mark.parametrize(
-    "text", [POLICY, "rotate:0.0:0", "rotate:1.0:9/rotate:1.0:9", "thin:0.25:0+thin:0.5:1"]
+    "text", [POLICY, "rotate:0.0:0", "rotate:1.0:9/rotate:1.0:9", "thin:0.25:0+thin:0.0001:1"]
 )
 def test_the_text_of_a_policy_reads_back(text):
     assert unparse(parse(text)) == text
@@ -234,6 +234,7 @@ def test_the_text_of_a_policy_reads_back(text):
         "rotate:1.5:3",
         "rotate:-0.5:3",
         "rotate:0.5:10",
+        "rotate:0.00001:3",
         "rotate:0.5:3/",
         "+",
     ],

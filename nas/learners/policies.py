@@ -249,11 +249,12 @@ def unparse(policy: Sequence[Sequence[Application]]) -> str:
 
 
 def _application(text: str) -> Application:
-    found = re.fullmatch(r"(\w+):(1(?:\.0*)?|0(?:\.[0-9]*)?):([0-9])", text)
+    found = re.fullmatch(r"(\w+):(1(?:\.0*)?|0(?:\.[0-9]{0,4})?):([0-9])", text)
     if found is None:
         raise ValueError(
-            f"'{text}' is no operation with a probability from 0 to 1 and a magnitude from 0 to {LEVELS}, as "
-            "rotate:0.5:3 is. Join those of a sub-policy by +, and sub-policies by /"
+            f"'{text}' is no operation with a probability from 0 to 1, of four decimals at most, and a "
+            f"magnitude from 0 to {LEVELS}, as rotate:0.5:3 is. Join those of a sub-policy by +, and "
+            "sub-policies by /"
         )
     return Application(found[1], float(found[2]), int(found[3]))
 
