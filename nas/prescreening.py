@@ -151,6 +151,10 @@ class Guided(Controller):
         if len(set(scores)) > 1:
             self._predict = Prediction([choices for choices, _ in known], scores)
 
+    def promotable(self, trials: int) -> frozenset[str] | None:
+        """Return what the other controller does."""
+        return self._screened.promotable(trials)
+
     def _promise(self, architecture: Architecture) -> float:
         if self._predict is None:
             return -math.inf

@@ -21,6 +21,7 @@ from nas.errors import ConfigError, Infeasible, PluginError, UnknownName
 from nas.plugins import load
 from nas.prediction import Prediction
 from nas.prescreening import Guided, Prescreened
+from nas.schedulers.promotion import Promotion
 from nas.settings.search import SearchConfig
 from nas.space import Architecture, TaskShape
 from nas.states import TrialState
@@ -155,6 +156,19 @@ def test_a_supernet_comes_first_and_the_rest_waits_for_it() -> None:
     guided = Guided(Random(SPACE, 0), SPACE, SHAPE, supernet(), 4)
     assert guided.propose(0, (), generator(0, 0)) == supernet()
     assert guided.propose(1, (), generator(0, 1)) is None
+
+
+def test_what_may_be_promoted_is_told() -> None:
+    """By a scheduler within: so that `keep` knows which states may go."""
+    inner = Promotion(Random(SPACE, 0), SPACE, (10, 20), 2)
+    guided = Guided(inner, SPACE, SHAPE, supernet(), 4)
+    guided.observe(0, derived(4, SPACE.score))
+    architecture = SPACE.sample(generator(0, 1))
+    outcome = Outcome(
+        TrialState.PAUSED, architecture, Score(0.5, 0.1, 9), train_episodes=10, seconds=1.0, episodes=10
+    )
+    guided.observe(1, outcome)
+    assert guided.promotable(5) == {SPACE.canonical(architecture)}
 
 
 def test_what_shared_weights_say_chooses_among_candidates() -> None:
