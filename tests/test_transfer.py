@@ -25,7 +25,7 @@ from nas.storage.evaluations import Origin
 from nas.storage.schema import Evaluation, Search
 from nas.storage.searches import NewInherited, NewSearch
 from nas.storage.store import Store
-from nas.testing.evaluations import claim, trained
+from nas.testing.evaluations import asked, claim, trained
 from nas.testing.stores import begin, columns, temporary_schema
 from nas.transfer.files import beside, export, load
 
@@ -253,6 +253,19 @@ def test_a_result_takes_the_place_of_what_was_not_done(url: str, elsewhere: str,
     export(url, tmp_path / "file.db")
     assert load(elsewhere, tmp_path / "file.db")[0].evaluations == 1
     assert content(elsewhere) == content(url)
+
+
+def test_a_result_travels_while_it_is_trained_again(url: str, elsewhere: str, tmp_path: Path) -> None:
+    with Store(url, create=True) as store, Store(elsewhere, create=True) as other:
+        done = claim(store)
+        store.evaluations.complete(done.id, trained())
+        store.evaluations.claim(asked(), anew=True)
+        other.evaluations.interrupt([claim(other).id])
+    export(url, tmp_path / "file.db")
+    assert load(elsewhere, tmp_path / "file.db")[0].evaluations == 1
+    with Store(elsewhere) as other, other.read() as session:
+        [there] = session.scalars(select(Evaluation))
+        assert (there.state, there.test_score) == ("completed", trained().test.value)
 
 
 def test_an_import_that_is_interrupted_leaves_nothing(

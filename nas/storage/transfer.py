@@ -269,14 +269,14 @@ class _Copy:
             Evaluation.seed == row.seed,
         )
         found = self._target.scalar(same)
-        done = EvaluationState.COMPLETED
-        if found is not None and (found.state == done or row.state != done or lease.driven(found)):
+        if found is not None and (_scored(found) or not _scored(row) or lease.driven(found)):
             self._copied.evaluations_known += 1
             return
         if found is not None:
             self._target.delete(found)
             self._target.flush()
-        values = {**_values(row), "architecture_id": architecture, **_NOBODY, "state": _left(row.state)}
+        state = EvaluationState.COMPLETED.value if _scored(row) else _left(row.state)
+        values = {**_values(row), "architecture_id": architecture, **_NOBODY, "state": state}
         origin = None if row.origin_search_id is None else self._place(row.origin_search_id)
         values["origin_search_id"] = origin and origin.id
         if origin is not None:
@@ -351,6 +351,11 @@ class _Copy:
 def _values(row: Base) -> Row:
     """Return the columns of a row that mean the same in every database."""
     return {column.key: getattr(row, column.key) for column in row.__table__.c if column.key not in _HERE}
+
+
+def _scored(row: Evaluation) -> bool:
+    """Return whether an evaluation has a result, which it keeps while it is run again."""
+    return row.state == EvaluationState.COMPLETED or row.test_score is not None
 
 
 def _left(state: str) -> str:
