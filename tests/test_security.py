@@ -104,7 +104,13 @@ def test_no_code_reads_what_can_run_code() -> None:
 
 
 @pytest.mark.parametrize(
-    "where", ["root:{}@127.0.0.1:1/x", "root@127.0.0.1:1/x?password={}", "root@h/x?sslpassword={}"]
+    "where",
+    [
+        "root:{}@127.0.0.1:1/x",
+        "root@127.0.0.1:1/x?password={}",
+        "root@h/x?sslpassword={}",
+        "root@h/x?password={}&password=b",
+    ],
 )
 def test_a_password_is_masked_as_it_is_typed_and_as_it_is_meant(where: str) -> None:
     typed, meant = "s3cr%40t%2Fx", "s3cr@t/x"

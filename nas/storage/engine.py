@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -224,8 +225,8 @@ def _unreachable(error: SQLAlchemyError) -> bool:
 
 def _masked(words: str, url: URL) -> str:
     """Return the words of a driver without the passwords of the URL, which they may quote as it has them."""
-    found = {url.password, *(value for key, value in url.query.items() if key.endswith("password"))}
-    for secret in filter(None, (one for one in found if isinstance(one, str))):
+    given = (values for key, values in url.normalized_query.items() if key.endswith("password"))
+    for secret in filter(None, [url.password, *chain.from_iterable(given)]):
         for form in (secret, quote(secret), quote(secret, safe=""), quote_plus(secret)):
             words = words.replace(form, "***")
     return words
