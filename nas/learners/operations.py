@@ -217,7 +217,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "translate_x": Operation({"strokes": 2 / 28, "photographs": 10 / 32}, "of the width", True),
     "translate_y": Operation({"strokes": 2 / 28, "photographs": 10 / 32}, "of the height", True),
     "scale": Operation(_strokes(0.15), FACTOR, True),
-    "elastic": Operation(_strokes(2 / 28), "of the side, at most, smooth over the image"),
+    "elastic": Operation(
+        _strokes(2 / 28), f"of the side, at most, at {KNOTS} × {KNOTS} points; smooth in between"
+    ),
     "thicken": Operation(_strokes(1), "of the largest neighbour's ink", pixels=_thicken),
     "thin": Operation(_strokes(1), "of the smallest neighbour's ink", pixels=_thin),
     "cutout": Operation({"strokes": 0.2, "photographs": 0.2}, "of the side, a square", pixels=_cutout),
