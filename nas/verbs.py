@@ -243,6 +243,7 @@ def ready(config: SearchConfig, say: Say, ray_address: str | None = None) -> Ite
         room = capacity.check(demand, workers, [capacity.here()], cluster=False)
         for warning in room.warnings:
             say(warning)
+        workers = room.jobs
     if config.executor != "ray":
         yield room.jobs
         return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from command_line import SCRIPTED, nas
 from facts import refusal
 from scripted_searches import configure
 
+from nas import verbs
 from nas.errors import ConfigError, NasError
-from nas.executors import capacity
+from nas.executors import capacity, process
 from nas.executors.capacity import Demand, Machine, Room, check, device, one_each, rooms
 
 SMALL, GPU = Machine(2, 0, 8e9), Machine(16, 1, 64e9, {"fast": 2})
@@ -86,6 +88,26 @@ def test_shares_that_floats_do_not_hold_fill_what_there_is(share: float, jobs: i
     assert rooms(machine, Demand(gpus=share), reserved=False) == jobs
     assert rooms(machine, Demand(custom={"big": share}), reserved=True) == jobs
     assert [device(place, share, there=2) for place in (jobs - 1, jobs)] == [0, 1]
+
+
+def test_what_there_is_memory_for_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the warning says, in processes and on a Ray that is started here."""
+    started: list[int] = []
+
+    @contextmanager
+    def cluster(demand: Demand, workers: int, *_: object) -> Iterator[tuple[list[Machine], bool]]:
+        started.append(workers)
+        yield [SMALL], False
+
+    for module in (capacity, process):
+        monkeypatch.setattr(module, "here", lambda: SMALL)
+    monkeypatch.setattr(verbs, "cluster", cluster)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    config = configure(executor="ray", workers=8, resources={"memory": "3G"})
+    with verbs.ready(config, lambda words: None) as at_a_time:
+        assert started == [at_a_time] == [2]
+    made = process.ProcessExecutor(lambda: None, 8, config.resources.demand, lambda words: None)  # type: ignore[arg-type, return-value, var-annotated]
+    assert made._workers == 2
 
 
 def test_a_cluster_that_grows_is_believed_to_reach_what_is_asked_for() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import signal
@@ -28,7 +27,8 @@ class ProcessExecutor(PoolExecutor[JobT, ReportT]):
     Args:
         make: the runner of a process.
         workers: how many processes there are at most.
-        demand: what a job takes; without a share of a GPU, the processes take the GPUs in turn.
+        demand: what a job takes, and so how many there is room for; without a share of a GPU, the processes
+            take the GPUs in turn.
         say: told if none gets ready for long.
     """
 
@@ -39,7 +39,7 @@ class ProcessExecutor(PoolExecutor[JobT, ReportT]):
         demand: Demand,
         say: Callable[[str], None],
     ) -> None:
-        room = math.inf if not demand.gpus else rooms(here(), demand, reserved=False)
+        room = rooms(here(), demand, reserved=False)
         super().__init__(max(int(min(workers, room)), 1), say)
         self._make, self._gpus = make, demand.gpus
 
