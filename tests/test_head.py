@@ -37,10 +37,26 @@ def test_a_head_that_is_silent_for_long_is_lost(head: socket.socket, monkeypatch
     where, watched = address(head), on_ray._Head(address(head))
     watched.check()
     head.close()
-    for clock[0] in (1.0, on_ray.HEAD_SECONDS):
+    slept = 100.0  # a driver that slept, and whose network is not back at once
+    for clock[0] in (1.0, slept, slept + on_ray.HEAD_SECONDS):
         watched.check()
-    clock[0] = on_ray.HEAD_SECONDS + on_ray.LOOK_SECONDS
+    clock[0] += on_ray.LOOK_SECONDS
     with refusal(HeadLost, where):
+        watched.check()
+
+
+def test_a_head_that_answers_again_is_not_lost(head: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, answers = [0.0], [True, False, True, False, False]
+    monkeypatch.setattr(on_ray, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    watched = on_ray._Head(address(head))
+
+    def connect(where: object, timeout: float) -> SimpleNamespace:
+        if not answers.pop(0):
+            raise OSError("no route")
+        return SimpleNamespace(close=lambda: None)
+
+    monkeypatch.setattr(on_ray.socket, "create_connection", connect)
+    for clock[0] in (0.0, 20.0, 40.0, 60.0, 80.0):
         watched.check()
 
 

@@ -231,7 +231,8 @@ class _Head:
         host, _, port = address.rpartition(":")
         self._address = host.strip("[]"), int(port)
         self._looked = -math.inf
-        self._seen: float | None = None
+        self._seen = False
+        self._silent: float | None = None
 
     def check(self) -> None:
         """Ask now and then; one that cannot be reached from here at the first time is not asked again.
@@ -245,14 +246,16 @@ class _Head:
         self._looked = now
         try:
             socket.create_connection(self._address, timeout=LOOK_SECONDS).close()
-            self._seen = now
+            self._seen, self._silent = True, None
         except OSError as error:
-            if self._seen is None:
+            if not self._seen:
                 self._looked = math.inf
-            elif now - self._seen > HEAD_SECONDS:
+                return
+            self._silent = now if self._silent is None else self._silent  # not when it was seen: we may sleep
+            if now - self._silent > HEAD_SECONDS:
                 raise HeadLost(
                     f"The head of the Ray cluster at {self._address[0]}:{self._address[1]} has not answered "
-                    f"for {now - self._seen:.0f} s ({error.strerror or error}). Bring the cluster back."
+                    f"for {now - self._silent:.0f} s ({error.strerror or error}). Bring the cluster back."
                 ) from None
 
 
