@@ -62,10 +62,9 @@ def held(table: pd.DataFrame, trials: pd.DataFrame, trial: str, full: str) -> It
         f"cores. Machines: {'; '.join(sorted(table['machine'].dropna().unique())) or 'none'}."
     )
     yield from paragraph(
-        "A trial has more ways in training than in its score, a rate of 0.004 and a falling schedule, as "
-        "some of the best of the [searches that chose these](joint_search.md), and one query of a class, so "
-        "that it is short. No other setting was compared with it. A full training has the ways of the "
-        "learner's paper, one query of a class, a falling rate, and fewer tasks."
+        "A trial has one query of a class, so that it is short, a rate of 0.004 and a falling schedule: a "
+        "[pilot](few_shot_pilot.md) compared it with trials of more ways and queries. A full training has "
+        "the ways of the learner's paper, one query of a class, a falling rate, and fewer tasks."
     )
     yield from ["A trial:", "", f"    {trial}", "", "A full training:", "", f"    {full}", ""]
 

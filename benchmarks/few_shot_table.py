@@ -60,12 +60,12 @@ SEED, FURTHER = 1, (2, 3)
 LENGTHS = (30, 75, 150, 300)
 TRIAL: dict[str, Any] = {
     "space": {"name": "few_shot"},
-    "tasks": {"name": "omniglot", "ways": 20, "train_ways": 40, "train_queries": 1},
+    "tasks": {"name": "omniglot", "ways": 20, "train_queries": 1},
     "learner": {"name": "prototypical", "lr": 0.004, "schedule": "cosine"},
     "budget": {
         "train_episodes": LENGTHS[-1],
         "score_at": list(LENGTHS[:-1]),
-        "validation_episodes": 100,
+        "validation_episodes": 60,
     },
     "resources": {"precision": "float32"},
 }
