@@ -97,6 +97,7 @@ def main() -> None:
     )
     parser.add_argument("--networks", type=at_least(4), default=16)
     parser.add_argument("--seeds", type=at_least(1), default=2)
+    parser.add_argument("--page", action="store_true", help="write FILE.md from FILE.json, and train none")
     parser.add_argument("--table", type=Path, default=Path("docs/results/few_shot_table.csv.gz"))
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
@@ -106,7 +107,7 @@ def main() -> None:
     found: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
     known = {(one["setting"], one["seed"], one["network"]) for one in found}
     texts = networks()[: arguments.networks]
-    for seed in range(1, 1 + arguments.seeds):
+    for seed in () if arguments.page else range(1, 1 + arguments.seeds):
         for name, setting in SETTINGS.items():
             for number, text in enumerate(texts):
                 if (name, seed, number) not in known:
@@ -129,34 +130,39 @@ def page(command: str, found: pd.DataFrame, table: pd.DataFrame) -> str:
         textwrap.fill(
             f"Omniglot 20-way 1-shot, prototypical learner, Adam with a cosine schedule, {EPISODES} training "
             "tasks. Standard deviations in points of accuracy: between trainings of one network under two "
-            "seeds, and between networks, without the part that is the seeds'. Reliability: the share of "
-            "the variance of a score that is the network's. ρ: Spearman's, of the first seed with the test "
+            "seeds, beyond what all networks share, and between networks, without the part that is the "
+            "seeds'. Reliability: the share of the variance of a score that is the network's. ρ: "
+            "Spearman's, of the first seed with the test "
             f"score of a full training. `{VALIDATION}`, `{VALIDATION // 2}`: validation tasks; `averaged`: "
             f"the mean of the weights after each of the last {AVERAGED} tasks. Seconds of the processor, a "
             "training and its score, while other work ran.",
             110,
         ),
         "",
-        "| training | score | networks | s | by the seed | between networks | reliability | ρ, full |",
+        "| training | score | s | networks | by the seed | between networks | reliability | ρ, full |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name in SETTINGS:
         own = found[found["setting"] == name].set_index("network")
         first, second = (own[own["seed"] == seed] for seed in (1, 2))
         for kind in KINDS:
-            both = pd.concat([first[kind].rename(1), second[kind].rename(2)], axis=1).dropna()
-            if len(both) < 4:
-                continue
-            seed = float(((both[1] - both[2]) ** 2).mean() / 2)
-            between = max(float(both.mean(axis=1).var(ddof=1)) - seed / 2, 0.0)
             seconds = own["training"].mean() + own["scoring"].mean() / (2 if "half" in kind else 1)
             ranks = pd.concat([first[kind].rename("short"), full.rename("full")], axis=1).dropna()
             rho = correlation(ranks["short"].to_list(), ranks["full"].to_list()) if len(ranks) > 4 else ""
-            lines.append(
-                f"| {name} | {KINDS[kind]} | {len(both)} | {seconds:.1f} | {100 * seed**0.5:.2f} "
-                f"| {100 * between**0.5:.2f} | {between / (between + seed):.2f} | {rho} |"
-            )
+            cells = variances(first[kind], second[kind])
+            lines.append(f"| {name} | {KINDS[kind]} | {seconds:.1f} | {' | '.join(cells)} | {rho} |")
     return "\n".join([*lines, ""])
+
+
+def variances(first: pd.Series[float], second: pd.Series[float]) -> list[str]:
+    """Return on how many networks both seeds are known, and what the seed and the network make of a score."""
+    both = pd.concat([first.rename("first"), second.rename("second")], axis=1).dropna()
+    if len(both) < 4:
+        return ["", "", "", ""]
+    seed = float((both["first"] - both["second"]).var(ddof=1) / 2)
+    between = max(float(both.mean(axis=1).var(ddof=1)) - seed / 2, 0.0)
+    parts = [f"{100 * part**0.5:.2f}" for part in (seed, between)]
+    return [str(len(both)), *parts, f"{between / (between + seed):.2f}"]
 
 
 if __name__ == "__main__":
