@@ -62,10 +62,10 @@ class Optuna(Controller):
             for decision in space.decisions
         }
         self._study: Study | None = None
-        self._complete = self._passed = 0
+        self._complete = self._passed = self._begun = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        made = {"_study": None, "_complete": 0, "_passed": 0}  # again of what was told
+        made = {"_study": None, "_complete": 0, "_passed": 0, "_begun": 0}  # again of what was told
         return self.__dict__ | made
 
     def aim(self, objective: Objective) -> None:
@@ -111,14 +111,17 @@ class Optuna(Controller):
                 return samplers.GPSampler(seed=seed)
             case "nsga2":
                 genetic = samplers.NSGAIISampler(seed=seed, population_size=self._population)
-                # The first call returns parents by rank and keeps them; further ones by number, as ask does.
-                genetic.get_parent_population(study, self._complete // self._population)
+                # The first call for a generation returns its parents by rank and keeps them; further ones by
+                # number, as `ask` does. The parents of the next generation depend on that order.
+                for generation in range(self._begun, self._complete // self._population + 1):
+                    genetic.get_parent_population(study, generation)
+                self._begun = self._complete // self._population + 1
                 return genetic
 
     def _updated(self) -> Study:
         """Return the study, told all that was observed."""
         if self._study is None:
-            self._study, self._complete, self._passed = self._empty(), 0, 0
+            self._study, self._complete, self._passed, self._begun = self._empty(), 0, 0, 0
         for state, architecture, point, step in self._told[self._passed :]:
             trial = self._trial(state, architecture, point, step, self._complete // self._population)
             self._study.add_trial(trial)

@@ -133,7 +133,7 @@ def test_arguments_win_over_a_file(tmp_path: Path) -> None:
         ({"trials": 0}, ConfigError),
         ({"budgets": {}}, UnknownName),
         ({"workers": 2}, ConfigError),
-        ({"scheduler": "median"}, ConfigError),
+        ({"scheduler": "mean"}, ConfigError),
         ({"trials.deep": 1, "trials": 1}, ConfigError),
         ({"derive": 2}, ConfigError),
     ],

@@ -14,7 +14,7 @@ from nas.errors import ConfigError
 from nas.objective import Objective
 from nas.space import Architecture
 from nas.states import TrialState
-from nas.testing.controllers import ControllerSuite, Make, completed, generator, mixed, simulate
+from nas.testing.controllers import ControllerSuite, Make, completed, generator, mixed, shared, simulate
 from nas.testing.toys import Toy
 
 SAMPLERS = {
@@ -104,3 +104,18 @@ def test_without_the_library_the_command_that_installs_it_is_named(monkeypatch: 
     monkeypatch.setitem(sys.modules, "optuna", None)
     with refusal(ConfigError, "pip install 'nas-service[optuna]'"):
         Optuna(Toy(), 0)
+
+
+@pytest.mark.parametrize(("seed", "workers"), [(11, 3), (17, 1)])
+def test_parents_of_all_generations_are_found_again(seed: int, workers: int) -> None:
+    """Parents of equal rank are in the order in which Optuna first met them, generation after generation."""
+    space = Toy(layers=3)
+    made, resumed = (Optuna(space, seed, sampler="nsga2", population=4) for _ in range(2))
+    share = shared(space, seed, (TrialState.COMPLETED, TrialState.COMPLETED, TrialState.FAILED))
+    run = simulate(made, mixed(seed), trials=40, seed=seed, workers=workers, share=share)
+    observed = 0
+    for asked in run.asked[3 * len(run.asked) // 4 :]:
+        for number, outcome in run.history[observed : asked.observed]:
+            resumed.observe(number, outcome)
+        observed = asked.observed
+        assert resumed.propose(asked.number, asked.pending, generator(seed, asked.number)) == asked.proposal

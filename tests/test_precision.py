@@ -97,5 +97,5 @@ def test_gpus_are_shared_so_that_every_worker_fits(
         {"space": "mlp", "controller": "random", "tasks": "sinusoid", "learner": "maml", "workers": workers}
     )
     on = executor(config, config.make_tasks())
-    assert on._resources() == {"cpu": 1, "gpu": share}
+    assert on._options() == {"num_cpus": 1, "num_gpus": share}
     assert workers <= sum(int(1 / share) for _ in range(gpus)) if share else gpus == 0
