@@ -135,7 +135,7 @@ def page(command: str, found: pd.DataFrame, table: pd.DataFrame) -> str:
             "Spearman's, of the first seed with the test "
             f"score of a full training. `{VALIDATION}`, `{VALIDATION // 2}`: validation tasks; `averaged`: "
             f"the mean of the weights after each of the last {AVERAGED} tasks. Seconds of the processor, a "
-            "training and its score, while other work ran.",
+            "training and its score, while other work ran. Cells are empty where fewer networks are trained.",
             110,
         ),
         "",
