@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +205,31 @@ def test_what_nothing_needs_is_deleted_when_asked(db: Path, tmp_path: Path) -> N
     assert left.origin_trial == best["trial"]
     again = nas(*ask)
     assert (json.loads(again[1]), "--lost-weights" in again[2]) == (json.loads(out), True)
+
+
+def test_what_another_search_needs_stays(db: Path, tmp_path: Path) -> None:
+    """Weights of what is the best there, and the lineage that an evaluation of it would go on from."""
+    scripted = [option for option in SCRIPTED if not option.startswith(("--space", "--controller"))]
+    made = ("--space=mlp", *scripted, "--set=learner.inner_lr=0.01", "--set=learner.meta_batch=4")
+    assert nas("run", *made, "--controller=evolution", "--name=s", "--trials=4")[0] == 0
+    budget = ("--validate-every=4", "--validation-episodes=4", "--seeds=1", "--executor=inline")
+    assert nas("evaluate", "--top=2", "--search=s", "--train-episodes=8", *budget)[0] == 0
+    with Store(f"sqlite:///{db}") as store:
+        rows = {row.id: row for row, *_ in store.evaluations.of_search(store.search("s").id)}
+    second = min(rows.values(), key=lambda row: trials(db, "s")[row.origin_trial or 0].score or 0)
+    fixed = ("--controller=fixed", f"--set=controller.architectures={json.dumps([second.architecture])}")
+    assert nas("run", *made, *fixed, "--name=t", "--trials=1")[0] == 0
+    assert nas("evaluate", "t/0", "--train-episodes=12", *budget)[0] == 0
+    lineages = len([*tmp_path.rglob("lineages/*.pt")])
+    with closing(sqlite3.connect(db)) as connection, connection:
+        changed = connection.execute("UPDATE evaluations SET state = 'interrupted' WHERE origin_search = 't'")
+        assert changed.rowcount == 1
+    assert nas("clean", "s", "--keep=top:1", "--yes")[0] == 0
+    assert len([*tmp_path.rglob("lineages/*.pt")]) == lineages - 1
+    with Store(f"sqlite:///{db}") as store:
+        for row in rows:
+            [file] = store.evaluations.artifacts(row)
+            assert Path(file.uri).is_file()
 
 
 def test_a_search_that_runs_is_not_cleaned(db: Path) -> None:

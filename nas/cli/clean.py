@@ -37,7 +37,8 @@ def clean(
 
     These are the checkpoints of a completed search, and the states from which longer trainings of its
     completed evaluations would go on: they would begin anew. With --keep top:K the weights of its evaluations
-    go, too, but those of its K best networks. `nas evaluate --lost-weights` trains them again.
+    go, too, but those of its K best networks, and of those that are among the K best of another search.
+    `nas evaluate --lost-weights` trains them again.
     """
     from nas.evaluation.artifacts import folder
     from nas.evaluation.leftovers import delete, leftovers

@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from sqlalchemy import select
+
 from nas.driver.records import checkpoints
 from nas.errors import ConfigError, NotFound
 from nas.evaluation.artifacts import WEIGHTS, locate
@@ -16,7 +18,7 @@ from nas.files import writing
 from nas.queries.leaderboard import Query, leaderboard
 from nas.settings.evaluation import validate
 from nas.states import EvaluationState, SearchState
-from nas.storage.schema import Evaluation, Search
+from nas.storage.schema import Evaluation, Search, Trial
 from nas.storage.store import Store
 from nas.training.checkpoint import Checkpoint
 
@@ -39,30 +41,26 @@ def leftovers(store: Store, search: Search, folder: Path, keep: int | None) -> l
     """Return what may be deleted of a search that nobody drives.
 
     Checkpoints, of a completed search: it goes on without them. Lineages, of its evaluations that are
-    completed: only longer trainings would go on from them, in less time. Weights, beyond those of the best.
+    completed: only longer trainings would go on from them, in less time, and none that is begun. Weights, but
+    those of the best of this search and of others that tried the same networks.
 
     Args:
         store: the database.
         search: in question.
         folder: of artifacts.
-        keep: of how many of its best networks weights stay; None: of all.
+        keep: of how many of a search's best networks weights stay; None: of all.
     """
     found: dict[Path, str] = {}
     if search.state == SearchState.COMPLETED:
         found |= {left.path: "checkpoint" for left in checkpoints(folder, search.name)}
     rows = store.evaluations.of_search(search.id)
     done = [one for one in rows if one[0].state == EvaluationState.COMPLETED]
-    open_ = {
-        stem
-        for row, space, key in rows
-        if row.state != EvaluationState.COMPLETED
-        for stem in _stem(row, space, key)
-    }
+    open_ = {stem for one in store.evaluations.unfinished() for stem in _stem(*one)}
     for row, space, key in done:
         for stem in {*_stem(row, space, key)} - open_:
             found[Checkpoint(folder, stem, LINEAGES).path] = "lineage"
     if keep is not None:
-        best = _best(store, search, keep)
+        best = {key for name in _trying(store, search) for key in _best(store, name, keep)}
         for row, _, key in done:
             if key not in best:
                 found |= dict.fromkeys(_weights(store, row, folder), WEIGHTS)
@@ -87,9 +85,17 @@ def _stem(row: Evaluation, space: str, key: str) -> Iterator[str]:
         yield lineage(validate(row.config), row.environment.get("classes", {}), network(space, key), row.seed)
 
 
-def _best(store: Store, search: Search, count: int) -> set[str]:
+def _trying(store: Store, search: Search) -> list[str]:
+    """Return the names of the searches that tried a network of which a search has an evaluation."""
+    evaluated = select(Evaluation.architecture_id).where(Evaluation.origin_search_id == search.id)
+    tried = select(Trial.search_id).where(Trial.architecture_id.in_(evaluated))
+    with store.read() as session:
+        return list(session.scalars(select(Search.name).where(Search.id.in_(tried)).order_by(Search.id)))
+
+
+def _best(store: Store, search: str, count: int) -> set[str]:
     """Return the canonical keys of the best distinct networks of a search."""
-    rows = leaderboard(store, Query(searches=(search.name,), limit=0))
+    rows = leaderboard(store, Query(searches=(search,), limit=0))
     return {*[*dict.fromkeys(row.key for row in sorted(rows, key=lambda row: row.rank))][:count]}
 
 

@@ -334,11 +334,19 @@ class Evaluations:
     @repeatable
     def of_search(self, search_id: int) -> list[tuple[Evaluation, str, str]]:
         """Return the evaluations of what a search proposed, each with its network: space and key."""
+        return self._with_networks(Evaluation.origin_search_id == search_id)
+
+    @repeatable
+    def unfinished(self) -> list[tuple[Evaluation, str, str]]:
+        """Return the evaluations that are not completed, of whatever search, likewise."""
+        return self._with_networks(Evaluation.state != EvaluationState.COMPLETED)
+
+    def _with_networks(self, which: ColumnElement[bool]) -> list[tuple[Evaluation, str, str]]:
         with self._database.read() as session:
             rows = session.execute(
                 select(Evaluation, Architecture.space, Architecture.key)
                 .join(Architecture, Architecture.id == Evaluation.architecture_id)
-                .where(Evaluation.origin_search_id == search_id)
+                .where(which)
                 .order_by(Evaluation.id)
             )
             return [(row, space, key) for row, space, key in rows]
