@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from facts import lacking
 
 pytest.importorskip("ray")
 
 from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
-from ray.exceptions import ActorDiedError, ObjectFetchTimedOutError, OutOfMemoryError, RayError
+from ray.exceptions import (
+    ActorDiedError,
+    ObjectFetchTimedOutError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+)
 
 from nas.errors import Unready
 from nas.executors import ray as on_ray
@@ -27,6 +35,13 @@ MEMORY = PROCESS.format(
 NODE = (
     "The actor died because its node has died. Node Id: 1ca6\n\tthe actor's node was terminated unexpectedly"
 )
+
+FOREIGN = """The actor died because of an error raised in its creation task, \
+\x1b[36mray::_Actor.__init__()\x1b[39m (pid=2712, ip=192.0.2.2, actor_id=e29b, repr=<TemporaryActor object>)
+RuntimeError: The actor with name _Actor failed to import on the worker.
+
+\x1b[36mray::_Actor.__init__()\x1b[39m (pid=2712, ip=192.0.2.2, actor_id=e29b)
+ModuleNotFoundError: No module named 'nas'"""
 
 
 def died(words: str, **context: Any) -> ActorDiedError:
@@ -64,3 +79,15 @@ def test_what_does_not_arrive_at_a_worker_is_no_fault_of_its_machine(monkeypatch
     with pytest.raises(ObjectFetchTimedOutError):
         start(ObjectFetchTimedOutError("00ff", b"", ""))
     assert isinstance(start(RayError("No module named 'mine'")), Unready)
+
+
+@pytest.mark.ray
+def test_a_machine_without_nas_is_named_at_its_first_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(call: object) -> None:
+        raise RayActorError("e29b", FOREIGN, actor_init_failed=True)
+
+    monkeypatch.setattr(on_ray.ray, "get", get)
+    actor = SimpleNamespace(start=SimpleNamespace(remote=object))
+    told = on_ray._ActorWorker[Any, Any](0, actor, {}).hear()
+    assert isinstance(told, Unready)
+    assert (told.host, lacking(str(told), "No module named 'nas'")) == ("192.0.2.2", [])

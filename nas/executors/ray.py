@@ -30,7 +30,13 @@ from ray._private import ray_constants  # noqa: E402
 from ray._private.authentication.authentication_token_setup import (  # noqa: E402
     ensure_token_if_auth_enabled,
 )
-from ray.exceptions import AuthenticationError, ObjectLostError, OutOfMemoryError, RayError  # noqa: E402
+from ray.exceptions import (  # noqa: E402
+    AuthenticationError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+)
 
 from nas import own_code  # noqa: E402
 from nas.errors import ConfigError, HeadLost, NasError, Unready, Unwritable  # noqa: E402
@@ -168,6 +174,8 @@ class _ActorWorker(Worker[JobT, ReportT]):
         try:
             answer = ray.get(self._call)
         except RayError as error:
+            if isinstance(error, RayActorError) and error.actor_init_failed:
+                return _foreign(error)
             return Died(f"The worker on {self._host} died: {death(error)}.")
         if not self.ready and isinstance(answer, str):
             self._host = f"host {answer}"
@@ -270,6 +278,13 @@ def death(error: object) -> str:
         return "its machine is gone"
     told = _TOLD.search(words) or re.search(r"(\S.*)\s*$", words)
     return told[1].strip().rstrip(".") if told else "Ray gives no reason"
+
+
+def _foreign(error: RayActorError) -> Unready:
+    """Return why a machine cannot make an actor, which does nothing yet: what it is made of is not there."""
+    host = re.search(r"\bip=([^,)\s]+)", str(error))
+    why = f"{death(error)}. Install there what this machine has, in the same versions."
+    return Unready(host[1] if host else "unknown", why)
 
 
 def _quiet() -> None:
