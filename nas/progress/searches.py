@@ -19,6 +19,7 @@ from rich.text import Text
 from nas.counts import clock, counted
 from nas.progress import notebook
 from nas.progress.events import Log, dated, search_events
+from nas.progress.words import first
 from nas.states import TrialState
 
 if TYPE_CHECKING:
@@ -280,7 +281,7 @@ def _ended(
     networks = f", derived {derived}" if derived else ""
     clock = " of simulated time" if simulated else ""
     took = f" in {seconds:.1f} s{clock}" if seconds else ""
-    why = f": {_first(error)}" if error else ""
+    why = f": {first(error)}" if error else ""
     return f"{state}{origin}{of}{networks}{took}{why}"
 
 
@@ -312,10 +313,6 @@ def _so_far(job: AnyJob, outcome: Outcome, train_episodes: int, tally: Tally) ->
     return ", ".join(parts)
 
 
-def _first(error: str) -> str:
-    return error.strip().splitlines()[0] if error.strip() else ""
-
-
 class _Lines:
     """One plain line a trial."""
 
@@ -335,7 +332,7 @@ class _Lines:
         self._say(f"trial {number} {ended} | {self._tally.progress()}")
 
     def retried(self, job: AnyJob, error: str) -> None:
-        self._say(f"trial {job.number} failed, trying again: {_first(error)}")
+        self._say(f"trial {job.number} failed, trying again: {first(error)}")
 
 
 class _Notebook:
@@ -356,7 +353,7 @@ class _Notebook:
         self._show(f"trial {number} {_result(outcome, simulated=self._tally.simulated)}")
 
     def retried(self, job: AnyJob, error: str) -> None:
-        self._show(f"trial {job.number} failed, trying again: {_first(error)}")
+        self._show(f"trial {job.number} failed, trying again: {first(error)}")
 
     def end(self) -> None:
         """Show the summary, which stays."""
@@ -409,7 +406,7 @@ class _Panel:
 
     def retried(self, job: AnyJob, error: str) -> None:
         self.running.pop(job.number, None)
-        self.ended(f"trial {job.number} failed, trying again: {_first(error)}")
+        self.ended(f"trial {job.number} failed, trying again: {first(error)}")
 
     def __rich__(self) -> Group:
         tally = self._tally

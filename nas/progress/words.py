@@ -1,4 +1,4 @@
-"""What a worker of evaluations says, in a few words."""
+"""What a worker of evaluations says, in a few words, and what an error does."""
 
 from __future__ import annotations
 
