@@ -12,6 +12,7 @@
     │   └── Unwritable       4   a checkpoint or weights cannot be written: no trial is to blame
     ├── TooManyFailures      5   a search ended with more failed trials than allowed
     ├── HeadLost             6   the head of the Ray cluster is gone
+    ├── Stillborn            1   workers die, one after the other, before they have a job
     ├── Unready              *   a worker cannot start: the exit code of what is wrong there
     ├── Unreadable           1   a model file is damaged, of another version, or does not fit
     ├── Infeasible           1   an architecture cannot be built for the task's shape, or none of a search
@@ -115,6 +116,10 @@ class HeadLost(NasError):
     """The head of the Ray cluster does not answer any more: its workers can be told nothing."""
 
     exit_code = 6
+
+
+class Stillborn(NasError):
+    """Workers die, one after the other, before they have a job: no job is to blame."""
 
 
 class Unready(NasError):

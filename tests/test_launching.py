@@ -12,7 +12,7 @@ from scripted_searches import Silent, configure
 
 import nas as package
 from nas import launching
-from nas.errors import ConfigError, HeadLost, NasError, Unready
+from nas.errors import ConfigError, HeadLost, NasError, Stillborn, Unready
 from nas.launching import launched
 from nas.storage import lease
 from nas.storage.columns import now
@@ -41,7 +41,11 @@ def test_the_same_command_starts_goes_on_and_is_done(db: Path, store: Store) -> 
     assert (len(states(store)), store.search("s").finished_at) == (6, before)
 
 
-@pytest.mark.parametrize("error", [HeadLost("The head is gone."), Unready("node1", "no data there.")])
+@pytest.mark.parametrize(
+    "error",
+    [HeadLost("The head is gone."), Unready("node1", "no data there."), Stillborn("6 workers died.")],
+    ids=["head", "unready", "stillborn"],
+)
 def test_the_command_that_goes_on_is_told_once(
     db: Path, monkeypatch: pytest.MonkeyPatch, error: NasError
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 from facts import refusal
 
-from nas.errors import NasError
+from nas.errors import Stillborn
 from nas.executors import pool
 from nas.executors.pool import Died, PoolExecutor, Ready, Word, Worker
 
@@ -118,7 +118,7 @@ def test_workers_that_die_before_they_are_ready_cost_no_job_and_end_the_run() ->
     patient = Scripts(1, [(Died("why"),)] * pool.DEATHS + [(Ready(), End(), End(), End())])
     patient.run(jobs)
     assert (jobs.ended, jobs.deaths) == ([0, 1, 2], [])
-    with refusal(NasError, "the last cause"):
+    with refusal(Stillborn, "the last cause"):
         Scripts(1, [(Died("the last cause"),)] * (pool.DEATHS + 1)).run(jobs := Jobs(3))
     assert jobs.deaths == []
 

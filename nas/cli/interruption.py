@@ -13,7 +13,7 @@ from types import FrameType
 
 from nas.cli import messages
 from nas.cli.output import say
-from nas.errors import HeadLost, StorageError, Unready, Unwritable
+from nas.errors import HeadLost, Stillborn, StorageError, Unready, Unwritable
 from nas.progress.events import Event, line
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -73,13 +73,13 @@ def continued_by(command: str) -> Iterator[None]:
 
     Raises:
         StorageError: the block's, or for its error of a full disk, with the command in its message.
-        HeadLost, Unready: the block's, with the command in its message.
+        HeadLost, Stillborn, Unready: the block's, with the command in its message.
         KeyboardInterrupt: the block's, where no signal was listened to.
     """
     try:
         with interrupted_with(f"All that is done is saved. Continue: `{command}`"):
             yield
-    except (StorageError, HeadLost) as error:
+    except (StorageError, HeadLost, Stillborn) as error:
         raise type(error)(f"{error} Then continue: `{command}`") from error
     except Unready as error:
         why = f"{error.why} Mend it, then continue: `{command}`"

@@ -96,6 +96,7 @@ class Executor(ABC, Generic[JobT, ReportT]):
         `lost`. An interrupt (KeyboardInterrupt) stops the workers and is raised again.
 
         Raises:
+            Stillborn: workers die before they have a job.
             Unready: a worker cannot start.
             Unwritable: a worker cannot write its files.
         """

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeAlias
 
-from nas.errors import NasError, Unready, Unwritable
+from nas.errors import Stillborn, Unready, Unwritable
 from nas.executors.attempts import DEATHS
 from nas.executors.base import Executor, JobT, ReportT, Workload
 
@@ -93,7 +93,7 @@ class PoolExecutor(Executor[JobT, ReportT]):
 
         Raises:
             Unready: a worker cannot start for a reason that is no death.
-            NasError: workers die one after the other before they are ready.
+            Stillborn: workers die one after the other before they are ready.
         """
         pool: list[Worker[JobT, ReportT]] = []
         stillborn, more = 0, True
@@ -155,7 +155,7 @@ class PoolExecutor(Executor[JobT, ReportT]):
                 workload.lost(job, word.error)
             stillborn += not worker.ready
             if stillborn > max(DEATHS, self._workers):
-                raise NasError(f"{stillborn} workers died before they had a job. The last one: {word.error}")
+                raise Stillborn(f"{stillborn} workers died before they had a job. The last one: {word.error}")
             return stillborn
         assert job is not None, "a worker without a job reports nothing"
         if not word.final:
