@@ -69,16 +69,12 @@ class Operation:
 
     Attributes:
         most: what it does at magnitude 1, by what images show; it is for those alone.
-        meaning: of that number.
-        signed: whether it has two directions.
         pixels: what it does; None: it moves pixels, see `Operations`.
         changes: for what an image shows it gives another class, so that whole classes alone pass through it.
         channels: that it needs; None: any.
     """
 
     most: Mapping[Kind, float]
-    meaning: str
-    signed: bool = False
     pixels: Pixelwise | None = None
     changes: frozenset[Kind] = field(default_factory=frozenset)
     channels: int | None = None
@@ -208,35 +204,38 @@ def _strokes(most: float) -> Mapping[Kind, float]:
 
 ALWAYS: Mapping[Kind, float] = {"strokes": 1.0, "photographs": 1.0}
 BOTH: frozenset[Kind] = frozenset(("strokes", "photographs"))
-FACTOR, WHOLE = "of the factor 1, more or less", "the whole, at any magnitude but 0"
 
 OPERATIONS: Mapping[str, Operation] = {
-    "rotate": Operation({"strokes": 15, "photographs": 30}, "degrees", True),
-    "shear_x": Operation({"strokes": 0.2, "photographs": 0.3}, "pixels across per pixel down", True),
-    "shear_y": Operation({"strokes": 0.2, "photographs": 0.3}, "pixels down per pixel across", True),
-    "translate_x": Operation({"strokes": 2 / 28, "photographs": 10 / 32}, "of the width", True),
-    "translate_y": Operation({"strokes": 2 / 28, "photographs": 10 / 32}, "of the height", True),
-    "scale": Operation(_strokes(0.15), FACTOR, True),
-    "elastic": Operation(
-        _strokes(2 / 28), f"of the side, at most, at {KNOTS} × {KNOTS} points; smooth in between"
-    ),
-    "thicken": Operation(_strokes(1), "of the largest neighbour's ink", pixels=_thicken),
-    "thin": Operation(_strokes(1), "of the smallest neighbour's ink", pixels=_thin),
-    "cutout": Operation({"strokes": 0.2, "photographs": 0.2}, "of the side, a square", pixels=_cutout),
-    "autocontrast": Operation(_photographs(1), WHOLE, pixels=_autocontrast),
-    "equalize": Operation(_photographs(1), WHOLE, pixels=_equalize),
-    "invert": Operation(_photographs(1), WHOLE, pixels=_invert),
-    "posterize": Operation(_photographs(4), "bits of 8 that are lost", pixels=_posterize),
-    "solarize": Operation(_photographs(1), "of the brightest values, inverted", pixels=_solarize),
-    "brightness": Operation(_photographs(0.9), FACTOR, True, _brightness),
-    "contrast": Operation(_photographs(0.9), FACTOR, True, _contrast),
-    "colour": Operation(_photographs(0.9), FACTOR, True, _colour, channels=3),
-    "sharpness": Operation(_photographs(0.9), FACTOR, True, _sharpness),
-    "flip_x": Operation(ALWAYS, "left and right", pixels=_flip_x, changes=frozenset(("strokes",))),
-    "flip_y": Operation(ALWAYS, "up and down", pixels=_flip_y, changes=BOTH),
-    "quarter_turn": Operation(ALWAYS, "90°, either way", True, _quarter_turn, changes=BOTH),
+    "rotate": Operation({"strokes": 15, "photographs": 30}),
+    "shear_x": Operation({"strokes": 0.2, "photographs": 0.3}),
+    "shear_y": Operation({"strokes": 0.2, "photographs": 0.3}),
+    "translate_x": Operation({"strokes": 2 / 28, "photographs": 10 / 32}),
+    "translate_y": Operation({"strokes": 2 / 28, "photographs": 10 / 32}),
+    "scale": Operation(_strokes(0.15)),
+    "elastic": Operation(_strokes(2 / 28)),
+    "thicken": Operation(_strokes(1), _thicken),
+    "thin": Operation(_strokes(1), _thin),
+    "cutout": Operation({"strokes": 0.2, "photographs": 0.2}, _cutout),
+    "autocontrast": Operation(_photographs(1), _autocontrast),
+    "equalize": Operation(_photographs(1), _equalize),
+    "invert": Operation(_photographs(1), _invert),
+    "posterize": Operation(_photographs(4), _posterize),
+    "solarize": Operation(_photographs(1), _solarize),
+    "brightness": Operation(_photographs(0.9), _brightness),
+    "contrast": Operation(_photographs(0.9), _contrast),
+    "colour": Operation(_photographs(0.9), _colour, channels=3),
+    "sharpness": Operation(_photographs(0.9), _sharpness),
+    "flip_x": Operation(ALWAYS, _flip_x, changes=frozenset(("strokes",))),
+    "flip_y": Operation(ALWAYS, _flip_y, changes=BOTH),
+    "quarter_turn": Operation(ALWAYS, _quarter_turn, changes=BOTH),
 }
-"""Every operation by its name."""
+"""Every operation by its name.
+
+`rotate` counts in degrees, `shear` in pixels per pixel of the other axis, `translate`, `cutout` and, at
+`KNOTS` × `KNOTS` points, `elastic` in shares of the side, `posterize` in bits that are lost, `solarize` in
+the share of the range, from the brightest down, that is inverted; the others in shares of their whole, or
+of the factor 1.
+"""
 
 
 def usual(kind: Kind) -> tuple[str, ...]:
