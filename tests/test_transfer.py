@@ -245,6 +245,20 @@ def test_what_went_on_is_added_and_what_parted_is_refused(url: str, elsewhere: s
     assert content(elsewhere) == before
 
 
+def test_a_search_that_was_completed_since_is_completed(url: str, elsewhere: str, tmp_path: Path) -> None:
+    """It was exported after its last trial, before its driver had ended."""
+    with Store(url, create=True) as store:
+        row = record(store, MIXED, name="s")
+        store.acquire(row.id)
+        export(url, tmp_path / "running.db")
+        store.release(row.id, "completed")
+    load(elsewhere, tmp_path / "running.db")
+    export(url, tmp_path / "completed.db")
+    assert load(elsewhere, tmp_path / "completed.db")[0].extended == ["s"]
+    assert content(elsewhere) == content(url)
+    assert load(elsewhere, tmp_path / "completed.db")[0].known == ["s"]
+
+
 def test_a_result_takes_the_place_of_what_was_not_done(url: str, elsewhere: str, tmp_path: Path) -> None:
     with Store(url, create=True) as store, Store(elsewhere, create=True) as other:
         done, waiting = claim(store), claim(other)

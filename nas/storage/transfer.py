@@ -168,13 +168,15 @@ class _Copy:
         self._trials(row.id, search_id, keep=())
 
     def _extend(self, row: Search, twin: Search) -> None:
-        """Add what a search has done since it was copied.
+        """Add what became of a search since it was copied: further trials, or that it is completed.
 
         Raises:
             ConfigError: it went on in both places, or a process drives it here.
         """
         there, here = self._ended(self._source, row.id), self._ended(self._target, twin.id)
-        if there.items() <= here.items():
+        finished = row.state == SearchState.COMPLETED and twin.state == SearchState.INTERRUPTED
+        finished = finished and there == here and row.trials == twin.trials
+        if there.items() <= here.items() and not finished:
             self._copied.known.append(twin.name)
             return
         if not here.items() <= there.items():
