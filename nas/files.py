@@ -37,8 +37,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what keeps files of trainings from being written into one line: which, why, and what to do.
+def writing(path: Path, otherwise: str = ", or give another folder with --artifacts") -> Iterator[None]:
+    """Turn what keeps files from being written into one line: which, why, and what to do.
+
+    Args:
+        path: of the file.
+        otherwise: what else to do, as the end of a sentence; by default for files of trainings.
 
     Raises:
         Unwritable: the block raised an OSError.
@@ -46,7 +50,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise unwritable(error, path, ", or give another folder with --artifacts") from error
+        raise unwritable(error, path, otherwise) from error
 
 
 def unwritable(error: OSError, path: Path | str, otherwise: str = "") -> Unwritable:

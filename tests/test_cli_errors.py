@@ -49,6 +49,17 @@ def test_numbers_beyond_the_database(db: Path) -> None:
         assert nas(*arguments)[0] == 2, arguments
 
 
+def test_an_empty_name_is_none(db: Path) -> None:
+    code, _, err = nas(*RUN, "--resume-or-start=")
+    assert (code, lacking(err, "name", "''")) == (2, [])
+
+
+@pytest.mark.parametrize("option", ["--slot learner.lr", "--set tasks.ways"])
+def test_what_gives_no_value_is_told_by_its_own_option(db: Path, option: str) -> None:
+    code, _, err = nas(*RUN, *option.split())
+    assert (code, lacking(err, option, "KEY=VALUE")) == (2, [])
+
+
 def test_stop_of_a_search_that_does_not_run(db: Path) -> None:
     nas(*RUN, "--name=s")
     code, _, err = nas("stop", "s")

@@ -54,6 +54,16 @@ PROMOTED = {
 }
 
 
+@pytest.mark.parametrize(("trials", "short"), [(4, True), (24, False)])
+def test_too_few_trials_for_the_whole_budget_are_told(trials: int, short: bool) -> None:
+    search = ["--space=mlp", "--tasks=sinusoid", "--learner=maml", "--controller=random"]
+    budget = ["--set=budget.train_episodes=90", "--set=budget.validation_episodes=2"]
+    small = ["--executor=inline", "--set=learner.meta_batch=1"]
+    small += ["--scheduler=promotion", "--set=scheduler.eta=3"]
+    code, _, err = nas("run", *search, *budget, *small, f"--trials={trials}", "--dry-run")
+    assert (code, lacking(err, "whole budget of 90", "--trials") == []) == (0, short)
+
+
 @pytest.mark.parametrize("scheduler", PROMOTED)
 def test_a_schedule_is_what_the_search_then_trains(scheduler: str) -> None:
     """A longer training goes on from a shorter one where the rate is constant."""

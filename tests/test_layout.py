@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from nas.cli import evaluate
-from nas.cli.layout import LEAST, fit, pad, total, wrap
+from nas.cli.layout import LEAST, LONG, fit, pad, total, wrap
 from nas.cli.output import Format, emit
 from nas.progress.ellipsis import shorten
 
@@ -185,6 +185,14 @@ def test_a_table_fits_wherever_its_first_column_does(cells: list[list[str]], wid
     columns = ["name", "architecture", "error", "note"][: len(cells[0])]
     assert total(fit(columns, cells, width, ["note"]).widths()) <= width
     assert cell_len(pad("日", 5)) == cell_len(pad("日", 5, right=True)) == 5
+
+
+def test_a_very_long_choice_takes_few_lines() -> None:
+    policy = "+".join(["rotate:0.5:3"] * 40)
+    table = fit(["rank", "chosen"], [["1", policy], ["2", "lr=0.1"]], 60, [])
+    assert (table.hidden, len(table.cells)) == (["chosen"], LONG + 1)
+    short = fit(["rank", "chosen"], [["1", policy[:100]], ["2", "lr=0.1"]], 60, [])
+    assert (short.hidden, "".join(row[1] for row in short.cells)) == ([], policy[:100] + "lr=0.1")
 
 
 def test_every_verb_fits_a_terminal(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:

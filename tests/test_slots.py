@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import nas
+from facts import refusal
 
 from nas.cli.document import document
 from nas.controller import Evaluate, Outcome, Score
@@ -446,6 +447,11 @@ def test_what_cannot_be_chosen_in_a_section_is_refused(section: dict[str, Any], 
     assert path in str(refused.value)
 
 
+def test_a_section_without_choices_is_told_what_can_be_chosen_as_a_whole() -> None:
+    with refusal(ConfigError, "slots.learner.augmentation", 'policy="any"'):
+        glyphs(slots={"learner": {"augmentation": {"name": "autoaugment", "policy": "all"}}})
+
+
 def test_a_section_is_for_what_a_plugin_fills() -> None:
     with pytest.raises(ConfigError) as refused:
         glyphs(slots={"learner": {"lr": {"name": "x"}}})
@@ -458,6 +464,7 @@ def test_policies_that_do_not_fit_the_tasks_end_the_search_before_its_first_tria
         check(made, made.make_tasks())
     assert "slots.learner.augmentation" in str(refused.value)
     assert "learner.augmentation.images=photographs" in str(refused.value)
+    assert "rotate:0.0" not in str(refused.value)  # a policy of 30 decisions hides what is wrong
 
 
 ONE_NETWORK = {"name": "chain", "layers": 1, "kernels": [3], "strides": [2], "channels": [8]}

@@ -352,6 +352,8 @@ def test_other_files_are_refused(url: str, tmp_path: Path, kind: str) -> None:
         pandas.DataFrame({"a": [1]}).to_parquet(file / "searches.parquet")
         pandas.DataFrame({"a": [1]}).to_parquet(file / "architectures.parquet")
         facts = ("another program",)
+    if kind == "nothing":
+        facts = (file, "nas db export FILE --db URL")
     with refusal(NotFound if kind in ("nothing", "folder") else StorageError, *facts):
         load(url, file)
     assert content(url) == {}

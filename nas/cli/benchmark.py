@@ -77,7 +77,7 @@ def benchmark(
     text, values = read(config)
     values |= {key: value for key, value in (("seeds", seeds), ("name", name)) if value is not None}
     for slot in slots or []:
-        assign(values, f"slots.{slot}")
+        assign(values, f"slots.{slot}", option=f"--slot {slot}")
     for setting in settings or []:
         assign(values, setting)
     fill_in(values)

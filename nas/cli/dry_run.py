@@ -66,6 +66,9 @@ def _scheduled(config: SearchConfig, pace: Pace) -> list[Planned]:
     again = " A longer one goes on from the shorter one." if pace.step else ""
     episodes = sum(trial.episodes for trial in every)
     say(f"Scheduled: about {', '.join(parts)}; {episodes:,} training episodes in all.{again}")
+    whole = config.budget.train_episodes
+    if whole not in counts:
+        say(f"None gets the whole budget of {whole:,}, which leaderboards rank: give more --trials.")
     return every
 
 

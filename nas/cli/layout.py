@@ -19,11 +19,17 @@ SHORTENED = frozenset({"architecture"})
 WRAPPED = frozenset({"meaning", "summary", "finding", "error", "type", "default", "space_settings", "chosen"})
 """Columns whose texts go on in the next line."""
 
+ABRIDGED = frozenset({"space_settings", "chosen"})
+"""Wrapped columns whose texts lose their middle if they are very long, as a policy of augmentation is."""
+
 LEAST = 24
 """Cells that a shortened column keeps, whatever else has to go."""
 
 LEAST_WRAPPED = 16
-"""Cells that a wrapped column keeps: its text is whole, however narrow."""
+"""Cells that a wrapped column keeps."""
+
+LONG = 3
+"""Lines after which a text of an abridged column loses its middle."""
 
 Lines = list[list[str]]
 
@@ -114,10 +120,11 @@ def fit(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int, drop
         room -= more
     for i in flexible:
         name = table.columns[i]
-        if name in SHORTENED and given[i] < wanted[i]:
+        most = given[i] * (LONG if name in ABRIDGED else 1)
+        if name in SHORTENED | ABRIDGED and most < wanted[i]:
             table.hidden.append(name)
             for row in table.cells:
-                row[i] = shorten(row[i], given[i])
+                row[i] = shorten(row[i], most)
     table.cells = list(_wrapped(table, given))
     return table
 

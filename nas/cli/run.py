@@ -83,7 +83,7 @@ def run(
     scheduler: Annotated[
         str | None,
         typer.Option(
-            help="How trials train for unequal lengths: asha, curves, halving, hyperband, promotion."
+            help="How trials train for unequal lengths: asha, curves, halving, hyperband, median, promotion."
         ),
     ] = None,
     derive: Annotated[
@@ -160,7 +160,8 @@ def run(
         raise ConfigError(
             f"--name {name}: --resume-or-start {resume_or_start} names the search already; leave --name out."
         )
-    name = resume_or_start or name
+    if resume_or_start is not None:
+        name = resume_or_start
     given = {"trials": trials, "workers": workers, "seed": seed, "name": name, "executor": executor}
     given["keep"] = keep
     values.update({key: value for key, value in given.items() if value is not None})
@@ -171,7 +172,7 @@ def run(
     if warm_start_from:
         begin(values, warm_start_from)
     for slot in slots or []:
-        assign(values, f"slots.{slot}")
+        assign(values, f"slots.{slot}", option=f"--slot {slot}")
     for setting in settings or []:
         assign(values, setting)
     at_a_time = values.get("workers")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 import time
 from bisect import bisect_left
 from collections import deque
@@ -528,7 +529,8 @@ def _rehearse(config: SearchConfig, tasks: TaskSource) -> Arithmetic:
                 source = varied.make_tasks() if slot == "tasks" else tasks
                 rehearse(network, source, varied.make_learner(), precision)
             except ConfigError as error:
-                raise ConfigError(f"slots.{slot}.{setting}, {json.dumps(value)}: {error}") from None
+                shown = textwrap.shorten(json.dumps(value), 60, placeholder=" …")  # a policy is long
+                raise ConfigError(f"slots.{slot}.{setting}, {shown}: {error}") from None
     return arithmetic
 
 

@@ -467,7 +467,8 @@ def start(cpus: int = 1, address: str | None = None, memory: int | None = None) 
     except (OSError, ValueError, RuntimeError, RayError) as error:
         what = f"Cannot {f'connect to the Ray cluster at {address}' if address else 'start Ray here'}"
         kind = ConfigError if address else NasError
-        raise kind(f"{what}: {str(error).rstrip('.')}. `nas doctor` checks the set-up.") from error
+        form = "An address is HOST:PORT; " if address else ""
+        raise kind(f"{what}: {str(error).rstrip('.')}. {form}`nas doctor` checks the set-up.") from error
     _quiet()
     try:
         yield

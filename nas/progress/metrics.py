@@ -65,7 +65,9 @@ def _family(where: Address) -> socket.AddressFamily:
 
 
 def _taken(where: Address, error: OSError) -> ConfigError:
-    return ConfigError(f"--metrics {where.host}:{where.port}: {error.strerror or error}. Give another port.")
+    return ConfigError(
+        f"--metrics {where.host}:{where.port}: {error.strerror or error}. Give a free port of this machine."
+    )
 
 
 @contextmanager

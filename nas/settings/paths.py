@@ -9,6 +9,9 @@ from typing import Any
 
 from nas.errors import ConfigError
 
+EXAMPLES = {"--set": "tasks.ways=20", "--slot": "'learner.lr=[0.001,0.01]'"}
+"""What an option takes, for an error."""
+
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings by their path, such as `tasks.ways`."""
@@ -21,15 +24,21 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def assign(values: dict[str, Any], setting: str) -> None:
+def assign(values: dict[str, Any], setting: str, option: str | None = None) -> None:
     """Put `a.b=value` into nested `values`; the value is TOML or JSON (which has null), or a bare string.
+
+    Args:
+        values: changed in place.
+        setting: `a.b=value`.
+        option: as the user gave it, for the error; None: by `--set`.
 
     Raises:
         ConfigError: no `=`, or a path through something that is no section.
     """
+    option = option or f"--set {setting}"
     path, equals, text = setting.partition("=")
     if not equals or not path:
-        raise ConfigError(f"--set {setting}: expected KEY=VALUE, such as tasks.ways=20.")
+        raise ConfigError(f"{option}: expected KEY=VALUE, such as {EXAMPLES[option.split()[0]]}.")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except ValueError:
@@ -37,7 +46,7 @@ def assign(values: dict[str, Any], setting: str) -> None:
             value = json.loads(text)
         except ValueError:
             value = text
-    put(values, path.strip(), value, f"--set {setting}")
+    put(values, path.strip(), value, option)
 
 
 def put(values: dict[str, Any], path: str, value: Any, setting: str) -> None:

@@ -131,7 +131,7 @@ def _parts(
     path, name = f"{where}.{setting}", section.get("name", default.name)
     fixed = {key: value for key, value in section.items() if not isinstance(value, list) and value != ANY}
     open_: dict[str, list[Any]] = {key: value for key, value in section.items() if isinstance(value, list)}
-    if any(value == ANY for value in section.values()):
+    if not open_ or any(value == ANY for value in section.values()):
         with plugins.within(path, slot.kind, name):
             part = plugins.load(slot.kind, name, slot.base)
         offered = plugins.choices(part)
@@ -142,9 +142,8 @@ def _parts(
             else:
                 fixed[key] = ANY
     if not open_:
-        raise ConfigError(
-            f"{path}: nothing in it can be chosen. Give a list of sections, or a list in place of a setting."
-        )
+        ways = ["a list of sections", "a list in place of a setting", *(f'{key}="{ANY}"' for key in offered)]
+        raise ConfigError(f"{path}: nothing in it can be chosen. Give {', '.join(ways[:-1])} or {ways[-1]}.")
     for key, values in open_.items():
         lists = [part for part in values if isinstance(part, list)] or [values]
         for own in lists:

@@ -44,7 +44,7 @@ HINTS = (
         "unable to open",
         "check that it is a file that you may read, in a directory that exists and is writable",
     ),
-    ("not a database", "this file is something else; give another one with --db"),
+    ("not a database", "this file is something else; give another one"),
     ("readonly", "check the permissions of the file and of its directory"),
     ("is full", "free some space there"),
     ("No space left", "free some space on the server"),

@@ -19,6 +19,9 @@ from nas.storage.schema import Artifact
 from nas.storage.transfer import Copied, copy
 from nas.transfer import parquet
 
+ELSEWHERE = ", or give the file another place"
+"""What else to do where an export cannot be written."""
+
 
 @dataclass(slots=True)
 class Moved:
@@ -65,7 +68,7 @@ def export(
                     rename=False,
                 )
             if file.suffix == parquet.SUFFIX:
-                with writing(file), _replacing(file) as made, new.read() as session:
+                with writing(file, ELSEWHERE), _replacing(file) as made, new.read() as session:
                     parquet.write(session, made)
     return copied, moved
 
@@ -87,7 +90,9 @@ def load(
         StorageError: the file is another program's or of another revision, or the database fails.
     """
     if not file.exists():
-        raise NotFound(f"No file {file}. `nas db export FILE` writes one.")
+        raise NotFound(
+            f"No file {file}. The database that has the searches writes one: `nas db export FILE --db URL`."
+        )
     moved, here = Moved(), beside(file)
     with (
         _database(file) as given,
@@ -139,7 +144,7 @@ def _written(file: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="nas-") as scratch:
             yield Path(scratch) / "export.db"
         return
-    with writing(file), replacing(file) as temporary:
+    with writing(file, ELSEWHERE), replacing(file) as temporary:
         try:
             yield temporary
             with closing(sqlite3.connect(temporary)) as connection:
