@@ -65,9 +65,8 @@ def _family(where: Address) -> socket.AddressFamily:
 
 
 def _taken(where: Address, error: OSError) -> ConfigError:
-    return ConfigError(
-        f"--metrics {where.host}:{where.port}: {error.strerror or error}. Give a free port of this machine."
-    )
+    why, *_ = (error.strerror or str(error)).split(" (while")
+    return ConfigError(f"--metrics {where.host}:{where.port}: {why}. Give a free port of this machine.")
 
 
 @contextmanager
