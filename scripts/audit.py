@@ -1,6 +1,7 @@
 """Ask which of the pinned dependencies have known vulnerabilities (`make lint`).
 
-A vulnerability is an error. Where no index answers, or knows a package, that is said, and is none.
+A vulnerability ends it with 1. `make lint` shows that and goes on: an advisory is of its day, and makes no
+change wrong. Where no index answers, or knows a package, that is said, and is no error.
 """
 
 from __future__ import annotations
