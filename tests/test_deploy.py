@@ -181,7 +181,12 @@ def test_a_folder_that_is_no_local_cluster_is_left_alone(verb: str) -> None:
         (Path(folder) / "thesis.tex").touch()
         done = subprocess.run(
             [ROOT / "scripts" / "local_cluster.sh", verb],
-            env=os.environ | {"NAS_CLUSTER_DIR": folder, "NAS_CLUSTER_DB": "sqlite:///nowhere.db"},
+            env=os.environ
+            | {
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "NAS_CLUSTER_DIR": folder,
+                "NAS_CLUSTER_DB": "sqlite:///nowhere.db",
+            },
             capture_output=True,
             text=True,
         )
