@@ -360,7 +360,8 @@ class ControllerSuite(ABC):
         except Unsupported:
             return
         run = self._simulate(space, first, trials, seed, workers)
-        tried = [space.canonical(p.architecture) for p in run.proposals[:3] if isinstance(p, Evaluate)]
+        proposed = (space.canonical(p.architecture) for p in run.proposals if isinstance(p, Evaluate))
+        tried = list(dict.fromkeys(proposed))[:3]  # of which some may have been trained longer in between
         assert tried == [key for key, _ in best[-1:-4:-1]][: len(tried)]
         _goes_on(warm(), run, seed, cut)
 
