@@ -31,7 +31,7 @@ from turns import serve, take_turns
 
 from nas.files import replacing
 from nas.intervals import half_width_over_seeds
-from nas.learners.base import Learner
+from nas.learners.base import Learner, Losses
 from nas.learners.classifier import Classifier
 from nas.learners.learning_to_reweight import LearningToReweight
 from nas.learners.meta_weight_net import MetaWeightNet
@@ -169,7 +169,7 @@ def weights_of(learner: Learner, tasks: Supervised, seed: int) -> tuple[Tensor, 
         batch = tasks.minibatches(numbers[None, start : start + BATCH])
         clean = tasks.sample("train", 1, rng).clean
         assert clean is not None
-        step = VirtualStep(_Losses(learner), batch, clean, learner.optimizer())
+        step = VirtualStep(Losses(learner), batch, clean, learner.optimizer())
         losses, weighting = step.losses.detach(), learner.weighting
         if isinstance(weighting, LearningToReweight):
             found.append(weighting.weigh(losses, batch.query_y, step)[0])
@@ -178,16 +178,6 @@ def weights_of(learner: Learner, tasks: Supervised, seed: int) -> tuple[Tensor, 
         else:
             found.append(-losses[0])
     return torch.cat(found), torch.from_numpy(wrong[:WEIGHED])
-
-
-class _Losses(nn.Module):
-    def __init__(self, learner: Learner) -> None:
-        super().__init__()
-        self.learner = learner
-
-    def forward(self, episode: Episode) -> Tensor:
-        """Return the losses of the examples."""
-        return self.learner.criterion(self.learner(episode), episode.query_y, "example")
 
 
 def area(weights: Tensor, wrong: Tensor) -> float:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import shlex
 import statistics
 import sys
@@ -31,6 +30,7 @@ import pandas as pd
 import torch
 from arguments import at_least, require
 from few_shot_table import LENGTHS, SPACE, stages
+from silent import Silent
 
 from nas.comparison.curves import curves
 from nas.driver.search import SearchDriver, create
@@ -75,14 +75,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 FEWER = {"gp": 100, "bananas": 50, "optuna": 100, "gp, promotion": 50, "gp, racing": 50}
 """Seeds at most."""
-
-
-class Silent:
-    """An observer without a word."""
-
-    def started(self, *arguments: object) -> None: ...
-
-    reported = recorded = retried = started
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +266,6 @@ def main() -> None:
     arguments = parser.parse_args()
     require(parser, "sklearn", *(["optuna"] if "optuna" in arguments.only else []))
     torch.set_num_threads(1)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     record = arguments.output.with_suffix(".jsonl")
     found = report(arguments.table, arguments.seeds, arguments.only, record)
     arguments.output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")

@@ -38,6 +38,7 @@ from arguments import at_least, data, require
 from curves import drawn, recorded
 from peers import PEERS, Found, Row, Start, available, ours, searches
 from shell import nas
+from silent import Silent
 
 from nas.comparison.benchmark import plan, run
 from nas.driver.search import SearchDriver
@@ -91,14 +92,6 @@ ROWS = {
     "authors": ("nb201", ()),
     "once": ("nb201-once", ("--set=deduplicate=true", "--set=space.prune=true")),
 }
-
-
-class Silent:
-    """An observer without a word."""
-
-    def started(self, *arguments: object) -> None: ...
-
-    reported = recorded = retried = started
 
 
 def timed(table: str, seeds: int, evaluations: int) -> dict[str, float]:

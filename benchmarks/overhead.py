@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from arguments import at_least
+from silent import Silent
 
-from nas.controller import Outcome
 from nas.driver.search import SearchDriver, create
 from nas.driver.trials import executor as make_executor
-from nas.evaluator import Job
 from nas.executors.ray import start
 from nas.settings.search import SearchConfig, validate
 from nas.storage.store import Store
@@ -37,18 +36,6 @@ FASTEST = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
 }
 """What makes Tune spend least on its own, in its environment."""
-
-
-class Silent:
-    """Watches nothing."""
-
-    def started(self, job: Job) -> None: ...
-
-    def reported(self, job: Job, outcome: Outcome) -> None: ...
-
-    def recorded(self, number: int, outcome: Outcome) -> None: ...
-
-    def retried(self, job: Job, error: str) -> None: ...
 
 
 def configure(trials: int, executor: str) -> SearchConfig:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from arguments import at_least, data
+from silent import Silent
 
 from nas.comparison.benchmark import plan, run
 from nas.comparison.ranks import mann_whitney
@@ -45,14 +46,6 @@ GRID = 60
 
 POINT = tuple[float, float]
 """An accuracy in %, and multiply-accumulates."""
-
-
-class Silent:
-    """An observer without a word."""
-
-    def started(self, *arguments: object) -> None: ...
-
-    reported = recorded = retried = started
 
 
 def front(points: Sequence[POINT]) -> list[POINT]:

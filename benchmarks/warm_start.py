@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 from arguments import at_least, data
+from silent import Silent
 
 from nas.comparison.benchmark import run
 from nas.comparison.ranks import mann_whitney, spearman
@@ -40,14 +41,6 @@ TRIALS = 50
 
 AT = (10, 25, 50)
 """Trials after which the regret is told."""
-
-
-class Silent:
-    """An observer without a word."""
-
-    def started(self, *arguments: object) -> None: ...
-
-    reported = recorded = retried = started
 
 
 def config(table: Path, name: str, controller: str, seed: int, trials: int, **more: Any) -> SearchConfig:

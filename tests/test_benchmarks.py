@@ -20,6 +20,7 @@ SHARED = (
     "peers",
     "proposals",
     "shell",
+    "silent",
     "turns",
     "upright",
 )

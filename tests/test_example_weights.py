@@ -21,7 +21,7 @@ from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Job
 from nas.export import save
 from nas.learners.augmentation import chance
-from nas.learners.base import _Losses
+from nas.learners.base import Losses
 from nas.learners.classifier import Classifier
 from nas.learners.learning_to_reweight import LearningToReweight
 from nas.learners.maml import Maml
@@ -103,7 +103,7 @@ def classifier(weighting, dtype=torch.float64, norm=True, **settings):
 
 
 def judge_of(learner, batch):
-    return VirtualStep(_Losses(learner), batch, batch.clean, learner.optimizer())
+    return VirtualStep(Losses(learner), batch, batch.clean, learner.optimizer())
 
 
 def batches(dtype=torch.float64, **how):
@@ -224,7 +224,7 @@ def test_the_hypergradient_is_a_difference(momentum):
                 p += shift * direction
             ends.append(value())
         expected.append((ends[0] - ends[1]) / 2e-5)
-    judge = VirtualStep(_Losses(learner), batch, batch.clean, optimizer)
+    judge = VirtualStep(Losses(learner), batch, batch.clean, optimizer)
     weights = weighting(losses, batch.query_y)
     found = torch.autograd.grad(weights, list(weighting.layers.parameters()), judge(weights.detach()))
     for slope, wanted in zip(found, expected, strict=True):
@@ -354,7 +354,7 @@ def test_weights_tell_right_labels_from_wrong_ones(noisy):
     numbers, wrong = noisy.wrong()
     batch = noisy.minibatches(numbers[None, :200])
     clean = noisy.sample("train", 1, np.random.default_rng(0)).clean
-    step = VirtualStep(_Losses(training.learner), batch, clean, training.learner.optimizer())
+    step = VirtualStep(Losses(training.learner), batch, clean, training.learner.optimizer())
     weights = training.learner.weighting.weigh(step.losses.detach(), batch.query_y, step)[0]
     wrong = torch.from_numpy(wrong[:200])
     assert weights[~wrong].mean() > 3 * weights[wrong].mean()

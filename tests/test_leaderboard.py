@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -11,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from databases import on_postgres
 from facts import Facts, refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,7 +28,7 @@ from nas.states import TrialState
 from nas.storage import front
 from nas.storage.front import FIELDS
 from nas.storage.store import Store
-from nas.testing.stores import begin, outcome, search, temporary_schema
+from nas.testing.stores import begin, outcome, search
 
 SEARCHES: list[dict[str, Any]] = [
     {
@@ -117,10 +117,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         with Store(f"sqlite:///{tmp_path_factory.mktemp('leaderboard')}/nas.db", create=True) as store:
             yield store
         return
-    server = os.environ.get("NAS_TEST_POSTGRES")
-    if not server:
-        pytest.skip("needs PostgreSQL: set NAS_TEST_POSTGRES to a database's URL")
-    with temporary_schema(server) as url, Store(url, create=True) as store:
+    with on_postgres() as url, Store(url, create=True) as store:
         yield store
 
 

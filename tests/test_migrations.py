@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from databases import on_postgres
 from facts import refusal
 from grids import rest_slow
 from scripted_searches import configure, reopen, results, run
@@ -31,7 +31,7 @@ from nas.storage.migrations import configuration, current, upgrade
 from nas.storage.store import Store
 from nas.storage.trials import Measured, NewTrial
 from nas.testing.evaluations import claim, trained
-from nas.testing.stores import begin, columns, outcome, search, temporary_schema
+from nas.testing.stores import begin, columns, outcome, search
 
 pytestmark = pytest.mark.usefixtures("alembic")
 
@@ -57,10 +57,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/nas.db"
         return
-    server = os.environ.get("NAS_TEST_POSTGRES")
-    if not server:
-        pytest.skip("needs PostgreSQL: set NAS_TEST_POSTGRES to a database's URL")
-    with temporary_schema(server) as url:
+    with on_postgres() as url:
         yield url
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from databases import on_postgres
 from facts import refusal
 from scripted_searches import Silent, configure, reopen, results, run, start
 from sqlalchemy import create_engine, make_url, text
@@ -22,17 +23,14 @@ from nas.evaluator import AnyJob
 from nas.storage import outage
 from nas.storage.schema import Search
 from nas.storage.store import Store
-from nas.testing.stores import begin, outcome, search, temporary_schema
+from nas.testing.stores import begin, outcome, search
 
 TRIALS = 24
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    server = os.environ.get("NAS_TEST_POSTGRES")
-    if not server:
-        pytest.skip("needs PostgreSQL: set NAS_TEST_POSTGRES to a database's URL")
-    with temporary_schema(server) as url:
+    with on_postgres() as url:
         yield url
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import SCRIPTED, nas
+from databases import server
 from facts import refusal
 from sqlalchemy import create_engine, make_url, text
 
@@ -124,11 +125,9 @@ def test_a_password_is_masked_as_it_is_typed_and_as_it_is_meant(where: str) -> N
 
 def test_a_password_is_written_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither to the log, where a trial fails and an option is wrong, nor to the database."""
-    server = os.environ.get("NAS_TEST_POSTGRES")
-    if not server:
-        pytest.skip("needs PostgreSQL: set NAS_TEST_POSTGRES to a database's URL")
+    postgres = server()
     monkeypatch.chdir(tmp_path)
-    with temporary_schema(server) as url:
+    with temporary_schema(postgres) as url:
         secret = make_url(url).set(password="s3cr@t").render_as_string(hide_password=False)
         fails = ('--set=evaluator.faults={1="raise"}', "--set=retries=0", "--set=max_failed=1")
         printed = "".join(

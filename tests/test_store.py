@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from databases import on_postgres
 from facts import refusal
 from sqlalchemy import create_engine, text
 
@@ -20,7 +20,7 @@ from nas.storage import engine
 from nas.storage.columns import UTCDateTime, now
 from nas.storage.store import Store
 from nas.testing.evaluations import EvaluationSuite
-from nas.testing.stores import StoreSuite, begin, outcome, search, temporary_schema
+from nas.testing.stores import StoreSuite, begin, outcome, search
 
 
 class OnSqlite:
@@ -32,10 +32,7 @@ class OnSqlite:
 class OnPostgres:
     @pytest.fixture
     def url(self) -> Iterator[str]:
-        server = os.environ.get("NAS_TEST_POSTGRES")
-        if not server:
-            pytest.skip("needs PostgreSQL: set NAS_TEST_POSTGRES to a database's URL")
-        with temporary_schema(server) as url:
+        with on_postgres() as url:
             yield url
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from command_line import SCRIPTED, nas
+from databases import on_postgres, server
 from facts import refusal
 from recorded import MIXED, Trained, record, record_one_shot, search
 from sqlalchemy import make_url, select
@@ -26,7 +26,7 @@ from nas.storage.schema import Evaluation, Search
 from nas.storage.searches import NewInherited, NewSearch
 from nas.storage.store import Store
 from nas.testing.evaluations import asked, claim, trained
-from nas.testing.stores import begin, columns, temporary_schema
+from nas.testing.stores import begin, columns
 from nas.transfer.files import beside, export, load
 
 HERE = ("id", "search_id", "architecture_id", "trial_id", "evaluation_id", "origin_search_id")
@@ -39,10 +39,7 @@ def elsewhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/elsewhere.db"
         return
-    server = os.environ.get("NAS_TEST_POSTGRES")
-    if not server:
-        pytest.skip("needs PostgreSQL: set NAS_TEST_POSTGRES to a database's URL")
-    with temporary_schema(server) as url:
+    with on_postgres() as url:
         yield url
 
 
@@ -403,11 +400,8 @@ def test_a_copy_by_sqlite_is_a_backup(db: Path, tmp_path: Path) -> None:
 
 
 def test_a_dump_of_postgresql_is_a_backup(tmp_path: Path) -> None:
-    server = os.environ.get("NAS_TEST_POSTGRES")
-    if not server:
-        pytest.skip("needs PostgreSQL: set NAS_TEST_POSTGRES to a database's URL")
-    plain_url = make_url(server).set(drivername="postgresql").render_as_string(hide_password=False)
-    with temporary_schema(server) as url:
+    plain_url = make_url(server()).set(drivername="postgresql").render_as_string(hide_password=False)
+    with on_postgres() as url:
         schema = str(make_url(url).query["options"]).partition("=")[2]
         with Store(url, create=True) as store:
             fill(store, tmp_path / "nas-artifacts")

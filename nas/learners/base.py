@@ -240,7 +240,7 @@ class Learner(nn.Module, ABC):
         optimizer: torch.optim.Optimizer | None,
     ) -> float:
         """Add the gradient of the mean of weights times losses to `.grad`; return that mean."""
-        step = VirtualStep(_Losses(self), episode, clean, optimizer or self.optimizer())
+        step = VirtualStep(Losses(self), episode, clean, optimizer or self.optimizer())
         weights = weighting.weigh(step.losses.detach(), episode.query_y, step)
         weighting.note(weights)
         loss = (weights * step.losses).mean()
@@ -275,7 +275,7 @@ class Learner(nn.Module, ABC):
         return loss
 
 
-class _Losses(nn.Module):
+class Losses(nn.Module):
     """A learner's losses of the queries as a module, so that its parameters can be replaced."""
 
     def __init__(self, learner: Learner) -> None:
