@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, func, inspect, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import aliased
 
@@ -29,6 +29,15 @@ FINISH_TRIAL = (
 )
 """Closes a trial that is still open, and tells its place in the order of outcomes."""
 
+FINISH_DRIVEN_TRIAL = FINISH_TRIAL.where(
+    Trial.search_id
+    == select(Search.id)
+    .where(Search.id == Trial.search_id, Search.driver == bindparam("by"))
+    .with_for_update(read=True)
+    .scalar_subquery()
+)
+"""The same, where a driver drives the trial's search."""
+
 HEARTBEAT = (
     update(Search)
     .where(Search.id == bindparam("search"), Search.driver == bindparam("by"))
@@ -40,7 +49,7 @@ HEARTBEAT = (
 DRIVES = select(Search.id).where(Search.driver == bindparam("by")).with_for_update(read=True, of=Search)
 """Finds what a driver drives, and keeps others from taking it over until the transaction ends."""
 
-DRIVES_SEARCH = DRIVES.where(Search.id == bindparam("search"))
+DRIVES_SEARCH = DRIVES.where(Search.id == bindparam("search_id"))
 
 DRIVES_TRIAL = DRIVES.join(Trial, Trial.search_id == Search.id).where(Trial.id == bindparam("trial"))
 
@@ -56,9 +65,19 @@ def upsert_architecture(dialect: str) -> Any:
 
 
 @cache
-def insert_trial(dialect: str) -> Any:
-    """Return the statement that inserts a trial, or finds the one recorded at the same time; tells its id."""
+def insert_trial(dialect: str, columns: tuple[str, ...], *, driven: bool) -> Any:
+    """Return the statement that inserts a trial, or finds the one recorded at the same time; tells its id.
+
+    Args:
+        dialect: of the database.
+        columns: what is known of the trial.
+        driven: whether only where the driver `by` drives the search.
+    """
     trial = into(dialect, Trial)
+    if driven:
+        table = inspect(Trial).local_table
+        row = (bindparam(name, type_=table.c[name].type) for name in columns)
+        trial = trial.from_select(columns, DRIVES_SEARCH.with_only_columns(*row))
     return trial.on_conflict_do_update(
         index_elements=[Trial.search_id, Trial.number],
         set_={"number": trial.excluded.number},

@@ -252,21 +252,24 @@ class Store:
             raise _taken()
         return asked
 
+    def _by(self, search_id: int | None = None) -> str | None:
+        """Return who alone may write to a search, or to trials, acquired here; None: acquired elsewhere."""
+        driven = self._driven if search_id is None else self._driven & {search_id}
+        return lease.holder().driver if driven else None
+
     def _fence(self, connection: Connection, *, search: int | None = None, trial: int | None = None) -> None:
         """Refuse a write to a search, or to a trial, that this process drove and another took over.
-
-        Where it was not acquired here, anybody may write.
 
         Raises:
             StorageError: another process drives it.
         """
-        if not self._driven or (search is not None and search not in self._driven):
+        by = self._by(search)
+        if by is None:
             return
-        by = lease.holder().driver
         statement, of = (
             (statements.DRIVES_TRIAL, {"trial": trial})
             if search is None
-            else (statements.DRIVES_SEARCH, {"search": search})
+            else (statements.DRIVES_SEARCH, {"search_id": search})
         )
         if connection.scalar(statement, {"by": by, **of}) is None:
             raise _taken()
@@ -317,12 +320,17 @@ class Store:
         identity = search_id, new.space, new.key or ""
         architecture_id = None if new.key is None else self._architecture_ids.get(identity)
         with self._database.write() as connection:
-            self._fence(connection, search=search_id)
             if architecture_id is None and new.key is not None:
                 upsert = statements.upsert_architecture(connection.dialect.name)
                 found = {"space": new.space, "key": new.key, "text": new.architecture}
                 architecture_id = connection.scalar(upsert, found)
-            trial_id = trials.insert(connection, search_id, new, architecture_id, began)
+            trial_id = trials.insert(connection, search_id, new, architecture_id, began, self._by(search_id))
+            if trial_id is None:
+                self._fence(connection, search=search_id)
+                raise StorageError(
+                    f"Another process recorded trial {new.number} of this search. "
+                    "See `nas ls` for who drives it."
+                )
             if outcome is not None:
                 trials.close(connection, trial_id, outcome, began)
         if architecture_id is not None:
@@ -380,8 +388,10 @@ class Store:
         self, trial_id: int, outcome: Outcome, derivations: Derivations | None, ended: datetime
     ) -> int | None:
         with self._database.write() as connection:
-            self._fence(connection, trial=trial_id)
-            return trials.close(connection, trial_id, outcome, ended, derivations)
+            place = trials.close(connection, trial_id, outcome, ended, derivations, self._by())
+            if place is None:
+                self._fence(connection, trial=trial_id)
+            return place
 
     @repeatable
     def interrupt(self, search_id: int) -> int:

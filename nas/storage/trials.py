@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import Session
 
-from nas.errors import StorageError
 from nas.states import TrialState
 from nas.storage import statements
 from nas.storage.schema import Measurement, Trial, TrialKind
@@ -83,12 +82,17 @@ def known(session: Session, search_id: int) -> TrialCounts:
 
 
 def insert(
-    connection: Connection, search_id: int, new: NewTrial, architecture_id: int | None, began: datetime
-) -> int:
+    connection: Connection,
+    search_id: int,
+    new: NewTrial,
+    architecture_id: int | None,
+    began: datetime,
+    by: str | None,
+) -> int | None:
     """Record that a trial runs since then; return its id, also where the same was recorded before.
 
-    Raises:
-        StorageError: the search has another trial of this number.
+    The id is None, and nothing changes, where the search has another trial of this number, or `by`, a driver,
+    does not drive it.
     """
     kind = TrialKind.EVALUATE if new.supernet is None else TrialKind.SUPERNET
     row = {
@@ -106,11 +110,8 @@ def insert(
         "created_at": began,
         "started_at": began,
     }
-    trial_id: int | None = connection.scalar(statements.insert_trial(connection.dialect.name), row)
-    if trial_id is None:
-        raise StorageError(
-            f"Another process recorded trial {new.number} of this search. See `nas ls` for who drives it."
-        )
+    statement = statements.insert_trial(connection.dialect.name, tuple(row), driven=by is not None)
+    trial_id: int | None = connection.scalar(statement, row if by is None else {**row, "by": by})
     return trial_id
 
 
@@ -120,10 +121,12 @@ def close(
     outcome: Outcome,
     ended: datetime,
     derivations: Derivations | None = None,
+    by: str | None = None,
 ) -> int | None:
     """Record a trial's outcome and measurements; return its place among the search's outcomes.
 
-    The place is None, and nothing changes, where the trial was closed before, and not at this very time.
+    The place is None, and nothing changes, where the trial was closed before, and not at this very time, or
+    `by`, a driver, does not drive its search.
 
     Raises:
         ValueError: the outcome is not final.
@@ -133,7 +136,10 @@ def close(
     row = {"trial": trial_id, "finished_at": ended, **statements.columns(outcome)}
     if derivations is not None:
         row |= {"derived": derivations.final, "derived_epochs": derivations.epochs}
-    observed: int | None = connection.scalar(statements.FINISH_TRIAL, row)
+    if by is not None:
+        row["by"] = by
+    statement = statements.FINISH_TRIAL if by is None else statements.FINISH_DRIVEN_TRIAL
+    observed: int | None = connection.scalar(statement, row)
     rows = [
         {"trial_id": trial_id, "metric": m.metric, "step": m.step, "value": m.value}
         for m in outcome.measurements

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import create_engine, update
 
 from nas.errors import ConfigError, StorageError
-from nas.states import SearchState
+from nas.states import SearchState, TrialState
 from nas.storage import lease
 from nas.storage import store as module
 from nas.storage.columns import now
@@ -98,6 +99,24 @@ class LeaseSuite(OpenStore):
         store.release(row.id, "failed")
         assert [columns(each) for each in (store.search(row.name), *store.trials(row.id))] == before
         assert store.finish(elsewhere, outcome(0.5)) == 1  # what it drives still
+
+    def test_a_write_waits_for_the_takeover_under_way(self, store: Store, url: str) -> None:
+        row = store.acquire(search(store).id)
+        trial = begin(store, row, 0)
+        engine = create_engine(url)
+        with ThreadPoolExecutor(1) as pool, engine.connect() as successor:
+            for write in (lambda: store.finish(trial, outcome(0.5)), lambda: begin(store, row, 1)):
+                successor.execute(update(Search).values(driver="another"))
+                late = pool.submit(write)
+                with pytest.raises(TimeoutError):
+                    late.result(0.2)
+                successor.commit()
+                with pytest.raises(StorageError, match="nas ls"):
+                    late.result()
+                successor.execute(update(Search).values(driver=lease.holder().driver))
+                successor.commit()
+        engine.dispose()
+        assert [(each.number, each.state) for each in store.trials(row.id)] == [(0, TrialState.RUNNING)]
 
     @pytest.mark.parametrize("ago", [-86400, 86400])
     def test_a_live_driver_is_one_whatever_the_clock_says(
