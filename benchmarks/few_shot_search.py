@@ -57,6 +57,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "evolution, sample 8, fresh, the worst dies": {
         "controller": {"name": "evolution", "sample": 8, "fresh": True, "dies": "worst"}
     },
+    "random, macs": {"controller": "random", "prescreen": {"proxy": "macs"}},
+    "evolution, macs": {"controller": "evolution", "prescreen": {"proxy": "macs"}},
+    "evolution, macs at first": {
+        "controller": "evolution",
+        "prescreen": {"proxy": "macs", "candidates": 64, "trials": 16},
+    },
     "local_search": {"controller": "local_search"},
     "nsga2": {"controller": "nsga2"},
     "rnn": {"controller": "rnn"},
@@ -106,6 +112,7 @@ def config(table: Path, label: str, seed: int, seconds: float) -> SearchConfig:
         "table": str(table),
         "metric": columns["score"],
         "cost": columns["cost"],
+        "input": [1, 28, 28],
     }
     whole = {"name": f"search-{seed}", "seed": seed, "trials": 100_000, "max_seconds": seconds}
     return validate({**whole, "space": SPACE.name, "evaluator": evaluator, **VARIANTS[label]})

@@ -227,5 +227,5 @@ class Lookup(Evaluator):
 
     @classmethod
     def told(cls, **settings: Any) -> tuple[str, ...]:
-        """Return which costs of networks outcomes have, by the names of `nas.costs.OWN`."""
+        """Return which costs of networks its source knows and outcomes have, by names of `nas.costs.OWN`."""
         return ()

@@ -14,6 +14,7 @@ from nas.errors import Infeasible
 from nas.prediction import Prediction
 from nas.product import candidate_of
 from nas.space import Architecture, Space, TaskShape
+from nas.tasks.base import ScoreSource
 from nas.tried import Tried
 
 Promise: TypeAlias = Callable[[Architecture], float]
@@ -92,6 +93,28 @@ class Prescreened(Controller):
         if architecture not in self._promises:
             self._promises[architecture] = self._promise(architecture)
         return self._promises[architecture]
+
+
+@final
+class Counted:
+    """What candidates promise by a cost of their networks that is known before they are scored.
+
+    Args:
+        space: of what is proposed.
+        source: knows the costs.
+        cost: which, by a name in `nas.costs.OWN`; the higher, the more is promised.
+    """
+
+    def __init__(self, space: Space[Any], source: ScoreSource, cost: str) -> None:
+        self._space, self._source, self._cost = space, source, cost
+
+    def __call__(self, architecture: Architecture) -> float:
+        """Return the cost of a candidate, −∞ where none is known."""
+        try:
+            costs = self._source.costs(candidate_of(self._space, architecture).architecture)
+        except Infeasible:
+            return -math.inf
+        return costs.get(self._cost, -math.inf)
 
 
 @final

@@ -21,11 +21,13 @@ from nas.evaluator import Job
 from nas.metrics import TEST_SCORE
 from nas.racing import Racing
 from nas.settings.search import SearchConfig, validate
-from nas.space import Architecture
+from nas.space import Architecture, TaskShape
 from nas.states import TrialState
 from nas.storage.store import Store
 from nas.tables.regression import Regression, seed_covariance
 from nas.tables.surrogate import Fitted
+from nas.tables.table import Columns
+from nas.testing.toys import Toy
 from search_spaces.few_shot import FewShot
 
 TEXTS = [f"0.{width}.{activation}.0" for width in range(4) for activation in range(2)]
@@ -95,6 +97,15 @@ def test_scores_are_the_mean_and_noise_of_the_trial_s_seed(tmp_path: Path) -> No
     assert [o.score for o in predicted(config, "0.3.1.0", range(7, 8))[0]] == [o.score for o in outcomes[7]]
     [[early]] = predicted(config, "0.3.1.0", range(7, 8), episodes=4)
     assert (early.score, early.train_episodes) == (outcomes[7][0].score, 4)
+
+
+def test_costs_are_counted_for_the_shape_of_an_example(tmp_path: Path) -> None:
+    [outcome] = predicted(configure(trainings(tmp_path / "t.csv"), input=[16]), "0.3.1.0", range(1))
+    toy = Toy(layers=1)
+    assert outcome[-1].costs == toy.cost(toy.decode("0.3.1.0"), TaskShape((16,), 1))._asdict()
+    with refusal(ConfigError, "evaluator.input"):
+        columns = Columns("arch", ((0, "at_12"),), None, ())
+        Fitted(tmp_path / "t.csv", "", columns, FewShot(), (16,), noisy=False)
 
 
 def test_noise_takes_a_network_that_was_trained_twice(tmp_path: Path) -> None:

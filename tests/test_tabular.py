@@ -12,7 +12,7 @@ import pytest
 from command_line import nas
 from facts import lacking, refusal
 from scripted_searches import Silent, start
-from small_table import TEXTS, configure, eight_rows, look_up, write
+from small_table import TEXTS, TOY, configure, eight_rows, look_up, write
 from torch import nn
 
 from nas.backbone import BackboneSpace
@@ -282,6 +282,10 @@ def test_a_table_tells_what_networks_cost(tmp_path: Path) -> None:
     config = configure(table, settings={"costs": {"macs": "flops", "latency": "cost"}})
     for row in frame.itertuples():
         assert look_up(config, row.arch).costs == {"macs": row.flops, "latency": row.cost}
+    both = configure(table, settings={"costs": {"macs": "flops"}, "input": [16]})
+    for row in frame.itertuples():
+        counted = TOY.cost(TOY.decode(row.arch), TaskShape((16,), 1))
+        assert look_up(both, row.arch).costs == counted._asdict() | {"macs": row.flops}
     frame.loc[0, "flops"] = -1
     with refusal(ConfigError, "flops", "row 2"):
         configure(write(frame, table), settings={"costs": {"macs": "flops"}}).make_source()

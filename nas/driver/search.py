@@ -171,7 +171,8 @@ class SearchDriver:
             rng = proposal_rng(self._config.seed, place)
             began = time.perf_counter()
             proposal = self._controller.propose(place, pending, rng)
-            screening = time.perf_counter() - began if self._config.prescreen else 0.0
+            counts = self._config.prescreen and not self._config.looks_up  # a simulated clock takes no part
+            screening = time.perf_counter() - began if counts else 0.0
             if proposal is None:
                 if not self._running:
                     raise NasError(

@@ -48,9 +48,13 @@ class Proxy(ABC):
 
     A concrete proxy sets `name`, and its keyword-only arguments are its settings. It draws nothing. What it
     does to the learner is undone by `measured`.
+
+    Attributes:
+        counts: the cost in `nas.costs.COUNTED` that it is, and that needs no network; None: it looks at one.
     """
 
     name: ClassVar[str]
+    counts: ClassVar[str | None] = None
 
     @abstractmethod
     def measure(self, subject: Subject) -> float:

@@ -11,7 +11,7 @@ from nas.proxies.base import Proxy, Subject
 class Parameters(Proxy):
     """The number of trainable weights of the backbone."""
 
-    name = "parameters"
+    name = counts = "parameters"
 
     def measure(self, subject: Subject) -> float:
         """Return the count."""
@@ -22,7 +22,7 @@ class Parameters(Proxy):
 class Macs(Proxy):
     """The multiply-accumulates of the backbone for one example."""
 
-    name = "macs"
+    name = counts = "macs"
 
     def measure(self, subject: Subject) -> float:
         """Return the count."""

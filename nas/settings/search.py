@@ -21,8 +21,9 @@ from nas.executors.attempts import RETRIES, Retries
 from nas.executors.capacity import Demand
 from nas.objective import GOALS, Objective
 from nas.precision import Precision
-from nas.prescreening import Guided, Prescreened
+from nas.prescreening import Counted, Guided, Prescreened
 from nas.product import MAIN, Product, backbone_of
+from nas.proxies.base import Proxy
 from nas.racing import Racing
 from nas.schedulers.asha import Asha
 from nas.schedulers.curves import Curves
@@ -281,10 +282,7 @@ class SearchConfig(StrictModel):
         if self.prescreen is None:
             return self
         if self.looks_up:
-            raise ConfigError(
-                f"prescreen: the evaluator '{self.evaluator['name']}' builds no network, so that none can be "
-                "looked at before training. Leave prescreen out."
-            )
+            self._counts(self.prescreen)
         if self.aim != Objective():
             raise ConfigError(
                 f"prescreen: what is promised is a score, and the objective is {self.aim}. Leave one of "
@@ -297,6 +295,31 @@ class SearchConfig(StrictModel):
                 "'evolution'."
             )
         return self
+
+    def _counts(self, prescreen: Prescreen) -> None:
+        """Refuse a search that looks scores up and chooses by what needs a network.
+
+        Raises:
+            ConfigError: it does.
+        """
+        evaluator = f"the evaluator '{self.evaluator['name']}' builds no network"
+        if prescreen.proxy is None:
+            raise ConfigError(
+                f"prescreen.supernet: {evaluator}, and trains none. Set prescreen.proxy=macs instead."
+            )
+        proxy: type[Proxy] = plugins.load("proxy", prescreen.proxy["name"])
+        if proxy.counts is None:
+            raise ConfigError(
+                f"prescreen.proxy: '{prescreen.proxy['name']}' looks at a network, and {evaluator}. Choose "
+                "what is counted: parameters or macs."
+            )
+        lookup, settings = self._lookup()
+        if proxy.counts not in lookup.told(**settings):
+            raise ConfigError(
+                f"prescreen.proxy: nothing tells the {proxy.counts} of a network. Set evaluator.input to the "
+                "shape of an example, such as [3, 32, 32]; or, if a table has them, name its columns with "
+                "evaluator.costs."
+            )
 
     @model_validator(mode="after")
     def _trained_or_looked_up(self) -> Self:
@@ -321,7 +344,8 @@ class SearchConfig(StrictModel):
         if untold:
             raise ConfigError(
                 f"objective: the evaluator '{name}' builds no network, and tells no {', '.join(untold)}. "
-                "Leave them out; or, if a table has them, name its columns with evaluator.costs."
+                "Leave them out, or set evaluator.input to the shape of an example; or, if a table has them, "
+                "name its columns with evaluator.costs."
             )
         if self.constraints.counted:
             raise ConfigError(
@@ -453,8 +477,14 @@ class SearchConfig(StrictModel):
         if self.deduplicate:
             controller = Deduplicated(controller, space)
         screen = self.prescreen
-        if screen is None or not isinstance(tasks, TaskSource):
+        if screen is None:
             return controller
+        if not isinstance(tasks, TaskSource):
+            assert screen.proxy is not None
+            cost = plugins.load("proxy", screen.proxy["name"]).counts
+            return Prescreened(
+                controller, space, Counted(space, tasks, cost), screen.candidates, screen.trials
+            )
         if screen.supernet is not None:
             one_shot: Controller = maker("controller", screen.supernet)(space, self.seed)
             first = one_shot.propose(0, (), proposal_rng(self.seed, 0))

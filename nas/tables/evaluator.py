@@ -11,6 +11,7 @@ from pydantic import Field
 
 from nas.backbone import BackboneSpace
 from nas.controller import Measurement, Outcome, Score
+from nas.costs import COUNTED
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Job, Lookup, LookupContext
 from nas.metrics import TEST_SCORE
@@ -24,6 +25,14 @@ PerLength: TypeAlias = str | Annotated[dict[Annotated[int, Field(ge=1)], str], F
 
 OwnCost: TypeAlias = Literal["parameters", "macs", "activations", "latency", "latency_batch"]
 """A name of `nas.costs.OWN`."""
+
+Input: TypeAlias = Annotated[
+    Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None,
+    Field(
+        description="shape of an example of the tasks, such as [3, 32, 32], which parameters, "
+        "multiply-accumulates and activations of networks are counted for; default: they are not counted"
+    ),
+]
 
 
 @final
@@ -61,6 +70,7 @@ class Tabular(Lookup):
             dict[OwnCost, str] | None,
             Field(description='column of each cost of the networks, such as {macs = "flops"}'),
         ] = None,
+        input: Input = None,
         arch: Annotated[str, Field(description="column of the architectures' text form")] = "arch",
         partial: Annotated[
             bool, Field(description="the table lacks architectures; trials of these are infeasible")
@@ -93,7 +103,8 @@ class Tabular(Lookup):
             tuple(name for _, name in costs),
             tuple((settings["costs"] or {}).items()),
         )
-        return load(Path(settings["table"]), columns, space, partial=settings["partial"])
+        partial = settings["partial"]
+        return load(Path(settings["table"]), columns, space, settings["input"], partial=partial)
 
     @classmethod
     def lengths(cls, **settings: Any) -> tuple[int, ...]:
@@ -103,8 +114,8 @@ class Tabular(Lookup):
 
     @classmethod
     def told(cls, **settings: Any) -> tuple[str, ...]:
-        """Return the costs that the table has a column of."""
-        return tuple(settings["costs"] or ())
+        """Return the costs that the table has a column of, and those that are counted."""
+        return tuple(dict.fromkeys((*(settings["costs"] or ()), *counted(settings["input"]))))
 
     def evaluate(self, job: Job) -> Iterator[Outcome]:
         """Yield the row's score at each rung, then the last one, with the test score as a measurement."""
@@ -133,6 +144,7 @@ def outcomes(entry: Entry, job: Job, rungs: Sequence[int], source: Scores) -> It
         Unsupported: there is no such length.
     """
     split, digest = source.fingerprint("validation")
+    costs = source.costs(job.architecture)
     last = entry.scores[-1]
     if job.episodes is not None:
         lengths = [scored.length for scored in entry.scores]
@@ -155,9 +167,14 @@ def outcomes(entry: Entry, job: Job, rungs: Sequence[int], source: Scores) -> It
             Score(scored.score, math.nan, 0, split, digest),
             scored.length,
             scored.seconds,
-            dict(entry.costs),
+            costs,
             measurements=tuple(seen),
         )
+
+
+def counted(shape: Sequence[int] | None) -> tuple[str, ...]:
+    """Return the costs that are counted where the shape of an example is told."""
+    return () if shape is None else COUNTED
 
 
 def columns_of(given: str | dict[int, str] | None) -> tuple[tuple[int, str], ...]:

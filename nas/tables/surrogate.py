@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, final
 
@@ -15,7 +15,7 @@ from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Job, Lookup, LookupContext
 from nas.plugins import FilePath
 from nas.space import Architecture
-from nas.tables.evaluator import PerLength, columns_of, outcomes
+from nas.tables.evaluator import Input, PerLength, columns_of, counted, outcomes
 from nas.tables.regression import Floats, Regression, seed_covariance
 from nas.tables.table import Columns, Entry, Scores, architectures, numbers, once, read
 
@@ -46,6 +46,7 @@ class Surrogate(Lookup):
             PerLength | None,
             Field(description="column of a training's seconds, or one for each length; default: 1 s each"),
         ] = None,
+        input: Input = None,
         arch: Annotated[str, Field(description="column of the architectures' text form")] = "arch",
         noise: Annotated[
             bool, Field(description="add what another training seed would change, drawn for each trial")
@@ -66,11 +67,12 @@ class Surrogate(Lookup):
         """
         costs = tuple(name for _, name in columns_of(settings["cost"]))
         columns = Columns(settings["arch"], columns_of(settings["metric"]), None, costs)
-        path, noisy = Path(settings["table"]), settings["noise"]
+        path, noisy, given = Path(settings["table"]), settings["noise"], settings["input"]
+        shape = None if given is None else tuple(given)
         return once(
             path,
-            (Fitted, columns, space.name, space.decisions, noisy),
-            lambda digest: Fitted(path, digest, columns, space, noisy=noisy),
+            (Fitted, columns, space.name, space.decisions, noisy, shape),
+            lambda digest: Fitted(path, digest, columns, space, shape, noisy=noisy),
         )
 
     @classmethod
@@ -78,6 +80,11 @@ class Surrogate(Lookup):
         """Return the training lengths that the table has a column of scores for."""
         metric = settings["metric"]
         return () if isinstance(metric, str) else tuple(sorted(metric))
+
+    @classmethod
+    def told(cls, **settings: Any) -> tuple[str, ...]:
+        """Return the costs that are counted."""
+        return counted(settings["input"])
 
     def evaluate(self, job: Job) -> Iterator[Outcome]:
         """Yield the score at each rung, then the last one, with the mean over seeds as a measurement."""
@@ -92,7 +99,7 @@ class Fitted(Scores):
         path: of the table.
         digest: hash of the file.
         columns: which to read; rows without a score, such as those of longer trainings, are left out.
-        space: whose architectures the rows are of.
+        space, shape: as of `Scores`.
         noisy: whether scores differ from seed to seed.
 
     Raises:
@@ -101,15 +108,22 @@ class Fitted(Scores):
     """
 
     def __init__(
-        self, path: Path, digest: str, columns: Columns, space: BackboneSpace, *, noisy: bool
+        self,
+        path: Path,
+        digest: str,
+        columns: Columns,
+        space: BackboneSpace,
+        shape: Sequence[int] | None,
+        *,
+        noisy: bool,
     ) -> None:
-        super().__init__(path, columns.whole, digest)
+        super().__init__(path, columns.whole, digest, space, shape)
         where, metrics = str(path), [name for _, name in columns.metrics]
         frame = read(path, columns, space.name)
         frame = frame[~frame[metrics].isin(["", None]).all(axis=1)]
         found = architectures(frame, columns, space, where)
         values = np.stack([*numbers(frame, columns, where).values()], 1)
-        self._columns, self._space = columns, space
+        self._columns = columns
         self._regression = Regression([space.features(architecture) for architecture in found], values)
         self._least = values.min(0)
         self._keys = [space.canonical(architecture) for architecture in found]

@@ -13,9 +13,9 @@ import numpy as np
 
 from nas.backbone import BackboneSpace
 from nas.costs import COUNTED
-from nas.errors import ConfigError, NotFound
+from nas.errors import ConfigError, Infeasible, NotFound
 from nas.files import legible
-from nas.space import Architecture
+from nas.space import Architecture, TaskShape
 from nas.tasks.base import ScoreSource, Split
 
 if TYPE_CHECKING:
@@ -99,11 +99,34 @@ class Scores(ScoreSource):
         path: of the file that they come from.
         metric: the column that gives the split its name.
         digest: hash of the file.
+        space: whose architectures are scored.
+        shape: of an example of the tasks, which the costs of networks are counted for; None: they are not.
+
+    Raises:
+        ConfigError: the space has no networks for this shape.
     """
 
-    def __init__(self, path: Path, metric: str, digest: str) -> None:
+    def __init__(
+        self, path: Path, metric: str, digest: str, space: BackboneSpace, shape: Sequence[int] | None
+    ) -> None:
         self._split = f"{legible(path.name.partition('.')[0])}/{metric}"
-        self._digest = digest
+        self._digest, self._space = digest, space
+        self._shape = None if shape is None else TaskShape(tuple(shape), outputs=1)
+        self._counted: dict[str, Mapping[str, float]] = {}
+        if self._shape is not None:
+            try:
+                space.check_shape(self._shape)
+            except Infeasible as error:
+                raise ConfigError(f"evaluator.input: {error}") from None
+
+    def costs(self, architecture: Architecture) -> Mapping[str, float]:
+        """Return what the space counts for the shape that was given; each network is counted once."""
+        if self._shape is None:
+            return {}
+        key = self._space.canonical(architecture)
+        if key not in self._counted:
+            self._counted[key] = self._space.cost(architecture, self._shape)._asdict()
+        return self._counted[key]
 
     @property
     def label(self) -> str:
@@ -120,30 +143,39 @@ class Table(Scores):
     """A table's scores of the architectures of a space.
 
     Args:
-        path, metric, digest: as of `Scores`.
+        path, metric, digest, space, shape: as of `Scores`.
         entries: the rows, by the choices of their architectures.
-        size: how many architectures the space has.
     """
 
     def __init__(
-        self, path: Path, metric: str, digest: str, entries: Mapping[tuple[int, ...], Entry], size: int
+        self,
+        path: Path,
+        metric: str,
+        digest: str,
+        space: BackboneSpace,
+        shape: Sequence[int] | None,
+        entries: Mapping[tuple[int, ...], Entry],
     ) -> None:
-        super().__init__(path, metric, digest)
+        super().__init__(path, metric, digest, space, shape)
         self._entries = entries
-        self._size = size
 
     def get(self, architecture: Architecture) -> Entry | None:
         """Return the row of exactly this encoding, if there is one: isomorphic ones have their own rows."""
         return self._entries.get(architecture.choices)
 
+    def costs(self, architecture: Architecture) -> Mapping[str, float]:
+        """Return those of the row, and what is counted besides; none where there is no row."""
+        entry = self.get(architecture)
+        return {} if entry is None else {**super().costs(architecture), **dict(entry.costs)}
+
     @property
     def remarks(self) -> tuple[str, ...]:
         """How many architectures have no row."""
-        if len(self._entries) == self._size:
+        if len(self._entries) == self._space.size:
             return ()
         return (
-            f"The table '{self.label}' has {len(self._entries):,} of the {self._size:,} architectures of the "
-            "space; a trial of any other is infeasible.",
+            f"The table '{self.label}' has {len(self._entries):,} of the {self._space.size:,} architectures "
+            "of the space; a trial of any other is infeasible.",
         )
 
 
@@ -173,13 +205,16 @@ def once(path: Path, about: tuple[Any, ...], make: Callable[[str], _Known]) -> _
     return cast(_Known, _known[key])
 
 
-def load(path: Path, columns: Columns, space: BackboneSpace, *, partial: bool) -> Table:
+def load(
+    path: Path, columns: Columns, space: BackboneSpace, shape: Sequence[int] | None, *, partial: bool
+) -> Table:
     """Return the table.
 
     Args:
         path: of the file.
         columns: which to read.
         space: whose architectures the rows are of.
+        shape: as of `Scores`.
         partial: whether architectures may have no row.
 
     Raises:
@@ -191,9 +226,10 @@ def load(path: Path, columns: Columns, space: BackboneSpace, *, partial: bool) -
         rows = entries(read(path, columns, space.name), columns, space, str(path))
         if not partial:
             _complete(rows, space, str(path))
-        return Table(path, columns.whole, digest, rows, space.size)
+        return Table(path, columns.whole, digest, space, shape, rows)
 
-    return once(path, (Table, columns, space.name, space.decisions, partial), make)
+    about = (Table, columns, space.name, space.decisions, partial, None if shape is None else tuple(shape))
+    return once(path, about, make)
 
 
 def read(path: Path, columns: Columns, space: str) -> pd.DataFrame:

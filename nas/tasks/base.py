@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import ClassVar, Literal, get_args
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nas.space import TaskShape
+from nas.space import Architecture, TaskShape
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -116,6 +116,16 @@ class ScoreSource(ABC):
         They are told, and recorded, where a search begins.
         """
         return ()
+
+    def costs(self, architecture: Architecture) -> Mapping[str, float]:
+        """Return what is known of a network's costs before it is scored, by the names of `nas.costs.OWN`.
+
+        Of tasks that is nothing: there, a space counts for their shape.
+
+        Raises:
+            Infeasible: the architecture has no network.
+        """
+        return {}
 
 
 class TaskSource(ScoreSource):
