@@ -49,7 +49,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) -e '.[dev,onnx,postgres]'
+	$(PIP) -e '.[cluster,dev,onnx]'
 	@touch $@ $(VENV)/.installed
 
 clean:

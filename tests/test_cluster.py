@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +55,12 @@ retries = 0
 """
 
 
+def _postgres() -> list[str]:
+    """Return where scripts/local_cluster.sh looks for PostgreSQL."""
+    installed = (*Path("/usr/lib/postgresql").glob("*/bin"), *Path("/usr").glob("pgsql-*/bin"))
+    return [os.environ["PATH"], *map(str, installed)]
+
+
 class Cluster:
     """A cluster that is up, a folder with a plug-in of one's own, and commands that are run there."""
 
@@ -83,6 +90,8 @@ class Cluster:
         return done.stdout
 
     def start(self) -> None:
+        if not any(shutil.which("initdb", path=folder) for folder in _postgres()):
+            pytest.skip("needs PostgreSQL's initdb")
         exports = shlex.split(self.script("up", "2"))
         self.environment = self._own | dict(word.split("=", 1) for word in exports if "=" in word)
 
@@ -227,12 +236,13 @@ def test_a_head_that_is_killed_ends_the_search_with_the_way_to_go_on(cluster: Cl
         assert driver.stderr is not None
         next(line for line in driver.stderr if "completed" in line)
         folder = cluster.environment["NAS_CLUSTER_DIR"].encode()
+        heads = []
         for process in Path("/proc").glob("[0-9]*/cmdline"):
             with suppress(OSError):
-                if folder in (said := process.read_bytes()) and said.split(b"\\0")[0].endswith(
-                    b"/gcs_server"
-                ):
-                    os.kill(int(process.parent.name), signal.SIGKILL)
+                if folder in (said := process.read_bytes()) and said.split(b"\0")[0].endswith(b"/gcs_server"):
+                    heads.append(int(process.parent.name))
+        [head] = heads
+        os.kill(head, signal.SIGKILL)
         began = time.monotonic()
         err = driver.stderr.read()
     assert (driver.returncode, lacking(err, "nas resume orphan")) == (6, []), err
