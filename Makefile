@@ -1,4 +1,4 @@
-# make demo: a real search, to a leaderboard.   make lint: style, types, imports, known vulnerabilities.
+# make demo: a real search, to a leaderboard.   make lint: style, types, imports, recipes, known vulnerabilities.
 # make docs: docs/reference/ from the code.
 # make test: the tests, without the slow ones.   make test-slow: these alone.   make test-all: both.
 VENV ?= .venv
@@ -25,6 +25,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_deploy.py
 	-$(BIN)/python scripts/audit.py
 
 fix: $(VENV)/.installed-dev

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from facts import lacking
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -173,6 +175,23 @@ def test_pods_have_no_rights_share_their_artifacts_and_keep_the_password_from_wo
     assert "secretKeyRef" in head["PGPASSWORD"]["valueFrom"]
     assert not secret(parse(head["NAS_DB"]["value"]))
     assert not {"NAS_DB", "PGPASSWORD"} & worker.keys()
+
+
+def test_a_recipe_is_checked_by_the_definition_of_its_kind() -> None:
+    faults = runpy.run_path(str(ROOT / "scripts" / "check_deploy.py"))["rayjob_faults"]
+    spec = {"type": "object", "properties": {"entrypoint": {"type": "string"}}}
+    schema = {"type": "object", "properties": {"apiVersion": {}, "kind": {}, "spec": spec, "metadata": {}}}
+    crd = yaml.dump({"spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": schema}}]}})
+
+    def job(**spec: object) -> str:
+        metadata = {"name": "any"}
+        return yaml.dump({"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec})
+
+    assert faults(crd, job(entrypoint="nas run")) == []
+    [wrong] = faults(crd, job(entrypoint=7))
+    assert lacking(wrong, "$.spec.entrypoint", "7") == []
+    [unknown] = faults(crd, job(entry="nas run"))
+    assert lacking(unknown, "$.spec", "entry") == []
 
 
 @pytest.mark.parametrize("verb", ["up", "down"])
