@@ -69,8 +69,8 @@ class Outcome:
         error: why it failed or is infeasible, or why a supernet's training ended before its budget.
         reused: number of the trial whose score this is.
         derived: what a supernet derived, best first; so far, the one that it would derive now.
-        repeat, episodes: the seed and the length that were asked for, as of `Evaluate`.
-        continued: training episodes that a shorter training had done; their seconds are in its outcome.
+        repeat, episodes, parent: what was asked for, as of `Evaluate`.
+        continued: training episodes that another training had done; their seconds are in its outcome.
         node: name of the machine that ran it, for those who watch; no controller learns of it.
     """
 
@@ -86,6 +86,7 @@ class Outcome:
     derived: tuple[Derived, ...] = ()
     repeat: int = 0
     episodes: int | None = None
+    parent: int | None = None
     continued: int = 0
     node: str | None = field(default=None, compare=False)
 
@@ -135,11 +136,15 @@ class Evaluate:
         repeat: which of its seeds: 0 is the first, and 1, 2, … are further ones.
         episodes: how long, in training episodes, less than the search's budget; None: the whole budget. The
             trial is `paused` when these are done.
+        parent: number of the trial that the training goes on from, whose network is the same: in the state
+            that it left, its training episodes included; None: it begins anew. Controllers whose
+            `continues` is true propose it.
     """
 
     architecture: Architecture
     repeat: int = 0
     episodes: int | None = None
+    parent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +222,13 @@ class Controller(ABC):
         one_shot: whether trial 0 trains a supernet, and the setting `derive` tells how many architectures of
             it are evaluated.
         given: the setting that lists what is evaluated; None: the controller chooses.
+        continues: whether its trials are parts of trainings of the whole budget, each of which goes on from
+            another: an `Evaluate` then says up to where with `episodes`, and from whom with `parent`.
     """
 
     one_shot: ClassVar[bool] = False
     given: ClassVar[str | None] = None
+    continues: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, space: Space[object], seed: int) -> None: ...
@@ -275,6 +283,21 @@ class Controller(ABC):
 
         Args:
             trials: how many further ones there may be, those that run now among them.
+        """
+        return None
+
+    def continuable(self) -> frozenset[int] | None:
+        """Return the numbers of the trials that others may yet go on from, if `continues` is true.
+
+        States of others are not needed any more. None, by default: it does not tell.
+        """
+        return None
+
+    def length(self, whole: int) -> int | None:
+        """Return how many trials a search has; None, by default: as many as are asked for.
+
+        Args:
+            whole: training episodes of a whole training.
         """
         return None
 

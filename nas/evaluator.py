@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
@@ -43,6 +43,20 @@ class Budget(BaseModel):
         return self
 
 
+class Ancestor(NamedTuple):
+    """A part of a training that others go on from.
+
+    Attributes:
+        architecture: what was trained, of the search's space.
+        episodes: training episodes at its end.
+        name: of its checkpoint.
+    """
+
+    architecture: Architecture
+    episodes: int
+    name: str
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One evaluation to run.
@@ -56,6 +70,9 @@ class Job:
         episodes: to train on; None: as many as the budget says.
         name: of its checkpoint, which trainings of other lengths have too.
         folder: of the checkpoint, for longer trainings to go on from shorter ones; None to have none.
+        part: whether it is a part of a training of the whole budget, up to `episodes`.
+        parent: number of the trial that it goes on from; None: it begins anew.
+        lineage: the parts before, the first one first; empty: it begins anew.
     """
 
     number: int
@@ -66,11 +83,14 @@ class Job:
     episodes: int | None = None
     name: str = ""
     folder: str | None = None
+    part: bool = False
+    parent: int | None = None
+    lineage: tuple[Ancestor, ...] = ()
 
     @property
     def evaluation(self) -> Evaluate:
         """What was proposed."""
-        return Evaluate(self.architecture, self.repeat, self.episodes)
+        return Evaluate(self.architecture, self.repeat, self.episodes, self.parent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ REDRAWS = 100
 """Proposals asked of the inner controller, all from one generator, before a wrapper gives up."""
 
 
-Known: TypeAlias = tuple[str, int, int | None]
-"""What has one score: canonical key, repeat, and training episodes that were asked for."""
+Known: TypeAlias = tuple[str, int, int | None, int | None]
+"""What has one score: canonical key, repeat, training episodes that were asked for, and parent."""
 
 
 @final
@@ -62,7 +62,7 @@ class Deduplicated(Controller):
         """Remember the first trial that completed each network; tell the inner controller everything."""
         done = outcome.state in (TrialState.COMPLETED, TrialState.PAUSED)
         if done and outcome.architecture is not None:
-            evaluation = Evaluate(outcome.architecture, outcome.repeat, outcome.episodes)
+            evaluation = Evaluate(outcome.architecture, outcome.repeat, outcome.episodes, outcome.parent)
             self._completed.setdefault(self._known(evaluation), number)
         self._controller.observe(number, outcome)
 
@@ -70,8 +70,17 @@ class Deduplicated(Controller):
         """Return what the inner controller does."""
         return self._controller.promotable(trials)
 
+    def continuable(self) -> frozenset[int] | None:
+        """Return what the inner controller does."""
+        return self._controller.continuable()
+
+    def length(self, whole: int) -> int | None:
+        """Return what the inner controller does."""
+        return self._controller.length(whole)
+
     def _known(self, evaluation: Evaluate) -> Known:
-        return self._space.canonical(evaluation.architecture), evaluation.repeat, evaluation.episodes
+        key = self._space.canonical(evaluation.architecture)
+        return key, evaluation.repeat, evaluation.episodes, evaluation.parent
 
 
 @final
@@ -106,7 +115,7 @@ class WarmStarted(Controller):
         proposal = self._controller.propose(number, pending, rng)
         now = running(self._space, pending)
         left = [key for key in self._best if key not in self._tried and key not in now]
-        if not left or not isinstance(proposal, Evaluate) or proposal.repeat:
+        if not left or not isinstance(proposal, Evaluate) or proposal.repeat or proposal.parent is not None:
             return proposal
         lengths = self._tried.get(self._space.canonical(proposal.architecture), {proposal.episodes})
         if proposal.episodes not in lengths:
@@ -123,6 +132,14 @@ class WarmStarted(Controller):
     def promotable(self, trials: int) -> frozenset[str] | None:
         """Return what the inner controller does."""
         return self._controller.promotable(trials)
+
+    def continuable(self) -> frozenset[int] | None:
+        """Return what the inner controller does."""
+        return self._controller.continuable()
+
+    def length(self, whole: int) -> int | None:
+        """Return what the inner controller does."""
+        return self._controller.length(whole)
 
 
 @final
@@ -178,6 +195,14 @@ class Constrained(Controller):
     def promotable(self, trials: int) -> frozenset[str] | None:
         """Return what the inner controller does."""
         return self._controller.promotable(trials)
+
+    def continuable(self) -> frozenset[int] | None:
+        """Return what the inner controller does."""
+        return self._controller.continuable()
+
+    def length(self, whole: int) -> int | None:
+        """Return what the inner controller does."""
+        return self._controller.length(whole)
 
     def _reason(self, architecture: Architecture) -> str | None:
         """Return why the architecture is out, None if it is not; each network is counted once."""

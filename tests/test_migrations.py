@@ -374,7 +374,7 @@ def test_a_reused_trial_is_given_the_length_of_its_score_and_back(url: str, engi
         assert set(map(tuple, found)) == {(0, None, None)}
 
 
-@pytest.mark.parametrize("revision", rest_slow([f"000{number}" for number in range(1, 8)], ("0001", "0007")))
+@pytest.mark.parametrize("revision", rest_slow([f"000{number}" for number in range(1, 10)], ("0001", "0009")))
 def test_a_search_of_an_older_database_goes_on(tmp_path: Path, revision: str) -> None:
     """As if it had run there in one go: it has its outcomes again, without the settings of today."""
     url, whole = f"sqlite:///{tmp_path}/nas.db", configure(name="s", trials=12)

@@ -54,7 +54,8 @@ def rerun(
         if trial.reused is not None:
             say(f"{row.name}/{trial.number} took over the score of trial {trial.reused}, which runs again.")
             trial = store.trial(row.id, trial.reused)
-    again = Rerun(row, trial)
+        lineage = store.lineage(trial)
+    again = Rerun(row, lineage)
     say(f"Running {row.name}/{trial.number} again; it took {trial.seconds or 0:.1f} s.")
     result, reasons = compared(row, trial, again.run(), tolerance)
     emit([record(result)], form, wide=wide)

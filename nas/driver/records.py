@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from nas import fingerprints
 from nas.controller import Derived, Evaluate, Outcome, Reuse, Score, TrainSupernet
 from nas.costs import OWN
-from nas.evaluator import AnyJob, Job, SupernetJob
+from nas.evaluator import Ancestor, AnyJob, Job, SupernetJob
 from nas.product import backbone_of, candidate_of, default_with
 from nas.settings.search import SearchConfig, validate
 from nas.space import Architecture, Space
@@ -72,6 +72,10 @@ class Records:
     ) -> None:
         self._name, self._config, self._space, self._folder = name, config, space, folder
         self._data, self._memory = dict(data), memory
+        self._parts: dict[int, Job] = {}
+        """By the number of a trial that others may go on from."""
+        self._left: set[int] = set()
+        """Which of them may have left a checkpoint."""
 
     def supernet(
         self, number: int, supernet: TrainSupernet, attempt: int = 0, seed: int | None = None
@@ -117,24 +121,34 @@ class Records:
     def evaluation(self, number: int, evaluation: Evaluate, attempt: int = 0, seed: int | None = None) -> Job:
         """Return the job of an evaluation.
 
-        Without a seed it takes that of its network, repeat and attempt: equal ones begin with equal weights.
+        Without a seed it takes that of its parent, or of its network, repeat and attempt: equal ones begin
+        with equal weights.
         """
         architecture, repeat, episodes = evaluation.architecture, evaluation.repeat, evaluation.episodes
+        parent = None if evaluation.parent is None else self._parts[evaluation.parent]
+        if seed is None and parent is not None:
+            seed = parent.seed
         if seed is None:
             key = candidate_of(self._space, architecture).key
             seed = training_seed(self._config.seed, key, attempt, repeat)
-        if self._folder is None or self._config.looks_up:
-            return Job(number, attempt, architecture, seed, repeat, episodes)
-        digest = self._digest(self._space.text(architecture), seed)
-        name, folder = f"{self._name}-{TRIAL}-{digest}", str(self._folder)
-        return Job(number, attempt, architecture, seed, repeat, episodes, name, folder)
+        job = Job(number, attempt, architecture, seed, repeat, episodes)
+        if self._folder is not None and not self._config.looks_up:
+            text = self._space.text(architecture)
+            digest = self._digest(text if parent is None else [text, episodes, parent.name], seed)
+            job = replace(job, name=f"{self._name}-{TRIAL}-{digest}", folder=str(self._folder))
+        if self._config.proposer.continues:
+            job = replace(job, part=True, parent=evaluation.parent, lineage=_lineage(parent))
+            self._parts[number] = job
+            self._left.add(number)
+        return job
 
     def job(self, trial: Trial) -> AnyJob:
         """Return the job of a trial that has not ended."""
         if trial.architecture is None:
             supernet = _SUPERNET.validate_python(trial.supernet)
             return self.supernet(trial.number, supernet, trial.attempt, trial.seed)
-        evaluation = Evaluate(self._space.decode(trial.architecture), trial.repeat, trial.asked_episodes)
+        architecture = self._space.decode(trial.architecture)
+        evaluation = Evaluate(architecture, trial.repeat, trial.asked_episodes, trial.parent)
         return self.evaluation(trial.number, evaluation, trial.attempt, trial.seed)
 
     def outcome(self, trial: Trial) -> Outcome:
@@ -164,6 +178,7 @@ class Records:
             ),
             repeat=trial.repeat,
             episodes=trial.asked_episodes,
+            parent=trial.parent,
             continued=trial.continued_episodes or 0,
         )
 
@@ -172,6 +187,23 @@ class Records:
         if self._folder is not None:
             for checkpoint in checkpoints(self._folder, self._name):
                 checkpoint.remove()
+
+    def forget_parts(self, needed: Collection[int], going: Collection[AnyJob]) -> None:
+        """Delete the checkpoints that parts of trainings left, but for those to go on from.
+
+        Args:
+            needed: numbers of trials.
+            going: what runs, or waits to run again.
+        """
+        if self._folder is None:
+            return
+        kept = {*needed, *(job.number for job in going)}
+        kept |= {job.parent for job in going if isinstance(job, Job) and job.parent is not None}
+        names = {self._parts[number].name for number in kept if number in self._parts}
+        for number in self._left - kept:
+            if self._parts[number].name not in names:
+                Checkpoint(self._folder, self._parts[number].name).remove()
+            self._left.discard(number)
 
     def reused(self, proposal: Reuse, trial: Trial) -> Outcome:
         """Return the outcome of a trial that takes over another's score."""
@@ -220,6 +252,13 @@ def checkpoints(folder: Path, name: str) -> Iterator[Checkpoint]:
     found = (own.fullmatch(path.name) for path in (folder / CHECKPOINTS).glob("*"))
     for stem in {match[1] for match in found if match}:
         yield Checkpoint(folder, stem)
+
+
+def _lineage(parent: Job | None) -> tuple[Ancestor, ...]:
+    if parent is None:
+        return ()
+    assert parent.episodes is not None, "a trial that is over has no children"
+    return *parent.lineage, Ancestor(parent.architecture, parent.episodes, parent.name)
 
 
 def forget(job: AnyJob) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nas.controller import Outcome
 from nas.driver.records import Records, configuration
 from nas.driver.trials import Trials
@@ -20,7 +22,7 @@ class Rerun:
 
     Args:
         search: that the trial is of.
-        trial: in question.
+        lineage: the trials that its training went through, the first one first and itself last.
 
     Raises:
         ConfigError: the trial has no score of its own, or the data has changed since.
@@ -28,7 +30,8 @@ class Rerun:
         DataMissing: the data is not on this machine.
     """
 
-    def __init__(self, search: Search, trial: Trial) -> None:
+    def __init__(self, search: Search, lineage: Sequence[Trial]) -> None:
+        *self._ancestors, trial = lineage
         name = f"{search.name}/{trial.number}"
         if trial.state not in SCORED:
             raise ConfigError(
@@ -53,7 +56,10 @@ class Rerun:
             NasError: it has no score this time.
         """
         config, trial = self._config, self._trial
-        job = Records(self._search.name, config, config.make_space(), None, self._classes).job(trial)
+        records = Records(self._search.name, config, config.make_space(), None, self._classes)
+        for ancestor in self._ancestors:
+            records.job(ancestor)
+        job = records.job(trial)
         outcome = None
         for outcome in reports(Trials(config, self._tasks), job):
             reached = outcome.train_episodes >= (trial.train_episodes or 0)

@@ -167,7 +167,7 @@ class SearchDriver:
             jobs = [
                 running.job for running in self._running.values() if running.job.number not in self._races
             ]
-            pending = [job.evaluation for job in jobs if isinstance(job, Job)]
+            pending = [self._counted(job.evaluation) for job in jobs if isinstance(job, Job)]
             rng = proposal_rng(self._config.seed, place)
             began = time.perf_counter()
             proposal = self._controller.propose(place, pending, rng)
@@ -192,11 +192,19 @@ class SearchDriver:
                 proposal = replace(proposal, episodes=None)
             if not isinstance(proposal, Evaluate):
                 outcome = self._without_worker(proposal)
-                proposal = Evaluate(proposal.architecture, outcome.repeat, outcome.episodes)
+                proposal = Evaluate(proposal.architecture, outcome.repeat, outcome.episodes, outcome.parent)
+            elif proposal.parent is not None:
+                proposal = replace(proposal, parent=self._own[proposal.parent])
             job = self._begin(number, proposal, outcome, screening)
             if job is not None:
                 return job
         return self._next_of_race()
+
+    def _counted(self, evaluation: Evaluate) -> Evaluate:
+        """Return an evaluation with its parent by the controller's own count."""
+        if evaluation.parent is None:
+            return evaluation
+        return replace(evaluation, parent=bisect_left(self._own, evaluation.parent))
 
     def _next_of_race(self) -> AnyJob | None:
         """Return the next further seed of a finalist, once the search's own trials have ended."""
@@ -235,6 +243,7 @@ class SearchDriver:
                 attempt=0,
                 repeat=job.repeat,
                 episodes=job.episodes,
+                parent=job.parent,
                 race=race,
             ),
             outcome=outcome,
@@ -277,9 +286,10 @@ class SearchDriver:
         running = self._running[job.number]
         seconds = running.spent + outcome.seconds
         limit = self._config.resources.seconds if isinstance(job, Job) else None
-        late = limit is not None and outcome.seconds >= limit  # another attempt would take as long
+        in_vain = limit is not None and outcome.seconds >= limit  # another attempt would take as long
+        in_vain |= isinstance(job, Job) and job.parent is not None  # and would go on from the same state
         failed = outcome.state is TrialState.FAILED
-        if failed and self._retry(job, outcome.error or "", seconds, died=False, in_vain=late):
+        if failed and self._retry(job, outcome.error or "", seconds, died=False, in_vain=in_vain):
             return
         seen = (*running.measurements, *outcome.measurements)
         self._record(job.number, replace(outcome, seconds=seconds, measurements=seen))
@@ -393,8 +403,8 @@ class SearchDriver:
         if isinstance(running.job, SupernetJob):
             derivations = self._records.derivations(outcome, running.derived)
         else:
-            repeat, episodes = running.job.repeat, running.job.episodes
-            outcome = replace(outcome, repeat=repeat, episodes=episodes)
+            repeat, episodes, parent = running.job.repeat, running.job.episodes, running.job.parent
+            outcome = replace(outcome, repeat=repeat, episodes=episodes, parent=parent)
             if episodes is not None and outcome.state is TrialState.COMPLETED:
                 outcome = replace(outcome, state=TrialState.PAUSED)
         if self._store.finish(running.row, outcome, derivations) is not None:
@@ -407,6 +417,9 @@ class SearchDriver:
             if self._retention is not None:
                 self._retention.add(running.job, outcome)
                 self._sweep(self._retention)
+            if (needed := self._controller.continuable()) is not None:
+                going = [attempt.job for attempt in (*self._running.values(), *self._again)]
+                self._records.forget_parts({self._own[own] for own in needed}, going)
             self._observer.recorded(number, outcome)
 
     def _sweep(self, retention: Retention) -> None:
@@ -427,7 +440,8 @@ class SearchDriver:
         if number in self._races:  # nothing that the controller asked for
             return
         reused = None if outcome.reused is None else bisect_left(self._own, outcome.reused)
-        told = replace(outcome, measurements=(), reused=reused, node=None)
+        parent = None if outcome.parent is None else bisect_left(self._own, outcome.parent)
+        told = replace(outcome, measurements=(), reused=reused, parent=parent, node=None)
         self._controller.observe(bisect_left(self._own, number), told)
 
     def _replay(self) -> None:
@@ -439,6 +453,8 @@ class SearchDriver:
         self._ledger.raced = len(self._races)
         for trial in history:
             outcome = self._records.outcome(trial)
+            if self._config.proposer.continues:
+                self._records.job(trial)  # others may go on from it
             self._learn(trial.number, outcome)
             if self._retention is not None and outcome.state is TrialState.PAUSED:
                 self._retention.add(self._records.job(trial), outcome)
@@ -510,13 +526,21 @@ def create(
             learner=config.learner["name"] if config.learner else "none",
             executor=config.executor,
             seed=config.seed,
-            trials=first.derive + 1 if first is not None and first.whole else config.trials,
+            trials=_length(config, space, tasks, first),
             settings=config.settings,
             environment=made_by,
             plugins=fingerprints.take(config.model_dump(mode="json"), space),
         ),
         [NewInherited(one.origin, space.encode(one.architecture), one.share) for one in inherited],
     )
+
+
+def _length(config: SearchConfig, space: Space[Any], tasks: ScoreSource, first: TrainSupernet | None) -> int:
+    """Return how many trials a search has."""
+    if first is not None and first.whole:
+        return first.derive + 1
+    own = config.make_controller(space, tasks).length(config.budget.train_episodes)
+    return config.trials if own is None else own
 
 
 def _rehearse(config: SearchConfig, tasks: TaskSource) -> Arithmetic:
@@ -558,6 +582,12 @@ def check(
         for remark in tasks.remarks:
             say(f"warning: {remark}")
     space = config.make_space()
+    own = config.make_controller(space, tasks).length(config.budget.train_episodes)
+    if own is not None and "trials" in config.model_fields_set and config.trials < own:
+        raise ConfigError(
+            f"trials: {config.trials}; the trainings of the controller '{config.controller['name']}' are "
+            f"{own} parts. Leave trials out, or see `nas controllers {config.controller['name']}`."
+        )
     if isinstance(tasks, TaskSource):
         made_by["precision"] = _rehearse(config, tasks).precision
     first = supernet(config, space, tasks)

@@ -31,7 +31,8 @@ class TrialRow:
         seed: of the weights and the training episodes.
         repeat: which of the architecture's seeds: 0 is the first.
         asked_episodes: training episodes asked for; None: as many as the search's budget says.
-        continued_episodes: training episodes that a shorter training had done; None: none.
+        continued_episodes: training episodes that another training had done; None: none.
+        parent: number of the trial that the training went on from; None: it began anew.
         attempt: how often it was tried before.
         reused: number of the trial whose score this is; None: it is its own.
         split, classes: of the tasks behind the score, the classes as a hash.
@@ -59,6 +60,7 @@ class TrialRow:
     repeat: int
     asked_episodes: int | None
     continued_episodes: int | None
+    parent: int | None
     attempt: int
     reused: int | None
     split: str | None
@@ -211,6 +213,7 @@ def trial(row: Trial, texts: Texts) -> TrialRow:
         repeat=row.repeat,
         asked_episodes=row.asked_episodes,
         continued_episodes=row.continued_episodes,
+        parent=row.parent,
         attempt=row.attempt,
         reused=row.reused,
         split=row.split,

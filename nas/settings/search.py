@@ -278,6 +278,24 @@ class SearchConfig(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _continued(self) -> Self:
+        if not self.proposer.continues:
+            return self
+        name = self.controller["name"]
+        if self.looks_up:
+            raise ConfigError(
+                f"controller: '{name}' lets trainings go on from one another, and the evaluator "
+                f"'{self.evaluator['name']}' trains nothing. Set another controller, such as 'evolution'."
+            )
+        for setting in ("scheduler", "racing", "prescreen"):
+            if getattr(self, setting) is not None:
+                raise ConfigError(
+                    f"{setting}: the controller '{name}' itself says how long what is trained, and goes on "
+                    "from trainings that it knows. Leave one of them out."
+                )
+        return self
+
+    @model_validator(mode="after")
     def _promising(self) -> Self:
         if self.prescreen is None:
             return self

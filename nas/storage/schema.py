@@ -33,7 +33,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nas.storage.columns import Finite, UTCDateTime
 
-HEAD = "0009"
+HEAD = "0010"
 """The revision of the tables below."""
 
 
@@ -203,7 +203,9 @@ class Trial(Base):
     asked_episodes: Mapped[int | None]
     """Training episodes asked for; NULL: as many as the search's budget says."""
     continued_episodes: Mapped[int | None]
-    """Training episodes that a shorter training had done; NULL: none."""
+    """Training episodes that another training had done; NULL: none."""
+    parent: Mapped[int | None]
+    """Number of the trial of this search that the training went on from; NULL: it began anew."""
     created_at: Mapped[datetime]
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]

@@ -442,6 +442,13 @@ class Store:
         with self._database.read() as session:
             return trials.measurements(session, search_id, number)
 
+    def lineage(self, trial: Trial) -> list[Trial]:
+        """Return the trials that a training went through, the first one first and this one last."""
+        found = [trial]
+        while (parent := found[0].parent) is not None:
+            found.insert(0, self.trial(trial.search_id, parent))
+        return found
+
     def add_artifact(self, trial_id: int, *, kind: str, uri: str, sha256: str, bytes: int) -> None:
         """Record a file that a trial left behind."""
         with self._database.edit() as session:

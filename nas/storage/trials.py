@@ -39,6 +39,7 @@ class NewTrial:
         attempt: how often it was tried before.
         repeat: which of the architecture's seeds.
         episodes: to train on; None: as many as the search's budget says.
+        parent: number of the trial that the training goes on from; None: it begins anew.
         race: whether one of the best is trained under a further seed.
         supernet: what was proposed, where a supernet is trained.
     """
@@ -51,6 +52,7 @@ class NewTrial:
     attempt: int
     repeat: int = 0
     episodes: int | None = None
+    parent: int | None = None
     race: bool = False
     supernet: dict[str, Any] | None = None
 
@@ -103,6 +105,7 @@ def insert(
         "attempt": new.attempt,
         "repeat": new.repeat,
         "asked_episodes": new.episodes,
+        "parent": new.parent,
         "architecture_id": architecture_id,
         "architecture": new.architecture,
         "supernet": new.supernet,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,12 +36,26 @@ StateDict = dict[str, Any]
 """Plain containers, numbers and tensors: `torch.load` reads it with `weights_only=True`."""
 
 
+class Turn(NamedTuple):
+    """Where a training goes on under other settings.
+
+    Attributes:
+        at: training episodes; of a step that passes them, its end.
+        make: returns the learner with those settings, and what it learns from.
+    """
+
+    at: int
+    make: Callable[[], tuple[Learner, TaskSource]]
+
+
 class Training:
     """One learner's meta-training on tasks of the training classes.
 
     Before each meta-step the learning rates are the optimizer's initial ones times `learner.decay(done /
     episodes)`. Weights, and whatever else the learner draws, come from torch's global generator, which
     `start` seeds; tasks come from a generator of their own, and their augmentation from one for each step.
+
+    At a turn it goes on in its state with another learner: weights, the optimizer's moments, and tasks.
 
     Attributes:
         learner: what learns, in training mode.
@@ -54,18 +68,28 @@ class Training:
         episodes: the budget.
         seed: of the training episodes.
         arithmetic: where and in which precision.
+        turns: in their order.
     """
 
     def __init__(
-        self, learner: Learner, tasks: TaskSource, episodes: int, seed: int, arithmetic: Arithmetic
+        self,
+        learner: Learner,
+        tasks: TaskSource,
+        episodes: int,
+        seed: int,
+        arithmetic: Arithmetic,
+        turns: Sequence[Turn] = (),
     ) -> None:
-        self.learner, self.arithmetic = learner.train(), arithmetic
-        self.done = 0
-        self._tasks, self._budget = tasks, episodes
+        self.arithmetic, self.done = arithmetic, 0
+        self._budget, self._turns = episodes, list(turns)
+        self._seed, self._rng = seed, np.random.default_rng(seed)
+        self._begin(learner, tasks)
+
+    def _begin(self, learner: Learner, tasks: TaskSource) -> None:
+        self.learner, self._tasks = learner.train(), tasks
         self._optimizer = learner.optimizer()
         self._judged = learner.weighting.optimizer if isinstance(learner.weighting, Judged) else None
         self._rates = Rates(self._optimizer, learner.decay)
-        self._seed, self._rng = seed, np.random.default_rng(seed)
 
     @property
     def shared(self) -> int:
@@ -86,7 +110,34 @@ class Training:
             Diverged: a loss is NaN or infinite.
         """
         while self.done < min(mark, self._budget):
+            if self._turns and self._turns[0].at <= self.done:
+                state = self.state()
+                self._turn(lambda turn: turn.at <= self.done)
+                self._adopt(state)
             yield self._step()
+
+    def _turn(self, passed: Callable[[Turn], bool]) -> None:
+        """Begin with the learner of the last turn that is passed; what it knows is for the caller to give."""
+        last = None
+        while self._turns and passed(self._turns[0]):
+            last = self._turns.pop(0)
+        if last is not None:
+            learner, tasks = last.make()
+            self._begin(self.arithmetic.prepare(learner), tasks)
+
+    def _adopt(self, state: StateDict) -> None:
+        """Continue from the state of another learner with this network.
+
+        What this one has besides, or in another shape, begins anew. Settings of optimizers are its own.
+        """
+        own, saved = self.learner.state_dict(), state["learner"]
+        fitting = {name: x for name, x in saved.items() if name in own and own[name].shape == x.shape}
+        self.learner.load_state_dict(fitting, strict=False)
+        if fitting.keys() >= dict(self.learner.named_parameters()).keys():
+            _take_moments(self._optimizer, state["optimizer"])
+            if self._judged is not None and "weighting" in state:
+                _take_moments(self._judged, state["weighting"])
+        self._go_on(state)
 
     def _step(self) -> float:
         tasks = min(self.learner.meta_batch, self._budget - self.done)
@@ -115,14 +166,30 @@ class Training:
         }
 
     def restore(self, state: StateDict) -> None:
-        """Continue from a state of a training of the same learner on the same tasks."""
+        """Continue from a state of a training of the same learners on the same tasks."""
+        self._turn(lambda turn: turn.at < state["done"])
         self.learner.load_state_dict(state["learner"])
         self._optimizer.load_state_dict(state["optimizer"])
         if self._judged is not None:
             self._judged.load_state_dict(state["weighting"])
+        self._go_on(state)
+
+    def _go_on(self, state: StateDict) -> None:
+        """Take over chance and count of a state."""
         self._rng.bit_generator.state = state["episodes"]
         generators.restore(state, self.arithmetic.device)
         self.done = state["done"]
+
+
+def _take_moments(optimizer: torch.optim.Optimizer, state: StateDict) -> None:
+    """Take over what an optimizer has gathered, and no setting; nothing, if that is of other groups."""
+    settings = [{key: value for key, value in g.items() if key != "params"} for g in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state)
+    except ValueError:
+        return
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
 
 
 def start(
@@ -133,6 +200,7 @@ def start(
     precision: Precision,
     episodes: int,
     seed: int,
+    turns: Sequence[Turn] = (),
 ) -> Training:
     """Begin a training from scratch; sets torch's global seed.
 
@@ -144,6 +212,7 @@ def start(
         precision: of the arithmetic.
         episodes: the budget.
         seed: of the weights and of the training episodes.
+        turns: where it goes on under other settings, in their order.
 
     Raises:
         Infeasible: the architecture has no network for these tasks.
@@ -151,7 +220,7 @@ def start(
     torch.manual_seed(seed)
     made = learner(space.build(architecture, tasks.shape), tasks.shape)
     arithmetic = _arithmetic(made, tasks, precision)
-    return Training(arithmetic.prepare(made), tasks, episodes, seed, arithmetic)
+    return Training(arithmetic.prepare(made), tasks, episodes, seed, arithmetic, turns)
 
 
 def resume(begin: Callable[[], Training], shorter: Checkpoint | None) -> Training:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from nas.controller import Measurement, Outcome, Score
 from nas.evaluator import Context, Evaluator, Job
+from nas.learners.base import Learner
+from nas.space import Architecture
 from nas.states import TrialState
+from nas.tasks.base import TaskSource
 from nas.training.checkpoint import Checkpoint
-from nas.training.loop import resume, start
+from nas.training.loop import Training, Turn, resume, start
 from nas.training.scoring import score
 
 REPORTS = 10
@@ -47,25 +51,30 @@ class Train(Evaluator):
     def evaluate(self, job: Job) -> Iterator[Outcome]:
         """Train as long as the job says; reports the mean training loss ten times on the way.
 
-        A longer training goes on from a shorter one of the same seed, to the bits of one long run.
+        A longer training goes on from a shorter one of the same seed, to the bits of one long run. So does a
+        part of a training from the part before, under other settings or the same.
         """
         context, shape, budget = self._context, self._context.tasks.shape, self._context.budget
         began = time.perf_counter()
         trainee = context.trainee(job.architecture)
         costs = trainee.space.cost(trainee.architecture, shape)._asdict()
-        whole = job.episodes or budget.train_episodes
+        end = whole = job.episodes or budget.train_episodes
+        if job.part:
+            whole = budget.train_episodes
+        first = context.trainee(job.lineage[0].architecture) if job.lineage else trainee
         begin = partial(
             start,
-            trainee.space,
-            trainee.architecture,
-            trainee.tasks,
-            trainee.learner,
+            first.space,
+            first.architecture,
+            first.tasks,
+            first.learner,
             context.precision,
             whole,
             job.seed,
+            self._turns(job),
         )
-        shorter = None if job.folder is None else Checkpoint(Path(job.folder), job.name)
-        training = resume(begin, shorter)
+        own = None if job.folder is None else Checkpoint(Path(job.folder), job.name)
+        training = _part(begin, job) if job.part else resume(begin, own)
         continued = training.done
 
         def outcome(state: TrialState, episodes: int, score: Score | None, *seen: Measurement) -> Outcome:
@@ -73,15 +82,16 @@ class Train(Evaluator):
             found = Outcome(state, job.architecture, score, episodes, seconds, costs, tuple(seen))
             return replace(found, continued=continued)
 
-        rungs = [rung for rung in context.rungs if rung < whole]
-        for mark in _marks(whole, rungs):
+        rungs = [rung for rung in context.rungs if rung < end]
+        for mark in _marks(end, rungs):
             before, losses = training.done, []
             for loss in training.until(mark):
                 losses.append(loss)
-                if shorter and job.episodes and training.done == training.shared:
-                    shorter.save(training.state())
+                due = training.done >= end if job.part else training.done == training.shared
+                if own and job.episodes and due:
+                    own.save(training.state())
             done = training.done
-            final = done == whole
+            final = done >= end
             if done == before and not final:
                 continue
             seen = [Measurement(done, "train_loss", float(np.mean(losses)))] if losses else []
@@ -101,6 +111,37 @@ class Train(Evaluator):
                     return
             else:
                 yield outcome(TrialState.RUNNING, done, None, *seen)
+
+    def _turns(self, job: Job) -> list[Turn]:
+        """Return where a part of a training, or one before it, went on under other settings."""
+        parts = [*(ancestor.architecture for ancestor in job.lineage), job.architecture]
+        return [
+            Turn(ancestor.episodes, partial(self._made, after))
+            for ancestor, (before, after) in zip(job.lineage, pairwise(parts), strict=True)
+            if before != after
+        ]
+
+    def _made(self, architecture: Architecture) -> tuple[Learner, TaskSource]:
+        trainee = self._context.trainee(architecture)
+        shape = trainee.tasks.shape
+        return trainee.learner(trainee.space.build(trainee.architecture, shape), shape), trainee.tasks
+
+
+def _part(begin: Callable[[], Training], job: Job) -> Training:
+    """Begin a part of a training in the state that the part before left.
+
+    Where that is gone, the parts are trained again from the last one whose state is there.
+    """
+    training = begin()
+    for ancestor in reversed(job.lineage if job.folder is not None else ()):
+        saved = Checkpoint(Path(job.folder or "."), ancestor.name).load()
+        if saved is not None:
+            try:
+                training.restore(saved)
+            except (KeyError, TypeError, ValueError, RuntimeError):  # of a plugin that has changed since
+                return begin()
+            break
+    return training
 
 
 def _marks(budget: int, rungs: Sequence[int]) -> list[int]:

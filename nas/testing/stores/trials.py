@@ -38,12 +38,14 @@ class TrialSuite(OpenStore):
                 attempt=1,
                 repeat=2,
                 episodes=300,
+                parent=3,
             ),
         )
         running = other.trial(row.id, 7)
         assert (running.id, running.state, running.observed) == (trial_id, "running", None)
         assert (running.architecture, running.seed, running.attempt) == ("1.2.3", 2**63 - 1, 1)
         assert (running.repeat, running.asked_episodes, running.continued_episodes) == (2, 300, None)
+        assert running.parent == 3
         assert running.created_at == running.started_at
         assert running.started_at.tzinfo is UTC
         score = Score(0.9875, 0.0031, 200, "omniglot/vinyals/validation", "ab" * 32, "transductive")
