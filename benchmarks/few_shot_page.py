@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from correlations import correlation, kendall
+from few_shot_proxies import PROXIES, TOOK
 
 from nas.tables.regression import Regression, seed_covariance
 from search_spaces.few_shot import FewShot
@@ -20,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 SPACE = FewShot()
 LENGTHS = (30, 75, 150, 300)
 WHOLE = f"score_{LENGTHS[-1]}"
-FOLDS = 10
+FOLDS = 5
 ENOUGH = 60
 """Networks below which no surrogate is fitted, and no decision judged."""
 
@@ -36,6 +37,7 @@ def page(table: pd.DataFrame, command: str, trial: str, full: str) -> str:
             *held(table, trials, trial, full),
             *noise(trials),
             *agreement(table, trials),
+            *untrained(table, trials),
             *spread(table, trials),
             *(decisions(trials) if trials["number"].nunique() >= ENOUGH else []),
             *(surrogate(trials) if trials["number"].nunique() >= ENOUGH else []),
@@ -104,7 +106,6 @@ def agreement(table: pd.DataFrame, trials: pd.DataFrame) -> Iterator[str]:
     }
     scores = {f"{length} tasks, one seed": one[f"score_{length}"] for length in LENGTHS}
     scores |= {f"{LENGTHS[-1]} tasks, mean of three seeds": thrice, "full, validation": ends["validation"]}
-    scores |= {name: one[name] for name in ("parameters", "macs")}
     rows = []
     for name, score in scores.items():
         own = {"the same length, other seeds"} if "three" in name or "full" in name else set()
@@ -115,6 +116,31 @@ def agreement(table: pd.DataFrame, trials: pd.DataFrame) -> Iterator[str]:
         yield from ["## Do short trainings rank as long ones do?", ""]
         yield from paragraph("Spearman's ρ (95 % interval by Fisher's z; networks).")
         yield from [f"| | {' | '.join(targets)} |", f"|---|{'---|' * len(targets)}", *rows, ""]
+
+
+def untrained(table: pd.DataFrame, trials: pd.DataFrame) -> Iterator[str]:
+    """Yield how zero-cost proxies rank networks."""
+    own = table[table["episodes"] == 0].set_index("number")
+    looked = own[own[TOOK].notna()]
+    if looked.empty:
+        return
+    ends = table[table["test"].notna()].set_index("number")
+    targets = {
+        f"{LENGTHS[-1]} tasks, mean over seeds": trials.groupby("number")[WHOLE].mean(),
+        "full, validation": ends["validation"],
+        "full, test": ends["test"],
+    }
+    yield from ["## Do zero-cost proxies rank as trainings do?", ""]
+    yield from paragraph(
+        "Spearman's ρ (95 % interval by Fisher's z; networks). Weights are those that the training under "
+        f"seed 1 begins with. {len(looked):,} networks were looked at; all five proxies of one together take "
+        f"{looked[TOOK].median():.2f} processor seconds (median)."
+    )
+    yield from [f"| | {' | '.join(targets)} |", f"|---|{'---|' * len(targets)}"]
+    for name in (*PROXIES, "parameters", "macs"):
+        cells = [pairs(looked[name], values) for values in targets.values()]
+        yield f"| `{name}` | {' | '.join(cells)} |"
+    yield ""
 
 
 def pairs(one: pd.Series[Any], other: pd.Series[Any]) -> str:
@@ -186,30 +212,56 @@ def named(path: Sequence[str]) -> str:
 def surrogate(trials: pd.DataFrame) -> Iterator[str]:
     """Yield how well a regression predicts networks that it was not fitted to."""
     x = np.stack([SPACE.features(SPACE.decode(text)) for text in trials["arch"]])
-    y, networks = trials[[WHOLE]].to_numpy(), trials["number"].to_numpy()
-    order = np.random.default_rng(0).permutation(np.unique(networks))
-    predicted = np.empty(len(y))
-    for fold in range(FOLDS):
-        out = np.isin(networks, order[fold::FOLDS])
-        predicted[out] = Regression(x[~out], y[~out])(x[out])[:, 0]
-    found = (
-        pd.DataFrame({"number": networks, "predicted": predicted, "score": y[:, 0]}).groupby("number").mean()
-    )
-    residuals = found["score"] - found["predicted"]
-    r2 = 1 - float((residuals**2).sum() / ((found["score"] - found["score"].mean()) ** 2).sum())
-    covariance = seed_covariance(y, networks.tolist())
+    columns, networks = [f"score_{length}" for length in LENGTHS], trials["number"].to_numpy()
+    y = trials[columns].to_numpy()
+    found, means = predicted(x, y, networks), trials.groupby("number")[columns].mean().to_numpy()
+    counts = trials.groupby("number").size().to_numpy()
     yield from ["## The surrogate", ""]
-    seed = (
-        ""
-        if covariance is None
-        else f" Trainings of one network differ by {points(float(covariance[0, 0]) ** 0.5)}."
-    )
     yield from paragraph(
-        "`nas run --evaluator surrogate` fits a regression to these trainings. Over networks that it was not "
-        f"fitted to, by {FOLDS} folds of {len(found)} networks: R² {r2:.2f}, Kendall's τ "
-        f"{kendall(found['predicted'].to_numpy(), found['score'].to_numpy()):.2f}, root mean squared error "
-        f"{points(float((residuals**2).mean()) ** 0.5)} points, noise of the scores included.{seed}"
+        "`nas run --evaluator surrogate` fits a regression to these trainings. This is how well it predicts "
+        f"networks that it was not fitted to, by {FOLDS} folds of {len(found)} networks, each with the mean "
+        "over its seeds: R², Spearman's ρ (95 % interval by Fisher's z), Kendall's τ, and the root mean "
+        "squared error in points, as it is and without the noise of the scores themselves. By the seed: what "
+        "trainings of one network differ by, which a trial's score gets as its noise."
     )
+    yield from [
+        "| training tasks | R² | ρ | τ | error | without noise | by the seed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    covariance = seed_covariance(y, networks.tolist())
+    for place, length in enumerate(LENGTHS):
+        own, score = found[:, place], means[:, place]
+        squares, noise = float(((own - score) ** 2).mean()), ["", ""]
+        if covariance is not None:
+            seed = covariance[place, place]
+            noise = [points(max(squares - seed * float((1 / counts).mean()), 0.0) ** 0.5), points(seed**0.5)]
+        cells = [
+            f"{1 - squares / float(score.var()):.2f}",
+            correlation(own.tolist(), score.tolist()),
+            f"{kendall(own, score):.2f}",
+            points(squares**0.5),
+            *noise,
+        ]
+        yield f"| {length} | {' | '.join(cells)} |"
+    yield ""
+
+
+def predicted(x: Floats, y: Floats, networks: npt.NDArray[np.int64]) -> Floats:
+    """Return targets of each network, ascending by number, as trainings of other networks predict them.
+
+    Args:
+        x: features of each training's network, `[trainings, features]`.
+        y: its targets, `[trainings, targets]`.
+        networks: the number of its network.
+    """
+    numbers, places = np.unique(networks, return_inverse=True)
+    order, found = np.random.default_rng(0).permutation(len(numbers)), np.empty((len(numbers), y.shape[1]))
+    for fold in range(FOLDS):
+        out = order[fold::FOLDS]
+        left = np.isin(places, out)
+        first = [int(np.flatnonzero(places == place)[0]) for place in out]
+        found[out] = Regression(x[~left], y[~left])(x[first])
+    return found
 
 
 def points(value: float) -> str:
@@ -233,4 +285,6 @@ stands in all of its rows.
 | `cost_30` … `cost_300` | processor seconds of a training so long and of its last score, on one core |
 | `latency`, `latency_batch` | processor seconds of a forward pass of 1 and of 32 images |
 | `measured` | 1: costs and latencies are measured; 0: fitted to pooling, paths and operations |
+| `naswot` … `grasp` | zero-cost proxies of the untrained network; −∞: it has no such number |
+| `cost_proxies` | processor seconds of these five, with building the network |
 """.splitlines()

@@ -19,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import textwrap
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +165,9 @@ def report(table: Path, seeds: int, labels: Sequence[str], record: Path) -> dict
     frame = pd.read_csv(table)
     rows = frame[frame[f"score_{LENGTHS[-1]}"].notna()]
     x = np.stack([SPACE.features(SPACE.decode(text)) for text in rows["arch"]])
+    began = time.process_time()
     best = Regression(x, rows[[f"score_{length}" for length in LENGTHS]].to_numpy())
+    fit = time.process_time() - began
     every = levels(best)
     top = float(every.max())
     training = float(frame.loc[frame["episodes"] == 0, f"cost_{LENGTHS[-1]}"].mean())
@@ -207,6 +210,7 @@ def report(table: Path, seeds: int, labels: Sequence[str], record: Path) -> dict
         "best": top,
         "median": float(np.median(every)),
         "training_s": training,
+        "fit_s": fit,
         "searches": found,
     }
 
@@ -224,7 +228,8 @@ def page(report: dict[str, Any]) -> str:
         "far the network with the best score so far is below the best, without the luck of its seed; mean "
         "over seeds ± half of its 95 % interval. Time is worker time, simulated, in mean costs of a training "
         f"({report['training_s']:.1f} s). `recommended`: the regret of the network that the search "
-        f"recommends at its end. `needs`: when the mean regret is as low as that of `{BASE}` at the end.",
+        f"recommends at its end. `needs`: when the mean regret is as low as that of `{BASE}` at the end. To "
+        f"fit the surrogate takes a process {report['fit_s']:.1f} s, once.",
         110,
     )
     lines = [

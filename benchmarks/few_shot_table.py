@@ -10,7 +10,9 @@ machine; what the database has anew is merged into it after each search, and at 
 be killed at any time; `--hours 0` merges what it left. Two share the work by `--part 0 2` and `--part 1 2`.
 
 With `--costs` it trains nothing. It times steps and passes of a sample of the networks, and fits what the
-others cost. With `--page` it writes FILE.md from FILE.csv.gz, as all do when they end.
+others cost. With `--proxies` it looks at networks before training, in their order, at those that FILE.csv.gz
+says nothing of. With `--merge OTHER.csv.gz` it takes over what another such table has, of any age. With
+`--page` it writes FILE.md from FILE.csv.gz, as all do when they end.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,12 +34,13 @@ import torch
 from arguments import at_least, data
 from few_shot_costs import described, fitted, measured
 from few_shot_page import page
+from few_shot_proxies import PROXIES, TOOK, filled, lacking, looked_at
 from shell import nas
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from nas.errors import Infeasible
-from nas.evaluator import Budget
+from nas.evaluator import Budget, Context
 from nas.files import replacing
 from nas.settings import evaluation, search
 from nas.settings.sections import maker
@@ -87,11 +91,11 @@ KEYS = ["number", "seed", "episodes"]
 """What a row is found by; before any training, a network has a row with 0 seeds and 0 episodes."""
 COSTS = [*(f"cost_{length}" for length in LENGTHS), "latency", "latency_batch"]
 COUNTS = ["parameters", "macs", "activations", "measured"]
-NETWORK = ["arch", *COSTS, *COUNTS]
+NETWORK = ["arch", *COSTS, *COUNTS, *PROXIES, TOOK]
 """What belongs to a network, and stands in each of its rows."""
 SCORES = [*(f"score_{length}" for length in LENGTHS), "validation", "test", "ci95"]
 COLUMNS = [*KEYS, *SCORES, "seconds", "machine", *NETWORK]
-DIGITS = {**dict.fromkeys(SCORES, 5), "seconds": 1, **dict.fromkeys(COSTS, 4)}
+DIGITS = {**dict.fromkeys(SCORES, 5), "seconds": 1, **dict.fromkeys([*COSTS, TOOK], 4)}
 
 
 class Work(NamedTuple):
@@ -186,7 +190,7 @@ def recorded(db: str, texts: Sequence[str]) -> pd.DataFrame:
     numbers = {SPACE.canonical(SPACE.decode(text)): number for number, text in enumerate(texts)}
     with Store(db, create=True) as store, store.read() as session:
         rows = [*_trials(session), *_full(session)]
-    return pd.DataFrame([{**row, "number": numbers[row.pop("key")]} for row in rows if row["key"] in numbers])
+    return pd.DataFrame([{"number": numbers[row.pop("key")], **row} for row in rows if row["key"] in numbers])
 
 
 def _trials(session: Session) -> Iterator[dict[str, Any]]:
@@ -234,22 +238,40 @@ def _full(session: Session) -> Iterator[dict[str, Any]]:
 
 
 def merge(file: Path, new: pd.DataFrame) -> pd.DataFrame:
-    """Add the rows that a table lacks, while no other process does; return the whole."""
-    with file.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """Add the rows that a table lacks, and what it lacks of networks, while no other process does.
+
+    Returns:
+        The whole table.
+    """
+    with alone(file):
         table = read(file)
         known = set(table[KEYS].itertuples(index=False, name=None))
         added = [row for row in new.to_dict("records") if tuple(row[key] for key in KEYS) not in known]
-        if added:
-            table = pd.concat([table, pd.DataFrame(added)], ignore_index=True)
-            write(file, table)
-    return table
+        every = pd.concat([table, pd.DataFrame(added)], ignore_index=True) if added else table.copy()
+        told = new[new["episodes"] == 0].set_index("number") if len(new) else new
+        own = every["episodes"] == 0
+        for column in told.columns.intersection(NETWORK):
+            every.loc[own, column] = every.loc[own, column].fillna(every["number"].map(told[column]))
+        if not every.equals(table):
+            write(file, every)
+    return every
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """Keep other processes from changing a table."""
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def read(file: Path) -> pd.DataFrame:
-    """Return the table, or where there is none its networks without a training."""
+    """Return the table, or where there is none its networks without a training.
+
+    Columns that an older table lacks are empty.
+    """
     if file.exists():
-        return pd.read_csv(file)
+        return pd.read_csv(file).reindex(columns=COLUMNS)
     shape = maker("tasks", TRIAL["tasks"])().shape
     rows = [
         {
@@ -267,7 +289,7 @@ def read(file: Path) -> pd.DataFrame:
 def write(file: Path, table: pd.DataFrame) -> None:
     """Write the rows in their order: the same rows make the same bytes."""
     own = table[table["episodes"] == 0].set_index("number")
-    for column in own.columns.difference([*KEYS, *SCORES, "seconds", "machine"]):
+    for column in NETWORK:
         table[column] = table["number"].map(own[column])
     table[COUNTS] = table[COUNTS].astype("Int64")
     with replacing(file) as temporary:
@@ -294,6 +316,18 @@ def price(file: Path) -> None:
     table.loc[own, COSTS] = predicted[places]
     table.loc[own, "measured"] = places.isin(sample).astype(int)
     write(file, table)
+
+
+def look(file: Path, hours: float | None) -> None:
+    """Look at the networks that a table says nothing of, until the time is over."""
+    tasks, began = maker("tasks", TRIAL["tasks"])(), time.monotonic()
+    context = Context(SPACE, tasks, maker("learner", TRIAL["learner"]), Budget(**TRIAL["budget"]))
+    texts, left = networks(), lacking(read(file))
+    while left and (hours is None or time.monotonic() - began < 3600 * hours):
+        block, left = left[:BLOCK], left[BLOCK:]
+        found = {number: looked_at(context, SPACE.decode(texts[number]), SEED) for number in block}
+        with alone(file):
+            write(file, filled(read(file), found))
 
 
 def work(file: Path, part: tuple[int, int], hours: float | None, db: str) -> None:
@@ -331,15 +365,24 @@ def main() -> None:
         help="every Nth block, from K",
     )
     parser.add_argument("--costs", action="store_true", help="measure what networks cost, and train none")
+    parser.add_argument("--proxies", action="store_true", help="look at networks before training; train none")
+    parser.add_argument("--merge", type=Path, metavar="OTHER.csv.gz", help="take over its rows; train none")
     parser.add_argument("--page", action="store_true", help="write FILE.md, and train none")
     parser.add_argument("--db", default="sqlite:///few_shot_table.db")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     file = arguments.output.with_suffix(".csv.gz")
-    if not arguments.page:
+    if arguments.merge is not None:
+        merge(file, read(arguments.merge))
+    elif not arguments.page:
         data(parser, "omniglot")
         torch.set_num_threads(1)
-        price(file) if arguments.costs else work(file, tuple(arguments.part), arguments.hours, arguments.db)
+        if arguments.costs:
+            price(file)
+        elif arguments.proxies:
+            look(file, arguments.hours)
+        else:
+            work(file, tuple(arguments.part), arguments.hours, arguments.db)
     arguments.output.with_suffix(".md").write_text(sheet(read(file)))
 
 

@@ -17,6 +17,7 @@ SHARED = (
     "curves",
     "few_shot_costs",
     "few_shot_page",
+    "few_shot_proxies",
     "peers",
     "proposals",
     "shell",

@@ -85,6 +85,75 @@ def test_merging_again_changes_no_byte(made: SimpleNamespace, tmp_path: Path) ->
     ]
 
 
+def test_a_table_without_proxies_is_read_and_takes_over_what_another_knows(
+    made: SimpleNamespace, tmp_path: Path
+) -> None:
+    """Older tables lack these columns, and may have others; whichever is merged into whichever."""
+    from few_shot_proxies import PROXIES, TOOK, filled, lacking
+
+    old, new = tmp_path / "old.csv.gz", tmp_path / "new.csv.gz"
+    networks = pd.DataFrame(
+        [{"number": n, "seed": 0, "episodes": 0, "arch": f"net{n}"} for n in range(4)], columns=made.COLUMNS
+    )
+    found = {n: {**dict.fromkeys(PROXIES, 1.5 * n), "grasp": -np.inf, TOOK: 0.25} for n in (1, 3)}
+    made.write(new, filled(networks, found))
+    assert lacking(made.read(new)) == [0, 2]
+    older = pd.concat([networks, trained(made, np.array([0.5, 0.6, 0.7]))])
+    older["arch"] = older["number"].map("net{}".format)
+    older.drop(columns=[*PROXIES, TOOK]).assign(key="x").to_csv(old, index=False)
+
+    def rows(file: Path) -> list[tuple[object, ...]]:
+        told = made.read(file).loc[:, [*made.KEYS, "arch", "score_300", "naswot", "grasp", TOOK]]
+        return list(told.astype(object).where(told.notna(), None).itertuples(index=False, name=None))
+
+    both = tmp_path / "both.csv.gz"
+    both.write_bytes(new.read_bytes())
+    made.merge(both, made.read(old))
+    made.merge(old, made.read(new))
+    assert rows(old) == rows(both)
+    assert rows(both)[2:5] == [
+        (1, 0, 0, "net1", None, 1.5, -np.inf, 0.25),
+        (1, 1, 300, "net1", 0.6, 1.5, -np.inf, 0.25),
+        (2, 0, 0, "net2", None, None, None, None),
+    ]
+
+
+def test_proxies_are_those_of_a_training_s_first_weights(made: SimpleNamespace) -> None:
+    from few_shot_proxies import PROXIES, TOOK, looked_at
+
+    from nas import plugins
+    from nas.evaluator import Budget, Context
+    from nas.settings.sections import maker
+    from nas.training.provenance import training_seed
+    from nas.training.proxies import proxies
+
+    space, tasks = FewShot(channels=4), maker("tasks", {"name": "glyphs", "ways": 3})()
+    context = Context(space, tasks, maker("learner", {"name": "prototypical"}), Budget())
+    architecture = space.decode(made.networks()[0])
+    found = looked_at(context, architecture, 1)
+    own = training_seed(1, space.canonical(architecture), 0)
+    wanted = {name: plugins.load("proxy", name)() for name in PROXIES}
+    expected = proxies(context.trainee(architecture), own, wanted)
+    assert found.pop(TOOK) > 0
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_surrogate_s_error_is_that_of_networks_left_out(made: SimpleNamespace) -> None:
+    """Each network is predicted by a regression without any of its trainings."""
+    from few_shot_page import FOLDS, predicted
+
+    from nas.tables.regression import Regression
+
+    rng = np.random.default_rng(0)
+    numbers = np.repeat(np.arange(20), 2)
+    x, y = rng.integers(2, size=(20, 5))[numbers].astype(float), rng.random((40, 2))
+    found, order = predicted(x, y, numbers), np.random.default_rng(0).permutation(20)
+    for place in (0, 7):
+        fold = next(order[k::FOLDS] for k in range(FOLDS) if place in order[k::FOLDS])
+        left = ~np.isin(numbers, fold)
+        assert found[place] == pytest.approx(Regression(x[left], y[left])(x[2 * place]))
+
+
 def test_costs_are_fitted_and_held_out_as_by_scikit_learn(made: SimpleNamespace) -> None:
     from few_shot_costs import fitted
 
