@@ -1,5 +1,5 @@
 # make demo: a real search, to a leaderboard.   make lint: style, types, imports, recipes, known vulnerabilities.
-# make docs: docs/reference/ from the code.
+# make docs: docs/reference/ and docs/images/ from the code.
 # make test: the tests, without the slow ones.   make test-slow: these alone.   make test-all: both.
 VENV ?= .venv
 PYTHON ?= python3
@@ -34,6 +34,7 @@ fix: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/pictures.py
 
 install: $(VENV)/.installed-dev
 

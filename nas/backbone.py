@@ -109,7 +109,7 @@ class BackboneSpace(Space[nn.Module]):
         with torch.device("meta"):
             backbone = self.build(architecture, shape).eval()
             example = torch.empty(1, *shape.input)
-        with torch.no_grad(), _Counter(example) as counter:
+        with torch.no_grad(), Counter(example) as counter:
             features = backbone(example)
         check_backbone(backbone, features, 1)
         parameters = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
@@ -158,7 +158,7 @@ def _class(backbone: nn.Module) -> str:
     return f"{type(backbone).__module__}.{type(backbone).__qualname__}"
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts a forward pass: its operations by torch's own formulas, its memory by the storages alive.
 
     Batch norms and rectifiers are free and keep the shape, yet the meta device spends most of a network's

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from nas.drawing.graph import Graph
 from nas.errors import ConfigError, UnknownName
 
 Part = TypeVar("Part", covariant=True)
@@ -182,6 +183,22 @@ class Space(ABC, Generic[Part]):
             )
         names = f"; or a name: {', '.join(sorted(self.named))}" if self.named else ""
         return ConfigError(f"'{text}' is no architecture of space '{self.name}': expected {form}{names}.")
+
+    def graphs(self, architecture: Architecture) -> tuple[Graph, ...]:
+        """Return what is drawn of an architecture, from the whole to its parts; by default nothing."""
+        self.check(architecture)
+        return ()
+
+    @cached_property
+    def operations(self) -> tuple[str, ...]:
+        """What can be chosen that has a name and no role, in order; each has a colour in drawings."""
+        named = (
+            choice
+            for decision in self.decisions
+            for i, choice in enumerate(decision.choices)
+            if isinstance(choice, str) and decision.role(i) is None
+        )
+        return tuple(dict.fromkeys(named))
 
     def check(self, architecture: Architecture) -> Architecture:
         """Return the architecture if it belongs to this space.

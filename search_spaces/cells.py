@@ -10,8 +10,13 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from nas.drawing.graph import Arrow, Graph, Vertex
+
 ABSENT = "none"
 """The operation of an edge that is not there."""
+
+SKIP = "skip_connect"
+"""The operation that passes on what it is given."""
 
 Pair: TypeAlias = tuple[int, int]
 """Where an edge begins and ends."""
@@ -50,6 +55,18 @@ def edges_of(every: Iterable[Pair], operations: Iterable[Sequence[str]]) -> list
     """
     carried = zip(every, operations, strict=True)
     return [Edge(*pair, name) for pair, own in carried for name in own if name != ABSENT]
+
+
+def drawn(title: str, values: Sequence[str], edges: Iterable[Edge]) -> Graph:
+    """Return a cell as a graph to draw.
+
+    Args:
+        title: above it.
+        values: what its inputs and nodes are called.
+        edges: those that are there.
+    """
+    arrows = (Arrow(*edge, identity=edge.operation == SKIP) for edge in edges)
+    return Graph(title, tuple(map(Vertex, values)), tuple(arrows))
 
 
 def prune(edges: Sequence[Edge], inputs: Collection[int], outputs: Collection[int]) -> list[Edge]:

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas.backbone import BackboneSpace, Published
+from nas.drawing.graph import Arrow, Graph, Vertex
 from nas.errors import ConfigError
 from nas.space import Architecture, Decision, TaskShape
 from search_spaces.isomorphism import canonical_order, form
@@ -159,6 +160,24 @@ class Chain(BackboneSpace):
             layers.append(Layer(tuple(map(int, shape)), numbers))
         return self.architecture_of(layers)
 
+    def graphs(self, architecture: Architecture) -> tuple[Graph, ...]:
+        """Return the layers with their kernel, stride and channels, and what the features are made of."""
+        layers = self.layers_of(architecture)
+        vertices = [
+            Vertex(
+                f"{number}: {height}×{width}" + (f" /{stride}" if stride > 1 else ""), f"{channels} channels"
+            )
+            for number, ((height, width, stride, channels), _) in enumerate(layers, 1)
+        ]
+        arrows = [
+            Arrow(source + 1, place)
+            for place, layer in enumerate(layers, 1)
+            for source in (layer.sources or (-1,))
+        ]
+        last = Vertex("flatten" if self._flatten else "average")
+        into = (Arrow(end + 1, len(layers) + 1) for end in _ends([layer.sources for layer in layers]))
+        return (Graph("network", (Vertex("image"), *vertices, last), (*arrows, *into)),)
+
     def canonical(self, architecture: Architecture) -> str:
         """Return the text of the network with its layers renumbered."""
         return _text(self._renumbered(architecture))
@@ -246,8 +265,7 @@ class ChainNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.sources = tuple(layer.sources for layer in layers)
-        self.ends = tuple(sorted(set(range(len(layers))).difference(*self.sources)))
-        """The layers that feed no other."""
+        self.ends = _ends(self.sources)
         widths = [layer.shape[-1] for layer in layers]
         sizes = None if image is None else _sizes(layers, image, downsample)
         self.flatten = sizes is not None
@@ -268,6 +286,11 @@ class ChainNetwork(nn.Module):
             maps.append(layer(join([maps[source] for source in sources]) if sources else x))
         ends = [maps[end] for end in self.ends]
         return torch.cat([end.flatten(1) if self.flatten else end.mean((2, 3)) for end in ends], 1)
+
+
+def _ends(sources: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Return the layers that feed no other."""
+    return tuple(sorted(set(range(len(sources))).difference(*sources)))
 
 
 def _sizes(layers: Sequence[Layer], image: Sequence[int], downsample: Downsample) -> list[tuple[int, int]]:

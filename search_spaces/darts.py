@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations, groupby
 from typing import Annotated, ClassVar, final
 
 from pydantic import Field
 from torch import nn
 
 from nas.backbone import BackboneSpace
+from nas.drawing.graph import Arrow, Graph, Vertex, chained
 from nas.errors import Infeasible
 from nas.space import Architecture, Decision, TaskShape
 from nas.supernet import Supernet
-from search_spaces.darts_cells import DartsCell, Graph, Place, Stack, graph
+from search_spaces.cells import ABSENT, drawn
+from search_spaces.darts_cells import DartsCell, Place, Stack, edges_of, graph
+from search_spaces.darts_cells import Graph as CellGraph
 from search_spaces.darts_supernet import DartsSupernet
 from search_spaces.genotype import EXAMPLE, INPUTS, NODES, Edges, Genotype, parsed, printed
 from search_spaces.operations import Backbone, image_channels, on_edge
@@ -123,6 +127,36 @@ class Darts(BackboneSpace):
                 choices += [pairs.index((a, b)), OPERATIONS.index(op1), OPERATIONS.index(op2)]
         return Architecture(self.name, tuple(choices))
 
+    def graphs(self, architecture: Architecture) -> tuple[Graph, ...]:
+        """Return the network's cells in a row, and both kinds of cells.
+
+        A cell's inputs are called as in the paper: the outputs of the cells k − 2 and k − 1.
+        """
+        return (
+            chained("network, each cell fed by the two before it", self._row()),
+            *(self._drawn(kind, edges) for kind, edges in self.genotype_of(architecture)._asdict().items()),
+        )
+
+    def _row(self) -> Iterator[Vertex]:
+        yield Vertex("image")
+        yield Vertex("conv 3×3", f"{STEM * self.channels} channels")
+        channels = self.channels
+        for kind, run in groupby(self.kinds):
+            count = len(list(run))
+            channels *= 2 if kind == "reduce" else 1
+            yield Vertex(f"{count} × {kind}" if count > 1 else kind, f"4 × {channels} channels")
+        yield Vertex("average")
+
+    def _drawn(self, kind: str, edges: Edges) -> Graph:
+        nodes = [f"node {node}" for node in range(NODES)]
+        cell = drawn(
+            f"{kind} cell" + ("; operations on its inputs halve the map" if kind == "reduce" else ""),
+            ("c_{k-2}", "c_{k-1}", *nodes, "c_{k}"),
+            (edge for edge in edges_of(edges) if edge.operation != ABSENT),
+        )
+        joined = (Arrow(INPUTS + node, INPUTS + NODES) for node in range(NODES))
+        return replace(cell, arrows=(*cell.arrows, *joined))
+
     def canonical(self, architecture: Architecture) -> str:
         """Return the graphs of both cells, or of the one that the output depends on."""
         graphs = self._graphs(architecture)
@@ -198,11 +232,11 @@ class Darts(BackboneSpace):
             widths.append(NODES * channels)
         return Stack(stem, cells)
 
-    def _graphs(self, architecture: Architecture) -> dict[str, Graph]:
+    def _graphs(self, architecture: Architecture) -> dict[str, CellGraph]:
         cells = self.genotype_of(architecture)._asdict().items()
         return {kind: graph(edges, reduction=kind == "reduce") for kind, edges in cells}
 
-    def _live(self, graphs: Mapping[str, Graph]) -> list[int]:
+    def _live(self, graphs: Mapping[str, CellGraph]) -> list[int]:
         """Return the positions of the cells that the output depends on."""
         live = {self.cells - 1}
         for i in reversed(range(self.cells)):

@@ -12,9 +12,11 @@ from pydantic import Field
 from torch import nn
 
 from nas.backbone import BackboneSpace
+from nas.drawing.graph import Graph
 from nas.errors import Infeasible
 from nas.space import Architecture, Decision, TaskShape
 from nas.supernet import Supernet
+from search_spaces.cells import drawn, edges_of
 from search_spaces.few_shot_cells import (
     DOWN,
     OPERATIONS,
@@ -98,6 +100,18 @@ class FewShot(BackboneSpace):
             if not routes(operations):
                 raise Infeasible(f"The cell of stage {number} is zero: every path through it meets a 'none'.")
         return stages
+
+    def graphs(self, architecture: Architecture) -> tuple[Graph, ...]:
+        """Return the cell of each stage."""
+        return tuple(
+            drawn(
+                f"stage {stage}: 3×3 convolution, {begin} 2×2, then a cell of {channels} channels",
+                ("input", "node", "output"),
+                edges_of(PAIRS, ((name,) for name in operations)),
+            )
+            for stage, (begin, operations) in enumerate(self.stages_of(architecture), 1)
+            for channels in (self.channels * 2 ** (stage - 1),)
+        )
 
     def canonical(self, architecture: Architecture) -> str:
         """Return each stage as its beginning and its cell's expression in its input `0`."""

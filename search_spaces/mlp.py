@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from nas.backbone import BackboneSpace
+from nas.drawing.graph import Graph, Vertex, chained
 from nas.errors import ConfigError
 from nas.space import Architecture, Decision, TaskShape
 from search_spaces.operations import Backbone
@@ -66,6 +67,12 @@ class Mlp(BackboneSpace):
             choices = "-".join(f"({'|'.join(map(str, d.choices))})" for d in self.decisions)
             example = "-".join(str(d.choices[-1]) for d in self.decisions)
             raise self.unreadable(text, f"{choices}, such as {example}") from None
+
+    def graphs(self, architecture: Architecture) -> tuple[Graph, ...]:
+        """Return the layers that are there."""
+        hidden, activation = self._read(architecture)
+        row = (Vertex(f"linear, {activation}", str(width)) for width in hidden)
+        return (chained("network", (Vertex("input"), *row, Vertex("features"))),)
 
     def canonical(self, architecture: Architecture) -> str:
         """Return the widths of the layers that are there, and the activation."""

@@ -12,9 +12,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas.backbone import BackboneSpace
+from nas.drawing.graph import Graph, Vertex, chained
 from nas.errors import Infeasible
 from nas.space import Architecture, TaskShape
 from nas.supernet import Supernet
+from search_spaces.cells import drawn
 from search_spaces.nasbench201_cells import (
     OPERATIONS,
     PAIRS,
@@ -83,6 +85,15 @@ class NasBench201(BackboneSpace):
     def decode(self, text: str) -> Architecture:
         """Read a published string or a name."""
         return self.named.get(text) or self._parse(text)
+
+    def graphs(self, architecture: Architecture) -> tuple[Graph, ...]:
+        """Return the network's stages, and its cell."""
+        several = f"{self.cells} × cell" if self.cells > 1 else "cell"
+        first, second, third = (Vertex(several, f"{self.channels * 2**stage} channels") for stage in range(3))
+        stem, halved = Vertex("conv 3×3", f"{self.channels} channels"), Vertex("residual /2")
+        row = Vertex("image"), stem, first, halved, second, halved, third, Vertex("average")
+        values = "input", *(f"node {node}" for node in list(_NODES)[:-1]), "output"
+        return chained("network", row), drawn("cell", values, edges_of(self._operations(architecture)))
 
     def canonical(self, architecture: Architecture) -> str:
         """Return the output as an expression in the input, or the published string if nothing is folded."""

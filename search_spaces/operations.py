@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from nas.errors import Infeasible
 from nas.space import Decision, Role, TaskShape
+from search_spaces.cells import ABSENT, SKIP
 
-ROLES = {"none": Role.ABSENT, "skip_connect": Role.IDENTITY}
+ROLES = {ABSENT: Role.ABSENT, SKIP: Role.IDENTITY}
 """Of the operations that have one; in a reduction, a skip connection halves the map."""
 
 

@@ -121,5 +121,11 @@ def test_the_reference_is_that_of_the_code() -> None:
     assert pages == {page.name: page.read_text() for page in REFERENCE.glob("*.md")}
 
 
+def test_the_pictures_are_those_of_the_code() -> None:
+    """`make docs` would change nothing."""
+    pictures = runpy.run_path(str(ROOT / "docs" / "pictures.py"))["pictures"]()
+    assert pictures == {file.name: file.read_text() for file in (ROOT / "docs" / "images").glob("*.svg")}
+
+
 def test_the_changelog_knows_this_version() -> None:
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas.cli import completion
 from nas.cli.options import DEFAULT_DB, DbOption
-from nas.cli.output import Format, FormatOption, WideOption, cell, emit, facts, say, setting
+from nas.cli.output import WARNING, Format, FormatOption, WideOption, cell, emit, facts, room, say, setting
 from nas.counts import counted
+from nas.errors import ConfigError, NasError
 from nas.metrics import ALPHA, family
 
 if TYPE_CHECKING:
+    from nas.queries.portraits import Portrait
     from nas.queries.searches import SearchDetails
     from nas.queries.trials import TrialDetails
+    from nas.storage.store import Store
 
 COLUMNS = (
     "trial",
@@ -68,25 +72,116 @@ def show(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="SEARCH[/TRIAL]",
-            help="A search, or one of its trials.",
+            metavar="TARGET",
+            help="SEARCH, SEARCH/TRIAL, or SPACE:ARCHITECTURE such as few_shot:residual.",
             autocompletion=completion.searches,
         ),
     ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Draw the network: .svg, .png or .pdf."),
+    ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="List the network's layers: shapes, parameters, MACs.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A setting of the space of SPACE:ARCHITECTURE, such as space.channels=36; repeatable.",
+        ),
+    ] = None,
     form: FormatOption = Format.TABLE,
     wide: WideOption = False,
     db: DbOption = DEFAULT_DB,
 ) -> None:
-    """Show a search with its trials, or one trial in full."""
-    from nas.queries import searches, trials
+    """Show a search with its trials, one trial in full, or a network of a space."""
+    from nas.queries import portraits, searches, trials
     from nas.storage.store import Store
 
+    if ":" in target.partition("/")[0]:
+        _network(_of_space(target, settings or []), form, wide, output, layers)
+        return
+    if settings:
+        raise ConfigError(f"--set goes with SPACE:ARCHITECTURE; '{target}' has the settings of its search.")
     name, number = trials.split(target)
     with Store(db) as store:
         if number is None:
+            if output is not None or layers:
+                raise ConfigError(
+                    f"Which network? Name a trial, such as {name}/0: `nas show {name}` lists them."
+                )
             _search(searches.details(store, name), form, wide)
+        elif output is not None or layers:
+            _network(portraits.of_trial(store, name, number), form, wide, output, layers)
         else:
-            _trial(trials.details(store, name, number), form, wide)
+            _trial(trials.details(store, name, number), form, wide, store)
+
+
+def _of_space(target: str, settings: list[str]) -> Portrait:
+    from nas.evaluation.references import SpaceReference, parse
+    from nas.queries import portraits
+    from nas.settings.paths import assign
+
+    values: dict[str, Any] = {"space": {}}
+    for each in settings:
+        assign(values, each)
+    if values.keys() != {"space"} or not isinstance(values["space"], dict):
+        raise ConfigError("--set: of a network alone only the space has settings, such as space.channels=36.")
+    reference = parse(target)
+    assert isinstance(reference, SpaceReference)
+    return portraits.of_space(reference.space, reference.architecture, values["space"])
+
+
+def _network(found: Portrait, form: Format, wide: bool, output: Path | None, layers: bool) -> None:
+    if output is not None:
+        from nas.drawing.picture import write
+
+        write(found.drawing, output)
+        say(f"Wrote {output}.")
+        if not layers:
+            return
+    from nas.errors import Infeasible
+
+    rows = found.layers() if layers or form is not Format.TABLE else []
+    try:
+        cost = found.space.cost(found.architecture, found.shape)._asdict()
+    except Infeasible as reason:
+        cost = {}
+        say(f"{WARNING}{reason}")
+    told = {
+        "space": found.space.name,
+        "architecture": found.space.encode(found.architecture),
+        "input": list(found.shape.input),
+        **cost,
+    }
+    if form in (Format.JSON, Format.NDJSON):
+        _document({**told, "chosen": dict(found.chosen), "layers": rows}, form)
+        return
+    if form is Format.TABLE:
+        _facts({**told, "input": "×".join(map(str, found.shape.input)), **found.chosen})
+        _sketch(lambda: found)
+        if not rows:
+            return
+        typer.echo()
+    emit(rows, form, wide=wide)
+
+
+def _sketch(portrait: Callable[[], Portrait]) -> None:
+    """Print a network as lines; where its space or plug-in is gone, say why not."""
+    from nas.drawing.sketch import sketch
+
+    try:
+        drawing = portrait().drawing
+    except NasError as error:
+        say(f"{WARNING}the network is not drawn: {error}")
+        return
+    typer.echo()
+    if drawing.graphs:
+        typer.echo(sketch(drawing, room() or 80))
+    else:
+        _facts(drawing.settings)
 
 
 def _search(found: SearchDetails, form: Format, wide: bool) -> None:
@@ -126,7 +221,8 @@ def _search(found: SearchDetails, form: Format, wide: bool) -> None:
     emit(rows, form, columns, drop=DROP, wide=wide)
 
 
-def _trial(found: TrialDetails, form: Format, wide: bool) -> None:
+def _trial(found: TrialDetails, form: Format, wide: bool, store: Store) -> None:
+    from nas.queries import portraits
     from nas.queries.chosen import apart
     from nas.queries.rows import record
 
@@ -141,6 +237,8 @@ def _trial(found: TrialDetails, form: Format, wide: bool) -> None:
         emit([row], form)
         return
     _facts({key: value for key, value in apart(row).items() if value is not None})
+    if found.trial.architecture is not None:
+        _sketch(lambda: portraits.of_trial(store, found.search, found.trial.trial))
     if found.derivation is not None:
         supernet = found.derivation.supernet
         _facts({f"supernet.{key}": setting(value) for key, value in supernet.items()})

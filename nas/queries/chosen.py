@@ -106,9 +106,19 @@ def apart(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row for a table: its text is that of the network alone, and what it chose stands by itself."""
     if not row["chosen"]:
         return {**row, "chosen": None}
-    slot = next(iter(row["chosen"])).partition(".")[0]
-    network = row["architecture"].partition(f" | {slot}: ")[0]
-    return {**row, "architecture": network, "chosen": told(row["chosen"])}
+    slots = [path.partition(".")[0] for path in row["chosen"]]
+    return {**row, "architecture": network(row["architecture"], slots), "chosen": told(row["chosen"])}
+
+
+def network(text: str, slots: Iterable[str] | None) -> str:
+    """Return the text of a candidate's network alone.
+
+    Args:
+        text: of the candidate.
+        slots: of its search, in their order; None or empty: it has no others.
+    """
+    first = next(iter(slots or ()), None)
+    return text if first is None else text.partition(f" | {first}: ")[0]
 
 
 def told(values: Mapping[str, Any]) -> str:

@@ -140,6 +140,18 @@ class SpaceSuite(ABC):
                 space.decode(f"{name}x")
 
     @_quick
+    @given(data=st.data())
+    def test_graphs(self, space: Space[Any], data: st.DataObject) -> None:
+        architecture = data.draw(architectures(space))
+        graphs = space.graphs(architecture)
+        assert graphs == space.graphs(architecture)
+        for graph in graphs:
+            assert graph.title
+            for arrow in graph.arrows:
+                assert 0 <= arrow.source < arrow.target < len(graph.vertices)
+                assert arrow.identity or arrow.operation in ("", *space.operations)
+
+    @_quick
     @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
     def test_mutate(self, space: Space[Any], data: st.DataObject, seed: int) -> None:
         """A mutant differs in exactly one decision."""
