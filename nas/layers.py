@@ -13,7 +13,7 @@ from nas.space import Architecture, TaskShape
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LayerRow:
     """A module without modules in it, in the order in which it ran.
 
     Attributes:
@@ -31,7 +31,7 @@ class Layer:
     macs: int
 
 
-def layers(space: BackboneSpace, architecture: Architecture, shape: TaskShape) -> list[Layer]:
+def layers(space: BackboneSpace, architecture: Architecture, shape: TaskShape) -> list[LayerRow]:
     """Return what a network's layers cost, counted on the meta device: nothing is allocated.
 
     A layer that runs twice is there twice, the second time without its weights. What a network computes
@@ -43,7 +43,7 @@ def layers(space: BackboneSpace, architecture: Architecture, shape: TaskShape) -
     with torch.device("meta"):
         backbone = space.build(architecture, shape).eval()
         example = torch.empty(1, *shape.input)
-    found, seen = list[Layer](), set[int]()
+    found, seen = list[LayerRow](), set[int]()
     began = list[int]()
 
     def before(module: nn.Module, given: Any) -> None:
@@ -55,7 +55,7 @@ def layers(space: BackboneSpace, architecture: Architecture, shape: TaskShape) -
         seen.update(map(id, fresh))
         returned = "×".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else ""
         parameters = sum(p.numel() for p in fresh)
-        found.append(Layer(names[module], _kind(module), returned, parameters, macs))
+        found.append(LayerRow(names[module], _kind(module), returned, parameters, macs))
 
     names = {module: name for name, module in backbone.named_modules()}
     with torch.no_grad(), Counter(example) as counter:

@@ -16,8 +16,7 @@ from nas.errors import Infeasible
 from nas.space import Architecture, Decision, TaskShape
 from nas.supernet import Supernet
 from search_spaces.cells import ABSENT, drawn
-from search_spaces.darts_cells import DartsCell, Place, Stack, edges_of, graph
-from search_spaces.darts_cells import Graph as CellGraph
+from search_spaces.darts_cells import CellGraph, DartsCell, Place, Stack, edges_of, graph
 from search_spaces.darts_supernet import DartsSupernet
 from search_spaces.genotype import EXAMPLE, INPUTS, NODES, Edges, Genotype, parsed, printed
 from search_spaces.operations import Backbone, image_channels, on_edge

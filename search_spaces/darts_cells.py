@@ -29,7 +29,7 @@ class Applied(NamedTuple):
     sources: Sum
 
 
-class Graph(NamedTuple):
+class CellGraph(NamedTuple):
     """What a cell computes. Values 0 and 1 are its inputs, value 2 + i is that of step i.
 
     Attributes:
@@ -101,7 +101,7 @@ def steps_of(
 
 
 @lru_cache(4096)
-def graph(edges: Edges, *, reduction: bool) -> Graph:
+def graph(edges: Edges, *, reduction: bool) -> CellGraph:
     """Return the graph of a cell in canonical form: cells with equal graphs are one network.
 
     Cells are given one graph if their steps (see `steps_of`) and outputs are equal up to order: the order of
@@ -117,7 +117,7 @@ def graph(edges: Edges, *, reduction: bool) -> Graph:
     return _canonical(steps, outputs)
 
 
-def _canonical(steps: Sequence[Applied], outputs: Sequence[Sum]) -> Graph:
+def _canonical(steps: Sequence[Applied], outputs: Sequence[Sum]) -> CellGraph:
     """Renumber the steps in an order that depends on the graph alone."""
     inputs = [(value,) for value in range(INPUTS)]
     kinds = [(INPUTS + OPERATIONS.index(step.operation), step.stride) for step in steps]
@@ -131,7 +131,7 @@ def _canonical(steps: Sequence[Applied], outputs: Sequence[Sum]) -> Graph:
     ordered = [
         (label, tuple(numbers[place] for place in sources)) for label, sources in form(order, labels, parents)
     ]
-    return Graph(
+    return CellGraph(
         tuple(
             Applied(OPERATIONS[label[0] - INPUTS], label[1], sources)
             for label, sources in ordered
@@ -152,7 +152,7 @@ class DartsCell(nn.Module):
     """
 
     def __init__(
-        self, graph: Graph, preprocessing: Iterable[nn.Module], operations: Iterable[nn.Module]
+        self, graph: CellGraph, preprocessing: Iterable[nn.Module], operations: Iterable[nn.Module]
     ) -> None:
         super().__init__()
         self.graph = graph

@@ -13,7 +13,7 @@ from nas.space import Architecture
 from nas.supernet import Mixture, Supernet
 from search_spaces import cells
 from search_spaces.cells import ABSENT, Edge, or_zero, pairs, prune
-from search_spaces.darts_cells import VALUES, DartsCell, Graph, Place, Stack, edges_of, steps_of, stride
+from search_spaces.darts_cells import VALUES, CellGraph, DartsCell, Place, Stack, edges_of, steps_of, stride
 from search_spaces.genotype import INPUTS, NODES, Edges, Genotype
 from search_spaces.mixed.cell import MixedEdges
 from search_spaces.mixed.mixing import nonzero, of_the_batch, one_hot
@@ -74,7 +74,7 @@ class MixedDartsCell(MixedEdges):
         if not edges:
             raise Infeasible(f"The {self.place.kind} cell is zero: every path to its nodes meets a 'none'.")
         steps, outputs, of = steps_of(edges, reduction=self.place.reduction)
-        graph = Graph(tuple(steps), tuple(outputs))
+        graph = CellGraph(tuple(steps), tuple(outputs))
         inputs = (m if i in graph.reads else nn.Identity() for i, m in enumerate(self.preprocessing))
         return DartsCell(graph, inputs, map(self.operation, of))
 

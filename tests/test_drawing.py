@@ -58,15 +58,15 @@ def test_no_two_things_cover_each_other(graph: Graph) -> None:
     for box in placed.boxes:
         assert box.width / 2 <= box.x <= placed.width - box.width / 2 + 1e-6
         assert box.height / 2 - 1e-6 <= box.y <= placed.height - box.height / 2 + 1e-6
-    for curve in placed.curves:
-        ends = [graph.vertices[curve.arrow.source], graph.vertices[curve.arrow.target]]
-        assert [curve.boxes[0].vertex, curve.boxes[-1].vertex] == ends
-        for (ax, _), (bx, _) in curve.pieces():
+    for route in placed.routes:
+        ends = [graph.vertices[route.arrow.source], graph.vertices[route.arrow.target]]
+        assert [route.boxes[0].vertex, route.boxes[-1].vertex] == ends
+        for (ax, _), (bx, _) in route.pieces():
             assert ax < bx
 
 
 def crossings(placed: Layout) -> int:
-    pieces = [piece for curve in placed.curves for piece in curve.pieces()]
+    pieces = [piece for route in placed.routes for piece in route.pieces()]
     return sum(
         a[0] == c[0] and b[0] == d[0] and (a[1] - c[1]) * (b[1] - d[1]) < 0
         for (a, b), (c, d) in combinations(pieces, 2)

@@ -59,7 +59,7 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class Route:
     """An arrow: its way from box to box, both of its ends included."""
 
     arrow: Arrow
@@ -77,12 +77,12 @@ class Layout:
 
     Attributes:
         boxes: vertices and names of operations.
-        curves: one an arrow.
+        routes: one an arrow.
         width, height: of the whole.
     """
 
     boxes: tuple[Box, ...]
-    curves: tuple[Curve, ...]
+    routes: tuple[Route, ...]
     width: float
     height: float
 
@@ -90,12 +90,12 @@ class Layout:
 def lay_out(graph: Graph) -> Layout:
     """Return the places of a graph's parts: the same for the same graph, anywhere."""
     vertices = _vertices(graph)
-    curves = [Curve(arrow, _way(arrow, vertices)) for arrow in graph.arrows]
-    between = [box for curve in curves for box in curve.boxes[1:-1]]
+    routes = [Route(arrow, _way(arrow, vertices)) for arrow in graph.arrows]
+    between = [box for route in routes for box in route.boxes[1:-1]]
     layers: list[list[Box]] = [[] for _ in range(1 + max((box.layer for box in vertices), default=0))]
     for box in [*vertices, *between]:
         layers[box.layer].append(box)
-    links = [pair for curve in curves for pair in pairwise(curve.boxes)]
+    links = [pair for route in routes for pair in pairwise(route.boxes)]
     layers = _ordered(layers, links)
     _place_down(layers, links)
     _place_across(layers)
@@ -105,7 +105,7 @@ def lay_out(graph: Graph) -> Layout:
         box.y -= top
     return Layout(
         tuple(box for box in boxes if box.vertex is not None or box.named),
-        tuple(curves),
+        tuple(routes),
         max((box.x + box.width / 2 for box in boxes), default=0.0),
         max((box.y + box.height / 2 for box in boxes), default=0.0),
     )

@@ -15,7 +15,7 @@ BETWEEN = 22
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Text:
     """A line of text, with the left end of its base line."""
 
     text: str
@@ -25,7 +25,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Placed:
     """A graph with its layout, which begins `top` points below the upper edge, at the left margin."""
 
     graph: Graph
@@ -37,23 +37,23 @@ class Place:
 class Page:
     """A drawing with places, in points."""
 
-    lines: tuple[Line, ...]
-    places: tuple[Place, ...]
+    lines: tuple[Text, ...]
+    places: tuple[Placed, ...]
     width: float
     height: float
 
 
 def arrange(drawing: Drawing) -> Page:
     """Return where everything stands."""
-    lines, places = [Line(drawing.title, MARGIN, MARGIN + LINE / 2, title=True)], list[Place]()
+    lines, places = [Text(drawing.title, MARGIN, MARGIN + LINE / 2, title=True)], list[Placed]()
     y = float(MARGIN + TITLE)
     for graph in drawing.graphs:
-        lines.append(Line(graph.title, MARGIN, y + LINE / 2, title=False))
-        places.append(Place(graph, lay_out(graph), y + TITLE))
+        lines.append(Text(graph.title, MARGIN, y + LINE / 2, title=False))
+        places.append(Placed(graph, lay_out(graph), y + TITLE))
         y += TITLE + places[-1].layout.height + BETWEEN
     names = max(map(len, drawing.settings), default=0)
     for name, value in drawing.settings.items():
-        lines.append(Line(f"{name:<{names}}  {value}", MARGIN, y + LINE / 2, title=False))
+        lines.append(Text(f"{name:<{names}}  {value}", MARGIN, y + LINE / 2, title=False))
         y += LINE + 4
     width = max([*(CHARACTER * len(line.text) for line in lines), *(p.layout.width for p in places)])
     return Page(tuple(lines), tuple(places), width + 2 * MARGIN, y + MARGIN / 2)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.drawing.graph import Drawing
-from nas.drawing.layout import LINE, Box, Curve
+from nas.drawing.layout import LINE, Box, Route
 from nas.drawing.page import MARGIN, arrange
 from nas.drawing.palette import PLAIN, colour, ink
 from nas.drawing.svg import HEAD, svg
@@ -55,8 +55,8 @@ def write(drawing: Drawing, path: Path) -> None:
             va="baseline",
         )
     for place in page.places:
-        for curve in place.layout.curves:
-            _curve(axes, curve, place.top)
+        for route in place.layout.routes:
+            _route(axes, route, place.top)
         for box in place.layout.boxes:
             _box(axes, box, drawing, place.top)
     with replacing(path) as temporary:
@@ -87,18 +87,18 @@ def _box(axes: Axes, box: Box, drawing: Drawing, top: float) -> None:
         )
 
 
-def _curve(axes: Axes, curve: Curve, top: float) -> None:
+def _route(axes: Axes, route: Route, top: float) -> None:
     from matplotlib.patches import PathPatch, Polygon
     from matplotlib.path import Path as Way
 
     points: list[tuple[float, float]] = []
     codes: list[Any] = []
-    for (ax, ay), (bx, by) in curve.pieces():
+    for (ax, ay), (bx, by) in route.pieces():
         middle = (ax + bx) / 2
         points += [(ax, ay), (middle, ay), (middle, by), (bx, by)]
         codes += [Way.LINETO if codes else Way.MOVETO, Way.CURVE4, Way.CURVE4, Way.CURVE4]
     moved = [(MARGIN + x, top + y) for x, y in points]
-    dashes = (0, (5, 4)) if curve.arrow.identity else "solid"
+    dashes = (0, (5, 4)) if route.arrow.identity else "solid"
     axes.add_patch(
         PathPatch(
             Way(moved, codes), fill=False, edgecolor="#777777", linewidth=1.05, linestyle=dashes, zorder=1

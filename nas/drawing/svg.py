@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 
 from nas.drawing.graph import Drawing
-from nas.drawing.layout import LINE, Box, Curve
+from nas.drawing.layout import LINE, Box, Route
 from nas.drawing.page import MARGIN, Page, arrange
 from nas.drawing.palette import PLAIN, colour, ink
 
@@ -48,23 +48,23 @@ def _parts(page: Page, drawing: Drawing) -> Iterator[str]:
     for place in page.places:
         yield f'<g transform="translate({MARGIN} {place.top:.1f})">'
         yield f"<desc>{escape(place.graph.title)}</desc>"
-        yield from map(_curve, place.layout.curves)
+        yield from map(_route, place.layout.routes)
         for box in place.layout.boxes:
             yield from _vertex(box) if box.vertex is not None else _operation(box, drawing)
         yield "</g>"
 
 
-def _curve(curve: Curve) -> str:
+def _route(route: Route) -> str:
     path = list[str]()
-    for (ax, ay), (bx, by) in curve.pieces():
+    for (ax, ay), (bx, by) in route.pieces():
         middle = (ax + bx) / 2
         path.append(
             f"{'L' if path else 'M'}{ax:.1f} {ay:.1f}"
             f"C{middle:.1f} {ay:.1f} {middle:.1f} {by:.1f} {bx:.1f} {by:.1f}"
         )
-    end = curve.boxes[-1]
+    end = route.boxes[-1]
     x, y = end.x - end.width / 2, end.y
-    identity = " identity" if curve.arrow.identity else ""
+    identity = " identity" if route.arrow.identity else ""
     return (
         f'<path class="arrow{identity}" d="{"".join(path)}"/>'
         f'<path class="head" d="M{x:.1f} {y:.1f}l{-HEAD} {-HEAD / 2}v{HEAD}z"/>'
