@@ -142,8 +142,12 @@ class Darts(BackboneSpace):
         channels = self.channels
         for kind, run in groupby(self.kinds):
             count = len(list(run))
-            channels *= 2 if kind == "reduce" else 1
-            yield Vertex(f"{count} × {kind}" if count > 1 else kind, f"4 × {channels} channels")
+            if kind == "normal":
+                yield Vertex(f"{count} × {kind}" if count > 1 else kind, f"{NODES} × {channels} channels")
+                continue
+            for _ in range(count):
+                channels *= 2
+                yield Vertex(kind, f"{NODES} × {channels} channels")
         yield Vertex("average")
 
     def _drawn(self, kind: str, edges: Edges) -> Graph:

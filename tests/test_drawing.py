@@ -178,3 +178,15 @@ def test_a_sketch() -> None:
         "  input  ╌╌ skip_connect ╌╌┐",
         "  node 2 ╌╌ skip_connect ╌╌┴→ output",
     ]
+
+
+@pytest.mark.parametrize("cells", [4, 5, 8])
+def test_the_row_of_darts_has_the_channels_of_its_cells(cells: int) -> None:
+    space = Darts(cells=cells)
+    row = space.graphs(space.decode("darts_v1"))[0].vertices
+    built = {
+        "normal": [n for n in row if n.label.endswith("normal")],
+        "reduce": [n for n in row if n.label == "reduce"],
+    }
+    assert [n.detail for n in built["reduce"]] == ["4 × 8 channels", "4 × 16 channels"]
+    assert built["normal"][-1].detail == f"4 × {space.out_features // 4} channels"
