@@ -262,6 +262,20 @@ class Controller(ABC):
             Unsupported: what this controller tries is settled.
         """
 
+    def plan(self, whole: int) -> int | None:
+        """Take up how long a whole training is; called once, after `aim`.
+
+        Args:
+            whole: its training episodes.
+
+        Returns:
+            How many trials a search has, where that follows; None, by default: as many as are asked for.
+
+        Raises:
+            ConfigError: that is too short for this controller.
+        """
+        return None
+
     @abstractmethod
     def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
         """Propose trial `number`, or return None to wait for a pending result.
@@ -290,14 +304,6 @@ class Controller(ABC):
         """Return the numbers of the trials that others may yet go on from, if `continues` is true.
 
         States of others are not needed any more. None, by default: it does not tell.
-        """
-        return None
-
-    def length(self, whole: int) -> int | None:
-        """Return how many trials a search has; None, by default: as many as are asked for.
-
-        Args:
-            whole: training episodes of a whole training.
         """
         return None
 

@@ -74,10 +74,6 @@ class Deduplicated(Controller):
         """Return what the inner controller does."""
         return self._controller.continuable()
 
-    def length(self, whole: int) -> int | None:
-        """Return what the inner controller does."""
-        return self._controller.length(whole)
-
     def _known(self, evaluation: Evaluate) -> Known:
         key = self._space.canonical(evaluation.architecture)
         return key, evaluation.repeat, evaluation.episodes, evaluation.parent
@@ -137,10 +133,6 @@ class WarmStarted(Controller):
         """Return what the inner controller does."""
         return self._controller.continuable()
 
-    def length(self, whole: int) -> int | None:
-        """Return what the inner controller does."""
-        return self._controller.length(whole)
-
 
 @final
 class Constrained(Controller):
@@ -199,10 +191,6 @@ class Constrained(Controller):
     def continuable(self) -> frozenset[int] | None:
         """Return what the inner controller does."""
         return self._controller.continuable()
-
-    def length(self, whole: int) -> int | None:
-        """Return what the inner controller does."""
-        return self._controller.length(whole)
 
     def _reason(self, architecture: Architecture) -> str | None:
         """Return why the architecture is out, None if it is not; each network is counted once."""

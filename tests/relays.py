@@ -28,8 +28,9 @@ class Relay(Controller):
         self._space = space
         self._ended: dict[int, Outcome] = {}
 
-    def length(self, whole: int) -> int:
+    def plan(self, whole: int) -> int:
         """Return two trials for each part."""
+        self._whole = whole
         return 2 * -(-whole // STEP)
 
     def continuable(self) -> frozenset[int]:
@@ -51,7 +52,8 @@ class Relay(Controller):
         assert architecture is not None
         if second:
             architecture = self._other(architecture, rng)
-        return Evaluate(architecture, episodes=STEP * (part + 1), parent=parent)
+        until = STEP * (part + 1)
+        return Evaluate(architecture, episodes=None if until >= self._whole else until, parent=parent)
 
     def observe(self, number: int, outcome: Outcome) -> None:
         """Take it down."""

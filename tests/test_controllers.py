@@ -56,7 +56,10 @@ ELSEWHERE = ("mlp", "evolution")
 COSTLY = ("bananas", "optuna", "rnn")
 """Slow ones: `gp` stands for models of scores, and the others' own tests have the suite."""
 
-PAIRS = list(product(("toy", *installed("space")), installed("controller")))
+ALONE = [name for name in installed("controller") if not load("controller", name).continues]
+"""Those that choose networks alone; populations change settings, and their own tests have the suite."""
+
+PAIRS = list(product(("toy", *installed("space")), ALONE))
 QUICK = [pair for pair in PAIRS if pair == ELSEWHERE or (pair[0] == "toy" and pair[1] not in COSTLY)]
 
 

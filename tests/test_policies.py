@@ -1,6 +1,7 @@
 """Policies of augmentation: what passes through them, and what they draw; the conformance suite."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -15,7 +16,7 @@ from nas.learners.classifier import Classifier
 from nas.learners.maml import Maml
 from nas.learners.matching import Matching
 from nas.learners.operations import usual
-from nas.learners.policies import AutoAugment, RandAugment, TrivialAugment, parse, unparse
+from nas.learners.policies import AutoAugment, PopulationAugment, RandAugment, TrivialAugment, parse, unparse
 from nas.learners.pretrain import Pretrain
 from nas.learners.prototypical import Prototypical
 from nas.plugins import choices, resolve
@@ -28,6 +29,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 PHOTOGRAPHS = TaskShape((3, 8, 8), 3)
 
 POLICY = "rotate:1.0:9+thin:0.5:4/elastic:0.8:3/translate_x:0.3:9+scale:0.2:1"
+
+
+LIST = "rotate:1.0:9+thin:0.5:4+rotate:0.2:2+elastic:0.0:9+scale:0.8:1"
 
 
 def photographs(**options):
@@ -53,6 +57,12 @@ class TestAutoAugment(AugmentationSuite):
     @pytest.fixture
     def make(self):
         return partial(AutoAugment, policy=POLICY)
+
+
+class TestPopulationAugment(AugmentationSuite):
+    @pytest.fixture
+    def make(self):
+        return partial(PopulationAugment, policy=LIST)
 
 
 class TestCopies(AugmentationSuite):
@@ -259,10 +269,19 @@ def test_a_policy_has_the_operations_on_such_images():
             AutoAugment(SHAPE, **settings)
 
 
-@pytest.mark.parametrize("policy", ["rotate:0:9+thin:0:9", "rotate:1:0/elastic:1:0", "cutout:0:0"])
-def test_probability_0_and_magnitude_0_are_none_to_the_bit(policy):
+@pytest.mark.parametrize(
+    ("make", "policy"),
+    [
+        (AutoAugment, "rotate:0:9+thin:0:9"),
+        (AutoAugment, "rotate:1:0/elastic:1:0"),
+        (AutoAugment, "cutout:0:0"),
+        (PopulationAugment, "rotate:0:9+thin:0:9"),
+        (PopulationAugment, "rotate:1:0+elastic:1:0+rotate:1:0"),
+    ],
+)
+def test_probability_0_and_magnitude_0_are_none_to_the_bit(make, policy):
     episode = image_classes()
-    found = AutoAugment(SHAPE, policy=policy)(episode, chance(0))
+    found = make(SHAPE, policy=policy)(episode, chance(0))
     assert torch.equal(found.support_x, episode.support_x)
     assert torch.equal(found.query_x, episode.query_x)
 
@@ -295,3 +314,49 @@ def test_a_policy_is_30_decisions():
     assert few[0] == ["thin", "rotate"]
     with refusal(ConfigError, "learner.augmentation.images"):
         offered.of({"images": "paintings", "operations": "all"})
+
+
+def algorithm_2(policy, rng):
+    """Return what an image passes through, by the paper's Algorithm 2, read one at a time."""
+    count, found = rng.choice(3, p=[0.2, 0.3, 0.5]), []
+    for place in rng.permutation(len(policy)):
+        if count == 0:
+            break
+        if rng.random() < policy[place].probability:
+            found.append((policy[place].operation, policy[place].level))
+            count -= 1
+    return tuple(found)
+
+
+def test_a_list_is_drawn_from_as_the_paper_says():
+    """The shares of what images pass through, order included, are those of the paper's loop."""
+    policy, images = PopulationAugment(SHAPE, policy=LIST), 20_000
+    rng = np.random.default_rng(0)
+    wanted = Counter(algorithm_2(policy.policy, rng) for _ in range(images))
+    names = policy.operations.names
+    which, magnitude = policy.choose(images, chance(0))
+    levels = (9 * magnitude).round().int()
+    rows = zip(which.tolist(), levels.tolist(), strict=True)
+    found = Counter(tuple((names[w], level) for w, level in zip(*row, strict=True) if w >= 0) for row in rows)
+    assert found.keys() == wanted.keys()
+    for passed, count in wanted.items():
+        assert found[passed] == pytest.approx(count, abs=5 * math.sqrt(2 * count)), passed
+    assert not any(name == "elastic" for passed in found for name, _ in passed)
+
+
+def test_a_list_to_choose_has_each_operation_twice_and_begins_with_nothing():
+    """Fifteen of sixteen operations are the paper's; here all that are usual on such images."""
+    offered = choices(PopulationAugment)["policy"]
+    for images, count in (("photographs", 16), ("strokes", 10)):
+        parts = offered.of({"images": images, "operations": "all"})
+        lists = [part for part in parts if isinstance(part, list)]
+        assert [len(own) for own in lists] == [11, 10] * 2 * count
+        text = "".join(str(part[0]) if isinstance(part, list) else part for part in parts)
+        policy = PopulationAugment(SHAPE if images == "strokes" else PHOTOGRAPHS, policy=text, images=images)
+        assert [part[1:] for part in policy.policy] == [(0.0, 0)] * 2 * count
+        assert Counter(part.operation for part in policy.policy) == Counter([*usual(images)] * 2)
+
+
+def test_a_list_has_no_sub_policies():
+    with refusal(ConfigError, "learner.augmentation.policy"):
+        resolve(PopulationAugment, {"policy": "rotate:1.0:9/thin:0.5:4"}, "learner.augmentation")

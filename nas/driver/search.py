@@ -512,6 +512,7 @@ def create(
     if config.warm_start is not None:
         made_by[INHERITED] = summary(store, inherited)
     first = supernet(config, space, tasks)
+    total = first.derive + 1 if first is not None and first.whole else config.planned(space) or config.trials
     store.check_free(config.name)
     start()
     return store.create_search(
@@ -526,21 +527,13 @@ def create(
             learner=config.learner["name"] if config.learner else "none",
             executor=config.executor,
             seed=config.seed,
-            trials=_length(config, space, tasks, first),
+            trials=total,
             settings=config.settings,
             environment=made_by,
             plugins=fingerprints.take(config.model_dump(mode="json"), space),
         ),
         [NewInherited(one.origin, space.encode(one.architecture), one.share) for one in inherited],
     )
-
-
-def _length(config: SearchConfig, space: Space[Any], tasks: ScoreSource, first: TrainSupernet | None) -> int:
-    """Return how many trials a search has."""
-    if first is not None and first.whole:
-        return first.derive + 1
-    own = config.make_controller(space, tasks).length(config.budget.train_episodes)
-    return config.trials if own is None else own
 
 
 def _rehearse(config: SearchConfig, tasks: TaskSource) -> Arithmetic:
@@ -582,7 +575,7 @@ def check(
         for remark in tasks.remarks:
             say(f"warning: {remark}")
     space = config.make_space()
-    own = config.make_controller(space, tasks).length(config.budget.train_episodes)
+    own = config.planned(space)
     if own is not None and "trials" in config.model_fields_set and config.trials < own:
         raise ConfigError(
             f"trials: {config.trials}; the trainings of the controller '{config.controller['name']}' are "

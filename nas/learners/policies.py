@@ -6,6 +6,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Annotated, Any, Literal, NamedTuple, final
 
 import torch
@@ -21,6 +22,18 @@ from nas.tasks.base import Episode
 
 BINS = 30
 """Magnitudes of TrivialAugment besides 0 (Müller & Hutter 2021, §3)."""
+
+LEVELS = 9
+"""Magnitudes of AutoAugment besides 0, and ten steps of its probabilities (Cubuk et al. 2019, §3)."""
+
+
+class Application(NamedTuple):
+    """An operation of a sub-policy, how likely it is, and its magnitude from 0 to `LEVELS`."""
+
+    operation: str
+    probability: float
+    level: int
+
 
 Images = Annotated[Kind, Field(description="what images show: it says which operations there are")]
 Names = Annotated[
@@ -175,6 +188,27 @@ class ImagePolicy(Augmentation):
             mirrored ^= (is_.get("flip_x", none) | is_.get("flip_y", none)).long()
         return 4 * mirrored + turns % 4
 
+    def tabled(self, policy: Sequence[Sequence[Application]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the operations of sub-policies, their probabilities and magnitudes, `[sub-policies, most]`.
+
+        Raises:
+            ConfigError: an operation is not among `operations`.
+        """
+        known = {name: place for place, name in enumerate(self.operations.names)}
+        for part in (part for sub in policy for part in sub):
+            if part.operation not in known:
+                raise ConfigError(
+                    f"learner.augmentation.policy: {UnknownName('operation', part.operation, known)}"
+                )
+        longest = max(map(len, policy))
+        rows = [
+            [(known[operation], p, level) for operation, p, level in sub]
+            + [(-1, 0.0, 0)] * (longest - len(sub))
+            for sub in policy
+        ]
+        table = torch.tensor(rows, dtype=torch.float64)
+        return table[..., 0].long(), table[..., 1].float(), (table[..., 2] / LEVELS).float()
+
 
 @final
 class RandAugment(ImagePolicy):
@@ -222,18 +256,6 @@ class TrivialAugment(ImagePolicy):
         return which, torch.randint(BINS + 1, (count, 1), generator=generator) / BINS
 
 
-LEVELS = 9
-"""Magnitudes of AutoAugment besides 0, and ten steps of its probabilities (Cubuk et al. 2019, §3)."""
-
-
-class Application(NamedTuple):
-    """An operation of a sub-policy, how likely it is, and its magnitude from 0 to `LEVELS`."""
-
-    operation: str
-    probability: float
-    level: int
-
-
 def parse(text: str) -> list[list[Application]]:
     """Read a policy: `rotate:0.5:3+thin:0.2:7/shear_x:1.0:9` is one of two operations and one of one.
 
@@ -276,13 +298,31 @@ def choices(settings: Mapping[str, Any]) -> list[Any]:
     Raises:
         ConfigError: there are no such images.
     """
-    if settings["images"] not in PAPER:
-        raise ConfigError(f"learner.augmentation.images: expected {' or '.join(PAPER)}.")
-    operations = list(named(settings["images"], settings["operations"]))
+    operations = list(_operations(settings))
     probabilities = [step / 10 for step in range(11)]
     one = [operations, ":", probabilities, ":", list(range(LEVELS + 1))]
     sub = [*one, "+", *one]
     return [*sub, "/", *sub, "/", *sub, "/", *sub, "/", *sub]
+
+
+def flat_choices(settings: Mapping[str, Any]) -> list[Any]:
+    """Return what the text of a policy of `pba` is put together of, given its settings.
+
+    Two entries of each operation, each with eleven probabilities and ten magnitudes; all 0 is the first.
+
+    Raises:
+        ConfigError: there are no such images.
+    """
+    probabilities, levels = [step / 10 for step in range(11)], list(range(LEVELS + 1))
+    entries = [name for name in _operations(settings) for _ in range(2)]
+    found = [[f"+{name}:", probabilities, ":", levels] for name in entries]
+    return [found[0][0][1:], *found[0][1:], *chain.from_iterable(found[1:])]
+
+
+def _operations(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    if settings["images"] not in PAPER:
+        raise ConfigError(f"learner.augmentation.images: expected {' or '.join(PAPER)}.")
+    return named(settings["images"], settings["operations"])
 
 
 PolicyText = Annotated[
@@ -311,21 +351,7 @@ class AutoAugment(ImagePolicy):
     def __init__(self, shape: TaskShape, *, policy: PolicyText, **settings: Any) -> None:
         super().__init__(shape, **settings)
         self.policy = parse(policy)
-        known = {name: place for place, name in enumerate(self.operations.names)}
-        for part in (part for sub in self.policy for part in sub):
-            if part.operation not in known:
-                raise ConfigError(
-                    f"learner.augmentation.policy: {UnknownName('operation', part.operation, known)}"
-                )
-        longest = max(map(len, self.policy))
-        rows = [
-            [(known[operation], p, level) for operation, p, level in sub]
-            + [(-1, 0.0, 0)] * (longest - len(sub))
-            for sub in self.policy
-        ]
-        table = torch.tensor(rows, dtype=torch.float64)
-        self._which, self._probability = table[..., 0].long(), table[..., 1].float()
-        self._magnitude = (table[..., 2] / LEVELS).float()
+        self._which, self._probability, self._magnitude = self.tabled(self.policy)
 
     def choose(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Choose a sub-policy, and which of its operations happen."""
@@ -333,3 +359,63 @@ class AutoAugment(ImagePolicy):
         chance = self._probability[sub]
         happens = torch.rand(chance.shape, generator=generator) < chance
         return torch.where(happens, self._which[sub], -1), self._magnitude[sub]
+
+
+COUNTS = (0.2, 0.3, 0.5)
+"""Probabilities that 0, 1 or 2 operations are done to an image (Ho et al. 2019, Algorithm 2)."""
+
+
+def _flat(text: str) -> str:
+    """Return a policy as it is written.
+
+    Raises:
+        ValueError: it is none, or has sub-policies.
+    """
+    policy = parse(text)
+    if len(policy) > 1:
+        raise ValueError("it is one list of operations, joined by +, without sub-policies")
+    return unparse(policy)
+
+
+FlatText = Annotated[
+    str,
+    AfterValidator(_flat),
+    Choices(flat_choices),
+    Field(description="operations, as rotate:0.5:3+thin:0.2:7; any, where a search chooses it"),
+]
+
+
+@final
+class PopulationAugment(ImagePolicy):
+    """A policy as population-based augmentation searches for: a list of operations, in no order.
+
+    Ho et al. (2019). For each image a number of operations is drawn, 0, 1 or 2 with probability 0.2, 0.3 and
+    0.5. Operations come in a random order, and each happens with its probability, until so many did. A policy
+    that a search chooses has each operation twice, with probabilities in tenths and magnitudes up to 9.
+
+    Raises:
+        ConfigError: the policy has an operation that is not among `operations`.
+    """
+
+    name = "pba"
+
+    def __init__(self, shape: TaskShape, *, policy: FlatText, **settings: Any) -> None:
+        super().__init__(shape, **settings)
+        [self.policy] = parse(policy)
+        self._which, self._probability, self._magnitude = (row[0] for row in self.tabled([self.policy]))
+
+    def choose(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Choose how many operations, their order, and which of them happen."""
+        shape = (count, len(self.policy))
+        many = torch.multinomial(torch.tensor(COUNTS), count, replacement=True, generator=generator)
+        order = torch.rand(shape, generator=generator).argsort(1)
+        happens = torch.rand(shape, generator=generator) < self._probability[order]
+        turn = happens.cumsum(1) * happens
+        which, magnitude = [], []
+        for number in range(1, len(COUNTS)):
+            here = turn == number
+            place = order.gather(1, here.int().argmax(1, keepdim=True))
+            done = here.any(1, keepdim=True) & (many[:, None] >= number)
+            which.append(torch.where(done, self._which[place], -1))
+            magnitude.append(self._magnitude[place])
+        return torch.cat(which, 1), torch.cat(magnitude, 1)

@@ -486,6 +486,7 @@ class SearchConfig(StrictModel):
         """Return a new controller, within its wrappers."""
         controller: Controller = maker("controller", self.controller)(space, self.seed)
         controller.aim(self.aim)
+        controller.plan(self.budget.train_episodes)
         if self.promotes:
             controller = self.promoting(controller, space)
         if self.warm_start is not None:
@@ -512,6 +513,11 @@ class SearchConfig(StrictModel):
         assert screen.proxy is not None
         promise = Promised(self.make_context(space, tasks), maker("proxy", screen.proxy)(), self.seed)
         return Prescreened(controller, space, promise, screen.candidates, screen.trials)
+
+    def planned(self, space: Space[Any]) -> int | None:
+        """Return how many trials the controller plans for; None: as many as are asked for."""
+        controller: Controller = maker("controller", self.controller)(space, self.seed)
+        return controller.plan(self.budget.train_episodes)
 
     @property
     def promotes(self) -> bool:

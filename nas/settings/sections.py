@@ -80,11 +80,12 @@ def section(kind: str, *, where: str | None = None, optional: bool = False) -> B
 
 
 def controllers(*, one_shot: bool) -> str:
-    """Return the names of the installed controllers that train a supernet, or of those that do not."""
+    """Return the names of the installed controllers that train a supernet, or of those for any evaluator."""
     found = []
     for name in plugins.installed("controller"):
         with suppress(PluginError):
-            if plugins.load("controller", name, Controller).one_shot == one_shot:
+            controller: type[Controller] = plugins.load("controller", name, Controller)
+            if controller.one_shot == one_shot and not controller.continues:
                 found.append(name)
     return ", ".join(found) or "another"
 

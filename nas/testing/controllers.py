@@ -35,7 +35,7 @@ from nas.controller import (
 )
 from nas.errors import Unsupported
 from nas.objective import Objective
-from nas.space import Architecture
+from nas.space import Architecture, Space
 from nas.states import TrialState
 from nas.wrappers import WarmStarted
 
@@ -229,13 +229,13 @@ def simulate(
         else:
             ended = list(running)[int(order.integers(len(running)))]
             match running.pop(ended):
-                case Evaluate(architecture, repeat, episodes):
+                case Evaluate(architecture, repeat, episodes, parent):
                     ending = evaluate(ended, architecture)
                     if episodes is not None and ending.train_episodes:
                         ending = replace(ending, train_episodes=min(episodes, ending.train_episodes))
                         if ending.state is TrialState.COMPLETED:
                             ending = replace(ending, state=TrialState.PAUSED)
-                    observe(ended, replace(ending, repeat=repeat, episodes=episodes))
+                    observe(ended, replace(ending, repeat=repeat, episodes=episodes, parent=parent))
                 case TrainSupernet() as supernet:
                     observe(ended, share(ended, supernet))
             waiting = False
@@ -441,7 +441,7 @@ class _Pickler(pickle.Pickler):
     """Leaves spaces out: what they cache is no state of a controller."""
 
     def persistent_id(self, obj: object) -> str | None:
-        return obj.name if isinstance(obj, BackboneSpace) else None
+        return obj.name if isinstance(obj, Space) else None
 
 
 def _state(controller: Controller) -> bytes:
