@@ -471,7 +471,8 @@ def _run(session: Session, db: str, artifacts: str | Path | None, say: Say, quie
         _continued(again, say, quiet),
         progress(row, length, session.store, say, quiet=quiet) as observer,
     ):
-        ended = session.run(observer, folder(db, _artifacts(artifacts)))
+        given = _artifacts(artifacts)
+        ended = session.run(observer, folder(db, given), named=given is not None)
     if ended.state == "stopped":
         say(f"Stopped on request. {again}")
     if ended.infeasible is not None:

@@ -13,7 +13,7 @@
     ├── TooManyFailures      5   a search ended with more failed trials than allowed
     ├── HeadLost             6   the head of the Ray cluster is gone
     ├── Stillborn            1   workers die, one after the other, before they have a job
-    ├── Unready              *   a worker cannot start: the exit code of what is wrong there
+    ├── Unready              *   a worker cannot work: the exit code of what is wrong there
     ├── Unreadable           1   a model file is damaged, of another version, or does not fit
     ├── Infeasible           1   an architecture cannot be built for the task's shape, or none of a search
     └── Diverged             1   a training loss is not a number
@@ -123,7 +123,7 @@ class Stillborn(NasError):
 
 
 class Unready(NasError):
-    """A worker cannot start where others may: its machine lacks a plug-in, the data, or what a package needs.
+    """A worker cannot work where others may: its machine lacks a plug-in, the data, or what a package needs.
 
     Args:
         host: of the worker.
@@ -132,7 +132,7 @@ class Unready(NasError):
     """
 
     def __init__(self, host: str, why: str, exit_code: int = 1) -> None:
-        super().__init__(f"The worker on host {host} cannot start: {why}")
+        super().__init__(f"The worker on host {host} cannot work: {why}")
         self.host, self.why, self.exit_code = host, why, exit_code
 
     def __reduce__(self) -> tuple[type[Unready], tuple[str, str, int]]:

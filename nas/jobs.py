@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from nas import own_code
+from nas import own_code, submission
 from nas.errors import ConfigError, NasError, NotFound
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class ClusterJob:
         state: `pending`, `running`, `stopped`, `succeeded` or `failed`.
         began, ended: when; None: not yet.
         message: what Ray says of the state, the end of the log where it failed.
+        command: that submitted it; None: another program did.
     """
 
     id: str
@@ -63,6 +64,7 @@ class ClusterJob:
     began: datetime | None
     ended: datetime | None
     message: str
+    command: str | None
 
     @property
     def over(self) -> bool:
@@ -90,7 +92,7 @@ class Jobs:
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
 
-    def submit(self, name: str, config: str, options: list[str], *, needs: list[str]) -> str:
+    def submit(self, name: str, config: str, options: list[str], *, needs: list[str], command: str) -> str:
         """Submit the driver of a search, with the user's own modules; return the job's id.
 
         Submitted again, it goes on with the search.
@@ -100,11 +102,12 @@ class Jobs:
             config: its file, as text.
             options: more of `nas run`.
             needs: names of environment variables that the head must have, or the job fails at once.
+            command: that submits it again, for the driver to name.
         """
         lacking = "set it in the environment that the head is started in"
         checks = " && ".join(f': "${{{variable}:?{lacking}}}"' for variable in needs)
-        command = ["python", "-m", "nas", "run", CONFIG, "--resume-or-start", name, *options]
-        entrypoint = f"{checks} && exec {shlex.join(command)}" if checks else f"exec {shlex.join(command)}"
+        driver = ["python", "-m", "nas", "run", CONFIG, "--resume-or-start", name, *options]
+        entrypoint = f"{checks} && exec {shlex.join(driver)}" if checks else f"exec {shlex.join(driver)}"
         with tempfile.TemporaryDirectory(prefix="nas-") as text:
             folder = Path(text)
             (folder / CONFIG).write_text(config, encoding="utf-8")
@@ -114,7 +117,7 @@ class Jobs:
                     entrypoint=entrypoint,
                     submission_id=f"{name}-{secrets.token_hex(4)}",
                     runtime_env={"working_dir": text},
-                    metadata={SEARCH: name},
+                    metadata={SEARCH: name, submission.COMMAND: command},
                 )
         return job
 
@@ -219,6 +222,7 @@ def _job(found: JobDetails) -> ClusterJob:
         _time(found.start_time),
         _time(found.end_time),
         (found.message or "").strip(),
+        (found.metadata or {}).get(submission.COMMAND),
     )
 
 

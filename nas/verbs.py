@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nas import executors
+from nas import executors, submission
 from nas.controller import Outcome
 from nas.counts import counted
 from nas.driver import search as driver
@@ -65,6 +66,7 @@ class Session:
         tasks: that the configuration names.
         executor: where its trials run.
         at_a_time: trials at a time that there is room for.
+        address: of the Ray cluster that they run on; None: they run on this machine.
     """
 
     store: Store
@@ -73,6 +75,7 @@ class Session:
     tasks: ScoreSource
     executor: Executor[AnyJob, Outcome]
     at_a_time: int
+    address: str | None = None
 
     @property
     def plan(self) -> str:
@@ -92,20 +95,32 @@ class Session:
             f"{plan}, {self.at_a_time} at a time, seed {row.seed}."
         )
 
-    def run(self, observer: SearchObserver, folder: Path) -> Ended:
+    def run(self, observer: SearchObserver, folder: Path, *, named: bool = False) -> Ended:
         """Run the search to its end.
 
         Args:
             observer: told of all that happens.
             folder: of checkpoints.
+            named: whether that is another than the database's own.
 
         Raises:
             NasError, KeyboardInterrupt: as `nas.driver.search.SearchDriver.run`.
         """
         space = self.config.make_space()
-        search = driver.SearchDriver(self.store, self.row, self.config, space, self.tasks, observer, folder)
+        again = self._again(folder if named else None)
+        search = driver.SearchDriver(
+            self.store, self.row, self.config, space, self.tasks, observer, folder, again
+        )
         state = search.run(self.executor)
         return Ended(state, search.infeasible, search.ending)
+
+    def _again(self, artifacts: Path | None) -> str | None:
+        """Return the command that goes on with the search from anywhere; None: it needs no options."""
+        if (submitted := submission.command()) is not None:
+            return submitted
+        options = {"--ray-address": self.address, "--artifacts": artifacts}
+        said = [f"{option} {shlex.quote(str(value))}" for option, value in options.items() if value]
+        return " ".join(["nas resume", self.row.name, *said]) if said else None
 
 
 def fill_in(values: dict[str, Any], executor: str | None = None) -> None:
@@ -125,6 +140,11 @@ def fill_in(values: dict[str, Any], executor: str | None = None) -> None:
 def place(ray_address: str | None, usual: executors.Name) -> executors.Name:
     """Return where jobs run if nobody says: on a cluster whose address is given, else as usual."""
     return "ray" if _given(ray_address) else usual
+
+
+def _address(config: SearchConfig, ray_address: str | None) -> str | None:
+    """Return the address of the cluster that a search's trials run on; None: they run on this machine."""
+    return (ray_address or os.environ.get("RAY_ADDRESS") or None) if config.executor == "ray" else None
 
 
 def _given(ray_address: str | None) -> bool:
@@ -165,7 +185,7 @@ def started(
             rooms.append(running.enter_context(ready(config, say, ray_address)))
 
         row = create(store, config, tasks, source, say, start)
-        yield Session(store, row, config, tasks, executor, rooms[0])
+        yield Session(store, row, config, tasks, executor, rooms[0], _address(config, ray_address))
 
 
 @contextmanager
@@ -205,7 +225,7 @@ def resumed(
     tasks = config.make_source()
     executor = executor_of(config, tasks, ray_address, say)
     with ready(config, say, ray_address) as at_a_time:
-        yield Session(store, row, config, tasks, executor, at_a_time)
+        yield Session(store, row, config, tasks, executor, at_a_time, _address(config, ray_address))
 
 
 def total(text: str, before: int) -> int:
@@ -238,7 +258,7 @@ def ready(config: SearchConfig, say: Say, ray_address: str | None = None) -> Ite
     """
     _refuse_address(config.executor, ray_address)
     demand, workers = config.resources.demand, config.workers
-    address = (ray_address or os.environ.get("RAY_ADDRESS")) if config.executor == "ray" else None
+    address = _address(config, ray_address)
     if not address:
         room = capacity.check(demand, workers, [capacity.here()], cluster=False)
         for warning in room.warnings:

@@ -5,8 +5,8 @@
 #   scripts/local_cluster.sh cut 2              takes node 2 off the network; `join 2` brings it back
 #   scripts/local_cluster.sh down               ends everything, and deletes it
 #
-# As root on Linux each node has a network namespace of its own, so that it can be cut off. Elsewhere nodes are
-# processes of one address. Ray takes token authentication, PostgreSQL a password; both lie in files.
+# As root on Linux each node has a network namespace of its own, so that it can be cut off, and a host name, node1
+# and so on. Elsewhere nodes are processes of one host. Ray takes token authentication, PostgreSQL a password; both lie in files.
 #
 # NAS_CLUSTER_DIR      folder of everything (/tmp/nas-cluster); its path has at most 30 characters
 # NAS_CLUSTER_CPUS     cores that each node offers (1)
@@ -181,7 +181,7 @@ start_node() { # NODE
     if namespaces; then
         ip netns list | grep -qw "$tag-node$1" || join_network "$1"
         own=(--node-ip-address="$subnet.$((10 + $1))")
-        before=(ip netns exec "$tag-node$1")
+        before=(ip netns exec "$tag-node$1" unshare --uts bash -c 'hostname "$0" && exec "$@"' "node$1")
     fi
     # A node holds no password of the database: drivers alone write it.
     local environment=(RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$dir/token" RAY_USAGE_STATS_ENABLED=0)

@@ -19,6 +19,7 @@ from facts import lacking
 
 from nas.errors import NotFound
 from nas.storage.store import Store
+from nas.tasks.data import data_root, present
 
 pytest.importorskip("aiohttp", reason="needs Ray's Jobs API: the extra `cluster`")
 
@@ -135,6 +136,9 @@ def test_modules_travel_with_a_driver_that_stays_here(cluster: Cluster) -> None:
     code, _, err = cluster.nas("run", "search.toml", "--resume-or-start=here")
     assert code == 0, err
     assert cluster.states("here") == ["completed"] * 4
+    at, files = (cluster.environment[name] for name in ("RAY_ADDRESS", "NAS_ARTIFACTS"))
+    again = f"nas resume here --ray-address {at} --artifacts {files}"
+    assert f"`{again}`" in cluster.nas("stop", "here")[2]
 
 
 def test_a_search_is_submitted_followed_and_found_completed(cluster: Cluster) -> None:
@@ -156,13 +160,41 @@ def test_a_job_that_is_stopped_has_saved_all_and_goes_on(cluster: Cluster) -> No
         code, job, err = cluster.nas("submit", "search.toml", *options)
         assert code == 0, err
         done = cluster.wait_for("halted", done + 4)
-        assert cluster.nas("job", "stop", job.strip())[0] == 0
+        code, _, err = cluster.nas("job", "stop", job.strip())
+        assert (code, lacking(err, job.strip(), "nas submit search.toml")) == (0, [])
         log = cluster.nas("job", "logs", job.strip())[1]
-        assert re.search(r"All that is done is saved\. Continue: `.*--resume-or-start halted", log), log
+        again = shlex.join(["nas", "submit", "search.toml", *options])
+        assert lacking(log, f"All that is done is saved. Continue: `{again}`") == []
+        assert lacking(cluster.nas("stop", "halted")[2], "interrupted", f"Continue it: `{again}`") == []
         states = cluster.states("halted")
         assert set(states) == {"completed", "interrupted"}
         assert states.count("interrupted") <= 2
         done = states.count("completed")
+
+
+@pytest.mark.skipif(not present("omniglot"), reason="needs Omniglot: set NAS_DATA")
+def test_a_node_without_the_data_ends_the_search_by_its_name(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver has it, and one node of three. Workers read data where settings of tasks are chosen."""
+    with_data = {"NAS_DATA": str(data_root())}
+    monkeypatch.setattr(cluster, "_own", cluster._own | with_data)
+    cluster.script("up", "3")
+    monkeypatch.setattr(cluster, "environment", cluster.environment | with_data)
+    try:
+        options = ("--space=few_shot", "--controller=random", "--tasks=omniglot", "--learner=prototypical")
+        budget = ("--set=budget.train_episodes=1", "--set=budget.validation_episodes=2", "--workers=3")
+        code, _, err = cluster.nas("run", *options, *budget, "--name=given", "--trials=3")
+        assert code == 0, err
+        chosen = "--slot=tasks.train_shots=[1, 2]"
+        code, _, err = cluster.nas("run", *options, *budget, chosen, "--name=chosen", "--trials=30")
+    finally:
+        monkeypatch.undo()
+        cluster.script("up", "2")
+    told = re.search(r"The worker on host (\S+) cannot work: .*nas data fetch omniglot", err)
+    assert (code, told and told[1] in {"node1", "node2"}) == (3, True), err
+    assert "nas resume chosen" in err
+    assert "failed" not in cluster.states("chosen")
 
 
 def test_what_jobs_tell_holds_no_secret(cluster: Cluster) -> None:

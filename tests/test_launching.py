@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,12 +51,45 @@ def test_the_same_command_starts_goes_on_and_is_done(db: Path, store: Store) -> 
 def test_the_command_that_goes_on_is_told_once(
     db: Path, monkeypatch: pytest.MonkeyPatch, error: NasError
 ) -> None:
-    def lose(session: Session, *_: object) -> None:
+    def lose(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(Session, "run", lose)
     code, _, err = nas(*RUN)
     assert (code, err.count("hen continue: `")) == (error.exit_code, 1), err
+
+
+@pytest.mark.parametrize("submitted", [None, "nas submit 'my search.toml' --name s"])
+def test_who_stops_a_search_is_told_how_its_driver_ran(
+    db: Path, store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, submitted: str | None
+) -> None:
+    job = {"metadata": {"search": "s", "command": submitted}} if submitted else {}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    folder = tmp_path / "my files"
+    with launched(store, configure(name="s", trials=2), lambda words: None) as session:
+        assert session is not None
+        replace(session, address="head:6379").run(Silent(), folder, named=True)
+    command = submitted or f"nas resume s --ray-address head:6379 --artifacts '{folder}'"
+    for verb in ("stop", "watch"):
+        store.release(store.acquire(store.search("s").id, again=command).id, "interrupted")
+        assert f"`{command}`" in nas(verb, "s")[2]
+
+
+def test_what_a_job_prints_is_for_readers_elsewhere(
+    db: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = "nas submit search.toml --name s"
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"metadata": {"command": command}}))
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+
+    def lose(*_: object, **__: object) -> None:
+        raise HeadLost("The head is gone.")
+
+    assert "`nas resume s --trials +N --ray-address head:6379`" in nas(*RUN)[2]
+    store.acquire(store.search("s").id, total=6)
+    store.release(store.search("s").id, "interrupted")
+    monkeypatch.setattr(Session, "run", lose)
+    assert f"hen continue: `{command}`" in nas(*RUN)[2]
 
 
 def test_python_does_so_too(db: Path) -> None:

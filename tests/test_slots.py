@@ -1,5 +1,6 @@
 import json
 import re
+import socket
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,13 @@ import numpy as np
 import pytest
 from command_line import nas
 from facts import refusal
+from scripted_searches import Silent
 
 from nas.cli.document import document
 from nas.controller import Evaluate, Outcome, Score
 from nas.driver.records import Records
 from nas.driver.search import check
-from nas.errors import ConfigError, UnknownName
+from nas.errors import ConfigError, DataMissing, NasError, PluginError, UnknownName, Unready
 from nas.evaluation.targets import Target, Targets
 from nas.evaluator import Job
 from nas.learners.maml import Maml
@@ -24,9 +26,11 @@ from nas.settings.sections import choose
 from nas.space import Architecture
 from nas.states import TrialState
 from nas.storage.store import Store
+from nas.tasks.base import TaskSource
 from nas.testing.toys import Toy
 from nas.training.provenance import proposal_rng
 from nas.training.train import Train
+from nas.verbs import started
 from search_spaces.mlp import Mlp
 
 NETWORK = "20-40-relu"
@@ -213,6 +217,21 @@ def test_search_and_leaderboard(db: Path) -> None:
     assert nas("resume", "joint", "--trials=24")[0] == 0
     ranked = json.loads(nas("leaderboard", "--search=joint", "--limit=0", "--format=json")[1])
     assert len({row["architecture"] for row in ranked}) == len(ranked) > 10
+
+
+@pytest.mark.parametrize("error", [DataMissing("No data."), PluginError("It cannot be loaded.")])
+def test_a_machine_that_lacks_what_is_chosen_ends_the_search(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: NasError
+) -> None:
+    def lack(self: SearchConfig) -> TaskSource:
+        raise error
+
+    with started(store, config(trials=5, name="s"), lambda words: None) as session:
+        monkeypatch.setattr(SearchConfig, "make_tasks", lack)
+        with refusal(Unready, socket.gethostname(), str(error)) as refused:
+            session.run(Silent(), Path())
+    assert refused.value.exit_code == error.exit_code
+    assert [trial.state for trial in store.trials(session.row.id)] == ["interrupted"]
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from nas.states import TrialState
 from nas.storage import transfer
 from nas.storage.evaluations import Origin
 from nas.storage.schema import Evaluation, Search
-from nas.storage.searches import NewInherited, NewSearch
+from nas.storage.searches import NewInherited, NewSearch, continuation
 from nas.storage.store import Store
 from nas.testing.evaluations import asked, claim, trained
 from nas.testing.stores import begin, columns
@@ -168,6 +168,17 @@ def test_everything_travels_and_twice_is_once(url: str, elsewhere: str, tmp_path
     assert content(f"sqlite:///{back}") == expected
     copied, _ = load(url, back)  # where it came from
     assert (copied.added, copied.evaluations) == ([], 0)
+
+
+def test_where_a_driver_ran_stays_behind(url: str, elsewhere: str, tmp_path: Path) -> None:
+    command, file = "nas resume a --ray-address head:6379", tmp_path / "all.db"
+    with Store(url, create=True) as store:
+        store.acquire(record(store, MIXED, name="a").id, again=command)
+    export(url, file)
+    load(elsewhere, file)
+    with Store(url) as store, Store(elsewhere) as other:
+        assert continuation(store.search("a")) == command
+        assert continuation(other.search("a")) == "nas resume a"
 
 
 def test_one_search_takes_what_belongs_to_it(url: str, tmp_path: Path) -> None:

@@ -158,7 +158,8 @@ class _Driver:
         from nas.verbs import Session
 
         runner = executor(config, tasks, self._ray_address, say)
-        session = Session(self._store, row, config, tasks, runner, config.workers)
+        address = self._ray_address if config.executor == "ray" else None
+        session = Session(self._store, row, config, tasks, runner, config.workers, address)
         self._say(row, now=not config.looks_up)
         quiet, length = config.looks_up, config.budget.train_episodes
         with progress(row, length, self._store, say, quiet=quiet) as observer:

@@ -97,9 +97,11 @@ def left_out(gathered: Gathered) -> None:
     if gathered.repeated:
         say(f"Left out, since an older search has the same settings and seed: {some(gathered.repeated)}.")
     if gathered.unfinished:
+        from nas.storage.searches import continuation
+
         say(
             f"Not complete: {some(map(_named, gathered.unfinished))}. Go on with "
-            f"`nas resume {gathered.unfinished[0].name}`, or leave what is not complete out with --complete."
+            f"`{continuation(gathered.unfinished[0])}`, or leave what is not complete out with --complete."
         )
 
 

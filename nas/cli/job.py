@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -106,7 +107,9 @@ def submit(
     else:
         options += ["--artifacts", str(artifacts)]
     text = "\n".join(f"{key} = {toml(value)}" for key, value in values.items() if value is not None)
-    job = Jobs(jobs_address).submit(resolved.name or "", text + "\n", options, needs=needs)
+    job = Jobs(jobs_address).submit(
+        resolved.name or "", text + "\n", options, needs=needs, command=shlex.join(["nas", *sys.argv[1:]])
+    )
     typer.echo(job)
     at = _at(jobs_address)
     say(
@@ -153,10 +156,9 @@ def stop(job: JobArgument, jobs_address: JobsAddressOption = DEFAULT_ADDRESS) ->
     from nas.jobs import Jobs
 
     jobs = Jobs(jobs_address)
-    if jobs.stop(job):
-        say(f"Job {job} was stopped. The same `nas submit` command goes on with its search.")
-    else:
-        say(f"Job {job} had ended before: {jobs.job(job).state}.")
+    ran, found = jobs.stop(job), jobs.job(job)
+    what = f"Job {job} was stopped." if ran else f"Job {job} had ended before: {found.state}."
+    say(what if found.command is None else f"{what} Go on with its search: `{found.command}`")
 
 
 def _at(jobs_address: str) -> str:

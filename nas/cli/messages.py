@@ -19,6 +19,7 @@ from enum import StrEnum
 
 from typer.core import TyperGroup
 
+from nas import submission
 from nas.cli.layout import wrap
 from nas.errors import ConfigError
 from nas.storage import DEFAULT_DB
@@ -109,7 +110,9 @@ def terminal() -> int | None:
 
 def _asking(command: str) -> str:
     """Return a command that asks the same cluster and database; a password is not printed."""
-    if _goes_on(command) and _asked.cluster not in (None, os.environ.get("RAY_ADDRESS")):
+    # Who reads the log of a job is elsewhere, and has not the environment of its driver.
+    known = None if submission.command() is not None else os.environ.get("RAY_ADDRESS")
+    if _goes_on(command) and _asked.cluster not in (None, known):
         command = f"{command} --ray-address {shlex.quote(_asked.cluster)}"
     if _asked.db in (None, os.environ.get("NAS_DB") or DEFAULT_DB) or not _asks(command):
         return command

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas import submission
 from nas.cli import completion
 from nas.cli.interruption import continued_by, interrupted_with
 from nas.cli.messages import LogFormat
@@ -210,7 +211,7 @@ def _launch(
     from nas.launching import launched
     from nas.storage.store import Store
 
-    again = typed(db)
+    again = submission.command() or typed(db)
     with ExitStack() as running:
         with continued_by(again):
             store = running.enter_context(Store(db, create=True))
@@ -263,11 +264,12 @@ def resume(
 def stop(search: WholeSearchArgument, db: DbOption = DEFAULT_DB) -> None:
     """Ask a running search to finish its running trials and stop."""
     from nas.storage.lease import driven
+    from nas.storage.searches import continuation
     from nas.storage.store import Store
 
     with Store(db) as store:
         row = store.search(search, whole=True)
-        again = f"`nas resume {row.name}`"
+        again = f"`{continuation(row)}`"
         if not driven(row):
             state = "its driver died" if row.state == "running" else f"it is {row.state}"
             raise ConfigError(f"Search '{row.name}' is not running: {state}. Continue it: {again}")
@@ -325,7 +327,7 @@ def _follow(
         progress(row, length, store, say, log=events()) as shown,
         serving(where, row, config.workers, store, shown) as observer,
     ):
-        ended = session.run(observer, files)
+        ended = session.run(observer, files, named=artifacts is not None)
     if ended.state == "stopped":
         say(f"Stopped on request. Continue: `{again}`")
     aim, front = config.aim, config.aim.several

@@ -49,7 +49,9 @@ def watch(search: SearchArgument, db: DbOption = DEFAULT_DB) -> None:
 
 
 def _ending(row: Search) -> str:
+    from nas.storage.searches import continuation
+
     if row.state == "running":
-        return f"The driver of '{row.name}' died. Continue: `nas resume {row.name}`"
-    more = "show" if row.state == "completed" else "resume"
-    return f"Search '{row.name}' is {row.state}. More: `nas {more} {row.name}`"
+        return f"The driver of '{row.name}' died. Continue: `{continuation(row)}`"
+    more = f"nas show {row.name}" if row.state == "completed" else continuation(row)
+    return f"Search '{row.name}' is {row.state}. More: `{more}`"

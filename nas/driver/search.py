@@ -73,7 +73,8 @@ class SearchDriver:
     Everything known comes from the database: `run` replays the recorded outcomes, in their order, to a fresh
     controller and scheduler, and queues again what was running when the driver before died. A supernet goes
     on from its checkpoint in `folder`, which workers must see too; without a folder it begins again. A row
-    with more trials than the database has extends the search.
+    with more trials than the database has extends the search. `again` is the command that goes on with it, if
+    not `nas resume NAME`.
     """
 
     def __init__(
@@ -85,8 +86,10 @@ class SearchDriver:
         tasks: ScoreSource,
         observer: SearchObserver,
         folder: Path | None = None,
+        again: str | None = None,
     ) -> None:
         self._store, self._id, self._name = store, row.id, row.name
+        self._command = again
         self._config, self._space = config, space
         self._observer = observer
         recorded, now = row.environment.get("classes"), classes(tasks)
@@ -317,7 +320,7 @@ class SearchDriver:
         end, in_vain, before = "interrupted", False, self._store.search(self._name)
         self._replay()  # whatever cannot be loaded fails here, and changes nothing
         known = TrialCounts(self._ledger.next, self._ledger.ended)
-        row = self._store.acquire(self._id, total=self._row.trials, known=known)
+        row = self._store.acquire(self._id, total=self._row.trials, known=known, again=self._command)
         self._ledger.trials = row.trials
         try:
             here, places = machine(environment()), machines(row.environment)

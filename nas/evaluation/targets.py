@@ -27,6 +27,7 @@ from nas.settings.slots import explicit
 from nas.states import TrialState
 from nas.storage.evaluations import Origin
 from nas.storage.schema import Search, Trial
+from nas.storage.searches import continuation
 from nas.storage.store import Store
 from nas.tasks.base import SPLITS, TaskSource
 from nas.training.loop import rehearse
@@ -187,7 +188,7 @@ class Targets:
         if not chosen:
             raise NotFound(
                 f"Search '{search.name}' has no completed trial; see `nas show {search.name}`, or go on with "
-                f"`nas resume {search.name}`."
+                f"`{continuation(search)}`."
             )
         return [self.of_trial(TrialReference(search.name, row.trial)) for row in chosen]
 

@@ -60,10 +60,12 @@ class Runner(ABC, Generic[JobT, ReportT]):
     def run(self, job: JobT) -> Iterator[ReportT]:
         """Yield what is known so far; last, a final report.
 
-        Whatever it raises costs this job alone, which `failure` then reports, but for one error.
+        Whatever it raises costs this job alone, which `failure` then reports, but for two errors, after which
+        it has no report, and can be run again.
 
         Raises:
-            Unwritable: the job cannot write its files; it has no report, and can be run again.
+            Unwritable: the job cannot write its files.
+            Unready: this machine lacks what the job asks for.
         """
 
     @abstractmethod
@@ -97,6 +99,6 @@ class Executor(ABC, Generic[JobT, ReportT]):
 
         Raises:
             Stillborn: workers die before they have a job.
-            Unready: a worker cannot start.
+            Unready: a worker cannot work.
             Unwritable: a worker cannot write its files.
         """

@@ -92,7 +92,7 @@ class PoolExecutor(Executor[JobT, ReportT]):
         """Run every job.
 
         Raises:
-            Unready: a worker cannot start for a reason that is no death.
+            Unready: a worker cannot work for a reason that is no death.
             Stillborn: workers die one after the other before they are ready.
         """
         pool: list[Worker[JobT, ReportT]] = []

@@ -147,5 +147,5 @@ def _serve(connection: Connection, make: MakeRunner[JobT, ReportT], place: int, 
                         connection.send(report)
                         if not report.final and not connection.recv():
                             break
-            except Unwritable as error:
+            except (Unwritable, Unready) as error:
                 connection.send(error)

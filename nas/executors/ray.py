@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -38,7 +37,7 @@ from ray.exceptions import (  # noqa: E402
     RayError,
 )
 
-from nas import own_code  # noqa: E402
+from nas import own_code, submission  # noqa: E402
 from nas.errors import ConfigError, HeadLost, NasError, Unready, Unwritable  # noqa: E402
 from nas.executors.base import JobT, MakeRunner, ReportT, Runner, Workload  # noqa: E402
 from nas.executors.capacity import Demand, Machine  # noqa: E402
@@ -211,16 +210,16 @@ class _Actor(Generic[JobT, ReportT]):
             return error
         return socket.gethostname()
 
-    def begin(self, job: JobT) -> ReportT | Unwritable:
+    def begin(self, job: JobT) -> ReportT | Unwritable | Unready:
         """Return the first report of a job."""
         self._reports = reports(self._runner, job)
         return self.go_on()
 
-    def go_on(self) -> ReportT | Unwritable:
+    def go_on(self) -> ReportT | Unwritable | Unready:
         """Return the next report of the job."""
         try:
             return next(self._reports)
-        except Unwritable as error:
+        except (Unwritable, Unready) as error:
             return error
 
     def drop(self) -> None:
@@ -407,12 +406,6 @@ def _machine(offer: Mapping[str, float]) -> Machine:
     return Machine(offer.get("CPU", 0.0), offer.get("GPU", 0.0), offer.get("memory"), custom)
 
 
-def _brought() -> bool:
-    """Return whether this process is the driver of a Ray job that came with a folder of its own."""
-    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
-    return "working_dir" in (job.get("runtime_env") or {})
-
-
 @contextmanager
 def _on_loopback() -> Iterator[None]:
     """Have a Ray that starts here listen on 127.0.0.1 alone, as it does by itself on macOS and Windows."""
@@ -452,7 +445,7 @@ def start(cpus: int = 1, address: str | None = None, memory: int | None = None) 
         with _own_signals():
             if address:
                 with tempfile.TemporaryDirectory(prefix="nas-") as folder:
-                    bring = not _brought() and own_code.copy(Path(folder))
+                    bring = not submission.brought() and own_code.copy(Path(folder))
                     ray.init(address=address, runtime_env={"working_dir": folder} if bring else None, **quiet)
             else:
                 _own_token()

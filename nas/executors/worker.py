@@ -37,10 +37,12 @@ def ready(make: Callable[[], MakeRunner[JobT, ReportT]]) -> Runner[JobT, ReportT
 def reports(runner: Runner[JobT, ReportT], job: JobT) -> Generator[ReportT, None, None]:
     """Yield the job's reports, the last one final.
 
-    Nothing that a job raises gets out, but for what no job is to blame for: a disk that cannot be written.
+    Nothing that a job raises gets out, but for what no job is to blame for; then it has no final report, and
+    can be run again.
 
     Raises:
-        Unwritable: the job cannot write its files; it has no final report, and can be run again.
+        Unwritable: the job cannot write its files.
+        Unready: this machine lacks a plug-in or the data that the job asks for.
     """
     began, limit = time.perf_counter(), runner.limit(job)
     try:
@@ -58,7 +60,7 @@ def reports(runner: Runner[JobT, ReportT], job: JobT) -> Generator[ReportT, None
         yield runner.failure(job, TrialState.STOPPED, f"It took longer than resources.seconds = {limit:g} s.")
     except Infeasible as error:
         yield runner.failure(job, TrialState.INFEASIBLE, str(error))
-    except Unwritable:
+    except (Unwritable, Unready):
         raise
     except NasError as error:
         yield runner.failure(job, TrialState.FAILED, f"{type(error).__name__}: {error}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, NoReturn, Self
@@ -15,7 +16,7 @@ from torch import nn
 from nas import counts, executors, plugins
 from nas.controller import Controller, TrainSupernet
 from nas.costs import COUNTED, MEASURED, OWN
-from nas.errors import ConfigError, Unsupported
+from nas.errors import ConfigError, DataMissing, PluginError, UnknownName, Unready, Unsupported
 from nas.evaluator import Budget, Chosen, Context, Evaluator, Lookup, LookupContext, MakeLearner
 from nas.executors.attempts import RETRIES, Retries
 from nas.executors.capacity import Demand
@@ -557,15 +558,21 @@ class SearchConfig(StrictModel):
         )
 
     def _vary(self, tasks: TaskSource) -> Callable[[Chosen], tuple[TaskSource, MakeLearner]]:
-        """Return what makes tasks and learner of what a candidate chose; it keeps the last other tasks."""
+        """Return what makes tasks and learner of what a candidate chose; it keeps the last other tasks.
+
+        The driver could make them: where data or a plug-in is missing, no candidate is to blame.
+        """
         held = (self.tasks, tasks)
 
         def vary(chosen: Chosen) -> tuple[TaskSource, MakeLearner]:
             nonlocal held
-            varied = self.varied(chosen)
-            if varied.tasks != held[0]:
-                held = varied.tasks, tasks if varied.tasks == self.tasks else varied.make_tasks()
-            return held[1], varied.make_learner()
+            try:
+                varied = self.varied(chosen)
+                if varied.tasks != held[0]:
+                    held = varied.tasks, tasks if varied.tasks == self.tasks else varied.make_tasks()
+                return held[1], varied.make_learner()
+            except (DataMissing, PluginError, UnknownName) as error:
+                raise Unready(socket.gethostname(), str(error), error.exit_code) from error
 
         return vary
 

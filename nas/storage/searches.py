@@ -18,6 +18,9 @@ from nas.storage.schema import Architecture, Evaluation, Search, Trial, TrialKin
 INHERITED = "inherited"
 """Where the environment of a search says what it knew of earlier ones: how much of each, and a hash."""
 
+CONTINUED = "continued"
+"""Where the environment of a search has the command that goes on with it as its last driver ran it."""
+
 _AT_ONCE = 500
 """Ids in one statement: databases limit how many a statement may name."""
 
@@ -95,6 +98,18 @@ def add(session: Session, search: Search, name: str | None) -> None:
     taken = set(session.scalars(select(Search.name).where(Search.name.startswith(base, autoescape=True))))
     search.name = names.free(base, taken)
     session.add(search)
+
+
+def continuation(search: Search) -> str:
+    """Return the command that goes on with a search where its last driver ran."""
+    said: str = search.environment.get(CONTINUED, f"nas resume {search.name}")
+    return said
+
+
+def continued(environment: dict[str, Any], command: str | None) -> dict[str, Any]:
+    """Return the environment of a search that another command goes on with; None: `nas resume NAME`."""
+    rest = {key: value for key, value in environment.items() if key != CONTINUED}
+    return rest if command is None else {**rest, CONTINUED: command}
 
 
 def check_free(session: Session, name: str) -> None:

@@ -187,13 +187,16 @@ class Store:
     # The driver's lease
 
     @repeatable
-    def acquire(self, search_id: int, *, total: int = 0, known: TrialCounts | None = None) -> Search:
+    def acquire(
+        self, search_id: int, *, total: int = 0, known: TrialCounts | None = None, again: str | None = None
+    ) -> Search:
         """Make this process the search's driver; it is `running` until `release`.
 
         Args:
             search_id: which.
             total: how many trials it is to run from now on, if more than before.
             known: the trials that the driver goes on from; None: whatever there are.
+            again: the command that goes on with it as this process does; None: `nas resume NAME`.
 
         Raises:
             ConfigError: another live process drives it, or one did since its trials were read.
@@ -214,6 +217,7 @@ class Store:
             search.started_at = search.started_at or search.heartbeat_at
             search.finished_at = None
             search.stop_requested = False
+            search.environment = searches.continued(search.environment, again)
         self._driven.add(search_id)
         return search
 

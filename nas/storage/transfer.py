@@ -156,6 +156,7 @@ class _Copy:
 
     def _add(self, row: Search, name: str) -> None:
         values = {**_values(row), "name": name, "state": _left(row.state), **_NOBODY, "stop_requested": False}
+        values["environment"] = searches.continued(row.environment, None)
         search_id: int = self._target.scalars(insert(Search).returning(Search.id), [values]).one()
         self._placed[row.id] = _Placed(search_id, name)
         self._copied.added.append(name)
@@ -190,7 +191,8 @@ class _Copy:
         open_ = delete(Trial).where(Trial.search_id == twin.id, Trial.observed.is_(None))
         self._target.execute(open_)
         twin.state, twin.trials = _left(row.state), max(row.trials, twin.trials)
-        twin.started_at, twin.finished_at, twin.environment = row.started_at, row.finished_at, row.environment
+        twin.started_at, twin.finished_at = row.started_at, row.finished_at
+        twin.environment = searches.continued(row.environment, None)
         self._target.flush()
         self._trials(row.id, twin.id, keep=here.keys())
         self._copied.extended.append(twin.name)

@@ -16,6 +16,7 @@ from nas.storage import lease
 from nas.storage import store as module
 from nas.storage.columns import now
 from nas.storage.schema import Search
+from nas.storage.searches import continuation
 from nas.storage.store import Store
 from nas.testing.stores.base import OpenStore
 from nas.testing.stores.rows import another_driver, begin, columns, outcome, search
@@ -55,6 +56,18 @@ class LeaseSuite(OpenStore):
         again = store.acquire(row.id)
         assert (again.state, again.stop_requested, again.finished_at) == (SearchState.RUNNING, False, None)
         assert again.started_at == driven.started_at
+
+    def test_where_its_last_driver_ran_is_known(self, store: Store) -> None:
+        row = search(store, name="mine")
+        assert continuation(row) == "nas resume mine"
+        command = "nas resume mine --ray-address head:6379"
+        assert continuation(store.acquire(row.id, again=command)) == command
+        store.release(row.id, "stopped")
+        left = store.search("mine")
+        assert continuation(left) == command
+        assert continuation(store.acquire(row.id)) == "nas resume mine"
+        store.restore(left)
+        assert store.search("mine").environment == left.environment
 
     def test_a_live_driver_is_not_disturbed(self, store: Store, drive_as: Pretend) -> None:
         row = search(store, name="mine")
