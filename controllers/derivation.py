@@ -6,30 +6,32 @@ import heapq
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nas.backbone import BackboneSpace
 from nas.controller import Derived
-from nas.space import Architecture, Role
+from nas.space import Architecture, Role, Space
 from nas.supernet import Relaxation
 
 Mask = tuple[tuple[bool, ...], ...]
+Choices = list[list[int]]
 
 SPARE = 100
 """Draws beyond those asked for, for each architecture wanted, before a sampler is taken as exhausted."""
 
 
 def most_probable(
-    space: BackboneSpace, relaxation: Relaxation, mixture: Sequence[Tensor]
+    space: Space[Any], relaxation: Relaxation, mixture: Sequence[Tensor]
 ) -> Iterator[Architecture]:
     """Yield the derived architecture, then the next most probable ones, distinct by canonical key.
 
     The probability of an architecture is the product of its choices' weights over the relaxation's decisions.
     Where these are not the space's, as in DARTS, an edge that is left out is a choice with the role
     `ABSENT` which nobody made, and does not count: so that the product is largest for what the paper's rule
-    derives.
+    derives. What the relaxation only grades does not count either, and of a decision that makes several
+    choices, as the sub-policies of an augmentation are, each does.
 
     Next to one architecture lie those that are derived when one of its choices is forbidden; a heap keeps
     them. Each architecture is reached through more probable ones, so that the order is exact.
@@ -42,25 +44,34 @@ def most_probable(
     weights = [
         w.detach().to("cpu", torch.float64).clamp_min(torch.finfo(torch.float64).tiny) for w in mixture
     ]
-    same = relaxation.decisions == space.decisions
+    own = {decision.name: decision.choices for decision in space.decisions}
+    direct = [own.get(decision.name) == decision.choices for decision in relaxation.decisions]
+    same = all(direct) and len(direct) == len(own)
     logs = [
         [
-            0.0 if d.role(choice) is Role.ABSENT and not same else log
+            0.0 if d.role(choice) is Role.ABSENT and not chosen else log
             for choice, log in enumerate(w.log().tolist())
         ]
-        for d, w in zip(relaxation.decisions, weights, strict=True)
+        for d, w, chosen in zip(relaxation.decisions, weights, direct, strict=True)
     ]
-    order, heap, keys = count(), list[tuple[float, int, Architecture, list[int], Mask]](), set[str]()
+    order, heap, keys = count(), list[tuple[float, int, Architecture, Choices, Mask]](), set[str]()
     free = tuple((True,) * len(w) for w in weights)
     masks = {free}
 
-    def push(mask: Mask, unlike: list[int] | None) -> None:
+    counted = [i for i in range(len(weights)) if i not in relaxation.graded]
+
+    def push(mask: Mask, unlike: Choices | None) -> None:
         allowed = [w * torch.tensor(m) for w, m in zip(weights, mask, strict=True)]
         architecture = relaxation.derive(allowed)
-        relaxed = () if same else relaxation.mixture_of(architecture)
-        choices = list(architecture.choices) if same else [int(w.argmax()) for w in relaxed]
+        if same:
+            choices = [[choice] for choice in architecture.choices]
+        else:
+            relaxed = relaxation.mixture_of(architecture)
+            choices = [relaxed[i].nonzero()[:, 0].tolist() for i in counted]
         if choices != unlike:
-            cost = -math.fsum(log[choice] for log, choice in zip(logs, choices, strict=True))
+            cost = -math.fsum(
+                logs[i][choice] for i, own in zip(counted, choices, strict=True) for choice in own
+            )
             heapq.heappush(heap, (cost, next(order), architecture, choices, mask))
 
     push(free, None)
@@ -70,7 +81,7 @@ def most_probable(
         if key not in keys:
             keys.add(key)
             yield architecture
-        for i, choice in enumerate(choices):
+        for i, choice in ((i, choice) for i, own in zip(counted, choices, strict=True) for choice in own):
             row = tuple(kept and j != choice for j, kept in enumerate(mask[i]))
             smaller = (*mask[:i], row, *mask[i + 1 :])
             if any(row) and smaller not in masks:
@@ -79,7 +90,7 @@ def most_probable(
 
 
 def likeliest(
-    space: BackboneSpace,
+    space: Space[Any],
     relaxation: Relaxation,
     mixture: Sequence[Tensor],
     number: int,
@@ -91,7 +102,7 @@ def likeliest(
 
 
 def best_sampled(
-    space: BackboneSpace,
+    space: Space[Any],
     draw: Callable[[], Architecture],
     samples: int,
     number: int,

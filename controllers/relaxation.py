@@ -10,11 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.backbone import BackboneSpace
 from nas.bilevel import gradient
 from nas.controller import SupernetBudget
 from nas.metrics import alpha_metric
-from nas.space import Architecture, Decision, Role
+from nas.space import Architecture, Decision, Role, Space
 
 PacedRate = Annotated[
     float | None,
@@ -91,14 +90,7 @@ class Alpha(nn.Module):
     def measurements(self) -> dict[str, float]:
         """Return the softmax, choice by choice, and its entropy in nats, on average over the decisions."""
         with torch.no_grad():
-            mixture = self.mixture()
-            entropies = torch.stack([torch.special.entr(weights).sum() for weights in mixture])
-        by_choice = {
-            alpha_metric(decision.name, choice): weight
-            for decision, weights in zip(self._decisions, mixture, strict=True)
-            for choice, weight in zip(decision.choices, weights.tolist(), strict=True)
-        }
-        return {"alpha_entropy": float(entropies.mean()), **by_choice}
+            return weights_of(self._decisions, self.mixture())
 
     def get_extra_state(self) -> Any:
         """Return Adam's moments, for `state_dict`."""
@@ -109,7 +101,18 @@ class Alpha(nn.Module):
         self._adam.load_state_dict(state)
 
 
-def skips(space: BackboneSpace, architecture: Architecture) -> int:
+def weights_of(decisions: Sequence[Decision], mixture: Sequence[Tensor]) -> dict[str, float]:
+    """Return a mixture's weights by metric, and `alpha_entropy`, in nats, on average over the decisions."""
+    entropies = torch.stack([torch.special.entr(weights).sum() for weights in mixture])
+    by_choice = {
+        alpha_metric(decision.name, choice): weight
+        for decision, weights in zip(decisions, mixture, strict=True)
+        for choice, weight in zip(decision.choices, weights.tolist(), strict=True)
+    }
+    return {"alpha_entropy": float(entropies.mean()), **by_choice}
+
+
+def skips(space: Space[Any], architecture: Architecture) -> int:
     """Return how many of an architecture's choices are skip connections."""
     chosen = zip(space.decisions, architecture.choices, strict=True)
     return sum(decision.role(choice) is Role.IDENTITY for decision, choice in chosen)

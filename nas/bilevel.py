@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -40,6 +40,18 @@ class Loss(Protocol):
         """
 
 
+class Judgement(NamedTuple):
+    """What an outer loss says of a step, and of φ through it.
+
+    Attributes:
+        gradient: in φ.
+        change: of the outer loss by the step, to first order: ⟨∇L_outer(w′), w′ − w⟩.
+    """
+
+    gradient: list[Tensor]
+    change: float
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """An inner and an outer loss, and the step between them.
@@ -54,6 +66,8 @@ class Problem:
             `stepped`; differentiable in the gradients.
         slopes: these gradients at the present weights and φ, where they are known. Orders 2 and forward then
             do without a pass of the inner loss.
+        known: the gradient of the inner loss in φ, likewise. Order 2 then does without another one, and
+            takes a difference to one side.
     """
 
     parameters: Sequence[Tensor]
@@ -63,6 +77,7 @@ class Problem:
     weights: Mapping[str, Tensor]
     step: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
     slopes: Mapping[str, Tensor] | None = None
+    known: Sequence[Tensor] | None = None
 
     def gradient(self, order: Order, radius: float = RADIUS) -> list[Tensor]:
         """Return the gradient of the outer loss in φ; weights and φ stay as they are.
@@ -75,7 +90,7 @@ class Problem:
             case 1:
                 return self._slopes(self.outer)
             case 2:
-                return self._by_differences(radius)
+                return self.judged(radius).gradient
             case "exact":
                 return self._exact()
             case "forward":
@@ -86,26 +101,29 @@ class Problem:
         slopes = self._descent(self.inner(view), create_graph=True)
         return gradient(self.outer(view, self.step(slopes)), self.parameters)
 
-    def _by_differences(self, radius: float) -> list[Tensor]:
-        """Return the same without a second derivative of a loss.
+    def judged(self, radius: float = RADIUS) -> Judgement:
+        """Return what `gradient` does with order 2, and what the step does to the outer loss.
 
-        The change of the inner gradient with φ, along the direction d of `_pulled`, is the difference of two
-        φ-gradients of L_inner at w ± ε d, divided by 2ε, with ε = `radius` / ‖d‖.
+        There is no second derivative of a loss: the change of the inner gradient with φ, along the direction
+        d of `_pulled`, is the difference of two φ-gradients of L_inner at w ± ε d, divided by 2ε, with
+        ε = `radius` / ‖d‖.
         """
-        direct, direction = self._pulled()
+        direct, direction, change = self._pulled()
         norm = _norm(direction)
-        if not norm:
-            return direct
+        if not norm or not self.parameters:
+            return Judgement(direct, change)
         epsilon = radius / norm
-        ahead, behind = (self._slopes(self.inner, self._moved(direction, e)) for e in (epsilon, -epsilon))
-        return [
-            own + (after - before) / (2 * epsilon)
-            for own, after, before in zip(direct, ahead, behind, strict=True)
-        ]
+        after = self._slopes(self.inner, self._moved(direction, epsilon))
+        before = (
+            self._slopes(self.inner, self._moved(direction, -epsilon)) if self.known is None else self.known
+        )
+        span = epsilon if self.known is not None else 2 * epsilon
+        further = [(a - b) / span for a, b in zip(after, before, strict=True)]
+        return Judgement([own + more for own, more in zip(direct, further, strict=True)], change)
 
     def _forward(self) -> list[Tensor]:
         """Return the same as `_exact`: the φ-gradient of the inner loss's derivative along `_pulled`'s d."""
-        direct, direction = self._pulled()
+        direct, direction, _ = self._pulled()
         if not direction:
             return direct
         load_forward_mode()
@@ -117,11 +135,11 @@ class Problem:
         through = gradient(change, self.parameters)
         return [own + further for own, further in zip(direct, through, strict=True)]
 
-    def _pulled(self) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def _pulled(self) -> tuple[list[Tensor], dict[str, Tensor], float]:
         """Return the outer gradient of φ after the step, and what a change of the step's gradient counts.
 
         That is d = (∂w′/∂g)ᵀ ∇L_outer(w′), by weight, where the step's gradient is g: −ξ ∇L_outer(w′) for
-        gradient descent at rate ξ.
+        gradient descent at rate ξ. Last, ⟨∇L_outer(w′), w′ − w⟩.
         """
         slopes = self.slopes
         if slopes is None:
@@ -133,9 +151,11 @@ class Problem:
         found = gradient(self.outer(self.read(), unrolled), [*self.parameters, *unrolled.values()])
         direct, vector = found[:count], found[count:]
         if not slopes:
-            return direct, {}
+            return direct, {}, 0.0
         pulled = torch.autograd.grad(list(after.values()), list(slopes.values()), vector)
-        return direct, dict(zip(slopes, pulled, strict=True))
+        moves = (unrolled[name].detach() - self.weights[name].detach() for name in slopes)
+        change = sum(torch.vdot(v.flatten(), move.flatten()) for v, move in zip(vector, moves, strict=True))
+        return direct, dict(zip(slopes, pulled, strict=True)), float(change)
 
     def _moved(self, direction: Mapping[str, Tensor], offset: float) -> dict[str, Tensor]:
         # A learner with an inner loop adapts what requires a gradient.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, TypeAlias, final
 
+from nas.errors import ConfigError
 from nas.space import Architecture, Choice, Decision, Space, TaskShape
 
 Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
@@ -53,6 +54,20 @@ class Settings(Space[dict[str, Any]]):
     def chosen(self, architecture: Architecture) -> dict[str, Any]:
         """Return the value of each setting."""
         return {name: options.value(own) for name, (options, own) in self._parted(architecture).items()}
+
+    def find(self, values: Mapping[str, Any]) -> Architecture:
+        """Return the architecture that chooses these values, the inverse of `chosen`.
+
+        Raises:
+            ConfigError: a setting has no such value to choose.
+        """
+        chosen = list[int]()
+        for name, options in self._options.items():
+            own = options.read(str(word(values[name])))
+            if own is None:
+                raise ConfigError(f"slots.{self.name}.{name}: {word(values[name])} is none of its choices.")
+            chosen += own
+        return Architecture(self.name, tuple(chosen))
 
     def canonical(self, architecture: Architecture) -> str:
         """Return the text: other values make another training."""

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas.backbone import BackboneSpace
 from nas.controller import Derived, SupernetBudget
-from nas.space import Architecture
+from nas.space import Architecture, Space
 from nas.supernet import Mixture, Relaxation
 
 
@@ -69,15 +68,18 @@ class Strategy(nn.Module, ABC):
             submodule, nor part of the state.
         rng: the only source of chance, part of the state.
         heavy: the settings that the memory of a step grows with; it is least at 1.
+        unrolls: whether it learns from where a step leads the weights, as what only changes training data
+            must be learned; such relaxations are for these strategies alone.
     """
 
     heavy: ClassVar[tuple[str, ...]] = ()
-    space: BackboneSpace
+    unrolls: ClassVar[bool] = False
+    space: Space[Any]
     relaxation: Relaxation
     rng: np.random.Generator
 
     @abstractmethod
-    def __init__(self, space: BackboneSpace, relaxation: Relaxation, seed: int) -> None:
+    def __init__(self, space: Space[Any], relaxation: Relaxation, seed: int) -> None:
         super().__init__()
         self.space = space
         self.__dict__["relaxation"] = relaxation  # an attribute, but not registered

@@ -19,6 +19,7 @@ from nas.testing.strategies import Make, StrategySuite, begin
 from nas.training.oneshot.assembly import method
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "dada": {"alpha_rate": 0.1},
     "darts": {"alpha_rate": 0.1},
     "darts second order": {"alpha_rate": 0.1, "order": 2},
     "darts exact": {"alpha_rate": 0.1, "order": "exact", "stop_skips": 4, "stop_eigenvalue": 20},

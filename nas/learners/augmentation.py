@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.errors import ConfigError
+from nas.errors import ConfigError, Unsupported
+from nas.settings_space import Settings
 from nas.space import TaskShape
+from nas.supernet import Mixture, Relaxation
 from nas.tasks.base import Episode
 
 
@@ -41,6 +43,32 @@ class Augmentation(nn.Module, ABC):
             episode: training tasks.
             generator: the only source of chance, on the CPU; equal states give equal results.
         """
+
+    def relax(self, space: Settings, setting: str) -> Relaxed:
+        """Return what it is where all that can be chosen for it is mixed.
+
+        Args:
+            space: the settings that can be chosen of the learner.
+            setting: which of them this augmentation fills.
+
+        Raises:
+            Unsupported: there is no such relaxation of what can be chosen.
+        """
+        raise Unsupported(
+            f"learner.{setting}: no gradient leads to what can be chosen of '{self.name}'. Let a policy be "
+            f'chosen as a whole, --slot \'learner.{setting}={{name="autoaugment", policy="any"}}\', or set a '
+            "controller that trains each candidate, such as 'evolution'."
+        )
+
+
+class Relaxed(Augmentation, Relaxation):
+    """An augmentation in which what can be chosen for it is mixed; it learns by the mixture alone.
+
+    Attributes:
+        mixture: of the moment. They are no parameters of this module.
+    """
+
+    mixture: Mixture = ()
 
 
 @final

@@ -6,18 +6,20 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, combinations
 from typing import Annotated, Any, Literal, NamedTuple, final
 
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from nas.errors import ConfigError, UnknownName
-from nas.learners.augmentation import Augmentation
+from nas.errors import ConfigError, UnknownName, Unsupported
+from nas.learners.augmentation import Augmentation, Relaxed
 from nas.learners.operations import PAPER, Draw, Kind, Operations, draw, usual
 from nas.plugins import Choices
-from nas.space import TaskShape
+from nas.settings_space import Options, Settings
+from nas.space import Architecture, Decision, TaskShape
+from nas.supernet import Mixture
 from nas.tasks.base import Episode
 
 BINS = 30
@@ -127,7 +129,11 @@ class ImagePolicy(Augmentation):
     def _passed(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Pass images `[T, B, C, H, W]` through, each by itself."""
         images = x.flatten(0, 1)
-        return self.operations(images, self._drawn(len(images), generator)).view_as(x)
+        return self.applied(images, self._drawn(len(images), generator)).view_as(x)
+
+    def applied(self, images: Tensor, drawn: Draw) -> Tensor:
+        """Return images `[B, C, H, W]` after what was drawn for each."""
+        return self.operations(images, drawn)
 
     def _drawn(self, count: int, generator: torch.Generator) -> Draw:
         return draw(*self.choose(count, generator), generator)
@@ -156,7 +162,7 @@ class ImagePolicy(Augmentation):
 
         x = torch.cat([episode.support_x, episode.query_x], 1)
         y = torch.cat([episode.support_y, episode.query_y], 1).cpu()
-        passed = self.operations(x.flatten(0, 1), drawn.at((first + y).flatten())).view_as(x)
+        passed = self.applied(x.flatten(0, 1), drawn.at((first + y).flatten())).view_as(x)
         count = episode.support_x.shape[1]
         classes = episode.classes
         if self.operations.changing:
@@ -352,6 +358,7 @@ class AutoAugment(ImagePolicy):
         super().__init__(shape, **settings)
         self.policy = parse(policy)
         self._which, self._probability, self._magnitude = self.tabled(self.policy)
+        self._settings = {"shape": shape, **settings}
 
     def choose(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Choose a sub-policy, and which of its operations happen."""
@@ -359,6 +366,10 @@ class AutoAugment(ImagePolicy):
         chance = self._probability[sub]
         happens = torch.rand(chance.shape, generator=generator) < chance
         return torch.where(happens, self._which[sub], -1), self._magnitude[sub]
+
+    def relax(self, space: Settings, setting: str) -> Relaxed:
+        """Return the relaxation of its policy, where it is chosen as a whole, from `any`."""
+        return RelaxedPolicy(space, setting, **self._settings)
 
 
 COUNTS = (0.2, 0.3, 0.5)
@@ -419,3 +430,129 @@ class PopulationAugment(ImagePolicy):
             which.append(torch.where(done, self._which[place], -1))
             magnitude.append(self._magnitude[place])
         return torch.cat(which, 1), torch.cat(magnitude, 1)
+
+
+SUBPOLICIES = 5
+"""Of a policy that is derived (Cubuk et al. 2019, §3)."""
+
+STEPS = 10
+"""Of a probability that is derived, from 0 to 1."""
+
+
+@final
+class RelaxedPolicy(ImagePolicy, Relaxed):
+    """Pairs of different operations, each drawn by its weight (DADA, Li et al. 2020, arXiv 2003.03780).
+
+    Each operation of a pair happens with a probability, at a magnitude; both are of this pair alone. Under a
+    mixture of zeros and ones, but for magnitudes, all images pass through the same operations; else each
+    draws its own. Only the magnitude has a gradient, a straight-through one: that of each pixel of what
+    an operation gave, summed over pixels, whatever the operation. Nothing of it reaches the images.
+
+    It derives the five pairs of the largest weights, each with its probabilities and magnitudes rounded to
+    the steps of the space. With fewer than five pairs, they come several times.
+
+    Args:
+        space: the settings that can be chosen of the learner.
+        setting: which of them the policy belongs to.
+        shape: of tasks.
+        settings: as of `ImagePolicy`.
+
+    Raises:
+        Unsupported: the policy is not chosen from `any`, or there is only one operation.
+    """
+
+    name = "relaxed"
+
+    def __init__(self, space: Settings, setting: str, shape: TaskShape, **settings: Any) -> None:
+        super().__init__(shape, **settings)
+        self._space, self._setting = space, setting
+        section = dict(space.chosen(space.default)[setting])
+        offered = choices(section)
+        options = Options(setting, {"name": section["name"], "policy": offered})
+        path = f"slots.{space.name}.{setting}"
+        if not set(options.decisions) <= set(space.decisions):
+            raise Unsupported(f'{path}.policy: gradients lead to the whole policy alone. Set policy="any".')
+        names = self.operations.names
+        if len(names) < 2:
+            raise Unsupported(f"{path}.operations: gradients lead to pairs of operations. Name two or more.")
+        self._pairs = list(combinations(names, 2))
+        found = [Decision("pair", tuple("+".join(pair) for pair in self._pairs))]
+        for pair in self._pairs:
+            for name in pair:
+                of = f"{'+'.join(pair)}.{name}"
+                found += [Decision(f"{of}.happens", (0, 1)), Decision(f"{of}.magnitude", (0, LEVELS))]
+        self.decisions = tuple(found)
+        self.graded = frozenset(range(1, len(found)))
+        self.drawn = frozenset((0, *range(1, len(found), 2)))
+        self.conditions = {
+            i: (0, (i - 1) // 4) if i % 2 else (i - 1, 1)  # a magnitude matters where its operation happens
+            for i in range(1, len(found))
+        }
+        which = [[names.index(name) for name in pair] for pair in self._pairs]
+        self._which = torch.tensor(which)
+        self.mixture = [torch.full((len(d.choices),), 1 / len(d.choices)) for d in found]
+
+    def choose(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Choose pairs, and which of their operations happen; magnitudes have a graph."""
+        weights = self.mixture[0].detach().cpu()
+        pairs = weights.double().multinomial(count, replacement=True, generator=generator)
+        used, rows = torch.unique(pairs, return_inverse=True)
+        table = torch.stack([self._table(int(pair)) for pair in used]).cpu()[rows]
+        happens = torch.rand(count, 2, generator=generator) < table[..., 0].detach()
+        return torch.where(happens, self._which[pairs], -1), table[..., 1]
+
+    def _table(self, pair: int) -> Tensor:
+        """Return of both operations the probability and the magnitude, `[2, 2]`."""
+        of_pair = self.mixture[1 + 4 * pair : 5 + 4 * pair]
+        return torch.stack([weights[1] for weights in of_pair]).view(2, 2)
+
+    def applied(self, images: Tensor, drawn: Draw) -> Tensor:
+        """Return the images, with the gradient of each pixel as that of the magnitudes."""
+        with torch.no_grad():
+            out = super().applied(images, drawn)
+        if not drawn.magnitude.requires_grad:
+            return out
+        sign = 1 - 2 * torch.signbit(drawn.magnitude.detach()).to(drawn.magnitude)
+        own = torch.where(drawn.which >= 0, sign * drawn.magnitude, 0).sum(1)
+        felt: Tensor = (own - own.detach()).to(out)
+        return out + felt.view(-1, 1, 1, 1)
+
+    def derive(self, mixture: Mixture) -> Architecture:
+        """Return the policy of the largest weights among those that are not 0."""
+        weights = mixture[0].tolist()
+        order = sorted((i for i, weight in enumerate(weights) if weight), key=lambda i: (-weights[i], i))
+        chosen = sorted((order * SUBPOLICIES)[:SUBPOLICIES], key=order.index)
+        return self._of(unparse([self._sub(pair, mixture) for pair in chosen]))
+
+    def _sub(self, pair: int, mixture: Mixture) -> list[Application]:
+        grades = [float(weights[1] / weights.sum()) for weights in mixture[1 + 4 * pair : 5 + 4 * pair]]
+        rounded = [
+            (round(STEPS * p) / STEPS, round(LEVELS * m))
+            for p, m in zip(grades[::2], grades[1::2], strict=True)
+        ]
+        return [Application(name, *own) for name, own in zip(self._pairs[pair], rounded, strict=True)]
+
+    def _of(self, policy: str) -> Architecture:
+        values = self._space.chosen(self._space.default)
+        return self._space.find({**values, self._setting: {**values[self._setting], "policy": policy}})
+
+    def mixture_of(self, architecture: Architecture) -> list[Tensor]:
+        """Return the weights of the pairs of a policy, and its probabilities and magnitudes.
+
+        Raises:
+            Unsupported: it has a sub-policy that is no pair of different operations, in their order, or a
+                pair twice in two ways.
+        """
+        policy = parse(self._space.chosen(architecture)[self._setting]["policy"])
+        found = [torch.zeros(len(self._pairs)), *(torch.tensor([1.0, 0.0]) for _ in self.decisions[1:])]
+        subs = dict[int, list[Application]]()
+        for sub in policy:
+            names = tuple(part.operation for part in sub)
+            pair = self._pairs.index(names) if names in self._pairs else None
+            if pair is None or subs.setdefault(pair, sub) != sub:
+                raise Unsupported(f"The policy {unparse(policy)} has no mixture: {unparse([sub])}.")
+            found[0][pair] += 1 / len(policy)
+            for place, (_, probability, level) in enumerate(sub):
+                for offset, grade in ((1, probability), (2, level / LEVELS)):
+                    found[4 * pair + 2 * place + offset] = torch.tensor([1 - grade, grade])
+        return found

@@ -174,6 +174,16 @@ class TaskSource(ScoreSource):
         """
         return self, self
 
+    def halves(self) -> tuple[TaskSource, TaskSource]:
+        """Return two sources whose training tasks have no class in common, of ordinary data no example.
+
+        By default these are those of `bilevel`, which is right where tasks have no classes.
+
+        Raises:
+            ConfigError: half of the classes are too few for a task.
+        """
+        return self.bilevel()
+
     def members(self, split: Split) -> frozenset[str]:
         """Return what no other split may share: names of classes, of ordinary data those of examples.
 

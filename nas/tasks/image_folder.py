@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, final
@@ -135,6 +136,12 @@ class ImageFolder(TaskSource):
     def remarks(self) -> tuple[str, ...]:
         """What is left out, and what looks wrong with the images."""
         return self._remarks
+
+    def halves(self) -> tuple[TaskSource, TaskSource]:
+        """Return two sources with one half of the training classes each."""
+        one, other = copy.copy(self), copy.copy(self)
+        one._tasks, other._tasks = self._tasks.halves()
+        return one, other
 
     def members(self, split: Split) -> frozenset[str]:
         """Return the names of the split's classes."""

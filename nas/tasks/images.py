@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -157,6 +157,25 @@ class ImageTasks:
             shots=shots,
             classes=classes,
         )
+
+    def halves(self) -> tuple[Self, Self]:
+        """Return two with one half of the training classes each, in their order.
+
+        Raises:
+            ConfigError: these are fewer than a task takes.
+        """
+        whole, (of_ways, ways) = self._classes("train"), self._sizes("train")[0]
+        middle = len(whole.names) // 2
+        if middle < ways:
+            raise ConfigError(
+                f"tasks.{of_ways}: one half of the training classes of {self.name} judges what the other "
+                f"half learns from, and {ways} is more than the {middle} of a half. Lower it."
+            )
+        return self._with(whole, slice(None, middle)), self._with(whole, slice(middle, None))
+
+    def _with(self, classes: Classes, some: slice) -> Self:
+        part = Classes(classes.names[some], classes.starts[some], classes.counts[some], classes.without)
+        return replace(self, splits={**self.splits, "train": part})
 
     def _classes(self, split: Split) -> Classes:
         if split not in self.splits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import random
 import zipfile
@@ -124,6 +125,12 @@ class Omniglot(TaskSource):
     def fingerprint(self, split: Split) -> tuple[str, str]:
         """Return the split's full name, such as `omniglot/vinyals/validation`, and a hash of its classes."""
         return self._tasks.fingerprint(split)
+
+    def halves(self) -> tuple[TaskSource, TaskSource]:
+        """Return two sources with one half of the training classes each."""
+        one, other = copy.copy(self), copy.copy(self)
+        one._tasks, other._tasks = self._tasks.halves()
+        return one, other
 
     def members(self, split: Split) -> frozenset[str]:
         """Return the names of the split's classes."""

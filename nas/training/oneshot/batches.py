@@ -16,12 +16,17 @@ from nas.supernet import Mixture
 from nas.tasks.base import Episode, TaskSource
 from nas.training.oneshot.assembly import Assembly
 
+INNER, OUTER = 0, 1
+
 
 class Drawn(NamedTuple):
-    """A batch of tasks, and the seed of its augmentation: the same at every loss of the batch."""
+    """A batch of tasks, and the seed of its augmentation: the same at every loss of the batch.
+
+    None: it is not augmented.
+    """
 
     episode: Episode
-    seed: tuple[int, ...]
+    seed: tuple[int, ...] | None
 
 
 @final
@@ -33,6 +38,9 @@ class Bilevel:
     the weights φ and the architecture α both minimize the loss after adaptation, across tasks, and each on
     tasks of its own. On ordinary data the source gives two halves of the training examples.
 
+    Where an augmentation is relaxed, it augments what the weights learn from, and what judges it stays as it
+    is, of classes that the weights do not learn: an augmentation helps with what was not seen.
+
     Attributes:
         drawn: training tasks drawn so far.
     """
@@ -40,7 +48,7 @@ class Bilevel:
     def __init__(self, assembly: Assembly, tasks: TaskSource, batch: int | None, seed: int) -> None:
         self._assembly = assembly
         self._batch = batch or assembly.learner.meta_batch
-        self._sources = tasks.bilevel()
+        self._sources = tasks.halves() if assembly.augments else tasks.bilevel()
         self._seed = seed
         self._rngs = [np.random.default_rng([seed, part]) for part in range(2)]
         self.drawn = 0
@@ -48,19 +56,19 @@ class Bilevel:
     def next(self) -> Batches:
         """Return new batches. What is not called for is not drawn."""
         learner = self._assembly.learner
-        return Batches(_Loss(self, 0), _Loss(self, 1), dict(learner.named_parameters()))
+        return Batches(_Loss(self, INNER), _Loss(self, OUTER), dict(learner.named_parameters()))
 
     def draw(self, part: int) -> Drawn:
-        """Draw a batch for the weights (0) or the architecture (1)."""
+        """Draw a batch for the weights (`INNER`) or the architecture (`OUTER`)."""
         episode = self._sources[part].sample("train", self._batch, self._rngs[part])
-        seed = (self._seed, part, self.drawn)
+        seed = None if part == OUTER and self._assembly.augments else (self._seed, part, self.drawn)
         self.drawn += self._batch
         return Drawn(self._assembly.arithmetic.place(episode), seed)
 
     def loss(self, batch: Drawn, mixture: Mixture, weights: Mapping[str, Tensor] | None) -> Tensor:
         """Return the learner's loss of a batch under a mixture."""
         objective = _Objective(self._assembly.learner)
-        self._assembly.backbone.mixture = mixture
+        self._assembly.mix(mixture)
         named = {f"learner.{name}": weight for name, weight in (weights or {}).items()}
         with self._assembly.arithmetic.autocast():
             loss: Tensor = functional_call(objective, named, (batch,)) if named else objective(batch)
@@ -100,4 +108,6 @@ class _Objective(nn.Module):
 
     def forward(self, batch: Drawn) -> Tensor:
         """Return the loss on the queries of the augmented tasks, mean over tasks."""
+        if batch.seed is None:
+            return self.learner.meta_loss(batch.episode)
         return self.learner.meta_loss(self.learner.augmented(batch.episode, chance(*batch.seed)))

@@ -17,7 +17,7 @@ from nas.evaluator import Context, SupernetJob
 from nas.learners.base import remedy
 from nas.metrics import shared_metric
 from nas.product import candidate_of, default_with
-from nas.space import Architecture, Space
+from nas.space import Architecture
 from nas.states import TrialState
 from nas.supernet import Mixture
 from nas.training import generators
@@ -45,13 +45,7 @@ def train_supernet(context: Context, job: SupernetJob) -> Iterator[Outcome]:
         Unsupported: the space has no supernet, or the learner's update is no gradient.
         Diverged: a loss or a prediction is not finite.
     """
-    return (_completed(context.space, outcome) for outcome in _Run(context, job).outcomes())
-
-
-def _completed(space: Space[Any], outcome: Outcome) -> Outcome:
-    """Return an outcome whose derived networks are architectures of the search's space."""
-    derived = (Derived(default_with(space, network), score) for network, score in outcome.derived)
-    return replace(outcome, derived=tuple(derived))
+    return _Run(context, job).outcomes()
 
 
 class _Run:
@@ -59,7 +53,7 @@ class _Run:
 
     def __init__(self, context: Context, job: SupernetJob) -> None:
         self._began = time.perf_counter()
-        self._context, self._space, self._job = context.networks(), context.space, job
+        self._context, self._whole, self._job = context.networks(), context, job
         self._checkpoint = None if job.folder is None else Checkpoint(Path(job.folder), job.name)
         saved = None if self._checkpoint is None else self._checkpoint.load()
         if saved is None or not self._continued(saved):
@@ -80,7 +74,7 @@ class _Run:
 
     def _fresh(self) -> None:
         job, tasks = self._job, self._context.tasks
-        self._assembly: Assembly = assemble(self._context, job.supernet, job.seed)
+        self._assembly: Assembly = assemble(self._whole, job.supernet, job.seed)
         self._rates = Rates(self._assembly.optimizer, self._assembly.learner.decay)
         self._batches = Bilevel(self._assembly, tasks, job.supernet.budget.batch, job.seed)
         self._epochs: list[Outcome] = []
@@ -89,6 +83,18 @@ class _Run:
 
     def outcomes(self) -> Iterator[Outcome]:
         """Yield the epochs that were, train the others, derive."""
+        for outcome in self._outcomes():
+            yield self._completed(outcome)
+
+    def _completed(self, outcome: Outcome) -> Outcome:
+        """Return an outcome whose derived networks are architectures of the search's space."""
+        space = self._whole.space
+        if self._assembly.space is space:
+            return outcome
+        derived = (Derived(default_with(space, network), score) for network, score in outcome.derived)
+        return replace(outcome, derived=tuple(derived))
+
+    def _outcomes(self) -> Iterator[Outcome]:
         yield from self._epochs
         if not self._epochs:
             self._save()  # a folder that cannot be written shows before an epoch is lost
@@ -138,20 +144,26 @@ class _Run:
         return f"It took resources.seconds = {limit:g} s after {len(self._epochs) + 1} epochs."
 
     def _score(self, architecture: Architecture) -> float:
-        """Score an architecture with the shared weights, on validation tasks."""
-        return self._mixed(self._assembly.backbone.supernet.mixture_of(architecture))
+        """Score an architecture with the shared weights, on validation tasks: what counts is its network."""
+        network = candidate_of(self._assembly.space, architecture).architecture
+        return self._networks(self._assembly.backbone.supernet.mixture_of(network))
 
     def _sampled(self) -> Iterator[Measurement]:
         """Yield the sample's scores with the shared weights, NaN where a prediction is not finite."""
-        for architecture in self._job.sample:
+        space, held = self._whole.space, self._assembly.backbone.supernet
+        for architecture in self._job.sample if held.decisions else ():
             try:
-                value = self._score(candidate_of(self._space, architecture).architecture)
+                value = self._networks(held.mixture_of(candidate_of(space, architecture).architecture))
             except Diverged:
                 value = math.nan
-            text = self._space.text(architecture)
+            text = space.text(architecture)
             yield Measurement(self._batches.drawn, shared_metric(text), value)
 
     def _mixed(self, mixture: Mixture) -> float:
+        self._assembly.mix([weights.detach() for weights in mixture])
+        return self._networks(self._assembly.backbone.mixture)
+
+    def _networks(self, mixture: Mixture) -> float:
         assembly, episodes = self._assembly, self._job.supernet.budget.validation_episodes
         assembly.backbone.mixture = [weights.detach() for weights in mixture]
         return score(assembly.learner, self._context.tasks, "validation", episodes, assembly.arithmetic).value
@@ -195,7 +207,7 @@ class _Run:
         assembly.strategy.load_state_dict(saved["strategy"])
         self._batches.restore(saved["batches"])
         generators.restore(saved, assembly.arithmetic.device)
-        space = self._context.space.name
+        space = self._assembly.space.name
         self._epochs = [_read(written, space, assembly.parameters) for written in saved["epochs"]]
         self._stop, self._before = saved["stop"], saved["seconds"]
 

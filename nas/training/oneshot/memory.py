@@ -42,7 +42,6 @@ def check(context: Context, proposal: TrainSupernet, seed: int) -> int | None:
         Infeasible: it will not fit; the message names the settings to lower.
         Unsupported, ConfigError: as `assemble`.
     """
-    context = context.networks()
     with torch.random.fork_rng(devices=[]):
         assembly = assemble(context, proposal, seed)
         free = available(assembly.arithmetic.device)
@@ -64,12 +63,13 @@ def check_again(context: Context, proposal: TrainSupernet, assembly: Assembly, n
     """
     free = available(assembly.arithmetic.device)
     if free is not None:
-        _compare(needed, "about", free, context.networks(), proposal, assembly)
+        _compare(needed, "about", free, context, proposal, assembly)
 
 
 def _compare(
     needed: int, about: str, free: int, context: Context, proposal: TrainSupernet, assembly: Assembly
 ) -> None:
+    context = context.networks()
     if needed > (1 - KEPT_FREE) * free:
         remedies = ", ".join(_remedies(context, proposal, assembly))
         raise Infeasible(
@@ -97,14 +97,16 @@ def estimate(context: Context, proposal: TrainSupernet, seed: int, limit: float 
 
 def _needed(assembly: Assembly, context: Context, proposal: TrainSupernet, seed: int, limit: float) -> int:
     """Return what `estimate` does; the assembly is new, and trained in the first part."""
-    whole = context.tasks.bilevel()[0].sample("train", 1, np.random.default_rng(seed))
+    source = context.networks().tasks
+    parts = source.halves() if assembly.augments else source.bilevel()
+    whole = parts[0].sample("train", 1, np.random.default_rng(seed))
     batch = proposal.budget.batch or assembly.learner.meta_batch
     units = _units(whole)
     few = max(1, units // 8)
     more = min(units, 2 * few)
 
     def peak(assembly: Assembly, tasks: int, examples: int) -> int:
-        return _measure(assembly, _Part(context.tasks, examples), tasks, seed, limit)
+        return _measure(assembly, _Part(source, examples), tasks, seed, limit)
 
     tasks = min(batch, 2)
     one = peak(assembly, tasks, few)
