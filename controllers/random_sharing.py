@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from controllers.derivation import best_sampled
-from controllers.one_shot import OneShot, descend
+from controllers.one_shot import OneShot
 from controllers.relaxation import skips
 from nas.backbone import BackboneSpace
 from nas.controller import Derived
@@ -27,7 +27,6 @@ Fair = Annotated[
 ]
 
 
-@final
 class UniformPaths(Strategy):
     """Each step trains the weights of one architecture, drawn uniformly (RS-WS, Li & Talwalkar 2019, §3.3).
 
@@ -54,10 +53,8 @@ class UniformPaths(Strategy):
 
     def step(self, batches: Batches, optimizer: torch.optim.Optimizer, progress: float) -> float:
         """Step the weights of an architecture drawn uniformly, or of several whose choices differ."""
-        if not self._fair:
-            return descend(batches.inner(self.relaxation.mixture_of(self.space.sample(self.rng))), optimizer)
         optimizer.zero_grad(set_to_none=True)
-        drawn = self._differing()
+        drawn = self.drawn()
         losses = []
         for architecture in drawn:
             loss = batches.inner(self.relaxation.mixture_of(architecture)) / len(drawn)
@@ -66,6 +63,10 @@ class UniformPaths(Strategy):
             losses.append(float(loss.detach()))
         optimizer.step()
         return sum(losses)
+
+    def drawn(self) -> list[Architecture]:
+        """Draw the architectures of a step."""
+        return self._differing() if self._fair else [self.space.sample(self.rng)]
 
     def _differing(self) -> list[Architecture]:
         """Draw architectures in which each choice of a decision comes equally often."""

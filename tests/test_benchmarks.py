@@ -20,6 +20,7 @@ SHARED = (
     "few_shot_proxies",
     "peers",
     "proposals",
+    "shared_weights_page",
     "shell",
     "silent",
     "turns",

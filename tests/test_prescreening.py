@@ -18,7 +18,17 @@ from controllers.evolution import Evolution
 from controllers.fixed import Fixed
 from controllers.random import Random
 from nas.backbone import BackboneSpace
-from nas.controller import Controller, Derived, Evaluate, Outcome, Proposal, Reuse, Score, TrainSupernet
+from nas.controller import (
+    Controller,
+    Derived,
+    Evaluate,
+    Outcome,
+    Proposal,
+    Reuse,
+    Score,
+    SupernetBudget,
+    TrainSupernet,
+)
 from nas.driver.trials import executor
 from nas.errors import ConfigError, Infeasible, PluginError, UnknownName
 from nas.plugins import load
@@ -358,6 +368,18 @@ def test_where_scores_are_looked_up_no_network_is_looked_at(prescreen: Any, fact
 def test_what_cannot_be_chosen_by_is_refused(changes: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         configure(**changes)
+
+
+def test_a_supernet_that_guides_is_brief_unless_told_otherwise() -> None:
+    def supernet(value: Any) -> dict[str, Any]:
+        return dict(configure(prescreen={"supernet": value}).prescreen.supernet)
+
+    plain, told = supernet("random_sharing"), supernet({"name": "random_sharing", "budget": {"epochs": 2}})
+    assert plain["derive"] == told["derive"] == 100
+    brief = {"epochs": 10, "steps": 120, "batch": None, "validation_episodes": 3}
+    assert SupernetBudget.model_validate(plain["budget"]).model_dump() == brief
+    assert SupernetBudget.model_validate(told["budget"]).model_dump() == brief | {"epochs": 2}
+    assert supernet(plain) == plain
 
 
 BUDGET = {"name": "random_sharing", "budget": {"epochs": "many"}}

@@ -42,6 +42,8 @@ def test_the_pages_are_those_of_their_numbers(monkeypatch: pytest.MonkeyPatch) -
     assert script("scale", monkeypatch)["page"](report) == written
     report, written = recorded("shared_weights")
     assert script("shared_weights", monkeypatch)["page"](report) == written
+    report, written = recorded("shared_weights_table")
+    assert script("shared_weights_page", monkeypatch)["page"](report) == written
     report, written = recorded("pareto")
     assert script("pareto", monkeypatch)["page"](report, "pareto.png") == written
     report, written = recorded("example_weights")

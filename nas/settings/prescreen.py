@@ -15,9 +15,12 @@ from nas.settings.sections import StrictModel, controllers, name_of, section
 SCORED = 100
 """Architectures that a supernet scores, from which the scores of others are predicted."""
 
+BRIEF = {"epochs": 10, "steps": 120, "validation_episodes": 3}
+"""The budget of such a supernet: what it tells has to be worth the trials that it takes the time of."""
+
 
 def _supernet(value: Any) -> Any:
-    """Return the section of a one-shot controller, with enough architectures to predict others by."""
+    """Return the section of a one-shot controller, with what is needed to predict others, and no more."""
     name = name_of(value)
     if name is None:
         return value
@@ -28,7 +31,10 @@ def _supernet(value: Any) -> Any:
             f"prescreen.supernet: '{name}' trains none. Choose {controllers(one_shot=True)}, or set "
             "prescreen.proxy."
         )
-    return {"derive": SCORED} | (dict(value) if isinstance(value, Mapping) else {"name": value})
+    given = dict(value) if isinstance(value, Mapping) else {"name": value}
+    budget = given.get("budget", {})
+    brief = {**BRIEF, **budget} if isinstance(budget, Mapping) else budget
+    return {"derive": SCORED} | given | {"budget": brief}
 
 
 class Prescreen(StrictModel):
