@@ -202,7 +202,7 @@ def search(
     resolved, url, say = validate(values), _database(db), _say(quiet)
     if resume_or_start and resolved.name is None:
         raise ConfigError("resume_or_start: it goes by the name of the search; give it as name=…")
-    with _undisturbed(), Store(url, create=True) as store, ExitStack() as running:
+    with _undisturbed(), Store(url, create=True, patient=resume_or_start) as store, ExitStack() as running:
         if resume_or_start:
             going: AbstractContextManager[Session | None] = launched(
                 store, resolved, say, source=text, workers=at_a_time, ray_address=ray_address

@@ -3,6 +3,8 @@
 #
 #   eval "$(scripts/local_cluster.sh up 3)"     starts what does not run; prints what to export
 #   scripts/local_cluster.sh cut 2              takes node 2 off the network; `join 2` brings it back
+#   scripts/local_cluster.sh kill 2             kills node 2, all at once, or `kill head`; `up` starts it again
+#   scripts/local_cluster.sh database stop      stops PostgreSQL, `database crash` kills it; `database start`
 #   scripts/local_cluster.sh down               ends everything, and deletes it
 #
 # As root on Linux each node has a network namespace of its own, so that it can be cut off, and a host name, node1
@@ -133,10 +135,20 @@ start_database() {
     fi
 }
 
-stop_database() {
+stop_database() { # fast|immediate
     local bin
     [ -e "$dir/postgres/postmaster.pid" ] && bin=$(postgres_bin) || return 0
-    as_owner "$bin/pg_ctl" -D "$dir/postgres" -m fast -w stop >/dev/null || true
+    as_owner "$bin/pg_ctl" -D "$dir/postgres" -m "$1" -w stop >/dev/null || true
+}
+
+database() { # start|stop|crash
+    [ -e "$dir/postgres" ] || fail "NAS_CLUSTER_DIR=$dir has no PostgreSQL of its own."
+    case ${1:-} in
+        start) start_database ;;
+        stop) stop_database fast ;;
+        crash) stop_database immediate ;;
+        *) fail "${1:-}: expected start, stop or crash." ;;
+    esac
 }
 
 # Ray
@@ -213,6 +225,14 @@ stop_node() { # NODE
     fi
 }
 
+kill_part() { # NODE|head
+    local part=${1:?expected the number of a node, or head} found
+    [ "$part" = head ] || part=node$part
+    mapfile -t found < <(started_with "NAS_LOCAL_PART=$dir/$part")
+    [ ${#found[@]} -eq 0 ] || kill -KILL "${found[@]}" 2>/dev/null || true
+    [ "$part" = head ] || rm -f "$dir/$part.pid"
+}
+
 node_numbers() { # those there are
     find "$dir" -maxdepth 1 -name 'node*.pid' -printf '%f\n' 2>/dev/null | tr -dc '0-9\n' | sort -n
 }
@@ -224,7 +244,11 @@ up() {
     command -v ray >/dev/null || fail "ray is not on the PATH: activate the environment that nas is installed in."
     python -c 'import aiohttp, aiohttp_cors, opencensus' 2>/dev/null \
         || say "warning: without \`pip install 'nas-service[cluster]'\` there is no Jobs API, and no \`nas submit\`."
-    if [ -e "$dir/head.pid" ] && ! lives "$dir/head.pid"; then down; fi
+    if [ -e "$dir/head.pid" ] && ! lives "$dir/head.pid"; then # its nodes go with it; the database stays
+        for number in $(node_numbers); do stop_node "$number"; done
+        finish_all "NAS_LOCAL_PART=$dir/head"
+        rm "$dir/head.pid"
+    fi
     [ -e "$dir/token" ] || [ -z "$(ls -A "$dir" 2>/dev/null)" ] \
         || fail "NAS_CLUSTER_DIR=$dir has files that are of no local cluster, and \`down\` would delete them: name a new folder."
     install -d "$dir/logs" "$dir/artifacts"
@@ -253,7 +277,7 @@ down() {
     [ -e "$dir" ] || return 0
     [ -e "$dir/token" ] || fail "NAS_CLUSTER_DIR=$dir is not of a local cluster; nothing was deleted."
     for number in $(node_numbers); do stop_node "$number"; done
-    stop_database
+    stop_database fast
     finish_all "$marker"
     if namespaces; then ip link delete "$bridge" 2>/dev/null || true; fi
     rm -rf "$dir"
@@ -270,5 +294,7 @@ case ${1:-} in
     down) down ;;
     cut) link "${2:-}" down ;;
     join) link "${2:-}" up ;;
+    kill) kill_part "${2:-}" ;;
+    database) database "${2:-}" ;;
     *) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -205,8 +205,10 @@ def test_a_checkpoint_that_does_not_fit_is_passed_over(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, "one")
     checkpoint.save({"training": {"learner": {"w": torch.zeros(1)}}, "selection": {}})
     assert ended(list(reports(asked))).scores == expected.scores
-    checkpoint.path.write_bytes(b"not a checkpoint")
-    assert ended(list(reports(asked))).scores == expected.scores
+    good = checkpoint.path.read_bytes()
+    for bad in (b"not a checkpoint", b"", good[: len(good) // 2]):
+        checkpoint.path.write_bytes(bad)
+        assert ended(list(reports(asked))).scores == expected.scores
     assert checkpoint.load() is not None
     assert checkpoint.load({**VERSIONS, "nas": "0.0.1"}) is None
 

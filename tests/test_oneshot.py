@@ -153,8 +153,10 @@ def test_a_checkpoint_that_does_not_fit_is_passed_over(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, "one")
     checkpoint.save({"learner": {}, "epochs": []})
     assert plain(list(train_supernet(shared, job(tmp_path)))) == whole
-    checkpoint.path.write_bytes(b"nothing")
-    assert plain(list(train_supernet(shared, job(tmp_path)))) == whole
+    good = checkpoint.path.read_bytes()
+    for bad in (b"nothing", b"", good[: len(good) // 2]):
+        checkpoint.path.write_bytes(bad)
+        assert plain(list(train_supernet(shared, job(tmp_path)))) == whole
 
 
 def test_a_strategy_may_end_the_training(tmp_path: Path) -> None:

@@ -193,6 +193,29 @@ def test_a_server_that_is_away_for_a_while_costs_nothing(relay: Relay) -> None:
         assert complete(store, "s")
 
 
+def test_a_search_that_is_to_start_or_go_on_waits_for_the_server(relay: Relay) -> None:
+    Store(relay.url, create=True).close()
+    relay.leave()
+    with pytest.raises(Unreachable):
+        Store(relay.url)
+    threading.Timer(0.3, relay.come_back).start()
+    with Store(relay.url, patient=True) as store:
+        relay.leave()
+        threading.Timer(0.3, relay.come_back).start()
+        assert search(store, name="s").name == "s"
+        assert store.names() == ["s"]
+
+
+def test_a_server_that_lets_nobody_in_is_not_waited_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(seconds: float) -> None:
+        raise AssertionError("waited")
+
+    monkeypatch.setattr(outage.time, "sleep", wait)
+    absent = make_url(url).set(database="absent").render_as_string(hide_password=False)
+    with refusal(StorageError, "absent"):
+        Store(absent, patient=True)
+
+
 def test_one_that_stays_away_ends_the_search_which_goes_on_later(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,13 @@ def test_the_pages_are_those_of_their_numbers(monkeypatch: pytest.MonkeyPatch) -
     assert table["sheet"](found) == (RESULTS / "few_shot_table.md").read_text()
 
 
+def test_each_fault_has_the_tests_that_its_page_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    for tests in script("faults", monkeypatch)["TESTS"].values():
+        for name in tests:
+            file, _, test = name.partition("::")
+            assert f"def {test}(" in (ROOT / file).read_text(), name
+
+
 def test_a_baseline_that_was_added_is_compared_by_welch_s_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two samples of three seeds each: half widths by hand."""
     made = script("omniglot_controllers", monkeypatch)

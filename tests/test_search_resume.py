@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import random
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -20,7 +22,9 @@ from nas.executors.base import Executor, Workload
 from nas.settings.search import SearchConfig
 from nas.space import Space
 from nas.states import TrialState
-from nas.storage import lease
+from nas.storage import lease, searches
+from nas.storage import store as store_module
+from nas.storage.columns import now
 from nas.storage.store import Store
 from nas.testing.stores import another_driver, columns
 
@@ -46,6 +50,23 @@ def test_a_resumed_search_continues_as_if_never_stopped(store: Store, jobs: int)
     assert [row for row in after if row in before] == before
     assert after == whole
     assert set(recorded).isdisjoint(row[0] for row in before)
+
+
+def test_a_clock_that_jumps_changes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By days, forwards and backwards, at each look at it."""
+    whole = run(store, configure(name="whole"))
+    jumps = random.Random(0)
+
+    def jumping() -> datetime:
+        return now() + timedelta(days=jumps.uniform(-30, 30))
+
+    for module in (store_module, lease, searches):
+        monkeypatch.setattr(module, "now", jumping)
+    broken = configure(name="broken")
+    with pytest.raises(Killed):
+        start(store, broken).run(Dying(broken, 7))
+    assert reopen(store, "broken").run(executor(broken, broken.make_source())) == "completed"
+    assert results(store, "broken") == whole
 
 
 def test_a_finished_search_grows(store: Store) -> None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
+import shutil
 import sqlite3
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import SCRIPTED, nas
-from facts import refusal
+from facts import lacking, refusal
 from sqlalchemy.exc import OperationalError
 
 from nas.errors import StorageError, Unwritable
@@ -129,6 +134,54 @@ def test_a_checkpoint_that_fails_keeps_the_one_before(
         checkpoint.save({"epoch": 2})
     assert checkpoint.load() == {"epoch": 1}
     assert [path.name for path in checkpoint.path.parent.iterdir()] == ["c.pt"]
+
+
+FULL = """
+mount -t tmpfs -o size=60m tmpfs "$1"
+fill() { dd if=/dev/zero of="$1/fill" bs=64k 2>/dev/null; }
+if [ "$2" = before ]; then fill "$1"; exec "${@:3}"; fi
+"${@:3}" 2>"$1-said" & driver=$!
+until grep -q '"trial": 2' "$1-said"; do sleep 0.1; done
+fill "$1"
+for process in $(pgrep -f '^ray::_Actor'); do
+    if grep -qz "RAY_TMPDIR=$1" /proc/$process/environ; then kill -KILL "$process"; fi
+done
+wait $driver; code=$?
+cat "$1-said" >&2; exit $code
+"""
+"""Runs a command with RAY_TMPDIR on a disk that is full before it, or from its second trial on."""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "later"])
+def test_a_full_disk_of_ray_s_own_is_named(tmp_path: Path, when: str) -> None:
+    """Later, workers that run go on; it is when one is to be replaced that the search ends."""
+    mounting = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs "$0"', str(tmp_path)]
+    if shutil.which("unshare") is None or subprocess.run(mounting, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system (unshare)")
+    db = f"--db=sqlite:///{tmp_path}/nas.db"
+    started = ["-m", "nas", "run", *SCRIPTED, "--trials=1000", "--executor=ray", "--workers=2", "--name=s"]
+    command = [sys.executable, *started, "--set=evaluator.seconds=0.2", "--log-format=json", db]
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="nas-") as folder:  # a short path, as Ray needs one
+        ray = f"{folder}/ray"
+        Path(ray).mkdir()
+        done = subprocess.run(
+            ["unshare", "--mount", "bash", "-c", FULL, "bash", ray, when, *command],
+            env={**os.environ, "RAY_TMPDIR": ray},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    last = json.loads(next(line for line in done.stderr.splitlines()[::-1] if line.startswith("{")))
+    assert (done.returncode, lacking(last["error"], ray)) == (4, []), done.stderr
+    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+        if when == "before":
+            assert store.names() == []
+            return
+        states = {trial.state for trial in store.trials(store.search("s").id)}
+    assert states == {"completed", "interrupted"}
+    assert lacking(last["error"], "nas resume s") == []
 
 
 def test_a_full_cache_costs_a_warning(

@@ -214,7 +214,7 @@ def _launch(
     again = submission.command() or typed(db)
     with ExitStack() as running:
         with continued_by(again):
-            store = running.enter_context(Store(db, create=True))
+            store = running.enter_context(Store(db, create=True, patient=True))
             session = running.enter_context(
                 launched(store, config, say, source=source, workers=workers, ray_address=ray_address)
             )

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import tempfile
@@ -38,7 +39,7 @@ from ray.exceptions import (  # noqa: E402
 )
 
 from nas import own_code, submission  # noqa: E402
-from nas.errors import ConfigError, HeadLost, NasError, Unready, Unwritable  # noqa: E402
+from nas.errors import ConfigError, HeadLost, NasError, Stillborn, Unready, Unwritable  # noqa: E402
 from nas.executors.base import JobT, MakeRunner, ReportT, Runner, Workload  # noqa: E402
 from nas.executors.capacity import Demand, Machine  # noqa: E402
 from nas.executors.pool import Died, PoolExecutor, Ready, Word, Worker  # noqa: E402
@@ -59,6 +60,9 @@ _USUAL = ("CPU", "GPU", "memory", "object_store_memory")
 
 SOCKET_ROOM = 36
 """Bytes that are left for a folder in the path of a socket: 107, less what Ray appends."""
+
+ROOM_BYTES = 10_000_000
+"""What Ray's folder needs to begin with: its logs take a megabyte."""
 
 HEAD_SECONDS = 30.0
 """How long a head may not answer: less than the minute after which Ray ends this process without a word."""
@@ -98,6 +102,7 @@ class RayExecutor(PoolExecutor[JobT, ReportT]):
 
         Raises:
             HeadLost: the head of the cluster is gone.
+            Unwritable: no worker starts, since the folder of Ray's files is full.
         """
         cpus, memory = self._workers * self._demand.cpus, self._workers * (self._demand.memory or 0)
         with start(cpus, self._address, memory or None):
@@ -105,7 +110,12 @@ class RayExecutor(PoolExecutor[JobT, ReportT]):
             self._actors = ray.remote(**self._options())(_Actor)
             self._calls: dict[ray.ObjectRef[Any], _ActorWorker[JobT, ReportT]] = {}
             self._head = _Head(ray.get_runtime_context().gcs_address)
-            super().run(workload)
+            try:
+                super().run(workload)
+            except Stillborn:
+                node: Any = ray._private.worker._global_node
+                _refuse_full(node.get_temp_dir_path())
+                raise
 
     def _options(self) -> dict[str, Any]:
         demand = self._demand
@@ -340,9 +350,11 @@ def _temporary() -> str | None:
 
     Raises:
         NasError: no folder will do.
+        Unwritable: the one chosen is full.
     """
     chosen = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     if _usable(chosen):
+        _refuse_full(chosen)
         return None
     for other in ("/tmp", "/var/tmp", "/dev/shm"):
         if _usable(other):
@@ -351,6 +363,19 @@ def _temporary() -> str | None:
         f"Ray cannot put its files into {chosen}, nor into /tmp: it needs a folder that can be written and "
         f"whose path has at most {SOCKET_ROOM} characters. Set RAY_TMPDIR to one, or use --executor inline."
     )
+
+
+def _refuse_full(folder: str) -> None:
+    """Refuse a folder without room for Ray's files, with which it would fail to start a minute later.
+
+    Raises:
+        Unwritable: it is full.
+    """
+    if shutil.disk_usage(folder).free < ROOM_BYTES:
+        raise Unwritable(
+            f"Ray cannot put its files into {folder}: its disk is full. Free some space there, set "
+            "RAY_TMPDIR to another folder, or use --executor process."
+        )
 
 
 def _usable(folder: str) -> bool:
@@ -421,6 +446,14 @@ def _on_loopback() -> Iterator[None]:
             os.environ[name] = before
 
 
+def _absent(error: Exception, address: str | None) -> NasError:
+    """Return the error for a Ray that is not there."""
+    what = f"Cannot {f'connect to the Ray cluster at {address}' if address else 'start Ray here'}"
+    kind = ConfigError if address else NasError
+    form = "An address is HOST:PORT; " if address else ""
+    return kind(f"{what}: {str(error).rstrip('.')}. {form}`nas doctor` checks the set-up.")
+
+
 @contextmanager
 def start(cpus: int = 1, address: str | None = None, memory: int | None = None) -> Iterator[None]:
     """Use this process's Ray if there is one, else connect to a cluster or start Ray here; end it after.
@@ -434,6 +467,8 @@ def start(cpus: int = 1, address: str | None = None, memory: int | None = None) 
 
     Raises:
         ConfigError: no cluster answers at `address`.
+        NasError: Ray does not start here.
+        Unwritable: its folder is full.
     """
     if ray.is_initialized():
         yield
@@ -458,10 +493,11 @@ def start(cpus: int = 1, address: str | None = None, memory: int | None = None) 
             "the path by a symbolic link with another name, or choose --executor inline."
         ) from error
     except (OSError, ValueError, RuntimeError, RayError) as error:
-        what = f"Cannot {f'connect to the Ray cluster at {address}' if address else 'start Ray here'}"
-        kind = ConfigError if address else NasError
-        form = "An address is HOST:PORT; " if address else ""
-        raise kind(f"{what}: {str(error).rstrip('.')}. {form}`nas doctor` checks the set-up.") from error
+        raise _absent(error, address) from error
+    except Exception as error:
+        if type(error) is not Exception:  # which is what Ray raises where a part of it does not come up
+            raise
+        raise _absent(error, address) from error
     _quiet()
     try:
         yield

@@ -23,7 +23,7 @@ class Database:
 
     Args:
         url: as `Store`.
-        create: as `Store`.
+        create, patient: as `Store`.
         returned: called when the database answers again after an outage.
 
     Attributes:
@@ -34,7 +34,14 @@ class Database:
         ConfigError, NotFound, StorageError: as `Store`.
     """
 
-    def __init__(self, url: str, *, create: bool, returned: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        create: bool,
+        patient: bool = False,
+        returned: Callable[[], None] = lambda: None,
+    ) -> None:
         self._url = parse(url)
         self.patience = Patience(returned)
         self.timed: Timed | None = None
@@ -47,7 +54,10 @@ class Database:
         self._writer = writer.execution_options(writes=True)
         self._reader = reader(self._url, writer)
         try:
-            self._open(create, there)
+            if patient:
+                self.patience.outlast(lambda: self._open(create, there))
+            else:
+                self._open(create, there)
         except BaseException:
             self.close()
             raise

@@ -38,6 +38,9 @@ KINDS = {
     "postgresql+psycopg": "postgresql",
 }
 
+_ANSWERED = re.compile(r"authentication failed|does not exist|no pg_hba\.conf entry|permission denied")
+"""What a server says that is there, and does not let one in: it will say so again."""
+
 HINTS = (
     ("locked", f"another process has been writing for more than {BUSY_SECONDS} s; try again once it is done"),
     (
@@ -216,11 +219,11 @@ def translated(url: URL) -> Iterator[None]:
 
 
 def _unreachable(error: SQLAlchemyError) -> bool:
-    """Return whether there is no connection to a server: all that it says itself has a code."""
+    """Return whether there is no connection to a server: all that it says itself once open has a code."""
     if not isinstance(error, DBAPIError):
         return False
     silent = isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", "") is None
-    return error.connection_invalidated or silent
+    return error.connection_invalidated or (silent and not _ANSWERED.search(str(error.orig)))
 
 
 def _masked(words: str, url: URL) -> str:

@@ -31,8 +31,8 @@ class Store:
     Rows come back detached: plain objects that further writes do not change. Any number of processes may read
     while the driver of each search writes. Every method raises StorageError where the database fails: locked,
     full, unreachable, unwritable. Once open, a server may be away for up to `outage.OUTAGE_SECONDS`: what was
-    asked is done again, and what was written is there once. Only `create_search`, `delete` and `add_artifact`
-    are not done again.
+    asked is done again, and what was written is there once. Only `create_search` without a name, `delete` and
+    `add_artifact` are not done again.
 
     What a process drives it alone writes: from when another took a search over, what the former driver writes
     of it is refused, by the database and not by a clock.
@@ -40,6 +40,7 @@ class Store:
     Args:
         url: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`.
         create: whether to create the tables where there are none (and the file of an SQLite database).
+        patient: whether a server may be away from the beginning.
 
     Raises:
         ConfigError: the text is no database URL, or its driver is not installed.
@@ -47,9 +48,9 @@ class Store:
         StorageError: it cannot be opened, belongs to another program or is at another revision.
     """
 
-    def __init__(self, url: str, *, create: bool = False) -> None:
+    def __init__(self, url: str, *, create: bool = False, patient: bool = False) -> None:
         self._driven: set[int] = set()
-        self._database = Database(url, create=create, returned=self._renew)
+        self._database = Database(url, create=create, patient=patient, returned=self._renew)
         self._architecture_ids: dict[tuple[int, str, str], int] = {}
         self.evaluations = Evaluations(self._database)
 
@@ -95,6 +96,11 @@ class Store:
         Raises:
             ConfigError: the name is taken, or is no name.
         """
+        if new.name is None:  # after a lost connection it might be there under two names
+            return self._create(new, inherited)
+        return self.patience.outlast(lambda: self._create(new, inherited))
+
+    def _create(self, new: NewSearch, inherited: Sequence[NewInherited]) -> Search:
         search = new.row()
         with self._database.edit() as session:
             searches.add(session, search, new.name)
