@@ -38,7 +38,7 @@ class Part(NamedTuple):
     architecture: Architecture
 
 
-class Ended(NamedTuple):
+class EndedMember(NamedTuple):
     """A part of a training that another one is to follow.
 
     Attributes:
@@ -108,7 +108,7 @@ class PopulationBased(Controller):
         except ConfigError as error:
             raise ConfigError(f"controller.network: {error}") from None
         self._tried = Tried(space)
-        self._open: list[Ended] = []
+        self._open: list[EndedMember] = []
         """In the order observed."""
         self._parts: dict[int, list[Part]] = {}
         """By training episodes at their end, in the order observed."""
@@ -171,7 +171,7 @@ class PopulationBased(Controller):
             part = Part(-outcome.score.value, len(ranked), trial, outcome.architecture)
             ranked.append(part)
             self._reached[trial] = episodes
-        self._open.append(Ended(episodes, part, outcome.architecture, outcome.parent))
+        self._open.append(EndedMember(episodes, part, outcome.architecture, outcome.parent))
 
     def explore(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
         """Return settings near those of an architecture, with its network.
@@ -208,7 +208,7 @@ class PopulationBased(Controller):
         return drawn
 
     def _next(
-        self, ended: Ended, number: int, pending: Sequence[Evaluate], rng: np.random.Generator
+        self, ended: EndedMember, number: int, pending: Sequence[Evaluate], rng: np.random.Generator
     ) -> Evaluate:
         """Return the part that follows another one."""
         ranked = sorted(self._parts.get(ended.episodes, ()))

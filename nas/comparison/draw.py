@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.comparison.curves import Floats
-from nas.comparison.panels import Line, Panel, cut, window
+from nas.comparison.panels import Labelled, Panel, cut, window
 from nas.errors import ConfigError, NasError
 
 if TYPE_CHECKING:
@@ -86,11 +86,11 @@ def draw(panels: Sequence[Panel], title: str, file: Path) -> None:
         )
 
 
-def styles(lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
+def styles(drawn: Sequence[Labelled]) -> dict[str, dict[str, Any]]:
     """Return the colour and the dashes of each label, the same in all panels."""
     looks: dict[str, dict[str, Any]] = {}
     chosen = baselines = 0
-    for line in lines:
+    for line in drawn:
         if line.label in looks:
             continue
         if line.baseline:

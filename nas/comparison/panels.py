@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -23,6 +23,18 @@ SPAN = 0.01
 
 REST = 1 / 3
 """The share of the vertical range that the values after it are to have."""
+
+
+class Labelled(Protocol):
+    """What is drawn of a group."""
+
+    @property
+    def label(self) -> str:
+        """Of the group."""
+
+    @property
+    def baseline(self) -> bool:
+        """Whether it is random search."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

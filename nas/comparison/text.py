@@ -11,7 +11,7 @@ import numpy as np
 
 from nas.comparison.curves import Floats
 from nas.comparison.mixtures import Mixtures
-from nas.comparison.panels import Line, Panel, Window, window
+from nas.comparison.panels import Labelled, Line, Panel, Window, window
 
 MARKS = "*o+x#@%&"
 BASELINE_MARKS = ".:'"
@@ -25,28 +25,78 @@ def render(panel: Panel, width: int, height: int = 18) -> str:
     panel = replace(panel, lines=tuple(map(_bare, panel.lines)))
     shown = window(panel)
     steps = enclosing(shown.low, shown.high, 4, whole=panel.whole)
-    low, high = steps[0], steps[-1]
-    ticks = _labels(steps)
-    gutter = max(map(len, ticks)) + 2
-    columns = max(width - gutter, 20)
-    met: dict[tuple[int, int], list[str]] = {}
-    marks = _marks(panel.lines)
+    columns = _columns(steps, width)
     at = np.linspace(shown.left, shown.right, columns)
-    for line, mark in zip(panel.lines, marks, strict=True):
-        for column, value in enumerate(_values(line, at, steps=panel.steps)):
-            if low <= value <= high:
-                met.setdefault((_row(value, low, high, height), column), []).append(mark)
-    rows = {_row(step, low, high, height): tick for step, tick in zip(steps, ticks, strict=True)}
-    lines = [panel.y_label]
+    signs = marks(panel.lines)
+    points = [
+        (float(x), float(value), mark)
+        for line, mark in zip(panel.lines, signs, strict=True)
+        for x, value in zip(at, _values(line, at, steps=panel.steps), strict=True)
+    ]
+    legend = [f"{mark} {line.name}" for line, mark in zip(panel.lines, signs, strict=True)]
+    return _framed(points, shown, steps, (panel.x_label, panel.y_label), legend, columns, height)
+
+
+def scatter(
+    points: Sequence[tuple[float, float, str]],
+    shown: Window,
+    labels: tuple[str, str],
+    legend: Sequence[str],
+    width: int,
+    height: int = 18,
+) -> str:
+    """Return points as characters in `width` columns.
+
+    Args:
+        points: x, y and the mark of each.
+        shown: the ranges that they lie in.
+        labels: of the horizontal and the vertical axis.
+        legend: what each mark means.
+        width: in characters.
+        height: the same, without the axes.
+    """
+    steps = enclosing(shown.low, shown.high, 4)
+    return _framed(points, shown, steps, labels, legend, _columns(steps, width), height)
+
+
+def _columns(steps: Sequence[float], width: int) -> int:
+    return max(width - _gutter(steps), 20)
+
+
+def _gutter(steps: Sequence[float]) -> int:
+    return max(map(len, _labels(steps))) + 2
+
+
+def _framed(
+    points: Sequence[tuple[float, float, str]],
+    shown: Window,
+    steps: Sequence[float],
+    labels: tuple[str, str],
+    legend: Sequence[str],
+    columns: int,
+    height: int,
+) -> str:
+    """Return points between axes; where several meet, they take turns."""
+    low, high = steps[0], steps[-1]
+    gutter = _gutter(steps)
+    length = shown.right - shown.left
+    met: dict[tuple[int, int], list[str]] = {}
+    for x, y, mark in points:
+        if low <= y <= high:
+            column = round((x - shown.left) / length * (columns - 1)) if length else 0
+            here = met.setdefault((_row(y, low, high, height), column), [])
+            if mark not in here:
+                here.append(mark)
+    rows = {_row(step, low, high, height): tick for step, tick in zip(steps, _labels(steps), strict=True)}
+    lines = [labels[1]]
     for number in range(height):
         edge = "┤" if number in rows else "│"
         cells = [met.get((number, column), [" "]) for column in range(columns)]
         text = "".join(cell[column % len(cell)] for column, cell in enumerate(cells))
         lines.append(f"{rows.get(number, ''):>{gutter - 1}}{edge}{text}".rstrip())
     lines += [f"{'':{gutter - 1}}{text}" for text in _axis(shown, columns)]
-    lines.append(f"{'':{gutter}}{panel.x_label:^{columns}}".rstrip())
-    lines += [f"{'':{gutter}}{mark} {line.name}" for line, mark in zip(panel.lines, marks, strict=True)]
-    return "\n".join(lines)
+    lines.append(f"{'':{gutter}}{labels[0]:^{columns}}".rstrip())
+    return "\n".join([*lines, *(f"{'':{gutter}}{entry}" for entry in legend)])
 
 
 def _bare(line: Line) -> Line:
@@ -98,9 +148,10 @@ def _row(value: float, low: float, high: float, height: int) -> int:
     return height - 1 - round((value - low) / (high - low) * (height - 1))
 
 
-def _marks(lines: Sequence[Line]) -> list[str]:
-    marks, baselines = cycle(MARKS), cycle(BASELINE_MARKS)
-    return [next(baselines if line.baseline else marks) for line in lines]
+def marks(drawn: Sequence[Labelled]) -> list[str]:
+    """Return the mark of each line, or cloud."""
+    others, baselines = cycle(MARKS), cycle(BASELINE_MARKS)
+    return [next(baselines if one.baseline else others) for one in drawn]
 
 
 def _values(line: Line, at: Floats, *, steps: bool) -> Floats:
