@@ -280,6 +280,17 @@ def test_what_lacks_clean_examples_is_refused():
         LearningToReweight().check(image_classes())
 
 
+def test_on_few_shot_tasks_queries_count_alike():
+    """However small V is: it weighs the support alone."""
+    learner = Maml(ToyBackbone(64, nn.Flatten()), minibatches().shape).equip(weighting=MetaWeightNet)
+    predictions, labels = torch.randn(2, 5, 3), torch.tensor([[0, 1, 2, 0, 1]] * 2)
+    with torch.no_grad():
+        learner.weighting.layers[2].bias.fill_(-30)
+    losses = learner.criterion(predictions, labels)
+    assert torch.equal(learner.mean_loss(predictions, labels), losses)
+    assert learner.task_losses(predictions, labels).max() < 1e-9 * losses
+
+
 def test_on_few_shot_tasks_the_function_learns_with_the_rest():
     torch.manual_seed(0)
     episode = image_classes()

@@ -22,7 +22,7 @@ from nas.learners.virtual import VirtualStep
 from nas.learners.weighting import Judged, Uniform, Weighting
 from nas.plugins import Slot
 from nas.space import TaskShape
-from nas.tasks.base import Episode
+from nas.tasks.base import Episode, Second
 
 TENSORS = ("support_x", "support_y", "query_x", "query_y")
 """The fields of an episode that may be learned."""
@@ -175,14 +175,18 @@ class Learner(nn.Module, ABC):
         """
         return task_loss(predictions, targets, reduction)
 
-    def mean_loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+    def mean_loss(self, predictions: Tensor, targets: Tensor, second: Second | None = None) -> Tensor:
         """Return the mean over tasks and examples of each one's loss times its weight: what φ minimizes.
 
-        Weights are constants here: a learned weighting would lower the loss by lowering them.
+        Weights are constants here: a learned weighting would lower the loss by lowering them. One that clean
+        examples judge weighs no queries of few-shot tasks: these are what it learns by, and must be right.
         """
-        if isinstance(self.weighting, Uniform):
+        plain = isinstance(self.weighting, Uniform | Judged)
+        if plain and second is None:
             return self.criterion(predictions, targets)
-        losses = self.criterion(predictions, targets, "example")
+        losses = self.query_losses(predictions, targets, second)
+        if plain:
+            return losses.mean()
         weights: Tensor = self.weighting(losses.detach(), targets)
         return (weights.detach() * losses).mean()
 
@@ -197,9 +201,18 @@ class Learner(nn.Module, ABC):
         weights: Tensor = self.weighting(losses.detach(), targets)
         return (weights * losses).mean(1)
 
+    def query_losses(self, predictions: Tensor, targets: Tensor, second: Second | None) -> Tensor:
+        """Return the loss of each example, `[T, B]`; that of a mixture is shared between its two labels."""
+        losses = self.criterion(predictions, targets, "example")
+        if second is None:
+            return losses
+        return second.share * losses + (1 - second.share) * self.criterion(
+            predictions, second.labels, "example"
+        )
+
     def meta_loss(self, episode: Episode) -> Tensor:
         """Return L(φ) = the loss on the queries, a scalar: the mean over tasks."""
-        return self.mean_loss(self(episode), episode.query_y)
+        return self.mean_loss(self(episode), episode.query_y, episode.second)
 
     def augmented(self, episode: Episode, generator: torch.Generator) -> Episode:
         """Return training tasks after their augmentation, which is never in a lower precision."""
@@ -284,7 +297,7 @@ class Losses(nn.Module):
 
     def forward(self, episode: Episode) -> Tensor:
         """Return them, `[T, B]`."""
-        return self.learner.criterion(self.learner(episode), episode.query_y, "example")
+        return self.learner.query_losses(self.learner(episode), episode.query_y, episode.second)
 
 
 def remedy(learner: Learner) -> str:

@@ -24,7 +24,7 @@ class MetaWeightNet(Judged):
     On ordinary data, each step of training moves Θ first, by Adam, down the loss of clean examples after a
     virtual step of gradient descent on mean(V_Θ(l) l); then the network, by its own optimizer, on the weights
     of the new Θ. On few-shot tasks Θ is a part of φ, learns with the rest of it through an inner loop, where
-    it weighs the support, and weighs the queries as well, without a gradient; `lr` and `weight_decay` are not
+    it weighs the support; the queries, by whose loss it learns, count alike. `lr` and `weight_decay` are not
     used.
 
     The weights are not normalized: their mean, which is recorded as `weight_mean`, is a factor on the

@@ -14,7 +14,7 @@ from nas.learners.folded import run
 from nas.learners.network import Network, features_of, fit, normalized, predict
 from nas.learners.update import Sgd, Update
 from nas.space import TaskShape
-from nas.tasks.base import Episode
+from nas.tasks.base import Episode, Second
 
 
 @final
@@ -82,6 +82,11 @@ class Pretrain(Learner):
                 raise ConfigError("learner.train_classes: these tasks are regression. Leave it out.")
             return self.mean_loss(run(self.network, x), y)
         classes = torch.from_numpy(episode.classes).to(y.device)
+        if int(classes.min()) < 0:
+            raise ConfigError(
+                "learner.augmentation: 'pretrain' tells the classes of the split apart, and mixtures of "
+                "classes are none of them. Set another augmentation, such as 'rotated_classes'."
+            )
         if self.classifier is None or int(classes.max()) >= self.classifier.out_features:
             given = (
                 f"{self.classifier.out_features}" if self.classifier else "missing, and not told by the tasks"
@@ -91,4 +96,13 @@ class Pretrain(Learner):
                 f"{int(classes.max())}, counted from 0. Set how many classes the split has."
             )
         features = run(self.network.backbone, x).to(self.classifier.weight.dtype)
-        return self.mean_loss(self.classifier(features), classes.gather(1, y))
+        return self.mean_loss(self.classifier(features), classes.gather(1, y), self._second(episode, classes))
+
+    @staticmethod
+    def _second(episode: Episode, classes: Tensor) -> Second | None:
+        """Return the second labels of support and queries, by their classes in the split."""
+        if episode.second is None:
+            return None
+        ones = episode.second.share.new_ones(episode.support_y.shape)
+        labels = torch.cat([episode.support_y, episode.second.labels], 1)
+        return Second(classes.gather(1, labels), torch.cat([ones, episode.second.share], 1))

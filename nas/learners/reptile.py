@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from nas.errors import ConfigError
 from nas.learners.base import Learner, MetaBatch
 from nas.learners.folded import Weights, run, stacked
 from nas.learners.inner import Adapted, adapt
@@ -73,7 +74,16 @@ class Reptile(Learner):
         return predict(self.network, episode, self.normalization, adapted)
 
     def meta_backward(self, episode: Episode) -> float:
-        """Add φ − mean(φ_k) to `.grad`, and carry on Adam's moments; return the loss on the queries."""
+        """Add φ − mean(φ_k) to `.grad`, and carry on Adam's moments; return the loss on the queries.
+
+        Raises:
+            ConfigError: queries are mixed, from which nothing learns here.
+        """
+        if episode.second is not None:
+            raise ConfigError(
+                "learner.augmentation: 'reptile' learns from the support alone, so that mixed queries change "
+                "nothing. Set another augmentation, such as 'mixed_classes'."
+            )
         with torch.no_grad():
             adapted, state = self._adapt(episode)
             predictions = predict(self.network, episode, self.normalization, adapted)

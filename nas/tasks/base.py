@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,18 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 EPISODE_LIST_SEED = 2019
 """Seeds the fixed list of validation (and test) episodes: the same for every trial of every search."""
+
+
+class Second(NamedTuple):
+    """What queries are labelled as, too, where they are mixtures of two examples.
+
+    Attributes:
+        labels: `[T, Q]` int64.
+        share: `[T, Q]` float32, of the query's own label in its loss; the rest is that of the second one.
+    """
+
+    labels: Tensor
+    share: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,7 @@ class Episode:
         classes: `[T, ways]` which classes of the split were drawn, for audit; `[T, 0]` in regression.
         clean: beside the minibatches of ordinary data, as many of examples that are known to be right; None
             where there are none.
+        second: labels of queries that are mixtures; None where none is. Training alone has such.
     """
 
     support_x: Tensor
@@ -49,6 +62,7 @@ class Episode:
     shots: int
     classes: npt.NDArray[np.int64]
     clean: Episode | None = None
+    second: Second | None = None
 
     def __len__(self) -> int:
         """Return T, the number of tasks."""
@@ -78,6 +92,7 @@ class Episode:
                 self.shots,
                 self.classes[some],
                 beside,
+                None if self.second is None else Second(*(each[some] for each in self.second)),
             )
 
     @property
@@ -94,6 +109,7 @@ class Episode:
             query_x=self.query_x.to(device, non_blocking=True),
             query_y=self.query_y.to(device, non_blocking=True),
             clean=None if self.clean is None else self.clean.to(device),
+            second=None if self.second is None else Second(*(each.to(device) for each in self.second)),
         )
 
 
