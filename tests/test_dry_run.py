@@ -47,6 +47,13 @@ def test_its_networks_are_the_first_of_the_search() -> None:
     assert all(any(text in row for row in shown) for text in texts)
 
 
+def test_a_name_that_is_taken_is_refused_unless_the_search_goes_on() -> None:
+    assert nas("run", "--space=mlp", *REAL, "--trials=1", "--name=s")[0] == 0
+    code, out, err = nas("run", "--space=mlp", *REAL, "--trials=1", "--name=s", "--dry-run")
+    assert (code, out, lacking(err, "name", "nas resume s")) == (2, "", [])
+    assert nas("run", "--space=mlp", *REAL, "--trials=1", "--resume-or-start=s", "--dry-run")[0] == 0
+
+
 PROMOTED = {
     "promotion": ("constant", {10: 16, 30: 5, 90: 3}),
     "halving": ("constant", {10: 18, 30: 5, 90: 1}),

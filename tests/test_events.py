@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import signal
@@ -58,8 +59,14 @@ def test_a_search_tells_what_becomes_of_each_trial(db: Path) -> None:
     assert [trial["score"] for trial in trials] == [row.score for row in rows]
     assert ended["best"]["score"] == max(row.score or -9 for row in rows)
     assert [event["trial"] for event in of(Event.TRIAL_STARTED, events)] == [0, 1]
-    measured = [set(event["measured"]) for event in of(Event.TRIAL_REPORTED, events)]
-    assert {"train_loss"} in measured
+    reports = of(Event.TRIAL_REPORTED, events)
+    assert [set(event["measured"]) for event in reports[:1]] == [{"train_loss"}]
+    times = {number: [] for number in (0, 1)}
+    for event in reports:
+        times[event["trial"]].append(datetime.fromisoformat(event["time"]))
+    for own in times.values():
+        assert own
+        assert all(later - before > timedelta(seconds=0.9) for before, later in itertools.pairwise(own))
     assert any("nas show s" in event["text"] for event in of(Event.MESSAGE, events))
 
 
@@ -140,6 +147,16 @@ def test_plain_lines_of_progress_have_their_time(db: Path) -> None:
     lines = [one for one in err.splitlines() if " completed " in one]
     assert (code, len(lines)) == (0, 2)
     assert all(DATED.match(one) for one in lines)
+
+
+def test_progress_tells_how_long_a_training_was_that_was_to_be_short(db: Path) -> None:
+    budget = ("--set=budget.train_episodes=90", "--scheduler=promotion")
+    _, _, err = nas("run", *SCRIPTED, *budget, "--trials=12", "--name=s")
+    told = re.findall(r"trial (\d+) paused .* after (\d+) episodes", err)
+    with Store(f"sqlite:///{db}") as store:
+        rows = store.trials(store.search("s").id)
+    paused = [(str(row.number), str(row.train_episodes)) for row in rows if row.state == "paused"]
+    assert sorted(told) == sorted(paused) != []
 
 
 def test_a_line_has_no_number_that_json_lacks() -> None:

@@ -19,7 +19,7 @@ from rich.cells import cell_len
 from nas.cli import evaluate
 from nas.cli.layout import LEAST, LONG, fit, pad, total, wrap
 from nas.cli.output import Format, emit
-from nas.progress.ellipsis import shorten
+from nas.progress.ellipsis import shorten, shorten_apart
 
 CELL = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|nor_conv_3x3~{}|"
 ROWS = [
@@ -166,6 +166,20 @@ def test_a_shortened_text_keeps_its_ends(text: str, width: int) -> None:
         start, _, end = short.partition("…")
         assert text.startswith(start)
         assert text.endswith(end)
+
+
+@given(
+    head=st.text("ab", min_size=20, max_size=40),
+    middle=st.lists(st.text("cd", min_size=1, max_size=9), min_size=2, max_size=2, unique=True),
+    tail=st.text("ef", min_size=20, max_size=40),
+    width=st.integers(9, 30),
+)
+def test_what_differs_in_the_middle_is_shown(head: str, middle: list[str], tail: str, width: int) -> None:
+    policies = [f"{head}{own}.{tail}" for own in middle]
+    assert len(set(shorten_apart(policies, width))) == 2
+    assert all(cell_len(text) <= width for text in shorten_apart([*policies, "other"], width))
+    assert shorten_apart([policies[0], "other"], width) == [shorten(policies[0], width), "other"]
+    assert shorten_apart([policies[0]] * 2, width) == [shorten(policies[0], width)] * 2
 
 
 @given(text=texts, width=st.integers(2, 40))

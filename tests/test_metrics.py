@@ -108,8 +108,11 @@ def test_addresses_are_local_unless_told() -> None:
     assert address("9464") == (LOCAL, 9464)
     assert address("0.0.0.0:9464") == ("0.0.0.0", 9464)
     assert address("[::1]:1") == ("::1", 1)
-    for wrong in ("", "x", "host:", "1:99999"):
+    for wrong in ("", "x", "host:"):
         with refusal(ConfigError, "--metrics", "PORT"):
+            address(wrong)
+    for wrong in ("99999", "1:99999"):
+        with refusal(ConfigError, f"--metrics {wrong}", 65535):
             address(wrong)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import nas
-from facts import refusal
+from facts import lacking, refusal
 from scripted_searches import Silent
 
 from nas.cli.document import document
@@ -217,6 +217,19 @@ def test_search_and_leaderboard(db: Path) -> None:
     assert nas("resume", "joint", "--trials=24")[0] == 0
     ranked = json.loads(nas("leaderboard", "--search=joint", "--limit=0", "--format=json")[1])
     assert len({row["architecture"] for row in ranked}) == len(ranked) > 10
+
+
+def test_a_setting_is_given_or_chosen(db: Path) -> None:
+    options = [
+        "--space=mlp",
+        "--controller=random",
+        "--tasks=sinusoid",
+        "--learner=maml",
+        "--executor=inline",
+    ]
+    code, _, err = nas("run", *options, "--slot=learner.lr=[0.1, 0.01]", "--set=learner.lr=0.1")
+    assert (code, lacking(err, "--set learner.lr=0.1", "--slot learner.lr=[0.1, 0.01]")) == (2, [])
+    assert not db.exists()
 
 
 @pytest.mark.parametrize("error", [DataMissing("No data."), PluginError("It cannot be loaded.")])

@@ -181,6 +181,17 @@ def test_where_a_driver_ran_stays_behind(url: str, elsewhere: str, tmp_path: Pat
         assert continuation(other.search("a")) == "nas resume a"
 
 
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [("results.csv", ["results.db", "results.parquet", ".csv"]), ("nowhere/x.db", ["nowhere"])],
+)
+def test_what_no_export_is_called_is_refused(url: str, tmp_path: Path, name: str, facts: list[str]) -> None:
+    Store(url, create=True).close()
+    with refusal(ConfigError, *facts):
+        export(url, tmp_path / name)
+    assert [file.name for file in tmp_path.iterdir()] == ["nas.db"]
+
+
 def test_one_search_takes_what_belongs_to_it(url: str, tmp_path: Path) -> None:
     with Store(url, create=True) as store:
         fill(store, tmp_path / "nas-artifacts")
@@ -316,6 +327,7 @@ def test_files_travel_where_they_are_asked_to(url: str, tmp_path: Path) -> None:
     with Store(url, create=True) as store:
         fill(store, artifacts)
     file = tmp_path / "away" / "file.db"
+    file.parent.mkdir()
     _, moved = export(url, file, artifacts=artifacts)
     assert (moved.copied, len(moved.gone)) == (2, 1)
     assert "/gone/x.pt" in moved.gone[0]

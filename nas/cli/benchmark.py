@@ -68,7 +68,7 @@ def benchmark(
     from nas.comparison.benchmark import plan, run
     from nas.comparison.comparison import compare
     from nas.plugins import import_from_here
-    from nas.settings.paths import assign
+    from nas.settings.paths import assign_options
     from nas.settings.sections import read
     from nas.storage.store import Store
     from nas.verbs import fill_in, ready
@@ -76,10 +76,7 @@ def benchmark(
     import_from_here()
     text, values = read(config)
     values |= {key: value for key, value in (("seeds", seeds), ("name", name)) if value is not None}
-    for slot in slots or []:
-        assign(values, f"slots.{slot}", option=f"--slot {slot}")
-    for setting in settings or []:
-        assign(values, setting)
+    assign_options(values, slots, settings)
     fill_in(values)
     configs = plan(values, config.stem)
     if dry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 import typer
@@ -15,6 +16,7 @@ from nas.driver import estimates
 from nas.driver.inheritance import gather
 from nas.driver.schedules import Pace, Planned, planned
 from nas.driver.search import MEMORY, check, supernet
+from nas.errors import NotFound
 from nas.settings.search import SearchConfig
 from nas.space import Architecture
 from nas.states import TrialState
@@ -22,16 +24,20 @@ from nas.storage.store import Store
 from nas.tasks.base import ScoreSource, TaskSource
 
 
-def dry_run(config: SearchConfig, db: str) -> None:
+def dry_run(config: SearchConfig, db: str, *, resumes: bool) -> None:
     """Print the resolved settings as a file on stdout, and words on the search on stderr; write nothing.
 
     Args:
         config: what was resolved.
         db: URL of the database that the search would be written to, and that has those it begins with.
+        resumes: whether a search of this name would go on.
 
     Raises:
         NasError: the search would be refused, for the same reason.
     """
+    if config.name is not None and not resumes:
+        with suppress(NotFound), Store(db) as store:
+            store.check_free(config.name)
     if config.warm_start is not None:
         with Store(db) as store:
             inherited = gather(store, config, config.make_space())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from rich.cells import cell_len, chop_cells
 
-from nas.progress.ellipsis import shorten
+from nas.progress.ellipsis import shorten_apart
 
 GAP = 2
 """Cells between two columns."""
@@ -123,8 +123,10 @@ def fit(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int, drop
         most = given[i] * (LONG if name in ABRIDGED else 1)
         if name in SHORTENED | ABRIDGED and most < wanted[i]:
             table.hidden.append(name)
-            for row in table.cells:
-                row[i] = shorten(row[i], most)
+            for row, text in zip(
+                table.cells, shorten_apart([row[i] for row in table.cells], most), strict=True
+            ):
+                row[i] = text
     table.cells = list(_wrapped(table, given))
     return table
 

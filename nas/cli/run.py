@@ -136,7 +136,7 @@ def run(
     A search is a TOML file, options, or both; options win over the file, --set over options.
     """
     from nas.plugins import import_from_here
-    from nas.settings.paths import assign
+    from nas.settings.paths import assign, assign_options
     from nas.settings.search import validate
     from nas.settings.sections import choose, read
     from nas.settings.warm_start import begin
@@ -172,17 +172,14 @@ def run(
         assign(values, f"controller.derive={derive}")
     if warm_start_from:
         begin(values, warm_start_from)
-    for slot in slots or []:
-        assign(values, f"slots.{slot}", option=f"--slot {slot}")
-    for setting in settings or []:
-        assign(values, setting)
+    assign_options(values, slots, settings)
     at_a_time = values.get("workers")
     fill_in(values)
     resolved = validate(values)
     if dry:
         from nas.cli.dry_run import dry_run
 
-        dry_run(resolved, db)
+        dry_run(resolved, db, resumes=resume_or_start is not None)
         return
 
     from nas.storage.store import Store

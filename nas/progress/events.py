@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -122,6 +123,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
+APART = 1.0
+"""Seconds between two reports of a trial that are told: one with little to train has many a second."""
+
+
 class Log:
     """Where events go.
 
@@ -165,13 +170,19 @@ class _SearchEvents:
     def __init__(self, search: str, tally: Tally, log: Log) -> None:
         self._search, self._tally, self._log = search, tally, log
         self._running: dict[int, AnyJob] = {}
+        self._told: dict[int, float] = {}
 
     def started(self, job: AnyJob) -> None:
         self._running[job.number] = job
+        self._told.pop(job.number, None)
         self._tally.start(job)
         self._log.tell(Event.TRIAL_STARTED, **self._trial(job))
 
     def reported(self, job: AnyJob, outcome: Outcome) -> None:
+        now = time.monotonic()
+        if now - self._told.get(job.number, -math.inf) < APART:
+            return
+        self._told[job.number] = now
         self._log.tell(
             Event.TRIAL_REPORTED,
             **self._trial(job),

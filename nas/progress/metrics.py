@@ -41,8 +41,12 @@ def address(text: str) -> Address:
         ConfigError: it is none.
     """
     host, _, port = text.rpartition(":")
-    if not port.isdecimal() or int(port) >= 2**16:
+    if not port.isdecimal():
         raise ConfigError(f"--metrics {text}: expected [HOST:]PORT, such as 9464 or 0.0.0.0:9464.")
+    if int(port) >= 2**16:
+        raise ConfigError(
+            f"--metrics {text}: there is no port {port}. Give one up to {2**16 - 1}, such as 9464."
+        )
     return Address(host.strip("[]") or LOCAL, int(port))
 
 

@@ -137,8 +137,9 @@ class Tally:
             self._pace(trial.state, supernet=trial.kind == "supernet")
             score = None if trial.score is None else (trial.score, trial.ci95)
             derived, simulated = len(trial.derived or ()), self.simulated
+            length = None if trial.asked_episodes is None else trial.train_episodes
             words = _ended(
-                trial.state, score, trial.reused, derived, trial.seconds, trial.error, simulated=simulated
+                trial.state, score, trial.reused, derived, length, trial.seconds, trial.error, simulated
             )
             yield f"trial {trial.number} {words}"
 
@@ -260,8 +261,9 @@ def _score(value: float, ci95: float | None) -> str:
 def _result(outcome: Outcome, *, simulated: bool) -> str:
     score = (outcome.score.value, outcome.score.ci95) if outcome.score else None
     derived = len(outcome.derived)
+    length = None if outcome.episodes is None else outcome.train_episodes
     return _ended(
-        outcome.state, score, outcome.reused, derived, outcome.seconds, outcome.error, simulated=simulated
+        outcome.state, score, outcome.reused, derived, length, outcome.seconds, outcome.error, simulated
     )
 
 
@@ -270,19 +272,20 @@ def _ended(
     score: tuple[float, float | None] | None,
     reused: int | None,
     derived: int,
+    length: int | None,
     seconds: float | None,
     error: str | None,
-    *,
     simulated: bool,
 ) -> str:
-    """Return how a trial ended in one line."""
+    """Return how a trial ended in one line; of one that was asked to be short, after how many episodes."""
     of = f" {_score(*score)}" if score else ""
     origin = f" from trial {reused}" if reused is not None else ""
     networks = f", derived {derived}" if derived else ""
     clock = " of simulated time" if simulated else ""
+    episodes = f" after {counted(length, 'episode')}" if length else ""
     took = f" in {seconds:.1f} s{clock}" if seconds else ""
     why = f": {first(error)}" if error else ""
-    return f"{state}{origin}{of}{networks}{took}{why}"
+    return f"{state}{origin}{of}{networks}{episodes}{took}{why}"
 
 
 def _running(row: Search, store: Store) -> dict[int, tuple[float, str]]:

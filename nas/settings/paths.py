@@ -49,6 +49,26 @@ def assign(values: dict[str, Any], setting: str, option: str | None = None) -> N
     put(values, path.strip(), value, option)
 
 
+def assign_options(
+    values: dict[str, Any], slots: Sequence[str] | None, settings: Sequence[str] | None
+) -> None:
+    """Put what `--slot` and `--set` say into nested `values`, which are changed in place.
+
+    Raises:
+        ConfigError: as `assign`, or a setting is both given and to be chosen.
+    """
+    chosen = {slot.partition("=")[0].strip(): slot for slot in slots or []}
+    for setting in settings or []:
+        if (slot := chosen.get(setting.partition("=")[0].strip())) is not None:
+            raise ConfigError(
+                f"--set {setting}: the search is to choose it, by --slot {slot}. Leave one of them out."
+            )
+    for slot in slots or []:
+        assign(values, f"slots.{slot}", option=f"--slot {slot}")
+    for setting in settings or []:
+        assign(values, setting)
+
+
 def put(values: dict[str, Any], path: str, value: Any, setting: str) -> None:
     """Put a value at the path `a.b` of nested `values`.
 

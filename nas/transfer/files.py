@@ -19,6 +19,9 @@ from nas.storage.schema import Artifact
 from nas.storage.transfer import Copied, copy
 from nas.transfer import parquet
 
+SUFFIXES = ("", ".db", ".sqlite", ".sqlite3", parquet.SUFFIX)
+"""How the names of exports end."""
+
 ELSEWHERE = ", or give the file another place"
 """What else to do where an export cannot be written."""
 
@@ -48,12 +51,12 @@ def export(
         artifacts: folder of the database's files, which are copied beside `file`; None: none is.
 
     Raises:
-        ConfigError: the file is there, or a reference means several searches.
+        ConfigError: the file is there, or its folder is not, or it ends as no export does; or a reference
+            means several searches.
         NotFound: no such database or search.
         StorageError: the database cannot be read, or the file not be written.
     """
-    if file.exists():
-        raise ConfigError(f"{file} is there already. Give the name of a new file, or delete it.")
+    _check(file)
     with closing(Database(url, create=False)) as database, database.read() as source:
         chosen = [searches.find(source, reference).id for reference in references]
         moved = Moved()
@@ -109,6 +112,23 @@ def load(
             rename=rename,
         )
     return copied, moved
+
+
+def _check(file: Path) -> None:
+    """Refuse a name that no export can have.
+
+    Raises:
+        ConfigError: it ends as no export does, or is taken, or is of a folder that is not there.
+    """
+    if file.suffix not in SUFFIXES:
+        raise ConfigError(
+            f"{file}: no export ends with '{file.suffix}'. Write a database, such as {file.stem}.db, or a "
+            f"folder of tables, {file.stem}{parquet.SUFFIX}."
+        )
+    if file.exists():
+        raise ConfigError(f"{file} is there already. Give the name of a new file, or delete it.")
+    if not file.parent.is_dir():
+        raise ConfigError(f"{file}: there is no folder {file.parent}. Make it, or give another name.")
 
 
 def beside(file: Path) -> Path:
