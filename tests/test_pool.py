@@ -123,6 +123,13 @@ def test_workers_that_die_before_they_are_ready_cost_no_job_and_end_the_run() ->
     assert jobs.deaths == []
 
 
+def test_workers_whose_machine_goes_before_they_are_ready_end_nothing() -> None:
+    """However many: machines come and go, and the next one may stay."""
+    jobs = Jobs(2)
+    Scripts(1, [(Died("gone", gone=True),)] * 3 * pool.DEATHS + [(Ready(), End(), End())]).run(jobs)
+    assert (jobs.ended, jobs.deaths) == ([0, 1], [])
+
+
 def test_a_stop_ends_the_wait_for_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 10))
     monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=lambda: next(clock)))

@@ -26,9 +26,11 @@ class Died(NamedTuple):
 
     Attributes:
         error: that it did, where and why.
+        gone: whether its machine is gone, too: that says nothing of workers.
     """
 
     error: str
+    gone: bool = False
 
 
 Word: TypeAlias = ReportT | Ready | Unready | Unwritable | Died
@@ -140,7 +142,7 @@ class PoolExecutor(Executor[JobT, ReportT]):
         pool: list[Worker[JobT, ReportT]],
         stillborn: int,
     ) -> int:
-        """Pass on what a worker says; return how many died since the last one that got ready."""
+        """Pass on what a worker says; return how many died since the last one that got ready, by themselves."""
         word, job = worker.hear(), worker.job
         if isinstance(word, Unready | Unwritable):
             raise word
@@ -153,7 +155,7 @@ class PoolExecutor(Executor[JobT, ReportT]):
             worker.job = None
             if job is not None:
                 workload.lost(job, word.error)
-            stillborn += not worker.ready
+            stillborn += not (worker.ready or word.gone)
             if stillborn > max(DEATHS, self._workers):
                 raise Stillborn(f"{stillborn} workers died before they had a job. The last one: {word.error}")
             return stillborn

@@ -49,6 +49,7 @@ _RAYLET: Any = ray._raylet
 
 _MEMORY = re.compile(r"NODE_OUT_OF_MEMORY|running low on memory")
 _NODE = re.compile(r"node (?:has |was |is )?(?:died|dead|terminated)|NODE_DIED", re.IGNORECASE)
+_TAKEN, _GONE = "its machine was taken away", "its machine is gone"
 _TOLD = re.compile(
     r"Worker exit detail: (.+?)(?: Some common causes| There are some potential|$)", re.MULTILINE
 )
@@ -185,7 +186,8 @@ class _ActorWorker(Worker[JobT, ReportT]):
         except RayError as error:
             if isinstance(error, RayActorError) and error.actor_init_failed:
                 return _foreign(error)
-            return Died(f"The worker on {self._host} died: {death(error)}.")
+            why = death(error)
+            return Died(f"The worker on {self._host} died: {why}.", gone=why in (_TAKEN, _GONE))
         if not self.ready and isinstance(answer, str):
             self._host = f"host {answer}"
             return Ready()
@@ -280,11 +282,11 @@ def death(error: object) -> str:
     """Return why a worker died in one line, as far as Ray's error tells."""
     words = str(error)
     if getattr(error, "preempted", False):
-        return "its machine was taken away"
+        return _TAKEN
     if isinstance(error, OutOfMemoryError) or _MEMORY.search(words):
         return "its machine ran out of memory; try fewer --workers"
     if _NODE.search(words):
-        return "its machine is gone"
+        return _GONE
     told = _TOLD.search(words) or re.search(r"(\S.*)\s*$", words)
     return told[1].strip().rstrip(".") if told else "Ray gives no reason"
 
