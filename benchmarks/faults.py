@@ -172,7 +172,7 @@ WIDTH = 100
 """Of the page."""
 
 STUCK_SECONDS = 300.0
-"""Without a result for so long, a search is stuck."""
+"""So long without a result or a strike, and a search is stuck."""
 
 LONG_SECONDS = 80.0
 """How long a node is cut off for the head to give it up: five checks of 13 s, and some more."""
@@ -198,6 +198,8 @@ class Cluster:
         }
         self.environment = self._own
         self._scripts: list[subprocess.Popen[Any]] = []
+        self.struck = 0.0
+        self.results = 0
 
     def script(self, *words: str) -> str:
         """Run a verb of the script; return what it prints."""
@@ -240,11 +242,11 @@ class Cluster:
         return (self.folder / "namespaces").exists()
 
     def workers(self) -> list[int]:
-        """Return the processes of workers that have begun, or wait for, a job."""
+        """Return the processes of workers that run a job."""
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                if (process / "cmdline").read_bytes().startswith(b"ray::_Actor"):
+                if (process / "cmdline").read_bytes().startswith(b"ray::_Actor.begin"):
                     marks = (process / "environ").read_bytes().split(b"\0")
                     if f"NAS_LOCAL_CLUSTER={self.folder}".encode() in marks:
                         found.append(int(process.name))
@@ -260,6 +262,7 @@ class Cluster:
     def strike(self, fault: str, chance: random.Random) -> None:
         """Strike a worker, a node, the network or PostgreSQL, and bring it back."""
         number = str(chance.randint(1, 2))
+        self.struck = time.monotonic()
         if fault == WORKER:
             wait_until(lambda: self._kill_worker(chance), STUCK_SECONDS)
         elif fault == NODE:
@@ -439,6 +442,7 @@ class Struck:
         now = time.monotonic()
         with self._lock:
             self.told.setdefault(number, []).append((state, score))
+            self._cluster.results += 1
             self._silence = max(self._silence, now - self._last)
             self._last = now
 
@@ -454,7 +458,7 @@ class Struck:
                     break
                 self._ended(driver, f"by itself with exit code {code}")
                 driver = self.start()
-            if time.monotonic() - self._last > STUCK_SECONDS:
+            if time.monotonic() - max(self._last, self._cluster.struck) > STUCK_SECONDS:
                 stuck = True
                 self._ended(driver, "stuck")
                 driver.end(signal.SIGKILL, 10)
@@ -515,6 +519,7 @@ class Struck:
 
     def _take_over(self, driver: Driver) -> Driver:
         """Stop a driver until another one, which cannot ask for it, has taken over; then let it go on."""
+        wait_until(lambda: driver.results > 0 or driver.process.poll() is not None, STUCK_SECONDS)
         driver.process.send_signal(signal.SIGSTOP)
         self._elsewhere = True
         self._boot.write_text(f"{uuid.uuid4()}\n")
@@ -658,7 +663,9 @@ class Benchmark:
         """Strike what searches have in common, one after the other."""
         chance = random.Random(f"{self._seed} common {len(self._common)}")
         while not self._failed and (fault := self._take()) is not None:
-            time.sleep(chance.uniform(0, 8))
+            before = self._cluster.results  # strikes that follow each other faster let no worker get ready
+            wait_until(lambda: self._cluster.results > before, 60)  # noqa: B023
+            time.sleep(chance.uniform(0, 5))
             with self._lock:
                 running = sorted(self._running)
             began = time.monotonic()
@@ -790,7 +797,7 @@ def main() -> None:
     )
     for group, count in {"drivers": 100, "workers": 50, "nodes": 20, "restarts": 10, "cuts": 10}.items():
         parser.add_argument(f"--{group}", type=at_least(0), default=count, help=f"by default {count}")
-    parser.add_argument("--trials", type=at_least(1), default=60, help="of each search")
+    parser.add_argument("--trials", type=at_least(1), default=40, help="of each search")
     parser.add_argument("--lanes", type=at_least(1), default=6, help="searches at a time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("/tmp/nas-faults"), help="of the cluster")
