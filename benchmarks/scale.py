@@ -16,12 +16,13 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from arguments import at_least
+from silent import Silent
 
 from nas.controller import Outcome
 from nas.driver.search import SearchDriver, create
@@ -31,19 +32,26 @@ from nas.executors.ray import start
 from nas.settings.search import SearchConfig, validate
 from nas.storage.store import Store
 from nas.training.provenance import environment
+from nas.transfer.files import load
 
 WORKERS = 2
 """Slots for trials that take no time."""
+
+RESUMED = ("random", "evolution")
+"""Controllers whose searches are taken up again."""
 
 WINDOW = 1_000
 """Trials behind each figure: the last ones before a mark."""
 
 
-def configure(trials: int, workers: int, seconds: float = 0.0) -> SearchConfig:
+def configure(
+    trials: int, workers: int, seconds: float = 0.0, controller: str = "evolution", executor: str = "ray"
+) -> SearchConfig:
     return validate(
         {
             "space": "nas.testing.toys:Toy",
-            "controller": "evolution",
+            "controller": controller,
+            "executor": executor,
             "tasks": "sinusoid",
             "learner": "maml",
             "evaluator": {"name": "nas.testing.evaluators:Scripted", "seconds": seconds},
@@ -141,6 +149,36 @@ def grow(url: str, marks: Sequence[int]) -> dict[str, Any]:
     return found
 
 
+def resume(file: Path, others: Mapping[str, str], trials: int) -> list[dict[str, Any]]:
+    """Return what it takes to take up searches of so many trials, by controller and database.
+
+    They run in this process on a new SQLite database, and are copied to the others, which are by name.
+    """
+    here, rows = f"sqlite:///{file}", list[dict[str, Any]]()
+    settings = {name: configure(trials, 1, controller=name, executor="inline") for name in RESUMED}
+    tasks, space = settings[RESUMED[0]].make_source(), settings[RESUMED[0]].make_space()
+    with Store(here, create=True) as store:
+        for config in settings.values():
+            row = create(store, config, tasks)
+            SearchDriver(store, row, config, space, tasks, Silent()).run(executor(config, tasks))
+        names = store.names()[::-1]
+    for url in others.values():
+        load(url, file)
+    for (controller, config), name in zip(settings.items(), names, strict=True):
+        for database, url in {"SQLite": here, **others}.items():
+            with Store(url) as store:
+                began = time.perf_counter(), time.process_time()
+                again = SearchDriver(store, store.search(name), config, space, tasks, Silent())
+                again.run(executor(config, tasks))
+                took = time.perf_counter() - began[0], time.process_time() - began[1]
+                if url != here:
+                    store.delete(store.search(name).id)
+            found = {"controller": controller, "database": database, "trials": trials}
+            rows.append(found | {"seconds": round(took[0], 2), "cpu_s": round(took[1], 2)})
+            print(rows[-1], flush=True)
+    return rows
+
+
 def sleep(url: str, slots: int, seconds: float, rounds: int) -> dict[str, Any]:
     """Return the share of the slots' time that trials sleep, until no trial is left to begin."""
     config = configure(slots * rounds, slots, seconds)
@@ -211,6 +249,20 @@ def page(report: dict[str, Any]) -> str:
             f"{first:.0f} s after the start, the last one after {every:.0f} s. From when each was ready to",
             f"when the last trial began, after {last:.0f} s, {100 * found['busy']:.1f} % of it was slept.",
         ]
+    if "resume" in report:
+        lines += [
+            "",
+            f"`{report['resume']['command']}`",
+            "",
+            "To take up a search that ran in one process, by controller, under a load of "
+            f"{report['resume']['load'][0]:.0f}:",
+            "",
+            "| controller | database | trials | seconds | of CPU time |",
+            "|---|---|---|---|---|",
+        ]
+        for found in report["resume"]["rows"]:
+            cells = f"{found['trials']:,} | {found['seconds']:.1f} | {found['cpu_s']:.1f}"
+            lines.append(f"| {found['controller']} | {found['database']} | {cells} |")
     return "\n".join([*lines, ""])
 
 
@@ -218,14 +270,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--marks", type=at_least(1), nargs="+", default=[1_000, 5_000, 20_000])
+    parser.add_argument("--marks", type=at_least(1), nargs="*", default=[1_000, 5_000, 20_000])
     parser.add_argument("--db", action="append", default=[], help="a database besides a file of SQLite")
     parser.add_argument("--slots", type=at_least(1), nargs="*", default=[64])
     parser.add_argument("--seconds", type=float, default=2.0, help="that a trial sleeps")
     parser.add_argument("--rounds", type=at_least(2), default=15, help="trials of a slot")
+    parser.add_argument("--resume", type=at_least(1), help="take up searches of so many trials, nothing else")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
-    marks, before = sorted(arguments.marks), os.getloadavg()[0]
+    file = arguments.output.with_suffix(".json")
+    before = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
+        if arguments.resume is None:
+            report = measured(arguments, Path(folder), running)
+            report["load"] = [round(before, 1), round(os.getloadavg()[0], 1)]
+        else:
+            report = json.loads(file.read_text())
+            others = {_database(url): url for url in arguments.db}
+            rows = resume(Path(folder) / "nas.db", others, arguments.resume)
+            shown = f"python benchmarks/scale.py --resume {arguments.resume}{' --db URL' * len(others)}"
+            load = [round(before, 1), round(os.getloadavg()[0], 1)]
+            report["resume"] = {"command": shown, "load": load, "rows": rows}
+    file.write_text(json.dumps(report, indent=1) + "\n")
+    arguments.output.with_suffix(".md").write_text(page(report))
+
+
+def _database(url: str) -> str:
+    """Return what people call a database."""
+    return "PostgreSQL" if url.startswith("postgresql") else "SQLite"
+
+
+def measured(arguments: argparse.Namespace, folder: Path, running: ExitStack) -> dict[str, Any]:
+    """Return what trials cost on Ray, and how much of their slots' time they sleep."""
+    marks = sorted(arguments.marks)
     given = {
         "marks": marks,
         "slots": arguments.slots,
@@ -235,28 +312,22 @@ def main() -> None:
     shown = " ".join(
         f"--{name} {' '.join(f'{value:g}' for value in values)}" for name, values in given.items()
     )
-    if arguments.db:
-        shown += " --db URL"
     report: dict[str, Any] = {
-        "command": f"python benchmarks/scale.py {shown}",
+        "command": f"python benchmarks/scale.py {shown}{' --db URL' * len(arguments.db)}",
         "environment": environment(),
         "machine": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "grow": [],
         "sleep": [],
     }
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
-        file = f"sqlite:///{folder}/nas.db"
-        running.enter_context(start(cpus=max([WORKERS, *arguments.slots])))
-        for url in (file, *arguments.db):
-            name = "SQLite" if url == file else url.partition("+")[0].partition(":")[0].replace("ql", "QL")
-            report["grow"].append({"database": name[0].upper() + name[1:], **grow(url, marks)})
-        for slots in arguments.slots:
-            report["sleep"].append(sleep(file, slots, arguments.seconds, arguments.rounds))
-            print(report["sleep"][-1], flush=True)
-    report["load"] = [round(before, 1), round(os.getloadavg()[0], 1)]
-    arguments.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-    arguments.output.with_suffix(".md").write_text(page(report))
+    file = f"sqlite:///{folder}/nas.db"
+    running.enter_context(start(cpus=max([WORKERS, *arguments.slots])))
+    for url in (file, *arguments.db):
+        report["grow"].append({"database": _database(url), **grow(url, marks)})
+    for slots in arguments.slots:
+        report["sleep"].append(sleep(file, slots, arguments.seconds, arguments.rounds))
+        print(report["sleep"][-1], flush=True)
+    return report
 
 
 if __name__ == "__main__":
