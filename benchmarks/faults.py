@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import shlex
@@ -190,6 +191,7 @@ class Cluster:
         self._own = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "NAS_CLUSTER_DIR": str(folder),
+            "RAY_worker_niceness": "0",  # on a busy machine Ray's 15 keeps workers from starting
             "NAS_CLUSTER_CPUS": "3",
             "NAS_CLUSTER_PORT": "6680",
             "NAS_CLUSTER_JOBS_PORT": "8566",
@@ -308,19 +310,20 @@ def wait_until(true: Callable[[], bool], seconds: float) -> bool:
 
 
 class Plan:
-    """Faults that are still to come, in an order of chance; threads take from it."""
+    """Faults that are still to come, in an order of chance; threads take from it, until its time is over."""
 
-    def __init__(self, faults: Mapping[str, int], chance: random.Random) -> None:
+    def __init__(self, faults: Mapping[str, int], chance: random.Random, until: float = math.inf) -> None:
         self._faults = sorted(Counter(faults).elements())
         chance.shuffle(self._faults)
+        self._until = until
         self._lock = threading.Lock()
 
-    def __len__(self) -> int:
-        return len(self._faults)
+    def __bool__(self) -> bool:
+        return bool(self._faults) and time.monotonic() < self._until
 
     def take(self) -> str | None:
         with self._lock:
-            return self._faults.pop() if self._faults else None
+            return self._faults.pop() if self else None
 
 
 def wanted(counts: Mapping[str, int], can_cut: bool) -> Counter[str]:
@@ -600,6 +603,7 @@ class Benchmark:
         trials: of each search.
         seed: of everything random.
         folder: for files of searches.
+        minutes: after which nothing is struck any more.
     """
 
     def __init__(
@@ -611,14 +615,15 @@ class Benchmark:
         trials: int,
         seed: int,
         folder: Path,
+        minutes: float = math.inf,
     ) -> None:
         self._cluster, self._report, self._save = cluster, report, save
         self._trials, self._seed, self._folder = trials, seed, folder
         begun = len(report["searches"])
         chance = random.Random(f"{seed} {begun}")
-        own = {*SHARES["drivers"]}
-        self._own = Plan({kind: n for kind, n in faults.items() if kind in own}, chance)
-        self._common = Plan({kind: n for kind, n in faults.items() if kind not in own}, chance)
+        own, until = {*SHARES["drivers"]}, time.monotonic() + 60 * minutes
+        self._own = Plan({kind: n for kind, n in faults.items() if kind in own}, chance, until)
+        self._common = Plan({kind: n for kind, n in faults.items() if kind not in own}, chance, until)
         self._lock, self._begun, self._running = threading.Lock(), begun, set[str]()
         self._striking = False
         self._failed: list[BaseException] = []
@@ -642,7 +647,7 @@ class Benchmark:
 
     @property
     def _more(self) -> bool:
-        return not self._failed and bool(len(self._own) or len(self._common) or self._striking)
+        return not self._failed and bool(self._own or self._common or self._striking)
 
     def _lane(self) -> None:
         while self._more:
@@ -661,7 +666,7 @@ class Benchmark:
 
     def _strikes(self) -> None:
         """Strike what searches have in common, one after the other."""
-        chance = random.Random(f"{self._seed} common {len(self._common)}")
+        chance = random.Random(f"{self._seed} common {len(self._report['common'])}")
         while not self._failed and (fault := self._take()) is not None:
             before = self._cluster.results  # strikes that follow each other faster let no worker get ready
             wait_until(lambda: self._cluster.results > before, 60)  # noqa: B023
@@ -677,7 +682,7 @@ class Benchmark:
             self._striking = False
 
     def _take(self) -> str | None:
-        self._striking = bool(len(self._common))
+        self._striking = bool(self._common)
         return self._common.take()
 
 
@@ -800,6 +805,9 @@ def main() -> None:
     parser.add_argument("--trials", type=at_least(1), default=40, help="of each search")
     parser.add_argument("--lanes", type=at_least(1), default=6, help="searches at a time")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="end after so many and what then runs; go on later"
+    )
     parser.add_argument("--folder", type=Path, default=Path("/tmp/nas-faults"), help="of the cluster")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
@@ -832,7 +840,8 @@ def main() -> None:
     if left(report, wanted(counts, can_cut=True)):
         with cluster.running(), tempfile.TemporaryDirectory() as folder:
             faults = left(report, wanted(counts, cluster.can_cut))
-            work = Benchmark(cluster, report, save, faults, arguments.trials, arguments.seed, Path(folder))
+            limits = arguments.trials, arguments.seed, Path(folder), arguments.minutes
+            work = Benchmark(cluster, report, save, faults, *limits)
             work.run(arguments.lanes)
     arguments.output.with_suffix(".md").write_text(page(report))
     bad = [search["name"] for search in report["searches"] if not right(search)]
