@@ -142,7 +142,7 @@ class PoolExecutor(Executor[JobT, ReportT]):
         pool: list[Worker[JobT, ReportT]],
         stillborn: int,
     ) -> int:
-        """Pass on what a worker says; return how many died since the last one that got ready, by themselves."""
+        """Pass on what a worker says; return how many died by themselves since the last that got ready."""
         word, job = worker.hear(), worker.job
         if isinstance(word, Unready | Unwritable):
             raise word
