@@ -118,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=at_least(1), default=30, help="steps of each method")
+    parser.add_argument("--rounds", type=at_least(1), default=40, help="steps of each method")
     cases = [f"{method}: {kind}" for kind in KINDS for method in METHODS]
     parser.add_argument("--case", choices=cases, help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", type=Path)

@@ -15,6 +15,7 @@ from small_models import CONV_TEXT, described, episode, glyphs, trained
 
 import nas
 from nas.export import save, tensors
+from nas.learners.augmentation import chance
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".json"])
@@ -63,3 +64,24 @@ def test_tensors_survive_json(dtype: str, shape: list[int], seed: int) -> None:
     back = tensors.unpack(json.loads(json.dumps(tensors.pack(tensor))))
     assert back.dtype == tensor.dtype
     assert torch.equal(back, tensor)
+
+
+POLICY = "rotate:0.5:3+thin:0.2:7/shear_x:1.0:9"
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".json"])
+def test_a_chosen_policy_and_a_learned_weighting_come_with_the_file(tmp_path: Path, suffix: str) -> None:
+    """The policy augments as it did, and the function weighs as it did."""
+    chosen = {"name": "autoaugment", "policy": POLICY}
+    learner = {"name": "maml", "augmentation": chosen, "weighting": {"name": "meta_weight_net"}}
+    model, original = trained(described(glyphs().shape, learner=learner))
+    save(model, tmp_path / f"model{suffix}")
+    loaded = nas.load(tmp_path / f"model{suffix}")
+    assert loaded.description.learner["augmentation"]["policy"] == POLICY
+    own, task = loaded.learner, episode()
+    augmented = [one.augmented(task, chance(3)) for one in (own, original)]
+    assert torch.equal(augmented[0].query_x, augmented[1].query_x)
+    assert not torch.equal(augmented[0].query_x, task.query_x)
+    functions = [dict(one.weighting.state_dict()) for one in (own, original)]
+    assert len(functions[0]) > 3
+    torch.testing.assert_close(*functions, rtol=0, atol=0, equal_nan=True)

@@ -303,3 +303,27 @@ def test_an_onnx_file() -> None:
 def test_every_format(form: str) -> None:
     code, out, _ = run("export", f"chain:{TEXT}", "-o", "m.json", "-f", form)
     assert (code, TEXT in out) == (0, True)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_policy_that_a_search_learned_is_exported_with_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a one-shot search for a policy over its evaluation to the file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NAS_DB", "sqlite:///nas.db")
+    small = ["--set=controller.budget.epochs=1", "--set=controller.budget.steps=3", "--derive=1"]
+    small += ["--set=controller.budget.validation_episodes=2", "--set=budget.validation_episodes=4"]
+    network = ["--space=chain", "--set=space.layers=1", "--set=space.channels=[4]", "--set=tasks.queries=2"]
+    policy = '--slot=learner.augmentation={name="autoaugment", policy="any"}'
+    searched = ["run", *network, "--tasks=glyphs", "--learner=prototypical", "--controller=dada", policy]
+    short = ["--executor=inline", "--set=budget.train_episodes=4", "--name=learned"]
+    assert run(*searched, *small, *short)[0] == 0
+    trained = ["--train-episodes=20", "--validate-every=20", "--validation-episodes=4", "--seeds=1"]
+    assert run("evaluate", "learned/1", "--workers=1", *trained)[0] == 0
+    assert run("export", "learned/1", "-o", "model.pt")[0] == 0
+    with Store("sqlite:///nas.db") as store:
+        [trial] = [trial for trial in store.trials(store.search("learned").id) if trial.architecture]
+    augmentation = nas.load("model.pt").description.learner["augmentation"]
+    assert augmentation["name"] == "autoaugment"
+    assert augmentation["policy"] in trial.architecture

@@ -198,3 +198,31 @@ def test_a_split_is_named_after_the_pool_and_hashed_by_its_class_names() -> None
     assert source.setting == "2-way 1-shot"
     assert source.fingerprint("train")[0] == "pool/train"
     assert source.fingerprint("train")[1] != pool([2, 2, 2], 2, 1, 1).fingerprint("train")[1]
+
+
+def test_so_many_supports_show_another_class_and_nothing_else_changes() -> None:
+    """Wrong images are in the task nowhere else, and the queries and the classes are those without noise."""
+    plain, noisy = pool([20] * 12, 5, 2, 3), pool([20] * 12, 5, 2, 3, noise_rate=0.3)
+    found = noisy.sample("train", 2000, np.random.default_rng(0))
+    classes = found.classes[:, :, None]
+    support = numbers(found.support_x).reshape(2000, 5, 2)
+    queries = numbers(found.query_x).reshape(2000, 5, 3)
+    assert (queries // 20 == classes).all()
+    wrong = support // 20 != classes
+    assert wrong.mean() == pytest.approx(0.3, abs=0.02)
+    shown = support // 20
+    assert (shown[..., None] == found.classes[:, None, None, :]).any(-1).all()
+    for task in range(50):
+        right = set(support[task][~wrong[task]].tolist()) | set(queries[task].ravel().tolist())
+        assert right.isdisjoint(support[task][wrong[task]].tolist())
+        assert len(right) == 15 + (~wrong[task]).sum()
+    others = (shown[wrong] != np.broadcast_to(classes, shown.shape)[wrong]).sum()
+    assert others == wrong.sum()
+    assert torch.equal(found.support_y, plain.sample("train", 2000, np.random.default_rng(0)).support_y)
+    assert (noisy.setting, plain.setting) == ("5-way 2-shot, 30% noise", "5-way 2-shot")
+
+
+def test_noise_needs_images_beside_those_of_a_task() -> None:
+    pool([7, 9], 2, 2, 3, noise_rate=0.5)
+    with refusal(ConfigError, "tasks.noise_rate", "class0", 6, 7):
+        pool([6, 9], 2, 2, 3, noise_rate=0.5)

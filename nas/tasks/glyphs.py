@@ -21,6 +21,7 @@ from nas.tasks.images import (
     Pixels,
     Queries,
     Shots,
+    SupportNoise,
     TrainQueries,
     TrainShots,
     TrainWays,
@@ -72,6 +73,7 @@ class Glyphs(TaskSource):
         train_ways: TrainWays = None,
         train_shots: TrainShots = None,
         train_queries: TrainQueries = None,
+        noise_rate: SupportNoise = 0.0,
         seed: Annotated[int, Field(ge=0, description="which alphabets")] = 0,
     ) -> None:
         splits: dict[Split, Classes] = {}
@@ -95,6 +97,7 @@ class Glyphs(TaskSource):
             train_ways=train_ways,
             train_shots=train_shots,
             train_queries=train_queries,
+            noise_rate=noise_rate,
         )
 
     @property

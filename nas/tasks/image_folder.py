@@ -32,6 +32,7 @@ from nas.tasks.images import (
     Indices,
     Queries,
     Shots,
+    SupportNoise,
     TrainQueries,
     TrainShots,
     TrainWays,
@@ -77,6 +78,7 @@ class ImageFolder(TaskSource):
         train_ways: TrainWays = None,
         train_shots: TrainShots = None,
         train_queries: TrainQueries = None,
+        noise_rate: SupportNoise = 0.0,
         size: Annotated[int, Field(ge=1, description="height and width in pixels")] = 84,
         grayscale: Annotated[bool, Field(description="one channel instead of three")] = False,
         background: Behind = "white",
@@ -110,6 +112,7 @@ class ImageFolder(TaskSource):
             train_ways=train_ways,
             train_shots=train_shots,
             train_queries=train_queries,
+            noise_rate=noise_rate,
             selects=True,
             more_classes=_more_classes(len(found.classes), splits, ways, train_ways or ways),
         )

@@ -24,6 +24,10 @@ TrainShots = Annotated[int | None, Field(ge=1, description="shots of a training 
 TrainQueries = Annotated[
     int | None, Field(ge=1, description="queries of a training task, if other than queries")
 ]
+SupportNoise = Annotated[
+    float,
+    Field(ge=0, lt=1, description="share of support images that show another class of their task"),
+]
 
 TRAINING_SETTINGS = ("train_ways", "train_shots", "train_queries")
 """Those of the settings above that concern training tasks alone."""
@@ -59,6 +63,8 @@ class ImageTasks:
         ways, shots, queries: of every task.
         train_ways, train_shots, train_queries: of the tasks of split `train`, where they are other. Papers
             train so: prototypical networks on 60 ways for 20, Reptile on 10 shots for 1.
+        noise_rate: share of the support images that show another class of the task, drawn uniformly, in every
+            split: so many labels are wrong. Such images are in the task nowhere else.
         selects: whether the source can leave out small classes, by `tasks.min_images`.
         more_classes: what else than fewer ways gives each split enough classes, such as `add classes`.
 
@@ -75,6 +81,7 @@ class ImageTasks:
     train_ways: int | None = None
     train_shots: int | None = None
     train_queries: int | None = None
+    noise_rate: float = 0.0
     selects: bool = False
     more_classes: str = ""
 
@@ -111,6 +118,12 @@ class ImageTasks:
                     f"{_noun(images, 'image', 'images')} of class '{classes.names[smallest]}' in split "
                     f"'{split}' of {self.name}. {advice}"
                 )
+            if self.noise_rate and images < 2 * shots + queries:
+                raise ConfigError(
+                    f"tasks.noise_rate: a wrong image comes beside those of a task, so that a class needs "
+                    f"{2 * shots + queries} images, and class '{classes.names[smallest]}' of {self.name} has "
+                    f"{images}. Lower tasks.{of_queries}, or leave it out."
+                )
 
     @property
     def shape(self) -> TaskShape:
@@ -120,8 +133,9 @@ class ImageTasks:
 
     @property
     def setting(self) -> str:
-        """The setting as papers write it, such as `20-way 1-shot`."""
-        return f"{self.ways}-way {self.shots}-shot"
+        """The setting as papers write it, such as `20-way 1-shot`, and the noise, if there is any."""
+        noise = f", {self.noise_rate:.0%} noise" if self.noise_rate else ""
+        return f"{self.ways}-way {self.shots}-shot{noise}"
 
     def fingerprint(self, split: Split) -> tuple[str, str]:
         """Return the split's full name, and the hash of the names of its classes and of what these lack.
@@ -145,8 +159,11 @@ class ImageTasks:
         pool = self._classes(split)
         ways, shots, queries = (size for _, size in self._sizes(split))
         classes = draw_distinct(np.full(tasks, len(pool.names)), ways, rng)
-        drawn = draw_distinct(pool.counts[classes], shots + queries, rng)
+        spare = shots if self.noise_rate else 0
+        drawn = draw_distinct(pool.counts[classes], shots + queries + spare, rng)
         drawn += pool.starts[classes][..., None]
+        if spare:
+            drawn = self._worse(drawn[..., :-spare], drawn[..., -spare:], rng)
         labels = torch.arange(ways)
         return Episode(
             support_x=self._images(drawn[..., :shots]),
@@ -157,6 +174,15 @@ class ImageTasks:
             shots=shots,
             classes=classes,
         )
+
+    def _worse(self, drawn: Indices, spare: Indices, rng: np.random.Generator) -> Indices:
+        """Put spare images `[tasks, ways, shots]` of other classes in the place of some supports."""
+        tasks, ways, shots = spare.shape
+        other = (np.arange(ways)[:, None] + rng.integers(1, ways, spare.shape)) % ways
+        wrong = rng.random(spare.shape) < self.noise_rate
+        images = spare[np.arange(tasks)[:, None, None], other, np.arange(shots)]
+        support = np.where(wrong, images, drawn[..., :shots])
+        return np.concatenate([support, drawn[..., shots:]], axis=-1)
 
     def halves(self) -> tuple[Self, Self]:
         """Return two with one half of the training classes each, in their order.

@@ -29,6 +29,7 @@ from nas.tasks.images import (
     Pixels,
     Queries,
     Shots,
+    SupportNoise,
     TrainQueries,
     TrainShots,
     TrainWays,
@@ -75,6 +76,7 @@ class Omniglot(TaskSource):
         train_ways: TrainWays = None,
         train_shots: TrainShots = None,
         train_queries: TrainQueries = None,
+        noise_rate: SupportNoise = 0.0,
         split: Annotated[
             Literal["vinyals", "finn"], Field(description="whose division of the characters")
         ] = "vinyals",
@@ -106,6 +108,7 @@ class Omniglot(TaskSource):
             train_ways=train_ways,
             train_shots=train_shots,
             train_queries=train_queries,
+            noise_rate=noise_rate,
         )
 
     @property
