@@ -188,15 +188,14 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._own = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        ports = {"NAS_CLUSTER_PORT": "6680", "NAS_CLUSTER_JOBS_PORT": "8566", "NAS_CLUSTER_DB_PORT": "5734"}
+        own = {"NAS_CLUSTER_CPUS": "3", "NAS_CLUSTER_SUBNET": "10.89.80", **ports}
+        self._own = {
+            **own,
+            **os.environ,
             "NAS_CLUSTER_DIR": str(folder),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "RAY_worker_niceness": "0",  # on a busy machine Ray's 15 keeps workers from starting
-            "NAS_CLUSTER_CPUS": "3",
-            "NAS_CLUSTER_PORT": "6680",
-            "NAS_CLUSTER_JOBS_PORT": "8566",
-            "NAS_CLUSTER_DB_PORT": "5734",
-            "NAS_CLUSTER_SUBNET": "10.89.80",
         }
         self.environment = self._own
         self._scripts: list[subprocess.Popen[Any]] = []
