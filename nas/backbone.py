@@ -6,7 +6,7 @@ import operator
 import weakref
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -56,6 +56,20 @@ class Published:
     side: int
 
 
+@dataclass(frozen=True, slots=True)
+class Kinship:
+    """How the weights of one network become those of another, by names in `state_dict`.
+
+    Attributes:
+        names: of the heir's tensors, each with the name of the parent's that it begins with; None: it begins
+            anew. Tensors that are left out begin with those of the same name. Shapes must agree.
+        silent: the heir's tensors that begin with zeros, so that what the parent lacks adds nothing at first.
+    """
+
+    names: Mapping[str, str | None] = field(default_factory=dict)
+    silent: frozenset[str] = frozenset()
+
+
 class BackboneSpace(Space[nn.Module]):
     """A space of networks.
 
@@ -86,6 +100,14 @@ class BackboneSpace(Space[nn.Module]):
         Raises:
             Infeasible: as `build` would, whatever the architecture.
         """
+
+    def kinship(self, heir: Architecture, parent: Architecture) -> Kinship:
+        """Return which weights of a parent's network those of an heir's begin with.
+
+        By default, those of the same names and shapes. Where names count parts in an order that changes from
+        one network to the next, a space replaces this.
+        """
+        return Kinship()
 
     def supernet(self, shape: TaskShape) -> Supernet:
         """Build every architecture at once, with fresh shared weights, as `build` makes them.

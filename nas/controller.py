@@ -136,9 +136,10 @@ class Evaluate:
         repeat: which of its seeds: 0 is the first, and 1, 2, … are further ones.
         episodes: how long, in training episodes, less than the search's budget; None: the whole budget. The
             trial is `paused` when these are done.
-        parent: number of the trial that the training goes on from, whose network is the same: in the state
-            that it left, its training episodes included; None: it begins anew. Controllers whose
-            `continues` is true propose it.
+        parent: number of the trial that the training goes on from: in the state that it left, its training
+            episodes included; None: it begins anew. Controllers whose `continues` is true propose it. Of
+            another network, weights are taken over as far as they fit (`BackboneSpace.kinship`), and the
+            trial is `paused` at its end: a score by inherited weights stands in no ranking.
     """
 
     architecture: Architecture

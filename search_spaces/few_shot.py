@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import Field
 from torch import nn
 
-from nas.backbone import BackboneSpace
+from nas.backbone import BackboneSpace, Kinship
 from nas.drawing.graph import Graph
 from nas.errors import Infeasible
 from nas.space import Architecture, Decision, TaskShape
@@ -22,12 +22,16 @@ from search_spaces.few_shot_cells import (
     OPERATIONS,
     PAIRS,
     PATHS,
+    WEIGHTLESS,
     FewShotCell,
     Path,
+    counterparts,
     down,
     operation,
     paths,
     routes,
+    scale,
+    tensors,
 )
 from search_spaces.few_shot_supernet import FewShotSupernet
 from search_spaces.operations import Backbone, averaged, image_channels, on_edge
@@ -149,6 +153,27 @@ class FewShot(BackboneSpace):
                 nn.Sequential(*(operation(name, width) for name in path)) for path in paths(stages[stage][1])
             ),
         )
+
+    def kinship(self, heir: Architecture, parent: Architecture) -> Kinship:
+        """Return weights path by path: those of an equal path, else of one with an equal operation in place.
+
+        A path without a counterpart that ends in batch norm adds nothing at first, so that a network with
+        one more path begins as the function that it was.
+        """
+        names, silent = dict[str, str | None](), set[str]()
+        pairs = zip(self.feasible_stages_of(heir), self.feasible_stages_of(parent), strict=True)
+        for stage, ((_, own), (_, other)) in enumerate(pairs):
+            cell = f"body.{2 * stage + 1}.paths"
+            for place, path, akin, before in counterparts(paths(own), paths(other)):
+                for step, name in enumerate(path):
+                    same = before[step : step + 1] == (name,)
+                    for tensor in tensors(name):
+                        source = f"{cell}.{akin}.{step}.{tensor}" if same else None
+                        names[f"{cell}.{place}.{step}.{tensor}"] = source
+                learned = [step for step, name in enumerate(path) if name not in WEIGHTLESS]
+                if akin is None and learned:
+                    silent.add(f"{cell}.{place}.{learned[-1]}.{scale(path[learned[-1]])}")
+        return Kinship(names, frozenset(silent))
 
     def supernet(self, shape: TaskShape) -> Supernet:
         """Build every architecture at once; see `FewShotSupernet`.

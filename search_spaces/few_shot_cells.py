@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from typing import TypeAlias, final
 
@@ -85,6 +85,38 @@ def down(name: str, channels: int, out_channels: int, *, first: bool) -> nn.Modu
     """
     pool = nn.MaxPool2d(2, ceil_mode=True) if name == "max_pool" else nn.AvgPool2d(2, ceil_mode=True)
     return nn.Sequential(*list(relu_conv_bn(channels, out_channels, 3))[first:], pool)
+
+
+def tensors(name: str) -> list[str]:
+    """Return the names of an operation's tensors."""
+    return list(operation(name, 1).state_dict())
+
+
+def scale(name: str) -> str:
+    """Return the name of the scale of the batch norm that an operation with weights ends in."""
+    return [tensor for tensor, _ in operation(name, 1).named_parameters()][-2]
+
+
+def counterparts(own: Sequence[Path], other: Sequence[Path]) -> Iterator[tuple[int, Path, int | None, Path]]:
+    """Yield each path of a cell with the path of another cell that it is akin to, each of these once.
+
+    Equal paths are paired first, then those with most equal operations in the same place; one without any has
+    no counterpart.
+
+    Yields:
+        the place of the path, itself, the place of the other (None: there is none) and that one itself.
+    """
+    left = dict(enumerate(other))
+
+    def alike(place: int, path: Path) -> tuple[bool, int]:
+        return left[place] == path, sum(a == b for a, b in zip(left[place], path, strict=False))
+
+    for place, path in sorted(enumerate(own), key=lambda item: item[1] not in other):
+        near = max(left, key=lambda i: alike(i, path), default=None)
+        if near is None or alike(near, path) == (False, 0):
+            yield place, path, None, ()
+        else:
+            yield place, path, near, left.pop(near)
 
 
 @final

@@ -30,6 +30,7 @@ SETTINGS: Mapping[str, Callable[[BackboneSpace], dict[str, Any]]] = {
     "bananas": lambda _: {"initial": 4, "candidates": 20, "points": 20},
     "evolution": lambda _: {"population": 6, "sample": 2},
     "gp": lambda _: {"initial": 4, "candidates": 20, "points": 20},
+    "lamarckian": lambda _: {"population": 4, "sample": 3, "passes_on": 2},
     "local_search": lambda _: {"initial": 4},
     "fixed": three_texts,
     "nsga2": lambda _: {"population": 6},

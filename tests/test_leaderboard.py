@@ -97,6 +97,7 @@ def fill(store: Store) -> list[dict[str, Any]]:
                     **{name: costs.get(name) for name in OWN},
                     "episodes": ended.score and ended.score.episodes,
                     "train_episodes": 300,
+                    "parent": None,
                     "seconds": ended.seconds if ended.seconds == ended.seconds else None,
                     "architecture": text,
                     "key": key,

@@ -24,6 +24,7 @@ COLUMNS = (
     "learner",
     "normalization",
     "train_episodes",
+    "parent",
     "seeds",
     "score",
     "ci95",

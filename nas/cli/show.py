@@ -26,6 +26,7 @@ COLUMNS = (
     "trial",
     "kind",
     "state",
+    "parent",
     "score",
     "ci95",
     "parameters",

@@ -151,6 +151,14 @@ class Records:
         evaluation = Evaluate(architecture, trial.repeat, trial.asked_episodes, trial.parent)
         return self.evaluation(trial.number, evaluation, trial.attempt, trial.seed)
 
+    def inherits(self, job: Job) -> bool:
+        """Return whether a training goes on from one of another network."""
+        network = self._network(job.architecture)
+        return any(self._network(ancestor.architecture) != network for ancestor in job.lineage)
+
+    def _network(self, architecture: Architecture) -> str:
+        return candidate_of(self._space, architecture).key
+
     def outcome(self, trial: Trial) -> Outcome:
         """Return what a trial ended with, without its measurements."""
         score = None

@@ -408,7 +408,8 @@ class SearchDriver:
         else:
             repeat, episodes, parent = running.job.repeat, running.job.episodes, running.job.parent
             outcome = replace(outcome, repeat=repeat, episodes=episodes, parent=parent)
-            if episodes is not None and outcome.state is TrialState.COMPLETED:
+            other = episodes is not None or self._records.inherits(running.job)
+            if other and outcome.state is TrialState.COMPLETED:
                 outcome = replace(outcome, state=TrialState.PAUSED)
         if self._store.finish(running.row, outcome, derivations) is not None:
             forget(running.job)

@@ -108,6 +108,7 @@ class LeaderboardRow:
         parameters, macs, activations: the backbone's cost; see `nas.backbone.Cost`.
         latency, latency_batch: seconds of its forward pass, of one example and of a batch; None: unknown.
         episodes, train_episodes: behind the score, and of training.
+        parent: number of the trial that the training went on from; None: it began anew.
         seconds: worker time.
         architecture, key: text and canonical key.
         settings: hash of what scores depend on besides network and seed, for searches of one machine's
@@ -139,6 +140,7 @@ class LeaderboardRow:
     latency_batch: float | None
     episodes: int
     train_episodes: int
+    parent: int | None
     seconds: float
     architecture: str
     key: str
@@ -183,6 +185,7 @@ _COLUMNS: dict[str, ColumnElement[Any] | InstrumentedAttribute[Any]] = {
     **{name: FIELDS[name] for name in OWN},
     "episodes": Trial.episodes,
     "train_episodes": Trial.train_episodes,
+    "parent": Trial.parent,
     "seconds": Trial.seconds,
     "architecture": Trial.architecture,
     "key": Architecture.key,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,15 +37,18 @@ StateDict = dict[str, Any]
 
 
 class Turn(NamedTuple):
-    """Where a training goes on under other settings.
+    """Where a training goes on under other settings, or with another network.
 
     Attributes:
         at: training episodes; of a step that passes them, its end.
         make: returns the learner with those settings, and what it learns from.
+        inherit: returns what a learner with another network than before takes over of a state, by name; None:
+            the network is the same.
     """
 
     at: int
     make: Callable[[], tuple[Learner, TaskSource]]
+    inherit: Callable[[Learner, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
 
 
 class Training:
@@ -112,11 +115,11 @@ class Training:
         while self.done < min(mark, self._budget):
             if self._turns and self._turns[0].at <= self.done:
                 state = self.state()
-                self._turn(lambda turn: turn.at <= self.done)
-                self._adopt(state)
+                last = self._turn(lambda turn: turn.at <= self.done)
+                self._adopt(state, last)
             yield self._step()
 
-    def _turn(self, passed: Callable[[Turn], bool]) -> None:
+    def _turn(self, passed: Callable[[Turn], bool]) -> Turn | None:
         """Begin with the learner of the last turn that is passed; what it knows is for the caller to give."""
         last = None
         while self._turns and passed(self._turns[0]):
@@ -124,13 +127,19 @@ class Training:
         if last is not None:
             learner, tasks = last.make()
             self._begin(self.arithmetic.prepare(learner), tasks)
+        return last
 
-    def _adopt(self, state: StateDict) -> None:
-        """Continue from the state of another learner with this network.
+    def _adopt(self, state: StateDict, turn: Turn | None) -> None:
+        """Continue from the state of another learner, with this network or one that inherits from it.
 
-        What this one has besides, or in another shape, begins anew. Settings of optimizers are its own.
+        What this one has besides, or in another shape, begins anew; so does what the optimizer gathers, where
+        the network is another one. Settings of optimizers are its own.
         """
         own, saved = self.learner.state_dict(), state["learner"]
+        if turn is not None and turn.inherit is not None:
+            self.learner.load_state_dict(turn.inherit(self.learner, saved), strict=False)
+            self._go_on(state)
+            return
         fitting = {name: x for name, x in saved.items() if name in own and own[name].shape == x.shape}
         self.learner.load_state_dict(fitting, strict=False)
         if fitting.keys() >= dict(self.learner.named_parameters()).keys():

@@ -15,10 +15,12 @@ import numpy as np
 from nas.controller import Measurement, Outcome, Score
 from nas.evaluator import Context, Evaluator, Job
 from nas.learners.base import Learner
+from nas.product import backbone_of, candidate_of
 from nas.space import Architecture
 from nas.states import TrialState
 from nas.tasks.base import TaskSource
 from nas.training.checkpoint import Checkpoint
+from nas.training.kinship import Inheritance
 from nas.training.loop import Training, Turn, resume, start
 from nas.training.scoring import score
 
@@ -116,10 +118,18 @@ class Train(Evaluator):
         """Return where a part of a training, or one before it, went on under other settings."""
         parts = [*(ancestor.architecture for ancestor in job.lineage), job.architecture]
         return [
-            Turn(ancestor.episodes, partial(self._made, after))
+            Turn(ancestor.episodes, partial(self._made, after), self._inheritance(after, before))
             for ancestor, (before, after) in zip(job.lineage, pairwise(parts), strict=True)
             if before != after
         ]
+
+    def _inheritance(self, heir: Architecture, parent: Architecture) -> Inheritance | None:
+        """Return what one network takes over of another; None: they are the same."""
+        space = backbone_of(self._context.space)
+        own, other = (candidate_of(self._context.space, one).architecture for one in (heir, parent))
+        if space.canonical(own) == space.canonical(other):
+            return None
+        return Inheritance(space, own, other, self._context.tasks.shape)
 
     def _made(self, architecture: Architecture) -> tuple[Learner, TaskSource]:
         trainee = self._context.trainee(architecture)
