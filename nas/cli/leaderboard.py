@@ -11,33 +11,11 @@ import typer
 from nas import counts
 from nas.cli import completion
 from nas.cli.options import DEFAULT_DB, DbOption
-from nas.cli.output import Format, FormatOption, WideOption, emit, headings, say, setting
+from nas.cli.output import Format, FormatOption, WideOption, emit, headings, say
 
 if TYPE_CHECKING:
     from nas.queries.boards import Board
 
-COLUMNS = (
-    "rank",
-    "search",
-    "trial",
-    "task",
-    "learner",
-    "normalization",
-    "train_episodes",
-    "parent",
-    "seeds",
-    "score",
-    "ci95",
-    "ci95_seeds",
-    "parameters",
-    "macs",
-    "activations",
-    "latency",
-    "latency_batch",
-    "architecture",
-    "chosen",
-    "space_settings",
-)
 DROP = (
     "normalization",
     "learner",
@@ -52,29 +30,6 @@ DROP = (
 )
 """What a narrow terminal can do without, the least important first; so below."""
 
-TEST_COLUMNS = (
-    "rank",
-    "search",
-    "trial",
-    "space",
-    "task",
-    "learner",
-    "normalization",
-    "seeds",
-    "test_score",
-    "ci95_seeds",
-    "ci95_episodes",
-    "validation_score",
-    "parameters",
-    "macs",
-    "activations",
-    "latency",
-    "latency_batch",
-    "seconds",
-    "architecture",
-    "chosen",
-    "space_settings",
-)
 TEST_DROP = (
     "normalization",
     "learner",
@@ -174,8 +129,7 @@ def leaderboard(
 
     Scores of different tasks, learners or settings do not compare: each has a list of its own.
     """
-    from nas.queries.boards import records, tests, trials
-    from nas.queries.chosen import apart
+    from nas.queries.boards import COLUMNS, TEST_COLUMNS, common, listed, records, tests, trials
     from nas.queries.leaderboard import Query
     from nas.storage.store import Store
 
@@ -203,25 +157,18 @@ def leaderboard(
     )
     with Store(db) as store:
         shown: Sequence[Board[Any]] = tests(store, query) if stage is Stage.TEST else trials(store, query)
-    columns, dispensable = (TEST_COLUMNS, TEST_DROP) if stage is Stage.TEST else (COLUMNS, DROP)
+    dispensable = TEST_DROP if stage is Stage.TEST else DROP
     drop = tuple(name for name in dispensable if name not in (query.sort, *query.pareto))
     if form in (Format.TABLE, Format.MARKDOWN) and shown:
         headed = len(shown) > 1 or any(board.unit for board in shown)
         for number, board in enumerate(shown):
             if headed:
                 gap = "\n" if form is Format.MARKDOWN else ""
-                typer.echo(("\n" if number else "") + "\n".join(headings(_common(board))) + gap)
-            rows = _told_apart(records([board]))
-            rows = [apart(row) for row in rows]
-            needless = {*(_said(board) if headed else ())}
-            needless |= {key for key in ("chosen", "space_settings") if not any(row.get(key) for row in rows)}
-            if stage is Stage.VALIDATION and all(row["seeds"] == 1 for row in rows):
-                needless |= {"seeds", "ci95_seeds"}
-            if stage is Stage.VALIDATION and len({row["train_episodes"] for row in rows}) == 1:
-                needless.add("train_episodes")
-            emit(rows, form, [name for name in columns if name not in needless], drop=drop, wide=wide)
+                typer.echo(("\n" if number else "") + "\n".join(headings(common(board))) + gap)
+            columns, rows = listed(board, headed=headed)
+            emit(rows, form, columns, drop=drop, wide=wide)
     else:
-        emit(records(shown), form, columns, drop=drop, wide=wide)
+        emit(records(shown), form, TEST_COLUMNS if stage is Stage.TEST else COLUMNS, drop=drop, wide=wide)
     if not shown:
         say(
             "No evaluation matches. `nas evaluate --help` says how to make one."
@@ -233,40 +180,3 @@ def leaderboard(
             f"{len(shown)} lists, since scores of different tasks, learners, settings, data or precisions "
             "do not compare: choose with --tasks, --learner or --search."
         )
-
-
-def _common(board: Board[Any]) -> list[str]:
-    """Return what the rows of a board have in common, in phrases."""
-    phrases = [board.task, board.learner]
-    if board.normalization:
-        phrases.append(f"{board.normalization} normalization")
-    if board.unit:
-        phrases.append(f"scores in the unit of {board.unit}, seconds simulated")
-    differing = [f"{path}={setting(board.settings.get(path))}" for path in board.differing]
-    return [phrase for phrase in phrases if phrase is not None] + differing
-
-
-def _said(board: Board[Any]) -> tuple[str, ...]:
-    """Return the columns that these phrases make needless."""
-    columns = {"task": board.task, "learner": board.learner, "normalization": board.normalization}
-    return tuple(name for name, common in columns.items() if common)
-
-
-def _told_apart(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows in which those of one architecture show the settings of the space in which they differ."""
-    from nas.settings.paths import differing, flat
-
-    alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    every = [flat(row["space_settings"]) for row in rows]
-    for row, settings in zip(rows, every, strict=True):
-        alike.setdefault((row["space"], row["architecture"]), []).append(settings)
-    return [
-        row
-        | {
-            "space_settings": " ".join(
-                f"{path}={setting(settings.get(path))}"
-                for path in differing(settings, alike[row["space"], row["architecture"]])
-            )
-        }
-        for row, settings in zip(rows, every, strict=True)
-    ]

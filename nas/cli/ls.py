@@ -17,7 +17,18 @@ from nas.errors import ConfigError
 if TYPE_CHECKING:
     from nas.storage.store import Store
 
-DROP = ("created_at", "sign_of_life", "learner", "space", "controller", "failed", "seed", "task")
+DROP = (
+    "seconds",
+    "created_at",
+    "sign_of_life",
+    "learner",
+    "space",
+    "controller",
+    "failed",
+    "ci95",
+    "seed",
+    "task",
+)
 """What a narrow terminal can do without, the least important first."""
 
 EVERY = 2.0

@@ -31,6 +31,7 @@ from nas.cli import (
     rerun,
     run,
     score,
+    serve,
     show,
     streams,
     watch,
@@ -69,7 +70,7 @@ app = typer.Typer(
 )
 for module in (
     *(init, run, watch, job, rerun, note, benchmark, compare, plot, evaluate, score, export),
-    *(ls, show, leaderboard, catalog, data, database, doctor, clean),
+    *(ls, show, leaderboard, serve, catalog, data, database, doctor, clean),
 ):
     module.register(app)
 

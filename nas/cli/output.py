@@ -14,17 +14,14 @@ from typing import Annotated, Any
 import typer
 from rich.cells import cell_len
 
-from nas import counts
 from nas.cli import messages
 from nas.cli.layout import GAP, Lines, TextTable, fit, pad, wrap, wrap_phrases
-from nas.costs import COUNTED, MEASURED
 from nas.progress.events import Event, Log, dated
+from nas.queries.cells import cell as cell
+from nas.queries.cells import setting as setting
 
 WARNING = "warning: "
 """How words begin that tell of something odd."""
-
-FORMATS = {"seconds": ".1f"} | dict.fromkeys(MEASURED, ".3g")
-"""How numbers are written that are no scores: those of a short time differ in magnitude."""
 
 
 class Format(StrEnum):
@@ -159,37 +156,6 @@ def facts(pairs: Mapping[str, str]) -> None:
         breaks = left > 0 and cell_len(value) > left and all(cell_len(word) <= left for word in value.split())
         lines = wrap(value, left) if breaks else [value]
         typer.echo(pad(name, indent) + f"\n{' ' * indent}".join(lines))
-
-
-def cell(name: str, value: Any) -> str:
-    """Return a value as people read it: counts in k and M, scores with four digits, times short."""
-    if value is None or value == "":
-        return "-"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if name in COUNTED:
-        return counts.write(value)
-    if isinstance(value, list | tuple):
-        return " ".join(cell(name, part) for part in value)
-    if isinstance(value, float):
-        return f"{value:{FORMATS.get(name, '.4f')}}"
-    if name.endswith("_at"):
-        return str(value)[:19].replace("T", " ")
-    return str(value)
-
-
-def setting(value: Any) -> str:
-    """Return a section as `name key=value …`, those within it by their path; anything else as it was set."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    if not isinstance(value, dict):
-        return cell("", value)
-    from nas.settings.paths import flat
-
-    name = [str(value["name"])] if "name" in value else []
-    given = flat({key: inner for key, inner in value.items() if key != "name"})
-    pairs = [f"{path}={setting(inner)}" for path, inner in given.items() if inner not in (None, [], ())]
-    return " ".join([*name, *pairs]) or "-"
 
 
 def _markdown(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sqlalchemy import select
+
 from nas.comparison.curves import Curve
 from nas.comparison.groups import BASELINE, Group, identity
+from nas.queries.leaderboard import protocol_of
 from nas.settings.run_command import like
+from nas.storage.schema import Search
+from nas.storage.store import Store
 
 
 class Baseline(NamedTuple):
@@ -66,6 +71,21 @@ def baseline(groups: Sequence[Group], beside: Group) -> Baseline:
         f"{beside.label} is tested against none of the {len(places)} groups of random searches ({labels}): "
         f"{'several share' if like else 'none shares'} its other settings. Name the searches of one only.",
     )
+
+
+def beside(store: Store, search: Search) -> list[Search]:
+    """Return the random searches in a search's space and protocol, one a seed, the oldest of each."""
+    with store.read() as session:
+        alike = select(Search).where(
+            Search.controller == BASELINE, Search.settings == search.settings, Search.id != search.id
+        )
+        found = session.scalars(alike.order_by(Search.id)).all()
+    by_seed: dict[int, Search] = {}
+    for other in found:
+        same = all(other.config.get(key) == search.config.get(key) for key in ("space", "slots"))
+        if same and protocol_of(other) == protocol_of(search):
+            by_seed.setdefault(other.seed, other)
+    return list(by_seed.values())
 
 
 def lacking(groups: Sequence[Group], curves: Sequence[Sequence[Curve]]) -> list[Lacking]:

@@ -7,12 +7,62 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from nas.queries import leaderboard, protocol, ranking
+from nas.queries.cells import setting
+from nas.queries.chosen import apart
 from nas.queries.leaderboard import NO_LEARNER, LeaderboardRow, Query, unit
 from nas.queries.ranking import Ranked
 from nas.queries.rows import record
-from nas.settings.paths import differing
+from nas.settings.paths import differing, flat
 from nas.storage.schema import Evaluation, Search
 from nas.storage.store import Store
+
+COLUMNS = (
+    "rank",
+    "search",
+    "trial",
+    "task",
+    "learner",
+    "normalization",
+    "train_episodes",
+    "parent",
+    "seeds",
+    "score",
+    "ci95",
+    "ci95_seeds",
+    "parameters",
+    "macs",
+    "activations",
+    "latency",
+    "latency_batch",
+    "architecture",
+    "chosen",
+    "space_settings",
+)
+"""What a table shows of trials; and of evaluations."""
+
+TEST_COLUMNS = (
+    "rank",
+    "search",
+    "trial",
+    "space",
+    "task",
+    "learner",
+    "normalization",
+    "seeds",
+    "test_score",
+    "ci95_seeds",
+    "ci95_episodes",
+    "validation_score",
+    "parameters",
+    "macs",
+    "activations",
+    "latency",
+    "latency_batch",
+    "seconds",
+    "architecture",
+    "chosen",
+    "space_settings",
+)
 
 Entry = TypeVar("Entry", LeaderboardRow, Ranked)
 
@@ -64,6 +114,54 @@ def records(boards: Sequence[Board[LeaderboardRow]] | Sequence[Board[Ranked]]) -
         {"rank": row.rank} | record(row) | {path: board.settings.get(path) for path in paths}
         for board in boards
         for row in board.rows
+    ]
+
+
+def common(board: Board[Any]) -> list[str]:
+    """Return what the rows of a board have in common, in phrases."""
+    phrases = [board.task, board.learner]
+    if board.normalization:
+        phrases.append(f"{board.normalization} normalization")
+    if board.unit:
+        phrases.append(f"scores in the unit of {board.unit}, seconds simulated")
+    differing = [f"{path}={setting(board.settings.get(path))}" for path in board.differing]
+    return [phrase for phrase in phrases if phrase is not None] + differing
+
+
+def listed(board: Board[Any], *, headed: bool) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the columns of a board's table and its rows, without columns that say nothing.
+
+    Args:
+        board: of trials, or of evaluations.
+        headed: whether `common` stands above the table.
+    """
+    rows = [apart(row) for row in _told_apart(records([board]))]
+    test = any(isinstance(row, Ranked) for row in board.rows)
+    said = {"task": board.task, "learner": board.learner, "normalization": board.normalization}
+    needless = {name for name, value in said.items() if headed and value}
+    needless |= {key for key in ("chosen", "space_settings") if not any(row.get(key) for row in rows)}
+    if not test and all(row["seeds"] == 1 for row in rows):
+        needless |= {"seeds", "ci95_seeds"}
+    if not test and len({row["train_episodes"] for row in rows}) == 1:
+        needless.add("train_episodes")
+    return [name for name in (TEST_COLUMNS if test else COLUMNS) if name not in needless], rows
+
+
+def _told_apart(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows in which those of one architecture show the settings of the space in which they differ."""
+    alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    every = [flat(row["space_settings"]) for row in rows]
+    for row, settings in zip(rows, every, strict=True):
+        alike.setdefault((row["space"], row["architecture"]), []).append(settings)
+    return [
+        row
+        | {
+            "space_settings": " ".join(
+                f"{path}={setting(settings.get(path))}"
+                for path in differing(settings, alike[row["space"], row["architecture"]])
+            )
+        }
+        for row, settings in zip(rows, every, strict=True)
     ]
 
 

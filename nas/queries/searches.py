@@ -6,9 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from statistics import fmean
+from itertools import pairwise
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, cast
 
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import load_only
+
+from nas.errors import UnknownName
 from nas.objective import SCORE, Objective
 from nas.queries.answer import Answer, answer
 from nas.queries.chosen import Texts
@@ -16,9 +21,9 @@ from nas.queries.leaderboard import NO_LEARNER
 from nas.queries.trials import TrialRow, trial
 from nas.states import SearchState, TrialState
 from nas.storage.columns import now
-from nas.storage.lease import driven
-from nas.storage.schema import Search, TrialKind
-from nas.storage.searches import INHERITED
+from nas.storage.lease import COLUMNS, driven
+from nas.storage.schema import Search, Trial, TrialKind
+from nas.storage.searches import INHERITED, Summary
 from nas.storage.store import Store
 
 if TYPE_CHECKING:
@@ -39,7 +44,8 @@ class SearchRow:
         done: how many trials ended; with `max_seconds` those that took over a score are none of them.
         trials: how many it is to have.
         failed: how many trials failed.
-        best: the best score of a completed trial.
+        best, ci95: the best score of a completed trial, with half of its 95 % interval over tasks.
+        seconds: worker time of all trials.
         created_at: in UTC.
         sign_of_life: seconds since its driver's last one; None: nobody drives it.
         note: what its owner wrote about it.
@@ -56,6 +62,8 @@ class SearchRow:
     trials: int
     failed: int
     best: float | None
+    ci95: float | None
+    seconds: float
     created_at: datetime
     sign_of_life: float | None
     note: str | None
@@ -144,25 +152,189 @@ def planned(config: SearchConfig, trials: int, seconds: float | None) -> Planned
 
 def searches(store: Store, limit: int = 0) -> list[SearchRow]:
     """Return the searches, newest first, `limit` at most; 0: all."""
-    return [
-        SearchRow(
-            search=summary.search.name,
-            state=state(summary.search),
-            controller=summary.search.controller,
-            space=summary.search.space,
-            task=summary.search.task_label,
-            learner=None if summary.search.learner == NO_LEARNER else summary.search.learner,
-            seed=summary.search.seed,
-            done=_done(summary.search, summary.trials),
-            trials=_planned(summary.search, summary.trials, supernet=summary.supernet),
-            failed=summary.trials.get(TrialState.FAILED, 0),
-            best=summary.best,
-            created_at=summary.search.created_at,
-            sign_of_life=_sign_of_life(summary.search),
-            note=summary.search.note,
-        )
-        for summary in store.searches(limit)
+    return [_row(summary) for summary in store.searches(limit)]
+
+
+def _row(summary: Summary) -> SearchRow:
+    search = summary.search
+    return SearchRow(
+        search=search.name,
+        state=state(search),
+        controller=search.controller,
+        space=search.space,
+        task=search.task_label,
+        learner=None if search.learner == NO_LEARNER else search.learner,
+        seed=search.seed,
+        done=_done(search, summary.trials),
+        trials=_planned(search, summary.trials, supernet=summary.supernet),
+        failed=summary.trials.get(TrialState.FAILED, 0),
+        best=summary.best,
+        ci95=summary.ci95,
+        seconds=summary.seconds,
+        created_at=search.created_at,
+        sign_of_life=_sign_of_life(search),
+        note=search.note,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SearchesQuery:
+    """Which searches to list.
+
+    Attributes:
+        state: as `SearchRow` has it; None: any.
+        space, controller, tasks: a plug-in's name; `tasks` may be a whole label too.
+        text: that the name or the note contains.
+        before: name of a search: only older ones are listed.
+        limit: how many at most.
+
+    Raises:
+        UnknownName: there is no such state.
+    """
+
+    state: str | None = None
+    space: str | None = None
+    controller: str | None = None
+    tasks: str | None = None
+    text: str | None = None
+    before: str | None = None
+    limit: int = 50
+
+    def __post_init__(self) -> None:
+        states = [state.value for state in SearchState]
+        if self.state is not None and self.state not in states:
+            raise UnknownName("state", self.state, states)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchesPage:
+    """Some searches of a list.
+
+    Attributes:
+        rows: newest first.
+        total: how many searches match, on all pages.
+        more: whether older ones match.
+    """
+
+    rows: tuple[SearchRow, ...]
+    total: int
+    more: bool
+
+
+def page(store: Store, query: SearchesQuery) -> SearchesPage:
+    """Return the searches that match, newest first; of the others not a trial is read."""
+    where = [
+        column == wanted
+        for column, wanted in ((Search.space, query.space), (Search.controller, query.controller))
+        if wanted is not None
     ]
+    if query.tasks is not None:
+        where.append(or_(Search.tasks == query.tasks, Search.task_label == query.tasks))
+    if query.text is not None:
+        contains = (column.icontains(query.text, autoescape=True) for column in (Search.name, Search.note))
+        where.append(or_(*contains))
+    leased = (Search.name, Search.state, *(getattr(Search, column) for column in COLUMNS))
+    with store.read() as session:
+        light = select(Search).options(load_only(Search.id, *leased)).where(*where).order_by(Search.id.desc())
+        found = session.scalars(light).all()
+        cut = query.before and session.scalar(select(Search.id).where(Search.name == query.before))
+    matching = [row.id for row in found if query.state in (None, state(row))]
+    rest = [number for number in matching if not cut or number < cut]
+    rows = store.searches(only=rest[: query.limit])
+    return SearchesPage(tuple(map(_row, rows)), len(matching), len(rest) > query.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchFacts:
+    """One search without its trials.
+
+    Attributes:
+        row: as in a list.
+        states: how many trials are in each state; those of a race are not counted.
+        supernet: whether one trains a supernet.
+        stop_requested: whether its driver is asked to stop.
+        finished_at: in UTC; None: it runs.
+        left: about how many seconds it still takes, by its last trials; None: nobody can tell.
+        inherited: what it knew of earlier searches when it began.
+        objective: what it makes better.
+        precision: what `auto` was where it began; None: it trains nothing.
+        remarks: what is odd about the data.
+        config: the configuration, every default filled in.
+        environment: versions of what ran it, the machine, and the data.
+    """
+
+    row: SearchRow
+    states: dict[str, int]
+    supernet: bool
+    stop_requested: bool
+    finished_at: datetime | None
+    left: float | None
+    inherited: tuple[InheritedRow, ...]
+    objective: tuple[str, ...]
+    precision: str | None
+    remarks: tuple[str, ...]
+    config: dict[str, Any]
+    environment: dict[str, Any]
+
+
+def facts(store: Store, search: Search) -> SearchFacts:
+    """Return what is to be said of a search; its trials are counted, not read."""
+    [summary] = store.searches(only=[search.id])
+    row, found = _row(summary), summary.search
+    return SearchFacts(
+        row=row,
+        states=dict(sorted(summary.trials.items())),
+        supernet=summary.supernet,
+        stop_requested=found.stop_requested,
+        finished_at=found.finished_at,
+        left=_left(store, found, row.trials - row.done) if row.state == SearchState.RUNNING else None,
+        inherited=_inherited(found),
+        objective=_objective(found).goals,
+        precision=found.environment.get("precision"),
+        remarks=tuple(found.environment.get("remarks", ())),
+        config=found.config,
+        environment=found.environment,
+    )
+
+
+def version(store: Store, search: Search) -> tuple[Any, ...]:
+    """Return what is another value whenever something of a search changes but its sign of life.
+
+    It takes three look-ups in indices, however many trials there are.
+    """
+    mine = Trial.search_id == search.id
+    running = select(func.count()).where(mine, Trial.state == TrialState.RUNNING.value)
+    asked = (select(func.max(column)).where(mine) for column in (Trial.observed, Trial.number))
+    with store.read() as session:
+        counted = [session.scalar(query) for query in (*asked, running)]
+    kept = search.id, search.name, state(search), search.finished_at, search.trials, search.note
+    return (*kept, search.stop_requested, *counted)
+
+
+RECENT = 60
+"""How many of the last trials tell how long the rest takes."""
+
+PAUSE = 10
+"""A gap so many times the median of all is no trial's, but an interruption."""
+
+
+def _left(store: Store, search: Search, trials: int) -> float | None:
+    """Return about how many seconds so many further trials take, by when the last ones ended."""
+    if search.config.get("tasks") is None or search.config.get("max_seconds") is not None:
+        return None
+    last = (
+        select(Trial.finished_at)
+        .where(Trial.search_id == search.id, Trial.observed.is_not(None))
+        .order_by(Trial.observed.desc())
+        .limit(RECENT)
+    )
+    with store.read() as session:
+        ended = [moment for moment in session.scalars(last) if moment is not None]
+    gaps = sorted((late - early).total_seconds() for late, early in pairwise(ended))
+    if not gaps:
+        return None
+    usual = [gap for gap in gaps if gap <= PAUSE * median(gaps)]
+    return max(trials, 0) * fmean(usual)
 
 
 def details(store: Store, reference: str) -> SearchDetails:
@@ -176,7 +348,7 @@ def details(store: Store, reference: str) -> SearchDetails:
     texts = Texts(row.config.get("slots"))
     rows = tuple(trial(found, texts) for found in store.trials(row.id))
     states = Counter(found.state for found in rows if found.kind != TrialKind.RACE)
-    objective = Objective(tuple(row.config.get("objective") or Objective().goals))
+    objective = _objective(row)
     return SearchDetails(
         search=row.name,
         state=state(row),
@@ -191,13 +363,19 @@ def details(store: Store, reference: str) -> SearchDetails:
         objective=objective.goals,
         answer=answer(store, row.name),
         front=_front(objective, rows) if objective.several else None,
-        inherited=tuple(
-            InheritedRow(**found) for found in row.environment.get(INHERITED, {}).get("searches", ())
-        ),
+        inherited=_inherited(row),
         config=row.config,
         environment=row.environment,
         trial_rows=rows,
     )
+
+
+def _objective(row: Search) -> Objective:
+    return Objective(tuple(row.config.get("objective") or Objective().goals))
+
+
+def _inherited(row: Search) -> tuple[InheritedRow, ...]:
+    return tuple(InheritedRow(**found) for found in row.environment.get(INHERITED, {}).get("searches", ()))
 
 
 def _front(objective: Objective, rows: Sequence[TrialRow]) -> tuple[int, ...]:

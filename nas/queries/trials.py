@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import select
+
 from nas.costs import COSTS
 from nas.errors import ConfigError
 from nas.queries.chosen import Texts
@@ -143,6 +145,38 @@ class TrialDetails:
     derivation: Derivation | None
     measurements: tuple[MeasurementRow, ...]
     evaluations: tuple[EvaluationRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KinRow:
+    """Another trial of the same network."""
+
+    search: str
+    trial: int
+    state: str
+    score: float | None
+    ci95: float | None
+    train_episodes: int | None
+    task: str
+
+
+def kin(store: Store, search: Search, number: int, limit: int = 20) -> list[KinRow]:
+    """Return other trials of a trial's network, in any search, the newest first, `limit` at most.
+
+    Raises:
+        NotFound: the search has no such trial.
+    """
+    own = store.trial(search.id, number)
+    columns = (Trial.number, Trial.state, Trial.score, Trial.ci95, Trial.train_episodes, Search.task_label)
+    others = (
+        select(Search.name, *columns)
+        .join(Search, Search.id == Trial.search_id)
+        .where(Trial.architecture_id == own.architecture_id, Trial.id != own.id)
+        .order_by(Trial.id.desc())
+        .limit(limit)
+    )
+    with store.read() as session:
+        return [KinRow(*row) for row in session.execute(others)]
 
 
 def split(target: str) -> tuple[str, int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
@@ -74,11 +75,21 @@ class NewInherited(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A search in a list: its trials by state, the best score, and whether one trains a supernet."""
+    """A search in a list.
+
+    Attributes:
+        search: its row.
+        trials: how many are in each state; those of a race are not counted.
+        best, ci95: the best score of a whole training, with half of its 95 % interval over tasks.
+        seconds: worker time of all trials.
+        supernet: whether one trains a supernet.
+    """
 
     search: Search
     trials: dict[str, int] = field(default_factory=dict)
     best: float | None = None
+    ci95: float | None = None
+    seconds: float = 0.0
     supernet: bool = False
 
 
@@ -153,36 +164,50 @@ def locked(session: Session, search_id: int) -> Search:
     return search
 
 
-def summaries(session: Session, limit: int = 0) -> list[Summary]:
-    """Return the searches, newest first, `limit` at most; 0: all."""
-    newest = select(Search.id).order_by(Search.id.desc()).limit(limit or None)
+def summaries(session: Session, limit: int = 0, only: Sequence[int] | None = None) -> list[Summary]:
+    """Return the searches, newest first, `limit` at most; 0: all. `only` has the ids of those asked for."""
+    chosen = select(Search.id).order_by(Search.id.desc()).limit(limit or None)
+    if only is not None:
+        chosen = chosen.where(Search.id.in_(only))
+    some = bool(limit) or only is not None
+    own = Trial.kind != TrialKind.RACE.value
     whole = Trial.state == TrialState.COMPLETED.value
-    best = func.max(Trial.score).filter(whole, Trial.repeat == 0)
     trials = (
         select(
             Trial.search_id,
             Trial.state,
-            func.count().label("count"),
-            best.label("best"),
+            func.count().filter(own).label("count"),
+            func.max(Trial.score).filter(own, whole, Trial.repeat == 0).label("best"),
+            func.sum(Trial.seconds).label("seconds"),
             func.count().filter(Trial.kind == TrialKind.SUPERNET.value).label("supernets"),
         )
-        .where(Trial.kind != TrialKind.RACE.value, *((Trial.search_id.in_(newest),) if limit else ()))
+        .where(*((Trial.search_id.in_(chosen),) if some else ()))
         .group_by(Trial.search_id, Trial.state)
         .subquery()
     )
-    query = select(Search, trials.c.state, trials.c.count, trials.c.best, trials.c.supernets)
-    found: dict[int, Summary] = {}
+    of_best = (
+        select(Trial.ci95)
+        .where(Trial.search_id == Search.id, whole, own, Trial.repeat == 0, Trial.score.is_not(None))
+        .order_by(Trial.score.desc(), Trial.number)
+        .limit(1)
+        .correlate(Search)
+        .scalar_subquery()
+    )
+    query = select(Search, of_best, *(trials.c[name] for name in trials.c.keys()[1:]))
     rows = query.outerjoin(trials).order_by(Search.id.desc())
-    if limit:
-        rows = rows.where(Search.id.in_(newest))
-    for search, state, number, score, supernets in session.execute(rows):
-        summary = found.setdefault(search.id, Summary(search))
-        if state is not None:
+    if some:
+        rows = rows.where(Search.id.in_(chosen))
+    found: dict[int, Summary] = {}
+    for search, ci95, state, number, score, seconds, supernets in session.execute(rows):
+        summary = found.setdefault(search.id, Summary(search, ci95=ci95))
+        if number:
             summary.trials[state] = number
-        if score is not None:
-            found[search.id] = replace(found[search.id], best=score)
-        if supernets:
-            found[search.id] = replace(found[search.id], supernet=True)
+        found[search.id] = replace(
+            summary,
+            best=summary.best if score is None else score,
+            seconds=summary.seconds + (seconds or 0.0),
+            supernet=summary.supernet or bool(supernets),
+        )
     return list(found.values())
 
 

@@ -156,14 +156,15 @@ class Store:
             return session.scalar(select(Search).where(Search.name == name))
 
     @repeatable
-    def searches(self, limit: int = 0) -> list[Summary]:
+    def searches(self, limit: int = 0, only: Sequence[int] | None = None) -> list[Summary]:
         """Return the searches, newest first, with their trials by state and their best completed score.
 
         Args:
             limit: how many at most; 0: all. Of others not a trial is read.
+            only: ids of those that are asked for; None: all.
         """
         with self._database.read() as session:
-            return searches.summaries(session, limit)
+            return searches.summaries(session, limit, only)
 
     @repeatable
     def names(self) -> list[str]:
