@@ -9,7 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-EXTRAS = ("cluster", "optuna", "parquet", "plot", "surrogate")
+EXTRAS = ("cluster", "optuna", "parquet", "plot", "surrogate", "web")
 
 
 def requirements() -> list[str]:

@@ -26,9 +26,9 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONSTRAINTS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines()[1:])
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-LONG_RUNNING = ("postgres", "head", "worker")
+LONG_RUNNING = ("postgres", "head", "worker", "web")
 NODES = ("head", "worker", "nas")
-DRIVERS = {"head", "nas"}
+KNOWING = {"head", "nas", "web"}
 """Those that know the database: trials run nowhere there."""
 
 Document = dict[str, Any]
@@ -59,7 +59,7 @@ def environment(container: Document) -> dict[str, Document]:
 
 def test_ports_are_published_on_this_machine_alone(services: Document) -> None:
     ports = [port for service in services.values() for port in service.get("ports", ())]
-    assert len(ports) == 2
+    assert len(ports) == 3
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
@@ -73,7 +73,7 @@ def test_every_part_of_a_cluster_takes_the_token_and_sees_the_artifacts(services
 
 def test_drivers_alone_know_the_database_and_no_url_holds_its_password(services: Document) -> None:
     knowing = {name for name, service in services.items() if "NAS_DB" in service["environment"]}
-    assert knowing == DRIVERS == {name for name in services if "PGPASSWORD" in services[name]["environment"]}
+    assert knowing == KNOWING == {name for name in services if "PGPASSWORD" in services[name]["environment"]}
     assert "--num-cpus=0" in services["head"]["entrypoint"]
     assert "ray" not in services["nas"].get("entrypoint", ["nas"])
     for name in knowing:

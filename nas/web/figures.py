@@ -30,17 +30,20 @@ Figure = dict[str, Any]
 def of_panels(panels: Sequence[Panel]) -> Figure:
     """Return a figure of panels below each other."""
     data: list[dict[str, Any]] = []
-    layout: dict[str, Any] = {"height": ROW * len(panels) + 60, "hovermode": "closest"}
+    layout: dict[str, Any] = {"height": ROW * len(panels) + 80, "hovermode": "closest"}
     labels = dict.fromkeys(line.label for panel in panels for line in panel.lines if not line.baseline)
     colours = {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(labels)}
     share = 1 / max(len(panels), 1)
+    layout["showlegend"] = any(len(panel.lines) > 1 or panel.steps for panel in panels)
     for place, panel in enumerate(panels):
         which = "" if place == 0 else str(place + 1)
         top = 1 - place * share
-        layout[f"xaxis{which}"] = {"title": {"text": panel.x_label}, "anchor": f"y{which}"}
+        below = panels[place + 1].x_label if place + 1 < len(panels) else ""
+        said = "" if below == panel.x_label else panel.x_label
+        layout[f"xaxis{which}"] = {"title": {"text": said}, "anchor": f"y{which}"}
         layout[f"yaxis{which}"] = {
-            "title": {"text": panel.y_label},
-            "domain": [top - 0.78 * share, top],
+            "title": {"text": panel.y_label.replace(" so far", "<br>so far")},
+            "domain": [top - (0.8 if len(panels) > 1 else 1.0) * share, top],
             "anchor": f"x{which}",
         }
         axes = {"xaxis": f"x{which}", "yaxis": f"y{which}"}

@@ -17,14 +17,14 @@ PACKAGES = ("starlette", "uvicorn", "jinja2", "plotly")
 """What the extra `web` installs."""
 
 
-class Place(NamedTuple):
+class Served(NamedTuple):
     """Where pages are: the prefix of their paths, and the origin that a proxy gives them, if it is known."""
 
     prefix: str
     public: str | None
 
 
-def place(root_path: str) -> Place:
+def place(root_path: str) -> Served:
     """Read `/nas`, or the whole address under which a proxy serves the pages, as `https://example.org/nas`.
 
     Raises:
@@ -38,7 +38,7 @@ def place(root_path: str) -> Place:
     good &= parts.scheme in (("http", "https") if origin else ("",))
     if not good:
         raise ConfigError(f"--root-path {root_path}: expected a path such as /nas, or https://HOST/nas.")
-    return Place(path, origin)
+    return Served(path, origin)
 
 
 def check_installed() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import math
+import re
 import secrets
 import shlex
 import time
@@ -51,7 +52,7 @@ from nas.storage.sqlite import TRIES, Written
 from nas.storage.store import Store
 from nas.web import asked, drawn, figures
 from nas.web.guard import Guard, Rules
-from nas.web.tables import Table, moment
+from nas.web.tables import Sheet, moment
 
 HERE = Path(__file__).parent
 
@@ -117,7 +118,12 @@ class Site:
             lstrip_blocks=True,
         )
         self._pages.globals.update(
-            url=self.url, version=nas.__version__, plotly=self._plotly, control=control, cell=cell
+            styled=_styled_by_plotly(),
+            url=self.url,
+            version=nas.__version__,
+            plotly=self._plotly,
+            control=control,
+            cell=cell,
         )
 
     def app(self, rules: Rules) -> ASGIApp:
@@ -159,7 +165,7 @@ class Site:
         return shlex.join(["nas", *arguments, *own])
 
     def _asset(self, file: str) -> str:
-        version = self._plotly if file == "plotly.min.js" else f"{nas.__version__}-{self._run}"
+        version = self._plotly if file == PLOTLY else f"{nas.__version__}-{self._run}"
         return self.url("assets", version, file)
 
     # Answers
@@ -173,6 +179,8 @@ class Site:
                 response = self._again(page, request)
             except NasError as error:
                 return self._refusal(request, str(error), _status(error))
+            except OSError as error:  # the file of a database that is gone
+                return self._refusal(request, f"{error.strerror}: {error.filename}.", 503)
             took = time.perf_counter() - began
             response.headers["Nas-Next"] = f"{max(EVERY, took / SHARE):.1f}"
             return response
@@ -202,7 +210,7 @@ class Site:
         return Response(text, status, media_type="text/html; charset=utf-8")
 
     def _page(
-        self, request: Request, template: str, tables: Sequence[Table], version: object = None, **context: Any
+        self, request: Request, template: str, tables: Sequence[Sheet], version: object = None, **context: Any
     ) -> Response:
         """Return a page, or one of its tables as CSV or JSON; nothing where the visitor has it already.
 
@@ -270,7 +278,7 @@ class Site:
         )
         page = searches.page(self._store, query)
         rows = tuple(record(row) for row in page.rows)
-        table = Table(
+        table = Sheet(
             "searches",
             "Searches, newest first",
             _shown(SEARCH_COLUMNS, rows),
@@ -353,7 +361,7 @@ class Site:
 
     def _trials_table(
         self, request: Request, search: Search, query: paging.TrialsQuery, page: paging.TrialsPage
-    ) -> Table:
+    ) -> Sheet:
         rows = tuple(apart(_short(record(row))) for row in page.rows)
         kept = _without(request, "after", "before", "last", "sort", "order", "format", "table")
         sorts = {}
@@ -362,7 +370,7 @@ class Site:
             falls = not query.descending if own else name in ("score", "trial", "finished_at")
             order = "desc" if falls else "asc"
             sorts[name] = self.url("searches", search.name, **kept, sort=name, order=order) + "#trials"
-        return Table(
+        return Sheet(
             "trials",
             f"Trials: {counts.counted(page.total, 'match').replace('matchs', 'matches')}",
             _shown(TRIAL_COLUMNS, rows),
@@ -376,9 +384,9 @@ class Site:
             descending=query.descending,
         )
 
-    def _failures(self, search: Search, pages: Sequence[paging.TrialsPage]) -> Table:
+    def _failures(self, search: Search, pages: Sequence[paging.TrialsPage]) -> Sheet:
         rows = tuple(_short(record(row)) for page in pages for row in page.rows)
-        return Table(
+        return Sheet(
             "failures",
             "Trials that failed or are infeasible, the last ones",
             ("trial", "state", "attempt", "architecture", "error"),
@@ -387,14 +395,14 @@ class Site:
             command=self.command("show", search.name, "--format", "csv"),
         )
 
-    def _settings(self, name: str, caption: str, search: Search, values: Mapping[str, Any]) -> Table:
+    def _settings(self, name: str, caption: str, search: Search, values: Mapping[str, Any]) -> Sheet:
         rows = tuple(
             {"setting": path, "value": setting(value)}
             for path, value in flat(dict(values)).items()
             if value not in (None, [], {})
         )
         command = self.command("show", search.name, "--format", "json")
-        return Table(name, caption, ("setting", "value"), rows, command=command)
+        return Sheet(name, caption, ("setting", "value"), rows, command=command)
 
     def _figures(self, search: Search, found: SearchFacts) -> list[dict[str, str]]:
         if found.row.best is None and not found.supernet:
@@ -494,18 +502,18 @@ class Site:
             commands=[self.command("show", own), *(more if network else [])],
         )
 
-    def _of_trial(self, search: Search, found: trials.TrialDetails) -> list[Table]:
-        number, tables = found.trial.trial, list[Table]()
+    def _of_trial(self, search: Search, found: trials.TrialDetails) -> list[Sheet]:
+        number, tables = found.trial.trial, list[Sheet]()
         command = self.command("show", f"{search.name}/{number}", "--format", "json")
         if found.evaluations:
             rows = tuple(map(record, found.evaluations))
             columns = _shown(EVALUATION_COLUMNS, rows)
-            tables.append(Table("evaluations", "Trained to the end", columns, rows, command=command))
+            tables.append(Sheet("evaluations", "Trained to the end", columns, rows, command=command))
         if found.trial.architecture is not None:
             kin = tuple(map(record, trials.kin(self._store, search, number)))
             links = {"trial": self._trial_link, "search": self._search_link}
             if kin:
-                tables.append(Table("kin", "The same network elsewhere", tuple(kin[0]), kin, links))
+                tables.append(Sheet("kin", "The same network elsewhere", tuple(kin[0]), kin, links))
         if found.derivation is not None:
             for name, caption, derived in (
                 ("derived", "Derived, best first, with shared weights", found.derivation.derived),
@@ -513,7 +521,7 @@ class Site:
             ):
                 if derived:
                     columns, rows = tuple(derived[0]), tuple(derived)
-                    tables.append(Table(name, caption, columns, rows, command=command))
+                    tables.append(Sheet(name, caption, columns, rows, command=command))
         return tables
 
     def curves(self, request: Request) -> Response:
@@ -536,7 +544,7 @@ class Site:
         for number, board in enumerate(found):
             columns, rows = boards.listed(board, headed=True)
             tables.append(
-                Table(
+                Sheet(
                     f"board{number + 1}",
                     " · ".join(boards.common(board)),
                     tuple(columns),
@@ -590,7 +598,7 @@ class Site:
             *("group", "space", "searches", "trials", "reused", "score", "score_std", "score_ci95"),
             *("p_score", "test", "test_std", "test_ci95", "p_test", "rho", "pairs"),
         )
-        table = Table(
+        table = Sheet(
             "groups",
             f"{found.task}: best score so far, mean over searches",
             tuple(name for name in wanted if any(_known(row.get(name)) for row in rows)),
@@ -637,14 +645,10 @@ class Site:
     def asset(self, request: Request) -> Response:
         """Return a script or a style sheet; its address changes with its version."""
         file = request.path_params["file"]
-        if file == "plotly.min.js" and self._plotly is not None:
-            spec = find_spec("plotly")
-            assert spec is not None
-            [folder, *_] = spec.submodule_search_locations or [""]
-            path = Path(folder) / "package_data" / file
-        elif file in ASSETS:
+        path = _plotly() if file == PLOTLY else None
+        if path is None and file in ASSETS:
             path = HERE / "static" / file
-        else:
+        if path is None:
             raise NotFound(f"There is no file '{file}'.")
         response = FileResponse(path)
         response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
@@ -661,10 +665,29 @@ class Site:
         return found
 
 
+PLOTLY = "plotly.min.js"
+
 ASSETS = ("live.js", "style.css", "plotly.css", "icon.svg")
 
 SAID = ("started_at", "finished_at", "error", "state", "parent", "reused")
 """Fields of a trial that its page shows otherwise."""
+
+
+def _plotly() -> Path | None:
+    """Return the file of plotly's JavaScript; None: it is not installed."""
+    spec = find_spec("plotly")
+    places = [] if spec is None else spec.submodule_search_locations or []
+    return next((file for place in places if (file := Path(place, "package_data", PLOTLY)).is_file()), None)
+
+
+def _styled_by_plotly() -> list[str]:
+    """Return the ids of the style sheets that plotly adds to a page where it does not find them.
+
+    They are for maps, and the policy forbids them: a page that has such ids is left alone.
+    """
+    file = _plotly()
+    text = "" if file is None else file.read_text(encoding="utf-8")
+    return re.findall(r'if\(!document\.getElementById\("([0-9a-f]{64})"\)\)', text)
 
 
 def _status(error: NasError) -> int:

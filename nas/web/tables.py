@@ -25,7 +25,7 @@ LONGEST = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class SheetCell:
     """A value as it is shown.
 
     Attributes:
@@ -42,7 +42,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class Sheet:
     """Rows under columns.
 
     Attributes:
@@ -66,25 +66,25 @@ class Table:
     sorted_by: str = ""
     descending: bool = False
 
-    def cells(self) -> list[list[Cell]]:
+    def cells(self) -> list[list[SheetCell]]:
         """Return a list of cells a row."""
         return [[self._cell(name, row) for name in self.columns] for row in self.rows]
 
-    def _cell(self, name: str, row: Mapping[str, Any]) -> Cell:
+    def _cell(self, name: str, row: Mapping[str, Any]) -> SheetCell:
         value = row.get(name)
         link = self.links[name](row) if name in self.links else None
         if name == "state":
-            return Cell(cell(name, value), link, kind=f"state {value}")
+            return SheetCell(cell(name, value), link, kind=f"state {value}")
         if name.endswith("_at") and value is not None:
-            return Cell(cell(name, value), link, moment=str(value))
+            return SheetCell(cell(name, value), link, moment=str(value))
         if name == "sign_of_life":
-            return Cell("-" if value is None else f"{value:.0f} s ago", link, kind="number")
+            return SheetCell("-" if value is None else f"{value:.0f} s ago", link, kind="number")
         number = isinstance(value, int | float) and not isinstance(value, bool)
         kind = "number" if number or (value is None and name not in LEFT) else "text"
         if name == "architecture":
             kind = "code"
         text = cell(name, value)
-        return Cell(text if len(text) <= LONGEST else f"{text[:LONGEST]}…", link, kind=kind)
+        return SheetCell(text if len(text) <= LONGEST else f"{text[:LONGEST]}…", link, kind=kind)
 
     def csv(self) -> Response:
         """Return what is shown as CSV, numbers in full."""
@@ -105,6 +105,6 @@ def _flat(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, dict | list | tuple) else value
 
 
-def moment(value: datetime | None) -> Cell:
+def moment(value: datetime | None) -> SheetCell:
     """Return a time as a cell."""
-    return Cell("-") if value is None else Cell(cell("_at", value), moment=value.isoformat())
+    return SheetCell("-") if value is None else SheetCell(cell("_at", value), moment=value.isoformat())

@@ -8,7 +8,7 @@ function local(root) {
     const moment = new Date(time.dateTime);
     if (!Number.isNaN(moment.valueOf())) {
       time.title = `${time.dateTime.slice(0, 19).replace("T", " ")} UTC`;
-      time.textContent = moment.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+      time.textContent = moment.toLocaleString(undefined, { dateStyle: "short", timeStyle: "medium" });
     }
   }
 }
@@ -36,7 +36,7 @@ async function draw(chart) {
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: text, family: "system-ui, sans-serif", size: 12 },
     margin: { l: 60, r: 16, t: 16, b: 48 },
-    legend: { orientation: "h", y: -0.25 },
+    legend: { orientation: "h", yref: "container", y: 0 },
   };
   for (const name of Object.keys(layout)) {
     if (/^[xy]axis/.test(name)) {
