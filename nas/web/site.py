@@ -70,7 +70,7 @@ IMAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 TRIAL_COLUMNS = (
     *("trial", "kind", "state", "score", "ci95", "parameters", "macs", "activations"),
-    *("latency", "latency_batch", "seconds", "finished_at", "architecture", "chosen", "error"),
+    *("latency", "latency_batch", "seconds", "parent", "finished_at", "architecture", "chosen", "error"),
 )
 
 SEARCH_COLUMNS = (
@@ -85,7 +85,7 @@ EVALUATION_COLUMNS = (
 
 OPTIONAL = (
     *("kind", "activations", "latency", "latency_batch", "macs", "parameters", "ci95", "chosen"),
-    *("error", "note", "learner", "sign_of_life", "finished_at"),
+    *("error", "note", "learner", "sign_of_life", "finished_at", "parent"),
 )
 """Columns that are left out where no row has a value."""
 
@@ -543,6 +543,7 @@ class Site:
         tables = []
         for number, board in enumerate(found):
             columns, rows = boards.listed(board, headed=True)
+            columns = [name for name in columns if any(row.get(name) not in (None, "") for row in rows)]
             tables.append(
                 Sheet(
                     f"board{number + 1}",
