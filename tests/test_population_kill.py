@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import living
-from test_kill import end, finished, nas, searches
+from test_kill import finished, nas, searches
 
 from nas.storage.store import Store
 
@@ -30,12 +31,16 @@ SEARCH = [
     "--set=budget.validation_episodes=20",
     "--tasks=sinusoid",
     "--learner=maml",
-    "--slot=learner.lr=[0.0003,0.001,0.003,0.01,0.03]",
-    "--slot=learner.inner_lr=[0.003,0.01,0.03]",
+    "--slot=learner.lr=[0.001,0.003,0.01,0.03]",
     "--executor=process",
     "--workers=1",
     "--seed=3",
 ]
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    _, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
 
 
 def lineage(db: Path) -> list[tuple[Any, ...]]:
@@ -58,7 +63,7 @@ def test_killed_with_its_workers(tmp_path: Path) -> None:
     process = nas(*SEARCH, db=db, detached=True)
     for turn in range(4):
         done = len(finished(db))
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 400
         while len(finished(db)) < min(done + 2, trials) and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
