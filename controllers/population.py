@@ -219,8 +219,16 @@ class PopulationBased(Controller):
         if ranked:
             best = ranked[: max(few, 1)]
             source = best[int(rng.integers(len(best)))]
-            return Evaluate(self.explore(source.architecture, rng), episodes=after, parent=source.trial)
+            return Evaluate(self._other(source.architecture, rng), episodes=after, parent=source.trial)
         if ended.parent is None or ended.architecture is None:
             return Evaluate(self._first(number, pending, rng), episodes=ended.episodes)
-        other = self.explore(ended.architecture, rng)
+        other = self._other(ended.architecture, rng)
         return Evaluate(other, episodes=ended.episodes, parent=ended.parent)
+
+    def _other(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """Explore until something differs, a few times at most: the same would be the same training."""
+        for _ in range(DRAWS):
+            other = self.explore(architecture, rng)
+            if other != architecture:
+                break
+        return other

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -126,6 +127,24 @@ Chosen: TypeAlias = Mapping[str, Mapping[str, Any]]
 """What a candidate chose for settings of sections, by section."""
 
 
+class Stage(NamedTuple):
+    """A part of a training under settings of its own.
+
+    Attributes:
+        episodes: its length; the stages of a training are stretched or shortened to its budget.
+        settings: those that differ, by section.
+    """
+
+    episodes: int
+    settings: Chosen
+
+
+def ends(stages: Sequence[Stage], whole: int) -> list[int]:
+    """Return the training episodes at the end of each stage of a training that has so many."""
+    total = sum(stage.episodes for stage in stages)
+    return [done * whole // total for done in accumulate(stage.episodes for stage in stages)]
+
+
 @dataclass(frozen=True, slots=True)
 class Trainee:
     """What the training of one candidate takes.
@@ -155,7 +174,8 @@ class Context:
         rungs: training episodes at which a score is wanted, ascending, below the budget.
         precision: of the arithmetic in forward and backward passes.
         seconds: after which the training of a supernet ends with its epoch; None: no limit.
-        vary: returns tasks and learner under settings that a candidate chose; None: candidates choose none.
+        vary: returns tasks and learner under other settings, such as a candidate chose; None: there are none.
+        stages: what a training goes through; none: its settings stay.
     """
 
     space: Space[Any]
@@ -166,10 +186,14 @@ class Context:
     precision: Precision = "auto"
     seconds: float | None = None
     vary: Callable[[Chosen], tuple[TaskSource, MakeLearner]] | None = None
+    stages: Sequence[Stage] = ()
 
-    def trainee(self, architecture: Architecture) -> Trainee:
-        """Return what an architecture of the space means for a training."""
+    def trainee(self, architecture: Architecture, stage: Stage | None = None) -> Trainee:
+        """Return what an architecture of the space means for a training, or for a stage of it."""
         space, network, settings = candidate_of(self.space, architecture)
+        if stage is not None:
+            both = {**settings, **stage.settings}
+            settings = {slot: {**settings.get(slot, {}), **stage.settings.get(slot, {})} for slot in both}
         tasks, learner = self.vary(settings) if self.vary else (self.tasks, self.learner)
         return Trainee(space, network, tasks, learner)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -10,16 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 from facts import refusal
-from test_lineage import configure, lineages, run
+from test_lineage import WHOLE as WHOLE_TRAINING
+from test_lineage import configure, run
 
 from controllers.pba import PBA
 from controllers.pbt import PBT
 from controllers.population import PopulationBased
+from nas.cli.document import document
 from nas.controller import Evaluate, Finish, Outcome, Score
-from nas.driver.rerun import Rerun
-from nas.driver.search import check
 from nas.errors import ConfigError
+from nas.evaluation.targets import Targets, as_search, course
 from nas.product import MAIN, Product
+from nas.queries import trials
+from nas.settings.evaluation import validate as validate_evaluation
+from nas.settings.search import validate
 from nas.settings_space import Settings
 from nas.space import Architecture
 from nas.states import TrialState
@@ -278,18 +283,47 @@ def test_equal_settings_twice_are_one_training() -> None:
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_search(store: Store, tmp_path: Any) -> None:
-    """Its trainings are whole in the end, and the best is the same trained again from its very beginning."""
+    """Its trainings are whole in the end, and the best is the same when its schedule is a fixed one."""
     controller = {"name": "controllers.pbt:PBT", "population": 4, "interval": 8, "quantile": 0.5}
     config = configure(controller=controller)
-    check(config, config.make_source())
     run(store, config, tmp_path)
     rows = store.trials(store.search("s").id)
     assert [row.state for row in rows].count("completed") == 4
     assert len(rows) == 12
     assert len({row.parent for row in rows if row.parent is not None}) < 8  # some have two heirs
-    best = max((row for row in rows if row.state == "completed"), key=lambda row: row.score or -np.inf)
+    found = store.search("s")
+    changed = [row for row in rows if row.state == "completed" and course(found, store.lineage(row))]
+    best = max(changed, key=lambda row: row.score or -np.inf)
     assert len(store.lineage(best)) == 3
-    again = Rerun(store.search("s"), store.lineage(best)).run()
-    assert again.score is not None
-    assert again.score.value == best.score
-    assert len(lineages(store)) == 12
+    replayed = as_search(found, store.lineage(best))
+    assert replayed.phases is not None
+    assert sum(phase.episodes for phase in replayed.phases) == WHOLE_TRAINING
+    assert validate(tomllib.loads(document(replayed))) == replayed
+    run(store, replayed, tmp_path)
+    [trial] = store.trials(store.search(f"s-{best.number}").id)
+    assert (trial.score, trial.seed, trial.train_episodes) == (best.score, best.seed, WHOLE_TRAINING)
+    assert trial.parent is None
+    details = trials.details(store, "s", best.number)
+    assert [part.trial for part in details.lineage] == [row.number for row in store.lineage(best)]
+    assert [part.chosen for part in details.lineage][-1] == details.trial.chosen
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_an_evaluation_goes_through_what_the_search_found(store: Store, tmp_path: Any) -> None:
+    """And its protocol is that of one whose settings stay, as with all that a search chose."""
+    controller = {"name": "controllers.pbt:PBT", "population": 4, "interval": 8, "quantile": 0.5}
+    run(store, configure(controller=controller), tmp_path)
+    found = store.search("s")
+    changed = [row for row in store.trials(found.id) if row.parent and course(found, store.lineage(row))]
+    targets = Targets(store)
+    [moved, stays] = targets.choose([f"s/{changed[-1].number}", "s/0"])
+    assert moved.config.course is not None
+    assert stays.config.course is None
+    assert moved.config.course[-1].learner["lr"] == moved.config.learner["lr"]
+    assert moved.protocol == stays.protocol
+    assert moved.settings != stays.settings
+    assert validate_evaluation(moved.config.model_dump(mode="json")) == moved.config
+    set_by_hand = Targets(store, lambda values: values["learner"].update(lr=0.5))
+    [by_hand] = set_by_hand.choose([f"s/{changed[-1].number}"])
+    assert by_hand.config.learner["lr"] == 0.5
+    assert all("lr" not in phase.learner for phase in by_hand.config.course or ())

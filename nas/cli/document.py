@@ -47,7 +47,7 @@ def document(config: SearchConfig, *, portable: bool = False) -> str:
 
     values = config.model_dump(mode="json")
     rows = _rows(type(config), "")
-    slots = values.pop("slots")
+    slots, phases = values.pop("slots"), values.pop("phases")
     top = [row for row in rows if row["setting"] in values and not _is_section(config, row["setting"])]
     unset = FROM_THE_MACHINE if portable else ()
     lines = _section({row["setting"]: row for row in top}, values, unset)
@@ -64,6 +64,8 @@ def document(config: SearchConfig, *, portable: bool = False) -> str:
         lines += ["", f"[slots.{slot}]", *(f"{setting} = {toml(choices[setting])}" for setting in choices)]
     if not slots:
         lines += ["", *NO_SLOT]
+    for phase in phases or ():
+        lines += ["", "[[phases]]", *(f"{key} = {toml(value)}" for key, value in phase.items() if value)]
     models: dict[str, type[BaseModel]] = {
         "budget": Budget,
         "scheduler": Scheduler,

@@ -32,7 +32,7 @@ def export(
             "--output",
             "-o",
             metavar="FILE",
-            help="The file; its suffix names the format: .pt, .json or .onnx.",
+            help="The file; its suffix names the format: .pt, .json or .onnx, or .toml for what a trial did.",
         ),
     ],
     seed: Annotated[
@@ -51,16 +51,25 @@ def export(
     wide: WideOption = False,
     db: DbOption = DEFAULT_DB,
 ) -> None:
-    """Write what `nas evaluate` trained to a file: weights, and how to rebuild the network around them."""
+    """Write what `nas evaluate` trained to a file: weights, and how to rebuild the network around them.
+
+    With the suffix .toml it is a search of one trial instead, for `nas run FILE`: the trial again, from its
+    very beginning, with all that its search chose as settings. Of a training whose settings changed on the
+    way, such as by the controllers pbt and pba, these are the phases.
+    """
     from nas import export as files
     from nas.evaluation.artifacts import folder
     from nas.export.selector import Selector
     from nas.export.source import find
+    from nas.plugins import import_from_here
     from nas.storage.store import Store
 
+    if output.suffix == ".toml":
+        files.check_free(output, force=force)
+        import_from_here()
+        _search(target, output, db)
+        return
     files.check(output, force=force)
-    from nas.plugins import import_from_here
-
     import_from_here()
     with Store(db) as store:
         selector = Selector(tasks, learner, settings, seed)
@@ -85,3 +94,23 @@ def export(
         say(f'Use it: onnxruntime.InferenceSession("{output}")')
     else:
         say(f"Use it: python -c 'import nas; model = nas.load(\"{output}\"); print(model.learner)'")
+
+
+def _search(target: str, output: Path, db: str) -> None:
+    """Write a trial as a search of its own."""
+    from nas.cli.document import document
+    from nas.errors import ConfigError
+    from nas.evaluation.references import TrialReference, parse
+    from nas.evaluation.targets import as_search, tried
+    from nas.files import replacing
+    from nas.storage.store import Store
+
+    reference = parse(target)
+    if not isinstance(reference, TrialReference):
+        raise ConfigError(f"'{target}': a file .toml is of a trial. Give SEARCH/TRIAL.")
+    with Store(db) as store:
+        search, trial, _ = tried(store, reference)
+        config = as_search(search, store.lineage(trial))
+    with replacing(output) as temporary:
+        temporary.write_text(document(config), encoding="utf-8")
+    say(f"Run it again: nas run {output}")

@@ -224,15 +224,17 @@ def _search(found: SearchDetails, form: Format, wide: bool) -> None:
 
 def _trial(found: TrialDetails, form: Format, wide: bool, store: Store) -> None:
     from nas.queries import portraits
-    from nas.queries.chosen import apart
+    from nas.queries.chosen import apart, told
     from nas.queries.rows import record
 
     row = {"search": found.search, **record(found.trial)}
     curve = [record(point) for point in found.measurements]
     evaluations = [record(evaluation) for evaluation in found.evaluations]
+    lineage = [record(part) for part in found.lineage]
     if form in (Format.JSON, Format.NDJSON):
         derivation = {} if found.derivation is None else record(found.derivation)
-        _document({**row, **derivation, "measurements": curve, "evaluations": evaluations}, form)
+        rest = {"lineage": lineage, "measurements": curve, "evaluations": evaluations}
+        _document({**row, **derivation, **rest}, form)
         return
     if form is not Format.TABLE:
         emit([row], form)
@@ -247,6 +249,9 @@ def _trial(found: TrialDetails, form: Format, wide: bool, store: Store) -> None:
         emit(found.derivation.derived or [], form, wide=wide)
         typer.echo("\nwhat it would have derived after each epoch")
         emit(found.derivation.derived_epochs or [], form, wide=wide)
+    if lineage:
+        typer.echo("\nparts of its training (`nas export` with a file .toml writes them as phases)")
+        emit([{**part, "chosen": told(part["chosen"])} for part in lineage], form, wide=wide)
     typer.echo()
     families = [family(point["metric"]) for point in curve]
     shown = [point for point, kind in zip(curve, families, strict=True) if kind == point["metric"]]

@@ -553,6 +553,12 @@ def _rehearse(config: SearchConfig, tasks: TaskSource) -> Arithmetic:
             except ConfigError as error:
                 shown = textwrap.shorten(json.dumps(value), 60, placeholder=" …")  # a policy is long
                 raise ConfigError(f"slots.{slot}.{setting}, {shown}: {error}") from None
+    for number, phase in enumerate(config.phases or ()):
+        varied = config.varied(phase.settings)
+        try:
+            rehearse(network, varied.make_tasks() if phase.tasks else tasks, varied.make_learner(), precision)
+        except ConfigError as error:
+            raise ConfigError(f"phases.{number}: {error}") from None
     return arithmetic
 
 

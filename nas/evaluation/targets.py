@@ -22,6 +22,8 @@ from nas.product import candidate_of
 from nas.queries.leaderboard import Query, leaderboard
 from nas.queries.results import Identity
 from nas.settings.evaluation import RECORDED, EvaluationConfig, validate
+from nas.settings.search import SearchConfig
+from nas.settings.search import validate as validate_search
 from nas.settings.sections import UNTRAINED, choose, maker
 from nas.settings.slots import explicit
 from nas.states import TrialState
@@ -166,7 +168,8 @@ class Targets:
         """
         search, trial, text = tried(self._store, reference)
         architecture, chosen = network_of(search, text)
-        config = self._config(search, chosen=chosen)
+        found = None if trial.parent is None else course(search, self._store.lineage(trial))
+        config = self._config(search, chosen=chosen, course=found)
         if not chosen and config.space == search.config["space"]:
             fingerprints.check(search.plugins, config.make_space(), f"search '{search.name}'")
         self._refuse_seen(search, config)
@@ -234,8 +237,11 @@ class Targets:
         space: str | None = None,
         settings: Mapping[str, Any] | None = None,
         chosen: Chosen | None = None,
+        course: list[Values] | None = None,
     ) -> EvaluationConfig:
         values = {} if search is None else inherited(search, chosen or {})
+        if course is not None:
+            values["course"] = course
         if space is not None:
             choose(values, "space", space)
         if settings is not None:
@@ -357,6 +363,27 @@ def network_of(search: Search, text: str) -> tuple[str, Chosen]:
     return candidate.space.text(candidate.architecture), candidate.settings
 
 
+def course(search: Search, lineage: Sequence[Trial]) -> list[Values] | None:
+    """Return the settings that the parts of a training had, as phases; None: they stayed as they were.
+
+    Args:
+        search: of the trials.
+        lineage: the parts, the first one first.
+    """
+    whole = search.config["budget"]["train_episodes"]
+    parts, done = list[Values](), 0
+    for trial in lineage:
+        assert trial.architecture is not None
+        end = trial.asked_episodes or whole
+        settings: Values = dict(network_of(search, trial.architecture)[1])
+        if parts and {**parts[-1], "episodes": 0} == {**settings, "episodes": 0}:
+            parts[-1]["episodes"] += end - done
+        else:
+            parts.append({"episodes": end - done, **settings})
+        done = end
+    return parts if len(parts) > 1 else None
+
+
 def inherited(search: Search, chosen: Chosen) -> Values:
     """Return what an evaluation takes over from a search, with the settings that a trial of it chose."""
     sections: Values = {kind: search.config[kind] for kind in ("space", "tasks", "learner")}
@@ -365,7 +392,43 @@ def inherited(search: Search, chosen: Chosen) -> Values:
     varied = {kind: {**sections[kind], **settings} for kind, settings in chosen.items()}
     precision = search.config["resources"]["precision"]
     retries = search.config.get("retries", RETRIES)
-    return deepcopy({**sections, **varied, "base": base, "precision": precision, "retries": retries})
+    found = {**sections, **varied, "base": base, "precision": precision, "retries": retries}
+    phases = search.config.get("phases")
+    return deepcopy(found if phases is None else {**found, "phases": phases})
+
+
+def as_search(search: Search, lineage: Sequence[Trial]) -> SearchConfig:
+    """Return a search that trains what a trial did, and nothing else, from its very beginning.
+
+    Args:
+        search: of the trial.
+        lineage: the parts of its training, the first one first and itself last.
+
+    Raises:
+        ConfigError: the trial is of a further seed.
+        PluginError: a plug-in of the search has changed since.
+    """
+    trial = lineage[-1]
+    assert trial.architecture is not None
+    if trial.repeat:
+        raise ConfigError(
+            f"{search.name}/{trial.number} is of a further seed, and a search begins with the first. Give "
+            f"the trial with the first seed of its network; see `nas show {search.name}`."
+        )
+    text, chosen = network_of(search, trial.architecture)
+    phases = None if trial.parent is None else course(search, lineage)
+    budget = search.config["budget"]
+    changes: Values = {kind: {**search.config[kind], **own} for kind, own in chosen.items()}
+    if phases is not None:
+        changes = {"phases": phases}
+    if (end := trial.asked_episodes) is not None:
+        marks = [mark for mark in budget["score_at"] if mark < end]
+        changes["budget"] = {**budget, "train_episodes": end, "score_at": marks}
+    changes |= dict.fromkeys(("scheduler", "racing", "prescreen", "warm_start", "max_seconds"))
+    changes |= {"controller": {"name": "fixed", "architectures": [text]}, "slots": {}, "keep": "all"}
+    changes |= {"name": f"{search.name}-{trial.number}", "trials": 1}
+    with fingerprints.explained(search.plugins, f"search '{search.name}'"):
+        return validate_search({**search.config, **changes})
 
 
 def _own(kind: str, section: Mapping[str, Any], chosen: Mapping[str, Any]) -> Values:
@@ -381,3 +444,5 @@ def _keep_chosen(values: Values, search: Search, chosen: Chosen) -> None:
         kept = {key for key, value in section.items() if (key, value) in now}
         base = values["base"][kind]
         values["base"][kind] = {key: base[key] for key in base if kept >= {"name", key}}
+        for phase in values.get("course", ()):
+            phase[kind] = {key: own for key, own in phase[kind].items() if kept >= {"name", key}}

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,9 +21,9 @@ from nas.controller import Measurement
 from nas.errors import Diverged, Unwritable
 from nas.evaluation.artifacts import store_weights
 from nas.evaluation.selection import Selection
-from nas.evaluator import Trainee
+from nas.evaluator import Stage, Trainee, ends
 from nas.executors.base import Runner
-from nas.learners.base import remedy
+from nas.learners.base import Learner, remedy
 from nas.learners.schedule import constant
 from nas.queries.results import NOT_FINITE
 from nas.settings.evaluation import EvaluationConfig
@@ -31,7 +32,7 @@ from nas.storage.evaluations import Trained
 from nas.tasks.base import TaskSource
 from nas.training.checkpoint import VERSIONS, Checkpoint
 from nas.training.latency import latencies
-from nas.training.loop import start
+from nas.training.loop import Turn, start
 from nas.training.scoring import lenient_scores, not_finite, score, summary
 
 LINEAGES = "lineages"
@@ -200,7 +201,7 @@ class _Run:
     @property
     def _lasts(self) -> bool:
         """Whether a step is the same however long the training is to be."""
-        return constant(self._training.learner.decay)
+        return constant(self._training.learner.decay) and not self._job.config.stages
 
     def _of_shorter(self) -> dict[str, Any] | None:
         """Return what a shorter training of the same kind left, if this one passes through it."""
@@ -213,25 +214,39 @@ class _Run:
             reason = (
                 "what it passed through is gone, or was made by other code or other versions"
                 if self._lasts
-                else "its learning rate falls over the whole length, so no step is the same"
+                else "its learning rate or its phases go by the whole length, so no step is the same"
             )
             self._begin = Begin(0, earlier, reason)
         return None
 
     def _fresh(self) -> None:
         config = self._job.config
+        budget, stages = config.budget.train_episodes, config.stages
+        first = config.at(stages[0]) if stages else config
+        marks = ends(stages, budget)[:-1]
+        turns = [Turn(at, partial(self._begun, stage)) for at, stage in zip(marks, stages[1:], strict=True)]
+        self._last_turn = marks[-1] if marks else 0
         self._training = start(
             self._space,
             self._architecture,
-            self._tasks,
-            config.make_learner,
+            self._source(first),
+            first.make_learner,
             config.precision,
-            config.budget.train_episodes,
+            budget,
             self._job.seed,
+            turns,
         )
         self._selection = Selection(config.budget.patience)
         self._losses: list[float] = []
         self._before = 0.0
+
+    def _begun(self, stage: Stage) -> tuple[Learner, TaskSource]:
+        config = self._job.config.at(stage)
+        shape = self._tasks.shape
+        return config.make_learner(self._space.build(self._architecture, shape), shape), self._source(config)
+
+    def _source(self, config: EvaluationConfig) -> TaskSource:
+        return self._tasks if config.tasks == self._job.config.tasks else config.make_tasks()
 
     def reports(self) -> Iterator[Report]:
         """Train to the budget or until validation stands still, then score the best weights on test tasks."""
@@ -249,7 +264,7 @@ class _Run:
     def _train(self) -> Iterator[Report]:
         training, selection, budget = self._training, self._selection, self._job.config.budget
         for mark in budget.validations():
-            if mark <= selection.validated:
+            if mark <= max(selection.validated, self._last_turn):  # phases are gone through to the last one
                 continue
             if selection.over:
                 return

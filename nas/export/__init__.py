@@ -2,7 +2,18 @@
 
 from nas.export.description import Description, Scored
 from nas.export.embedding import Embedding
-from nas.export.files import check, load, save
+from nas.export.files import check, check_free, load, save
 from nas.export.model import Loaded, Model, rebuild
 
-__all__ = ["Description", "Embedding", "Loaded", "Model", "Scored", "check", "load", "rebuild", "save"]
+__all__ = [
+    "Description",
+    "Embedding",
+    "Loaded",
+    "Model",
+    "Scored",
+    "check",
+    "check_free",
+    "load",
+    "rebuild",
+    "save",
+]

@@ -52,12 +52,21 @@ def check(path: Path, *, force: bool = False) -> None:
     """
     if path.suffix not in WRITERS:
         raise ConfigError(f"'{path}': the suffix names the format; allowed: {', '.join(WRITERS)}.")
+    check_free(path, force=force)
+    if path.suffix == ".onnx":
+        graph.require()
+
+
+def check_free(path: Path, *, force: bool = False) -> None:
+    """Refuse a path at which no file can be written.
+
+    Raises:
+        ConfigError: a file is there already, or its folder is not.
+    """
     if path.is_dir() or (path.exists() and not force):
         raise ConfigError(f"{path} is already there: give another name, or replace a file with --force.")
     if not path.parent.is_dir():
         raise ConfigError(f"{path}: there is no folder {path.parent}. Make it, or give another name.")
-    if path.suffix == ".onnx":
-        graph.require()
 
 
 def load(path: str | Path) -> Loaded:

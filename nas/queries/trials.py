@@ -114,6 +114,24 @@ class EvaluationRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PartRow:
+    """One part of a training that went on from another trial.
+
+    Attributes:
+        trial: its number.
+        train_episodes: of the training at its end.
+        seconds: worker time of this part alone.
+        chosen: settings that it had, by their path.
+    """
+
+    trial: int
+    train_episodes: int | None
+    score: float | None
+    seconds: float | None
+    chosen: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Derivation:
     """What a trial that trained a supernet has besides.
 
@@ -138,6 +156,7 @@ class TrialDetails:
         derivation: of a supernet; None: it trained one architecture.
         measurements: its curve, by metric and then by step.
         evaluations: of its network under the settings that the search has for its space, oldest first.
+        lineage: the parts of its training, the first one first and itself last; empty: it began anew.
     """
 
     search: str
@@ -145,6 +164,7 @@ class TrialDetails:
     derivation: Derivation | None
     measurements: tuple[MeasurementRow, ...]
     evaluations: tuple[EvaluationRow, ...]
+    lineage: tuple[PartRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +223,11 @@ def details(store: Store, reference: str, number: int) -> TrialDetails:
     derivation = None
     if found.kind == TrialKind.SUPERNET:
         derivation = Derivation(found.supernet or {}, found.derived, found.derived_epochs)
+    texts = Texts(search.config.get("slots"))
+    parts = () if found.parent is None else store.lineage(found)
     return TrialDetails(
         search.name,
-        trial(found, Texts(search.config.get("slots"))),
+        trial(found, texts),
         derivation,
         tuple(
             MeasurementRow(m.step, m.metric, m.value) for m in store.measurements(search.id, number=number)
@@ -214,6 +236,10 @@ def details(store: Store, reference: str, number: int) -> TrialDetails:
             evaluation(row)
             for row in _evaluations(store, search, found)
             if row.config["space"] == search.config["space"]
+        ),
+        tuple(
+            PartRow(p.number, p.train_episodes, p.score, p.seconds, texts.chosen(p.architecture))
+            for p in parts
         ),
     )
 

@@ -11,9 +11,11 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
 from nas.backbone import BackboneSpace
+from nas.evaluator import Stage
 from nas.executors.attempts import RETRIES, Retries
 from nas.learners.base import Learner
 from nas.precision import Precision
+from nas.settings.phases import Phase, resolved
 from nas.settings.sections import StrictModel, checked, make_space, make_tasks, maker, section
 from nas.settings.slots import SECTIONS, explicit, validated, varied
 from nas.space import TaskShape
@@ -47,7 +49,7 @@ class FullBudget(StrictModel):
         return [*marks, self.train_episodes]
 
 
-RECORDED = frozenset({"base"})
+RECORDED = frozenset({"base", "course"})
 """What the configuration of an evaluation records, and no user sets."""
 
 
@@ -61,6 +63,11 @@ class EvaluationConfig(StrictModel):
         dict[str, dict[str, Any]],
         Field(description="of settings that a search chose: their values in its own sections"),
     ] = Field(default_factory=dict)
+    phases: Annotated[
+        list[Phase] | None,
+        Field(description="settings of the learner and of training tasks that change while a network trains"),
+    ] = None
+    course: Annotated[list[Phase] | None, Field(description="phases that a search found")] = None
     precision: Precision = "auto"
     budget: FullBudget = FullBudget()
     retries: Retries = RETRIES
@@ -76,6 +83,21 @@ class EvaluationConfig(StrictModel):
                 whole = explicit(kind, section)
                 found[kind] = {key: value for key, value in own.items() if whole[key] != value}
         return {kind: own for kind, own in found.items() if own}
+
+    @field_validator("phases", "course")
+    @classmethod
+    def _in_phases(cls, phases: list[Phase] | None, info: ValidationInfo) -> list[Phase] | None:
+        return None if phases is None else resolved(phases, info.data)
+
+    @property
+    def stages(self) -> list[Stage]:
+        """What a training goes through; none: its settings stay."""
+        return [phase.stage for phase in self.course or self.phases or ()]
+
+    def at(self, stage: Stage) -> EvaluationConfig:
+        """Return the configuration with the settings of a stage in its sections."""
+        own = {kind: varied(kind, getattr(self, kind), values) for kind, values in stage.settings.items()}
+        return self.model_copy(update=own)
 
     @property
     def chosen(self) -> dict[str, dict[str, Any]]:
@@ -108,16 +130,19 @@ class EvaluationConfig(StrictModel):
             without: a section to leave out; without `space`, and so without what a search chose along with
                 the network, equal hashes mean comparable scores.
         """
-        parts = self.model_dump(mode="json", exclude={str(without), *([] if self.base else ["base"]), *APART})
+        unset = {name for name in ("base", "phases", "course") if not getattr(self, name)}
+        parts = self.model_dump(mode="json", exclude={str(without), *unset, *APART})
+        if without == "space":
+            parts.pop("course", None)
         if without == "space":
             for kind, own in parts.pop("base", {}).items():
                 parts[kind] = varied(kind, parts[kind], own)
         return _hash(parts | {"classes": dict(classes)})
 
     def lineage(self, classes: Mapping[str, str]) -> str:
-        """Return a hash of all that a training's course depends on but its length and its seed."""
+        """Return a hash of what a training without phases depends on but its length and its seed."""
         passed: dict[str, Any] = {"budget": {"train_episodes", "test_episodes"}, "base": True}
-        passed |= dict.fromkeys(APART, True)
+        passed |= dict.fromkeys((*APART, "phases", "course"), True)
         return _hash(self.model_dump(mode="json", exclude=passed) | {"classes": dict(classes)})
 
 
@@ -126,10 +151,11 @@ def _hash(parts: Mapping[str, Any]) -> str:
 
 
 def validate(values: Mapping[str, Any]) -> EvaluationConfig:
-    """Return the checked configuration.
+    """Return the checked configuration; where there are phases, its sections are those of the last one.
 
     Raises:
         UnknownName: no such setting, or no such plugin.
         ConfigError: a section is missing, or a value has the wrong type or is out of range.
     """
-    return checked(EvaluationConfig, values)
+    config = checked(EvaluationConfig, values)
+    return config.at(config.stages[-1]) if config.stages else config

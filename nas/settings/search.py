@@ -34,6 +34,8 @@ from nas.schedulers.promotion import Promotion
 from nas.schedulers.settings import PROMOTING, Scheduler
 from nas.schedulers.stopping import Stopper
 from nas.settings.keep import ALL, Keep, kept
+from nas.settings.phases import Phase
+from nas.settings.phases import resolved as phased
 from nas.settings.prescreen import Prescreen
 from nas.settings.sections import (
     EXAMPLES,
@@ -170,6 +172,10 @@ class SearchConfig(StrictModel):
         Slots,
         Field(default_factory=dict, description="settings to choose, too: values by section and setting"),
     ]
+    phases: Annotated[
+        list[Phase] | None,
+        Field(description="settings of the learner and of training tasks that change while a network trains"),
+    ] = None
     evaluator: Annotated[dict[str, Any], section("evaluator")] = Field(
         default_factory=lambda: {"name": "train"}, validate_default=True
     )
@@ -217,6 +223,8 @@ class SearchConfig(StrictModel):
         parts = self.model_dump(mode="json", include={"tasks", "learner", "evaluator"})
         parts["budget"] = self.budget.model_dump(mode="json", exclude={"score_at"})
         parts["precision"] = self.resources.precision
+        if self.phases is not None:
+            parts["phases"] = [phase.model_dump(mode="json") for phase in self.phases]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     @field_validator("slots")
@@ -227,6 +235,11 @@ class SearchConfig(StrictModel):
             for slot, choices in slots.items()
             if choices and (slot in info.data or slot not in SECTIONS)
         }
+
+    @field_validator("phases")
+    @classmethod
+    def _in_phases(cls, phases: list[Phase] | None, info: ValidationInfo) -> list[Phase] | None:
+        return None if phases is None else phased(phases, info.data, info.data.get("slots"))
 
     @model_validator(mode="after")
     def _stopped_by_score(self) -> Self:
@@ -288,11 +301,11 @@ class SearchConfig(StrictModel):
                 f"controller: '{name}' lets trainings go on from one another, and the evaluator "
                 f"'{self.evaluator['name']}' trains nothing. Set another controller, such as 'evolution'."
             )
-        for setting in ("scheduler", "racing", "prescreen"):
+        for setting in ("scheduler", "racing", "prescreen", "phases"):
             if getattr(self, setting) is not None:
                 raise ConfigError(
-                    f"{setting}: the controller '{name}' itself says how long what is trained, and goes on "
-                    "from trainings that it knows. Leave one of them out."
+                    f"{setting}: the controller '{name}' itself says how long what is trained, and under "
+                    "which settings it goes on. Leave one of them out."
                 )
         return self
 
@@ -554,7 +567,8 @@ class SearchConfig(StrictModel):
             self.rungs,
             self.resources.precision,
             self.resources.seconds,
-            self._vary(tasks) if self.slots else None,
+            self._vary(tasks) if self.slots or self.phases else None,
+            [phase.stage for phase in self.phases or ()],
         )
 
     def _vary(self, tasks: TaskSource) -> Callable[[Chosen], tuple[TaskSource, MakeLearner]]:

@@ -47,18 +47,7 @@ def resolved(slot: str, choices: Mapping[str, Any], section: Mapping[str, Any] |
     given = {key: value for key, value in section.items() if key != "name"}
     found = dict[str, Any]()
     for setting, values in choices.items():
-        if setting not in plugins.settings(cls):
-            raise UnknownName("setting", setting, plugins.settings(cls), of=f"the {slot}")
-        if issubclass(cls, TaskSource) and setting not in cls.training_settings:
-            raise ConfigError(
-                f"{where}.{setting}: '{section['name']}' would score trials on other tasks. Only settings of "
-                f"training tasks can be chosen: {', '.join(cls.training_settings) or 'it has none'}."
-            )
-        if issubclass(cls, Learner) and setting in cls.protocol_settings:
-            raise ConfigError(
-                f"{where}.{setting}: scores under different values do not compare, so that no search can "
-                f"choose one by its score. Set {slot}.{setting}, in a search for each."
-            )
+        choosable(slot, setting, section, where)
         others = {key: value for key, value in given.items() if key != setting}
         if plugins.settings(cls)[setting].is_required() or plugins.resolve(cls, others, slot) != given:
             raise ConfigError(
@@ -76,20 +65,54 @@ def resolved(slot: str, choices: Mapping[str, Any], section: Mapping[str, Any] |
     return found
 
 
+def choosable(slot: str, setting: str, section: Mapping[str, Any] | None, where: str) -> None:
+    """Refuse a setting that is none, or one whose values make scores that do not compare.
+
+    Args:
+        slot: name of the section.
+        setting: its name.
+        section: resolved; None: there is none.
+        where: the path of the section that errors name.
+
+    Raises:
+        UnknownName: there is no such setting.
+        ConfigError: there is no such section, or scores under its values would not compare.
+    """
+    if section is None:
+        raise ConfigError(f"{where}: there is no {slot}, so that none of its settings can change.")
+    cls: type = plugins.load(slot, section["name"], BASES[slot])
+    if setting not in plugins.settings(cls):
+        raise UnknownName("setting", setting, plugins.settings(cls), of=f"the {slot}")
+    if issubclass(cls, TaskSource) and setting not in cls.training_settings:
+        raise ConfigError(
+            f"{where}.{setting}: '{section['name']}' would score trials on other tasks. Only settings of "
+            f"training tasks can be chosen: {', '.join(cls.training_settings) or 'it has none'}."
+        )
+    if issubclass(cls, Learner) and setting in cls.protocol_settings:
+        raise ConfigError(
+            f"{where}.{setting}: scores under different values do not compare, so that a search has one of "
+            f"them. Set {slot}.{setting}, in a search for each."
+        )
+
+
 def explicit(slot: str, section: Mapping[str, Any]) -> dict[str, Any]:
     """Return a resolved section with what it leaves out: the names of defaults that plugins fill."""
     own = plugins.slots(plugins.load(slot, section["name"], BASES[slot]))
     return {setting: default.name for setting, (_, default) in own.items()} | dict(section)
 
 
-def varied(slot: str, section: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a resolved section with what was chosen, resolved."""
+def varied(
+    slot: str, section: Mapping[str, Any], chosen: Mapping[str, Any], where: str | None = None
+) -> dict[str, Any]:
+    """Return a resolved section with what was chosen, resolved; errors name `where`, or the section."""
     given = {key: value for key, value in {**section, **chosen}.items() if key != "name"}
     cls: type = plugins.load(slot, section["name"], BASES[slot])
-    return {"name": section["name"]} | plugins.resolve(cls, given, slot)
+    return {"name": section["name"]} | plugins.resolve(cls, given, where or slot)
 
 
-def validated(slot: str, values: Mapping[str, Any], section: Mapping[str, Any] | None) -> dict[str, Any]:
+def validated(
+    slot: str, values: Mapping[str, Any], section: Mapping[str, Any] | None, where: str | None = None
+) -> dict[str, Any]:
     """Return values of settings of a section as its plugin takes them.
 
     Raises:
@@ -98,7 +121,7 @@ def validated(slot: str, values: Mapping[str, Any], section: Mapping[str, Any] |
     """
     if slot not in SECTIONS or section is None:
         raise UnknownName("slot", slot, SECTIONS)
-    whole = explicit(slot, varied(slot, section, values))
+    whole = explicit(slot, varied(slot, section, values, where))
     return {key: whole[key] for key in values}
 
 

@@ -85,6 +85,7 @@ class Training:
     ) -> None:
         self.arithmetic, self.done = arithmetic, 0
         self._budget, self._turns = episodes, list(turns)
+        self._turning = bool(turns)
         self._seed, self._rng = seed, np.random.default_rng(seed)
         self._begin(learner, tasks)
 
@@ -99,10 +100,10 @@ class Training:
         """The training episodes after which a longer training would be in the same state; 0: it never is.
 
         A last step that the budget cuts short is no step of a longer training. Where the rate falls with the
-        budget, none is.
+        budget, or there are turns, none is.
         """
         whole = self._budget - self._budget % self.learner.meta_batch
-        return whole if constant(self.learner.decay) else 0
+        return whole if constant(self.learner.decay) and not self._turning else 0
 
     def until(self, mark: int) -> Iterator[float]:
         """Take meta-steps until `mark` training episodes are done, or the budget; yield each one's loss.

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.controller import Measurement, Outcome, Score
-from nas.evaluator import Context, Evaluator, Job
+from nas.evaluator import Context, Evaluator, Job, Trainee, ends
 from nas.learners.base import Learner
 from nas.product import backbone_of, candidate_of
 from nas.space import Architecture
@@ -63,7 +63,7 @@ class Train(Evaluator):
         end = whole = job.episodes or budget.train_episodes
         if job.part:
             whole = budget.train_episodes
-        first = context.trainee(job.lineage[0].architecture) if job.lineage else trainee
+        first, turns = self._course(job, whole)
         begin = partial(
             start,
             first.space,
@@ -73,7 +73,7 @@ class Train(Evaluator):
             context.precision,
             whole,
             job.seed,
-            self._turns(job),
+            turns,
         )
         own = None if job.folder is None else Checkpoint(Path(job.folder), job.name)
         training = _part(begin, job) if job.part else resume(begin, own)
@@ -114,14 +114,25 @@ class Train(Evaluator):
             else:
                 yield outcome(TrialState.RUNNING, done, None, *seen)
 
-    def _turns(self, job: Job) -> list[Turn]:
-        """Return where a part of a training, or one before it, went on under other settings."""
+    def _course(self, job: Job, whole: int) -> tuple[Trainee, list[Turn]]:
+        """Return what a training begins with, and where it goes on under other settings.
+
+        A part of a training begins with its first ancestor.
+        """
+        trainee, stages = self._context.trainee, self._context.stages
+        turns = list[Turn]()
+        if not job.part and stages:
+            marks = ends(stages, whole)
+            for at, (before, after) in zip(marks, pairwise(stages), strict=False):
+                if before.settings != after.settings:
+                    turns.append(Turn(at, partial(_begun, partial(trainee, job.architecture, after))))
+            return trainee(job.architecture, stages[0]), turns
         parts = [*(ancestor.architecture for ancestor in job.lineage), job.architecture]
-        return [
-            Turn(ancestor.episodes, partial(self._made, after), self._inheritance(after, before))
-            for ancestor, (before, after) in zip(job.lineage, pairwise(parts), strict=True)
-            if before != after
-        ]
+        for ancestor, after in zip(job.lineage, parts[1:], strict=True):
+            if ancestor.architecture != after:
+                inheritance = self._inheritance(after, ancestor.architecture)
+                turns.append(Turn(ancestor.episodes, partial(_begun, partial(trainee, after)), inheritance))
+        return trainee(parts[0]), turns
 
     def _inheritance(self, heir: Architecture, parent: Architecture) -> Inheritance | None:
         """Return what one network takes over of another; None: they are the same."""
@@ -131,10 +142,12 @@ class Train(Evaluator):
             return None
         return Inheritance(space, own, other, self._context.tasks.shape)
 
-    def _made(self, architecture: Architecture) -> tuple[Learner, TaskSource]:
-        trainee = self._context.trainee(architecture)
-        shape = trainee.tasks.shape
-        return trainee.learner(trainee.space.build(trainee.architecture, shape), shape), trainee.tasks
+
+def _begun(make: Callable[[], Trainee]) -> tuple[Learner, TaskSource]:
+    """Return a new learner, and what it learns from."""
+    trainee = make()
+    shape = trainee.tasks.shape
+    return trainee.learner(trainee.space.build(trainee.architecture, shape), shape), trainee.tasks
 
 
 def _part(begin: Callable[[], Training], job: Job) -> Training:
