@@ -127,11 +127,11 @@ Chosen: TypeAlias = Mapping[str, Mapping[str, Any]]
 """What a candidate chose for settings of sections, by section."""
 
 
-class Stage(NamedTuple):
+class Span(NamedTuple):
     """A part of a training under settings of its own.
 
     Attributes:
-        episodes: its length; the stages of a training are stretched or shortened to its budget.
+        episodes: its length; the spans of a training are stretched or shortened to its budget.
         settings: those that differ, by section.
     """
 
@@ -139,10 +139,10 @@ class Stage(NamedTuple):
     settings: Chosen
 
 
-def ends(stages: Sequence[Stage], whole: int) -> list[int]:
-    """Return the training episodes at the end of each stage of a training that has so many."""
-    total = sum(stage.episodes for stage in stages)
-    return [done * whole // total for done in accumulate(stage.episodes for stage in stages)]
+def ends(spans: Sequence[Span], whole: int) -> list[int]:
+    """Return the training episodes at the end of each span of a training that has so many."""
+    total = sum(span.episodes for span in spans)
+    return [done * whole // total for done in accumulate(span.episodes for span in spans)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class Context:
         precision: of the arithmetic in forward and backward passes.
         seconds: after which the training of a supernet ends with its epoch; None: no limit.
         vary: returns tasks and learner under other settings, such as a candidate chose; None: there are none.
-        stages: what a training goes through; none: its settings stay.
+        spans: what a training goes through; none: its settings stay.
     """
 
     space: Space[Any]
@@ -186,14 +186,14 @@ class Context:
     precision: Precision = "auto"
     seconds: float | None = None
     vary: Callable[[Chosen], tuple[TaskSource, MakeLearner]] | None = None
-    stages: Sequence[Stage] = ()
+    spans: Sequence[Span] = ()
 
-    def trainee(self, architecture: Architecture, stage: Stage | None = None) -> Trainee:
-        """Return what an architecture of the space means for a training, or for a stage of it."""
+    def trainee(self, architecture: Architecture, span: Span | None = None) -> Trainee:
+        """Return what an architecture of the space means for a training, or for a span of it."""
         space, network, settings = candidate_of(self.space, architecture)
-        if stage is not None:
-            both = {**settings, **stage.settings}
-            settings = {slot: {**settings.get(slot, {}), **stage.settings.get(slot, {})} for slot in both}
+        if span is not None:
+            both = {**settings, **span.settings}
+            settings = {slot: {**settings.get(slot, {}), **span.settings.get(slot, {})} for slot in both}
         tasks, learner = self.vary(settings) if self.vary else (self.tasks, self.learner)
         return Trainee(space, network, tasks, learner)
 

@@ -13,7 +13,7 @@ from test_lineage import configure
 from nas.driver.trials import Trials
 from nas.errors import ConfigError, UnknownName
 from nas.evaluation.work import EvaluationJob, Trainings, Validated
-from nas.evaluator import Job, Stage, ends
+from nas.evaluator import Job, Span, ends
 from nas.executors.worker import reports
 from nas.settings import evaluation
 from nas.storage.evaluations import Trained
@@ -58,10 +58,10 @@ def by_hand(seed: int, *, whole: int = WHOLE) -> Training:
 
 def test_stages_are_stretched_to_the_budget() -> None:
     lengths = [3, 1, 4]
-    stages = [Stage(length, {}) for length in lengths]
-    assert ends(stages, 8) == [*accumulate(lengths)]
-    assert ends(stages, 80) == [30, 40, 80]
-    assert ends(stages, 7) == [2, 3, 7]
+    spans = [Span(length, {}) for length in lengths]
+    assert ends(spans, 8) == [*accumulate(lengths)]
+    assert ends(spans, 80) == [30, 40, 80]
+    assert ends(spans, 7) == [2, 3, 7]
 
 
 def test_a_trial_goes_through_the_phases() -> None:

@@ -21,7 +21,7 @@ from nas.controller import Measurement
 from nas.errors import Diverged, Unwritable
 from nas.evaluation.artifacts import store_weights
 from nas.evaluation.selection import Selection
-from nas.evaluator import Stage, Trainee, ends
+from nas.evaluator import Span, Trainee, ends
 from nas.executors.base import Runner
 from nas.learners.base import Learner, remedy
 from nas.learners.schedule import constant
@@ -201,7 +201,7 @@ class _Run:
     @property
     def _lasts(self) -> bool:
         """Whether a step is the same however long the training is to be."""
-        return constant(self._training.learner.decay) and not self._job.config.stages
+        return constant(self._training.learner.decay) and not self._job.config.spans
 
     def _of_shorter(self) -> dict[str, Any] | None:
         """Return what a shorter training of the same kind left, if this one passes through it."""
@@ -221,10 +221,10 @@ class _Run:
 
     def _fresh(self) -> None:
         config = self._job.config
-        budget, stages = config.budget.train_episodes, config.stages
-        first = config.at(stages[0]) if stages else config
-        marks = ends(stages, budget)[:-1]
-        turns = [Turn(at, partial(self._begun, stage)) for at, stage in zip(marks, stages[1:], strict=True)]
+        budget, spans = config.budget.train_episodes, config.spans
+        first = config.at(spans[0]) if spans else config
+        marks = ends(spans, budget)[:-1]
+        turns = [Turn(at, partial(self._begun, span)) for at, span in zip(marks, spans[1:], strict=True)]
         self._last_turn = marks[-1] if marks else 0
         self._training = start(
             self._space,
@@ -240,8 +240,8 @@ class _Run:
         self._losses: list[float] = []
         self._before = 0.0
 
-    def _begun(self, stage: Stage) -> tuple[Learner, TaskSource]:
-        config = self._job.config.at(stage)
+    def _begun(self, span: Span) -> tuple[Learner, TaskSource]:
+        config = self._job.config.at(span)
         shape = self._tasks.shape
         return config.make_learner(self._space.build(self._architecture, shape), shape), self._source(config)
 

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
 from nas.backbone import BackboneSpace
-from nas.evaluator import Stage
+from nas.evaluator import Span
 from nas.executors.attempts import RETRIES, Retries
 from nas.learners.base import Learner
 from nas.precision import Precision
@@ -90,13 +90,13 @@ class EvaluationConfig(StrictModel):
         return None if phases is None else resolved(phases, info.data)
 
     @property
-    def stages(self) -> list[Stage]:
+    def spans(self) -> list[Span]:
         """What a training goes through; none: its settings stay."""
-        return [phase.stage for phase in self.course or self.phases or ()]
+        return [phase.span for phase in self.course or self.phases or ()]
 
-    def at(self, stage: Stage) -> EvaluationConfig:
-        """Return the configuration with the settings of a stage in its sections."""
-        own = {kind: varied(kind, getattr(self, kind), values) for kind, values in stage.settings.items()}
+    def at(self, span: Span) -> EvaluationConfig:
+        """Return the configuration with the settings of a span in its sections."""
+        own = {kind: varied(kind, getattr(self, kind), values) for kind, values in span.settings.items()}
         return self.model_copy(update=own)
 
     @property
@@ -158,4 +158,4 @@ def validate(values: Mapping[str, Any]) -> EvaluationConfig:
         ConfigError: a section is missing, or a value has the wrong type or is out of range.
     """
     config = checked(EvaluationConfig, values)
-    return config.at(config.stages[-1]) if config.stages else config
+    return config.at(config.spans[-1]) if config.spans else config

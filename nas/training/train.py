@@ -119,14 +119,14 @@ class Train(Evaluator):
 
         A part of a training begins with its first ancestor.
         """
-        trainee, stages = self._context.trainee, self._context.stages
+        trainee, spans = self._context.trainee, self._context.spans
         turns = list[Turn]()
-        if not job.part and stages:
-            marks = ends(stages, whole)
-            for at, (before, after) in zip(marks, pairwise(stages), strict=False):
+        if not job.part and spans:
+            marks = ends(spans, whole)
+            for at, (before, after) in zip(marks, pairwise(spans), strict=False):
                 if before.settings != after.settings:
                     turns.append(Turn(at, partial(_begun, partial(trainee, job.architecture, after))))
-            return trainee(job.architecture, stages[0]), turns
+            return trainee(job.architecture, spans[0]), turns
         parts = [*(ancestor.architecture for ancestor in job.lineage), job.architecture]
         for ancestor, after in zip(job.lineage, parts[1:], strict=True):
             if ancestor.architecture != after:
