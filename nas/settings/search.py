@@ -568,7 +568,7 @@ class SearchConfig(StrictModel):
             self.resources.precision,
             self.resources.seconds,
             self._vary(tasks) if self.slots or self.phases else None,
-            [phase.stage for phase in self.phases or ()],
+            [phase.span for phase in self.phases or ()],
         )
 
     def _vary(self, tasks: TaskSource) -> Callable[[Chosen], tuple[TaskSource, MakeLearner]]:
