@@ -127,7 +127,7 @@ Chosen: TypeAlias = Mapping[str, Mapping[str, Any]]
 """What a candidate chose for settings of sections, by section."""
 
 
-class Span(NamedTuple):
+class Leg(NamedTuple):
     """A part of a training under settings of its own.
 
     Attributes:
@@ -139,7 +139,7 @@ class Span(NamedTuple):
     settings: Chosen
 
 
-def ends(spans: Sequence[Span], whole: int) -> list[int]:
+def ends(spans: Sequence[Leg], whole: int) -> list[int]:
     """Return the training episodes at the end of each span of a training that has so many."""
     total = sum(span.episodes for span in spans)
     return [done * whole // total for done in accumulate(span.episodes for span in spans)]
@@ -186,9 +186,9 @@ class Context:
     precision: Precision = "auto"
     seconds: float | None = None
     vary: Callable[[Chosen], tuple[TaskSource, MakeLearner]] | None = None
-    spans: Sequence[Span] = ()
+    spans: Sequence[Leg] = ()
 
-    def trainee(self, architecture: Architecture, span: Span | None = None) -> Trainee:
+    def trainee(self, architecture: Architecture, span: Leg | None = None) -> Trainee:
         """Return what an architecture of the space means for a training, or for a span of it."""
         space, network, settings = candidate_of(self.space, architecture)
         if span is not None:

@@ -13,7 +13,7 @@ from test_lineage import configure
 from nas.driver.trials import Trials
 from nas.errors import ConfigError, UnknownName
 from nas.evaluation.work import EvaluationJob, Trainings, Validated
-from nas.evaluator import Job, Span, ends
+from nas.evaluator import Job, Leg, ends
 from nas.executors.worker import reports
 from nas.settings import evaluation
 from nas.storage.evaluations import Trained
@@ -58,7 +58,7 @@ def by_hand(seed: int, *, whole: int = WHOLE) -> Training:
 
 def test_stages_are_stretched_to_the_budget() -> None:
     lengths = [3, 1, 4]
-    spans = [Span(length, {}) for length in lengths]
+    spans = [Leg(length, {}) for length in lengths]
     assert ends(spans, 8) == [*accumulate(lengths)]
     assert ends(spans, 80) == [30, 40, 80]
     assert ends(spans, 7) == [2, 3, 7]

@@ -364,24 +364,26 @@ def network_of(search: Search, text: str) -> tuple[str, Chosen]:
 
 
 def course(search: Search, lineage: Sequence[Trial]) -> list[Values] | None:
-    """Return the settings that the parts of a training had, as phases; None: they stayed as they were.
+    """Return the settings that the parts of one network's training had, as phases; None: they stayed.
 
     Args:
         search: of the trials.
         lineage: the parts, the first one first.
     """
     whole = search.config["budget"]["train_episodes"]
-    parts, done = list[Values](), 0
+    parts, networks, done = list[Values](), set[str](), 0
     for trial in lineage:
         assert trial.architecture is not None
         end = trial.asked_episodes or whole
-        settings: Values = dict(network_of(search, trial.architecture)[1])
+        network, chosen = network_of(search, trial.architecture)
+        networks.add(network)
+        settings: Values = dict(chosen)
         if parts and {**parts[-1], "episodes": 0} == {**settings, "episodes": 0}:
             parts[-1]["episodes"] += end - done
         else:
             parts.append({"episodes": end - done, **settings})
         done = end
-    return parts if len(parts) > 1 else None
+    return parts if len(parts) > 1 and len(networks) == 1 else None
 
 
 def inherited(search: Search, chosen: Chosen) -> Values:

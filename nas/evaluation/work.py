@@ -21,7 +21,7 @@ from nas.controller import Measurement
 from nas.errors import Diverged, Unwritable
 from nas.evaluation.artifacts import store_weights
 from nas.evaluation.selection import Selection
-from nas.evaluator import Span, Trainee, ends
+from nas.evaluator import Leg, Trainee, ends
 from nas.executors.base import Runner
 from nas.learners.base import Learner, remedy
 from nas.learners.schedule import constant
@@ -240,7 +240,7 @@ class _Run:
         self._losses: list[float] = []
         self._before = 0.0
 
-    def _begun(self, span: Span) -> tuple[Learner, TaskSource]:
+    def _begun(self, span: Leg) -> tuple[Learner, TaskSource]:
         config = self._job.config.at(span)
         shape = self._tasks.shape
         return config.make_learner(self._space.build(self._architecture, shape), shape), self._source(config)

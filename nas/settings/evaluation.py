@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
 from nas.backbone import BackboneSpace
-from nas.evaluator import Span
+from nas.evaluator import Leg
 from nas.executors.attempts import RETRIES, Retries
 from nas.learners.base import Learner
 from nas.precision import Precision
@@ -90,11 +90,11 @@ class EvaluationConfig(StrictModel):
         return None if phases is None else resolved(phases, info.data)
 
     @property
-    def spans(self) -> list[Span]:
+    def spans(self) -> list[Leg]:
         """What a training goes through; none: its settings stay."""
         return [phase.span for phase in self.course or self.phases or ()]
 
-    def at(self, span: Span) -> EvaluationConfig:
+    def at(self, span: Leg) -> EvaluationConfig:
         """Return the configuration with the settings of a span in its sections."""
         own = {kind: varied(kind, getattr(self, kind), values) for kind, values in span.settings.items()}
         return self.model_copy(update=own)

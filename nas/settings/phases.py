@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from nas.errors import ConfigError
-from nas.evaluator import Span
+from nas.evaluator import Leg
 from nas.settings.sections import StrictModel
 from nas.settings.slots import SECTIONS, choosable, explicit, validated
 
@@ -33,9 +33,9 @@ class Phase(StrictModel):
         return {slot: own for slot in SECTIONS if (own := getattr(self, slot))}
 
     @property
-    def span(self) -> Span:
+    def span(self) -> Leg:
         """It, as a training is given it."""
-        return Span(self.episodes, self.settings)
+        return Leg(self.episodes, self.settings)
 
 
 def resolved(

@@ -128,10 +128,10 @@ class Train(Evaluator):
                     turns.append(Turn(at, partial(_begun, partial(trainee, job.architecture, after))))
             return trainee(job.architecture, spans[0]), turns
         parts = [*(ancestor.architecture for ancestor in job.lineage), job.architecture]
-        for ancestor, after in zip(job.lineage, parts[1:], strict=True):
-            if ancestor.architecture != after:
-                inheritance = self._inheritance(after, ancestor.architecture)
-                turns.append(Turn(ancestor.episodes, partial(_begun, partial(trainee, after)), inheritance))
+        for ancestor, heir in zip(job.lineage, parts[1:], strict=True):
+            if ancestor.architecture != heir:
+                inheritance = self._inheritance(heir, ancestor.architecture)
+                turns.append(Turn(ancestor.episodes, partial(_begun, partial(trainee, heir)), inheritance))
         return trainee(parts[0]), turns
 
     def _inheritance(self, heir: Architecture, parent: Architecture) -> Inheritance | None:
