@@ -7,7 +7,9 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
 
 import psycopg
 import pytest
@@ -18,12 +20,15 @@ from sqlalchemy import create_engine, make_url, text
 
 from nas.controller import Outcome
 from nas.driver.trials import executor
-from nas.errors import StorageError, Unreachable
+from nas.errors import HeadLost, StorageError, Unreachable
 from nas.evaluator import AnyJob
+from nas.executors.base import Executor, Workload
 from nas.storage import outage
+from nas.storage.database import Database
 from nas.storage.schema import Search
 from nas.storage.store import Store
 from nas.testing.stores import begin, outcome, search
+from nas.verbs import started
 
 TRIALS = 24
 
@@ -251,6 +256,35 @@ def test_no_password_is_quoted(url: str) -> None:
     with refusal(StorageError) as refused:
         Store(bad.render_as_string(hide_password=False))
     assert "se:cret" not in str(refused.value)
+
+
+def test_a_head_that_is_lost_while_the_database_is_away_is_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both may be of one machine; Ray would end this process without a word."""
+
+    class OnNothing(Executor[AnyJob, Outcome]):
+        def look(self) -> None:
+            raise HeadLost("The head is gone.")
+
+        def run(self, workload: Workload[AnyJob, Outcome]) -> None:
+            assert workload.next() is not None
+            for method in ("read", "edit", "write"):
+                gone.setattr(Database, method, away)
+            store.heartbeat(1)
+
+    def away(*_: object) -> NoReturn:
+        raise Unreachable("away")
+
+    config = configure(name="s", trials=3)
+    with (
+        monkeypatch.context() as gone,
+        started(store, config, lambda words: None) as session,
+        refusal(HeadLost, "The head is gone."),
+    ):
+        replace(session, executor=OnNothing()).run(Silent(), Path())
+    assert [trial.state for trial in store.trials(store.search("s").id)] == ["running"]
+    assert store.search("s").state == "running"
 
 
 def test_an_interrupt_ends_the_wait_and_what_follows_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from nas.driver.inheritance import bequeath, gather, summary
 from nas.driver.ledger import Attempt, Ledger
 from nas.driver.records import Records, document, forget, recordable
 from nas.driver.retention import Retention
-from nas.errors import ConfigError, Infeasible, NasError, TooManyFailures
+from nas.errors import ConfigError, HeadLost, Infeasible, NasError, TooManyFailures, Unreachable
 from nas.evaluator import AnyJob, Job, SupernetJob
 from nas.executors.attempts import again, revived
 from nas.executors.base import Executor
@@ -317,7 +318,7 @@ class SearchDriver:
             Infeasible: every architecture was.
             KeyboardInterrupt: after running trials were marked for `nas resume`.
         """
-        end, in_vain, before = "interrupted", False, self._store.search(self._name)
+        end, in_vain, lost, before = "interrupted", False, False, self._store.search(self._name)
         self._replay()  # whatever cannot be loaded fails here, and changes nothing
         known = TrialCounts(self._ledger.next, self._ledger.ended)
         row = self._store.acquire(self._id, total=self._row.trials, known=known, again=self._command)
@@ -327,7 +328,8 @@ class SearchDriver:
             if here is not None and places and here != places[-1]:
                 later = {LATER: [*places[1:], here]}
                 self._store.settle(self._id, {**row.environment, **later})
-            executor.run(self)
+            with self._store.patience.minding(executor.look):
+                executor.run(self)
             if self._ledger.hopeless:
                 end = "failed"
             elif self._ledger.enough and self._ledger.ended >= self._ledger.next and self._raced:
@@ -335,20 +337,25 @@ class SearchDriver:
                 self._records.forget_trials()
             elif self._stopping:
                 end = "stopped"
-        except Exception:
-            in_vain = not self._begun
+        except Exception as error:
+            in_vain, lost = not self._begun, isinstance(error, HeadLost)
             raise
         finally:
-            if in_vain:
-                self._store.restore(before)
-            elif mine(self._store.search(self._name)):
-                self._store.interrupt(self._id)
-                self._store.release(self._id, end)
+            with suppress(Unreachable) if lost else nullcontext():  # the database may be away as well
+                self._leave(end, before if in_vain else None)
         if self._ledger.hopeless:
             raise TooManyFailures(self._ledger.complaint(self._name))
         if end == "failed":
             raise Infeasible(self._ledger.lack(self._name))
         return end
+
+    def _leave(self, end: str, before: Search | None) -> None:
+        """Leave the search in a state, or as it was before."""
+        if before is not None:
+            self._store.restore(before)
+        elif mine(self._store.search(self._name)):
+            self._store.interrupt(self._id)
+            self._store.release(self._id, end)
 
     def _start(self, attempt: Attempt) -> AnyJob:
         self._running[attempt.job.number] = attempt

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from nas import fingerprints
-from nas.errors import ConfigError
+from nas.errors import ConfigError, HeadLost, Unreachable
 from nas.evaluation.artifacts import gone
 from nas.evaluation.incomplete import in_vain as would_fail
 from nas.evaluation.targets import Target
@@ -88,14 +88,19 @@ class EvaluationDriver:
             self._folder.mkdir(parents=True, exist_ok=True)
         distinct = list({target.identity: target for target in targets}.values())
         self._jobs, self._claimed = self._claims(distinct, seeds), False
-        self._unclaimed = len(distinct) * seeds
+        self._unclaimed, lost = len(distinct) * seeds, False
         try:
             first = self.next()  # without any, no worker is to start
             if first is not None:
                 self._waiting.append(first)
-            executor.run(self)
+            with self._store.patience.minding(executor.look):
+                executor.run(self)
+        except HeadLost:
+            lost = True
+            raise
         finally:
-            self._store.evaluations.interrupt(list(self._running))
+            with suppress(Unreachable) if lost else nullcontext():  # the database may be away as well
+                self._store.evaluations.interrupt(list(self._running))
         return [
             [self._store.evaluations.get(self._ids[(*target.identity, seed)]) for seed in range(seeds)]
             for target in targets

@@ -102,3 +102,10 @@ class Executor(ABC, Generic[JobT, ReportT]):
             Unready: a worker cannot work.
             Unwritable: a worker cannot write its files.
         """
+
+    def look(self) -> None:
+        """Look, while jobs run and the workload waits for something else, whether workers can be reached.
+
+        Raises:
+            HeadLost: they cannot.
+        """

@@ -118,6 +118,14 @@ class RayExecutor(PoolExecutor[JobT, ReportT]):
                 _refuse_full(node.get_temp_dir_path())
                 raise
 
+    def look(self) -> None:
+        """Ask whether the head is there.
+
+        Raises:
+            HeadLost: it is gone.
+        """
+        self._head.check()
+
     def _options(self) -> dict[str, Any]:
         demand = self._demand
         gpus = demand.gpus

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -30,7 +31,21 @@ class Patience:
 
     def __init__(self, returned: Callable[[], None]) -> None:
         self._returned = returned
+        self._look: Callable[[], object] = lambda: None
         self._over = False
+
+    @contextmanager
+    def minding(self, look: Callable[[], object]) -> Iterator[None]:
+        """Look after something else, too, while the block waits; what that raises ends the wait.
+
+        Args:
+            look: called before each further try.
+        """
+        before, self._look = self._look, look
+        try:
+            yield
+        finally:
+            self._look = before
 
     def outlast(self, action: Callable[[], Result]) -> Result:
         """Return what an action returns; while the database does not answer, do it again.
@@ -57,6 +72,7 @@ class Patience:
         began, pause = time.monotonic(), _FIRST_PAUSE
         self._over = True
         while time.monotonic() - began < OUTAGE_SECONDS:
+            self._look()
             time.sleep(pause)
             try:
                 self._returned()
