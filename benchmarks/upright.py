@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from nas.learners.augmentation import chance
 from nas.learners.operations import Operations, draw
@@ -35,13 +37,22 @@ class Upright(TaskSource):
         self._batch = batch
         drawings = draw_alphabets(0)[::DRAWINGS][:characters]
         self._upright = torch.from_numpy(drawings.copy()).float()[:, None] / 255
-        self._turned = {}
-        for split in SPLITS[1:]:
-            generator = chance(SPLITS.index(split))
-            share = torch.rand(COPIES * characters, 1, generator=generator)
-            which = torch.zeros(share.shape, dtype=torch.int64)
-            copies = self._upright.repeat(COPIES, 1, 1, 1)
-            self._turned[split] = Operations("strokes", ("rotate",))(copies, draw(which, share, generator))
+        self._images: dict[Split, Tensor] = {split: self._turned(SPLITS.index(split)) for split in SPLITS[1:]}
+        self._images["train"] = self._upright
+
+    def _turned(self, seed: int) -> Tensor:
+        """Return copies of all characters, each turned by its own angle."""
+        generator = chance(seed)
+        copies = self._upright.repeat(COPIES, 1, 1, 1)
+        share = torch.rand(len(copies), 1, generator=generator)
+        which = torch.zeros(share.shape, dtype=torch.int64)
+        return Operations("strokes", ("rotate",))(copies, draw(which, share, generator))
+
+    def halves(self) -> tuple[TaskSource, TaskSource]:
+        """Return this source, and one with turned copies in training, which no other split has."""
+        judge = copy.copy(self)
+        judge._images = {**self._images, "train": self._turned(len(SPLITS))}
+        return self, judge
 
     @property
     def shape(self) -> TaskShape:
@@ -55,7 +66,7 @@ class Upright(TaskSource):
 
     def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
         """Draw minibatches of distinct examples, or of as many as there are."""
-        images = self._upright if split == "train" else self._turned[split]
+        images = self._images[split]
         size = min(self._batch, len(images))
         rows = torch.from_numpy(np.stack([rng.permutation(len(images))[:size] for _ in range(tasks)]))
         classes = len(self._upright)
