@@ -43,10 +43,10 @@ def cluster(faults: dict[str, Any]) -> Iterator[Any]:
 
 @pytest.fixture
 def struck(faults: dict[str, Any], cluster: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Any:
-    """Return a search of 40 short trials on two workers that only the test strikes."""
+    """Return a search of 120 short trials on two workers that only the test strikes."""
     name = f"random-{request.node.name.count('_')}"
     chance = random.Random(0)
-    return faults["Struck"](cluster, name, 40, faults["Plan"]({}, chance), chance, tmp_path)
+    return faults["Struck"](cluster, name, 120, faults["Plan"]({}, chance), chance, tmp_path)
 
 
 def test_a_search_survives_what_strikes_at_random(
