@@ -1,4 +1,4 @@
-"""`nas ls --watch`: the list, again and again."""
+"""`nas ls --watch` and `nas show --watch`: what they show, again and again."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 from command_line import nas
 
-from nas.cli import ls as listing
+from nas.cli import looks
 from nas.controller import Outcome, Score
 from nas.space import Architecture
 from nas.states import TrialState
@@ -34,7 +35,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, *actions: object) -> list[float]:
             raise KeyboardInterrupt
         action()  # type: ignore[operator]
 
-    monkeypatch.setattr(listing.time, "sleep", sleep)
+    monkeypatch.setattr(looks.time, "sleep", sleep)
     return paused
 
 
@@ -64,7 +65,7 @@ def test_a_pipe_gets_what_has_changed(store: Store, db: Path, monkeypatch: pytes
 def test_a_slow_database_is_asked_rarely(store: Store, db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 30.0, 30.0])
     paused = steps(monkeypatch, lambda: None)
-    monkeypatch.setattr(listing.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(looks.time, "monotonic", lambda: next(clock))
     assert nas("ls", "--watch")[0] == 0
     assert paused == [20.0, 2.0]
 
@@ -112,3 +113,48 @@ def test_a_terminal_is_refreshed_in_place_until_ctrl_c(store: Store, tmp_path: P
     os.close(ours)
     assert running.wait(60) == 0
     assert b"\x1b[1A" in seen or b"\x1b[2A" in seen  # up, over what was there
+
+
+def test_a_search_is_watched_until_its_driver_has_left_it(
+    store: Store, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = search(store, name="s", trials=2)
+    store.acquire(row.id)
+    first = begin(store, row, 0)
+    steps(
+        monkeypatch,
+        lambda: (store.finish(first, SCORED), begin(store, row, 1)),
+        lambda: store.heartbeat(row.id),
+        lambda: (store.interrupt(row.id), store.release(row.id, "stopped")),
+    )
+    code, out, err = nas("show", "s", "--watch", "-f", "ndjson")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert (code, err) == (0, "")
+    assert [(found["trial"], found["state"]) for found in rows] == [
+        (0, "running"),
+        (0, "completed"),
+        (1, "running"),
+        (1, "interrupted"),
+    ]
+
+
+def test_a_watched_search_fits_the_terminal(store: Store, db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = search(store, name="s", trials=60)
+    store.acquire(row.id)
+    for number in range(50):
+        store.finish(begin(store, row, number), SCORED)
+    store.release(row.id, "stopped")
+    monkeypatch.setenv("LINES", "20")
+    monkeypatch.setattr(looks, "on_terminal", lambda form: True)
+    monkeypatch.setattr(looks, "in_place", lambda draw: typer.echo(draw()))
+    code, out, _ = nas("show", "s", "--watch")
+    lines = out.splitlines()
+    assert (code, lines.pop(), len(lines) < 20) == (0, "False", True)
+    assert [line.split()[0] for line in lines[-2:]] == ["48", "49"]
+    assert "60 (50 completed)" in out
+
+
+@pytest.mark.parametrize("options", [["s/0"], ["s", "--layers"], ["s", "-f", "csv"]])
+def test_what_does_not_change_cannot_be_watched(store: Store, db: Path, options: list[str]) -> None:
+    search(store, name="s")
+    assert nas("show", "--watch", *options)[0] == 2

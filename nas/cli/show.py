@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli import completion
+from nas.cli import completion, looks
+from nas.cli.looks import WatchOption
 from nas.cli.options import DEFAULT_DB, DbOption
-from nas.cli.output import WARNING, Format, FormatOption, WideOption, cell, emit, facts, room, say, setting
+from nas.cli.output import (
+    WARNING,
+    Format,
+    FormatOption,
+    Record,
+    WideOption,
+    cell,
+    emit,
+    facts,
+    room,
+    say,
+    setting,
+)
 from nas.counts import counted
 from nas.errors import ConfigError, NasError
 from nas.metrics import ALPHA, family
@@ -57,6 +72,9 @@ EVALUATION_COLUMNS = (
 EVALUATION_DROP = ("learner", "seconds", "train_episodes", "validation_score", "task")
 
 
+ROOM = 5
+"""Lines of a terminal that are left for titles and long facts while a search is watched."""
+
 HEAVY = ("states", "config", "environment", "trial_rows")
 """Fields of a search that its facts do not print, or print otherwise."""
 
@@ -93,6 +111,7 @@ def show(
             help="A setting of the space of SPACE:ARCHITECTURE, such as space.channels=36; repeatable.",
         ),
     ] = None,
+    watch: WatchOption = False,
     form: FormatOption = Format.TABLE,
     wide: WideOption = False,
     db: DbOption = DEFAULT_DB,
@@ -101,6 +120,10 @@ def show(
     from nas.queries import portraits, searches, trials
     from nas.storage.store import Store
 
+    if watch:
+        looks.check(form)
+        if output is not None or layers or ":" in target or "/" in target:
+            raise ConfigError("--watch is for a search: give its name alone, without a trial or a picture.")
     if ":" in target.partition("/")[0]:
         _network(_of_space(target, settings or []), form, wide, output, layers)
         return
@@ -113,6 +136,10 @@ def show(
                 raise ConfigError(
                     f"Which network? Name a trial, such as {name}/0: `nas show {name}` lists them."
                 )
+            if watch:
+                with suppress(KeyboardInterrupt):
+                    _watch(store, name, form, wide)
+                return
             _search(searches.details(store, name), form, wide)
         elif output is not None or layers:
             _network(portraits.of_trial(store, name, number), form, wide, output, layers)
@@ -187,7 +214,7 @@ def _sketch(portrait: Callable[[], Portrait]) -> None:
 
 def _search(found: SearchDetails, form: Format, wide: bool) -> None:
     from nas.queries.answer import words
-    from nas.queries.chosen import apart, choices
+    from nas.queries.chosen import choices
     from nas.queries.rows import record
 
     if form in (Format.JSON, Format.NDJSON):
@@ -207,19 +234,69 @@ def _search(found: SearchDetails, form: Format, wide: bool) -> None:
         said["inherited"] = known
         if not known:
             del said["inherited"]
-        states = ", ".join(f"{count} {state}" for state, count in found.states.items()) or "none yet"
-        said["trials"] = f"{found.trials} ({states})"
+        said["trials"] = _trials(found)
         settings = {key: setting(value) for key, value in found.config.items() if key not in SAID}
         if found.config.get("slots"):
             settings["slots"] = choices(found.config["slots"])
         _facts({**said, **settings})
         typer.echo()
+    _emit(found, _records(found), form, wide)
+
+
+def _trials(found: SearchDetails) -> str:
+    states = ", ".join(f"{count} {state}" for state, count in found.states.items()) or "none yet"
+    return f"{found.trials} ({states})"
+
+
+def _records(found: SearchDetails) -> list[Record]:
+    """Return the rows of a search's trials, with the first line of each error."""
+    from nas.queries.rows import record
+
     rows = [record(row) for row in found.trial_rows]
-    rows = [{**row, "error": (row["error"] or "").partition("\n")[0]} for row in rows]
+    return [{**row, "error": (row["error"] or "").partition("\n")[0]} for row in rows]
+
+
+def _emit(found: SearchDetails, rows: Sequence[Record], form: Format, wide: bool) -> None:
+    from nas.queries.chosen import apart
+
     columns = [name for name in COLUMNS if name != "chosen" or found.config.get("slots")]
     if form in (Format.TABLE, Format.MARKDOWN):
-        rows = [apart(row) for row in rows]
+        rows = [apart(dict(row)) for row in rows]
     emit(rows, form, columns, drop=DROP, wide=wide)
+
+
+def _watch(store: Store, name: str, form: Format, wide: bool) -> None:
+    """Show a search until its driver has left it."""
+    from nas.queries import searches
+    from nas.storage.lease import driven
+
+    name = store.search(name).name  # `@last` may be another one later
+
+    def look() -> tuple[SearchDetails, bool]:
+        goes_on = driven(store.search(name))  # asked first: what ended before is then seen
+        return searches.details(store, name), goes_on
+
+    def draw() -> bool:
+        from nas.queries.answer import words
+
+        found, goes_on = look()
+        answer = {} if found.answer is None else {"answer": words(found.answer)}
+        said = {"search": found.search, "task": found.task, "state": found.state, "trials": _trials(found)}
+        _facts({**said, **answer})
+        typer.echo()
+        latest = max(shutil.get_terminal_size().lines - len(said) - ROOM, 1)
+        _emit(found, _records(found)[-latest:], form, wide)
+        return goes_on
+
+    def rows() -> tuple[list[Record], bool]:
+        now, goes_on = look()
+        return _records(now), goes_on
+
+    if looks.on_terminal(form):
+        looks.in_place(draw)
+        return
+    found, _ = look()
+    looks.changes(rows, lambda changed: _emit(found, changed, form, wide), "trial")
 
 
 def _trial(found: TrialDetails, form: Format, wide: bool, store: Store) -> None:
