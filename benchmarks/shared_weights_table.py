@@ -123,7 +123,7 @@ WAYS = {
 
 RELAXED: dict[str, tuple[str, dict[str, Any]]] = {
     "darts": ("darts", {}),
-    "gdas": ("gdas", {}),
+    "drnas": ("controllers.drnas:DrawnMixture", {}),
 }
 STEPS = 300
 """Of a training that learns α."""
@@ -230,13 +230,12 @@ def relaxed(made: Context, name: str, seed: int, texts: Sequence[str]) -> dict[s
     train(made, assembly, seed, STEPS, (0, 1))
     seconds = time.process_time() - began
     epoch = assembly.strategy.end_epoch(Bilevel(assembly, made.tasks, None, seed).next())
-    alpha = [weights.detach() for weights in assembly.strategy.alpha.mixture()]
     derived = epoch.architecture
     assert derived is not None
     return {
         "train_seconds": round(seconds, 1),
         "entropy": round(float(epoch.measurements["alpha_entropy"]), 4),
-        "scores": " ".join(f"{x:.3f}" for x in log_probabilities(alpha, texts)),
+        "scores": " ".join(f"{x:.3f}" for x in log_probabilities(assembly.strategy.mixture(), texts)),
         "derived": SPACE.encode(derived),
         "scratch": scratch(made, derived),
     }

@@ -60,7 +60,7 @@ def test_a_search_ends_after_what_was_derived(store: Store, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("controller", ["darts", "enas", "gdas", "random_sharing"])
+@pytest.mark.parametrize("controller", ["darts", "drnas", "enas", "gdas", "random_sharing"])
 def test_settings_that_could_be_chosen_stay_at_their_default(store: Store, controller: str) -> None:
     budget = {"epochs": 2, "steps": 2, "batch": 2, "validation_episodes": 2}
     asked = {"name": controller, "derive": 2, "budget": budget}

@@ -185,12 +185,12 @@ def test_the_command_draws_a_search(store: Store, db: Path, tmp_path: Path) -> N
     assert (code, lacking(err, "alpha.svg")) == (0, [])
     assert (
         out.splitlines()[0]
-        == "softmax(α) of 's': darts in nas.testing.toy_supernet:ToyCurves, sinusoid 10-shot"
+        == "Weights by α of 's': darts in nas.testing.toy_supernet:ToyCurves, sinusoid 10-shot"
     )
     assert [line.split()[:2] for line in out.splitlines()[3:6]] == [["curve0", str(n)] for n in (1, 2, 3)]
     tree = ET.parse(tmp_path / "alpha.svg")
     texts = {"".join(node.itertext()) for node in tree.iter("{http://www.w3.org/2000/svg}text")}
-    assert {"epoch", "weight in softmax(α)", "curve0", "curve2", *CURVES} <= texts
+    assert {"epoch", "weight by α", "curve0", "curve2", *CURVES} <= texts
     assert any("'s': darts in" in text for text in texts)
     _, out, err = nas("show", "s/0")
     assert re.search(r"alpha_entropy +1\.38", out)

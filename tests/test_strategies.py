@@ -23,6 +23,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "darts": {"alpha_rate": 0.1},
     "darts second order": {"alpha_rate": 0.1, "order": 2},
     "darts exact": {"alpha_rate": 0.1, "order": "exact", "stop_skips": 4, "stop_eigenvalue": 20},
+    "drnas": {"alpha_rate": 0.1},
     "enas": {"weight_steps": 10, "policy_steps": 5},
     "gdas": {"alpha_rate": 0.1, "hot": 2.0},
     "random_sharing": {"samples": 400},

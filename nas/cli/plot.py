@@ -37,7 +37,7 @@ def plot(
         list[str] | None,
         typer.Option(
             help="Instead of best scores, what trials measured along the way, such as train_loss, score or "
-            "alpha_entropy; repeatable. alpha alone: each weight of softmax(α) over epochs."
+            "alpha_entropy; repeatable. alpha alone: each weight by α over epochs."
         ),
     ] = None,
     against: Annotated[
@@ -143,7 +143,7 @@ def _decisions(found: ChoicesMade, output: Path | None, text: bool) -> None:
 
 
 def _alpha(found: Mixtures, output: Path | None, text: bool) -> None:
-    """Draw or print the softmax of α."""
+    """Draw or print the weights by α."""
     from nas.comparison.grid import draw_mixtures
     from nas.comparison.panels import caption
     from nas.comparison.text import table
@@ -159,4 +159,4 @@ def _alpha(found: Mixtures, output: Path | None, text: bool) -> None:
         draw_mixtures(found, f"{title} · {said}" if said else title, output)
         say(f"Wrote {output}.")
     if text:
-        typer.echo(f"softmax(α) of {title}\n{table(found)}")
+        typer.echo(f"Weights by α of {title}\n{table(found)}")

@@ -334,7 +334,7 @@ def _trial(found: TrialDetails, form: Format, wide: bool, store: Store) -> None:
     shown = [point for point, kind in zip(curve, families, strict=True) if kind == point["metric"]]
     emit(shown, form, wide=wide)
     if ALPHA in families:
-        say(f"softmax(α) after each epoch: `nas plot {found.search} --metric {ALPHA} --text`.")
+        say(f"Weights by α after each epoch: `nas plot {found.search} --metric {ALPHA} --text`.")
     if evaluations:
         typer.echo("\nevaluations of this network (`nas evaluate`)")
         emit(evaluations, form, EVALUATION_COLUMNS, drop=EVALUATION_DROP, wide=wide)

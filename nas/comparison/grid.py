@@ -1,4 +1,4 @@
-"""The softmax of α as a picture: a small panel for each decision, by matplotlib."""
+"""The weights by α as a picture: a small panel for each decision, by matplotlib."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def draw_mixtures(mixtures: Mixtures, title: str, file: Path) -> None:
         for axes in places[: len(mixtures.decisions)][-columns:]:  # nothing is below them
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("epoch", fontsize=8)
-        figure.supylabel("weight in softmax(α)", fontsize=9)
+        figure.supylabel("weight by α", fontsize=9)
         lines = math.ceil(len(looks) * ENTRY / width)
         figure.legend(
             [Line2D([], [], linewidth=1.8, **look) for look in looks.values()],

@@ -1,4 +1,4 @@
-"""The softmax of α over the epochs of supernets, decision by decision."""
+"""The weights by α over the epochs of supernets, decision by decision."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Mixture:
 
     Attributes:
         decision: its name.
-        lines: the weight of each choice in the softmax after each epoch, from 1; a mean over searches.
+        lines: the weight of each choice after each epoch, from 1; a mean over searches.
     """
 
     decision: str
@@ -56,7 +56,7 @@ class Mixtures:
 
 
 def mixtures(store: Store, groups: Sequence[Group]) -> Mixtures:
-    """Return the softmax of α of the one group that recorded it.
+    """Return the weights by α of the one group that recorded them.
 
     Raises:
         ConfigError: several groups did: means over unlike searches would say nothing.
@@ -66,8 +66,8 @@ def mixtures(store: Store, groups: Sequence[Group]) -> Mixtures:
     if not recorded:
         known = ", ".join(metrics(store, groups)) or "nothing"
         raise NotFound(
-            f"No trial of these searches recorded {ALPHA}. What they measured: {known}. Supernets of `darts` "
-            "and `gdas` record it after each epoch, those of earlier versions did not."
+            f"No trial of these searches recorded {ALPHA}. What they measured: {known}. Supernets of "
+            "`darts`, `drnas` and `gdas` record it after each epoch, those of earlier versions did not."
         )
     if len(recorded) > 1:
         labels = "; ".join(

@@ -10,7 +10,7 @@ MEASURES = {
     "supernet_score": "validation {score} of the supernet",
     "derived_score": "validation {score} of what it would derive, with shared weights",
     "train_loss": "training loss",
-    "alpha_entropy": "entropy of softmax(α), mean over decisions (nats)",
+    "alpha_entropy": "entropy of the weights by α, mean over decisions (nats)",
     "policy_entropy": "entropy of the policy, mean over decisions (nats)",
     SKIPS: "skip connections of what it would derive",
 }
