@@ -25,7 +25,7 @@ BEST = 0.2
 """Share of networks, best by shared weights, within which ρ is taken, too."""
 KNOWN = 100
 """Networks that others are predicted from: as many as `prescreen.supernet` scores."""
-SPLITS = 4
+SPLITS = 10
 """Draws of the known networks."""
 CANDIDATES = 8
 """New networks that a trial is chosen from, as of `prescreen.candidates`."""
@@ -45,7 +45,9 @@ def page(report: dict[str, Any]) -> str:
         *_setting(report, len(truth)),
     ]
     if len(truth) >= 2 * KNOWN:
-        lines += [*_ranks(report, truth), *_searches(report, truth), *_relaxed(report, truth)]
+        guesses = _guesses(report, truth)
+        lines += [*_ranks(report, truth, guesses), *_searches(report, truth, guesses)]
+        lines += _relaxed(report, truth)
     return "\n".join(lines) + "\n"
 
 
@@ -124,11 +126,26 @@ def _scores(run: dict[str, Any], numbers: Sequence[int]) -> Floats:
     return np.array([float(scores[number]) for number in numbers])
 
 
+def _guesses(report: dict[str, Any], truth: dict[int, float]) -> dict[tuple[str, int], list[list[Floats]]]:
+    """Return what scores predict, by the way and the length of training, run and split."""
+    choices = _choices(report, list(truth))
+    return {
+        (name, passes): [_guess(choices, _scores(run, list(truth))) for run in runs.values()]
+        for name, passes, runs in _measured(report)
+    }
+
+
+def _guess(choices: Sequence[Sequence[int]], scores: Floats) -> list[Floats]:
+    return [predicted(choices, scores, known) for known in _splits(len(choices))]
+
+
 def _splits(count: int) -> list[list[int]]:
     return [np.random.default_rng(split).permutation(count)[:KNOWN].tolist() for split in range(SPLITS)]
 
 
-def _ranks(report: dict[str, Any], truth: dict[int, float]) -> Iterator[str]:
+def _ranks(
+    report: dict[str, Any], truth: dict[int, float], guesses: dict[tuple[str, int], list[list[Floats]]]
+) -> Iterator[str]:
     numbers, true = list(truth), list(truth.values())
     choices = _choices(report, numbers)
     yield "## How they rank"
@@ -147,14 +164,13 @@ def _ranks(report: dict[str, Any], truth: dict[int, float]) -> Iterator[str]:
         own = [_scores(run, numbers) for run in runs.values()]
         seconds = fmean(run["train_seconds"] for run in runs.values())
         rhos = "; ".join(correlation(scores.tolist(), true) for scores in own)
-        guesses = [_predictions(choices, scores, true) for scores in own]
-        yield (
-            f"| {name} | {passes:,} | {seconds:.0f} | {rhos} | {_cells(own, true)} | {fmean(guesses):.2f} |"
-        )
+        agreed = fmean(_agreement(own_guess, true) for own_guess in guesses[name, passes])
+        yield (f"| {name} | {passes:,} | {seconds:.0f} | {rhos} | {_cells(own, true)} | {agreed:.2f} |")
     for name in ("macs", "parameters"):
         values = np.array([float(report["table"][name][number]) for number in numbers])
         rho = correlation(values.tolist(), true)
-        yield f"| {name} | | | {rho} | {_cells([values], true)} | {_predictions(choices, values, true):.2f} |"
+        agreed = _agreement(_guess(choices, values), true)
+        yield f"| {name} | | | {rho} | {_cells([values], true)} | {agreed:.2f} |"
     for seed, scores in report["table"]["scratch"].items():
         shared = [number for number in numbers if str(number) in scores]
         if seed != "1" and len(shared) > 10:
@@ -175,18 +191,20 @@ def _cells(runs: Sequence[Floats], true: Sequence[float]) -> str:
     return " | ".join([f"{fmean(inside):.2f}", *(f"{share:.0%}" for share in shares)])
 
 
-def _predictions(choices: Sequence[Sequence[int]], scores: Floats, true: Sequence[float]) -> float:
+def _agreement(guesses: Sequence[Floats], true: Sequence[float]) -> float:
+    """Return the mean ρ of guesses with the truth, each over the networks that it was not made from."""
     found = []
-    for known in _splits(len(true)):
+    for guess, known in zip(guesses, _splits(len(true)), strict=True):
         others = sorted(set(range(len(true))) - set(known))
-        guess = predicted(choices, scores, known)
         found.append(spearman(guess[others].tolist(), [true[i] for i in others]) or 0.0)
     return fmean(found)
 
 
-def _searches(report: dict[str, Any], truth: dict[int, float]) -> Iterator[str]:
+def _searches(
+    report: dict[str, Any], truth: dict[int, float], guesses: dict[tuple[str, int], list[list[Floats]]]
+) -> Iterator[str]:
     numbers, true = list(truth), np.array(list(truth.values()))
-    choices, trial = _choices(report, numbers), _trial_seconds(report)
+    trial = _trial_seconds(report)
     yield "## What it is worth to a search"
     yield ""
     yield from _paragraph(
@@ -208,16 +226,11 @@ def _searches(report: dict[str, Any], truth: dict[int, float]) -> Iterator[str]:
         cells = ["–" if math.isnan(x) else f"{100 * x:.2f}" for x in np.mean(found, 0)]
         return f"| {name} | {seconds:.0f} | {' | '.join(cells)} |"
 
-    splits = _splits(len(true))
     yield row("nothing", [None] * SPLITS, 0)
     macs = np.array([float(report["table"]["macs"][number]) for number in numbers])
     yield row("macs", [macs] * SPLITS, 0)
     for name, passes, runs in _measured(report):
-        promises = [
-            predicted(choices, _scores(run, numbers), known)
-            for run in runs.values()
-            for known in splits[: SPLITS // len(runs)]
-        ]
+        promises = [guess for own in guesses[name, passes] for guess in own]
         scoring = fmean(run["score_seconds"] for run in runs.values()) * KNOWN / report["networks"]
         training = fmean(run["train_seconds"] for run in runs.values())
         yield row(f"{name}, {passes:,} passes", promises, training + scoring)

@@ -123,7 +123,7 @@ WAYS = {
 
 RELAXED: dict[str, tuple[str, dict[str, Any]]] = {
     "darts": ("darts", {}),
-    "drnas": ("controllers.drnas:DrawnMixture", {}),
+    "drnas": ("drnas", {}),
 }
 STEPS = 300
 """Of a training that learns α."""
