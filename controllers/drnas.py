@@ -99,5 +99,5 @@ def dirichlet(logits: Tensor, seed: int) -> Tensor:
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        drawn = Dirichlet(concentration(logits.to("cpu", torch.float64))).rsample()  # type: ignore[no-untyped-call]
+        drawn = Dirichlet(concentration(logits.to("cpu", torch.float64))).rsample()
     return drawn.to(logits)
