@@ -316,7 +316,8 @@ class Site:
         if (unchanged := self._unchanged(request, tag)) is not None:
             return unchanged
         query = asked.trials(request.query_params)
-        found = searches.facts(self._store, search)
+        facts = ("facts", search.id)
+        found = self._keep(facts, version, lambda: searches.facts(self._store, search), running=False)
         running = found.row.state == SearchState.RUNNING
         told = self._keep(
             ("answer", search.id),
