@@ -117,7 +117,7 @@ def show(
     db: DbOption = DEFAULT_DB,
 ) -> None:
     """Show a search with its trials, one trial in full, or a network of a space."""
-    from nas.queries import portraits, searches, trials
+    from nas.queries import searches, trials
     from nas.storage.store import Store
 
     if watch:
@@ -142,6 +142,8 @@ def show(
                 return
             _search(searches.details(store, name), form, wide)
         elif output is not None or layers:
+            from nas.queries import portraits
+
             _network(portraits.of_trial(store, name, number), form, wide, output, layers)
         else:
             _trial(trials.details(store, name, number), form, wide, store)
@@ -160,6 +162,12 @@ def _of_space(target: str, settings: list[str]) -> Portrait:
     reference = parse(target)
     assert isinstance(reference, SpaceReference)
     return portraits.of_space(reference.space, reference.architecture, values["space"])
+
+
+def _of_trial(store: Store, found: TrialDetails) -> Portrait:
+    from nas.queries import portraits  # loads the space, and with it torch
+
+    return portraits.of_trial(store, found.search, found.trial.trial)
 
 
 def _network(found: Portrait, form: Format, wide: bool, output: Path | None, layers: bool) -> None:
@@ -300,7 +308,6 @@ def _watch(store: Store, name: str, form: Format, wide: bool) -> None:
 
 
 def _trial(found: TrialDetails, form: Format, wide: bool, store: Store) -> None:
-    from nas.queries import portraits
     from nas.queries.chosen import apart, told
     from nas.queries.rows import record
 
@@ -317,8 +324,8 @@ def _trial(found: TrialDetails, form: Format, wide: bool, store: Store) -> None:
         emit([row], form)
         return
     _facts({key: value for key, value in apart(row).items() if value is not None})
-    if found.trial.architecture is not None:
-        _sketch(lambda: portraits.of_trial(store, found.search, found.trial.trial))
+    if found.trial.architecture is not None and room() is not None:
+        _sketch(lambda: _of_trial(store, found))
     if found.derivation is not None:
         supernet = found.derivation.supernet
         _facts({f"supernet.{key}": setting(value) for key, value in supernet.items()})
