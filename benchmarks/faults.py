@@ -802,8 +802,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for group, count in {"drivers": 100, "workers": 50, "nodes": 20, "restarts": 10, "cuts": 10}.items():
-        parser.add_argument(f"--{group}", type=at_least(0), default=count, help=f"by default {count}")
+    asked = {"--drivers": 100, "--workers": 50, "--nodes": 20, "--restarts": 10, "--cuts": 10}
+    for option, count in asked.items():
+        parser.add_argument(option, type=at_least(0), default=count, help=f"by default {count}")
     parser.add_argument("--trials", type=at_least(1), default=40, help="of each search")
     parser.add_argument("--lanes", type=at_least(1), default=6, help="searches at a time")
     parser.add_argument("--seed", type=int, default=0)

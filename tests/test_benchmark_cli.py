@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -293,7 +294,7 @@ def test_files_go_where_they_are_told_to(db: Path, monkeypatch: pytest.MonkeyPat
     real = SearchDriver.__init__
 
     def seen(self: SearchDriver, *arguments: Any) -> None:
-        folders.append(arguments[-1])
+        folders.append(signature(real).bind(self, *arguments).arguments["folder"])
         real(self, *arguments)
 
     monkeypatch.setattr(SearchDriver, "__init__", seen)

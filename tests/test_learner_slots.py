@@ -247,7 +247,7 @@ def test_every_part_says_what_it_is(kind):
         assert issubclass(cls, PARTS[kind])
         assert all(field.description for field in plugins.settings(cls).values())
         required = {key for key, field in plugins.settings(cls).items() if field.is_required()}
-        assert required == ({"policy"} if name == "autoaugment" else set())
+        assert required == ({"policy"} if name in ("autoaugment", "pba") else set())
 
 
 def test_a_supernet_trains_on_augmented_tasks():

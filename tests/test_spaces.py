@@ -9,6 +9,7 @@ from grids import rest_slow
 from torch import nn
 
 from nas.backbone import BackboneSpace, Cost
+from nas.drawing.graph import Arrow, Graph, Vertex
 from nas.errors import ConfigError, Infeasible, UnknownName
 from nas.plugins import installed, load, resolve, settings
 from nas.space import Architecture, Decision, TaskShape
@@ -247,6 +248,11 @@ class OneShape(Sound):
         return network
 
 
+class Backwards(Sound):
+    def graphs(self, architecture: Architecture) -> tuple[Graph, ...]:
+        return (Graph("network", (Vertex("a"), Vertex("b")), (Arrow(1, 0),)),)
+
+
 BROKEN = [
     (SameName, "decisions"),
     (NarrowSample, "sample"),
@@ -259,6 +265,7 @@ BROKEN = [
     (Unchecked, "foreign"),
     (Misnamed, "named"),
     (Stray, "default"),
+    (Backwards, "graphs"),
     (IdleMutation, "mutate"),
     (WildMutation, "mutate"),
     (InventiveCrossover, "crossover"),
