@@ -109,7 +109,7 @@ def test_the_driver_finds_the_shorter_one(store: Store, tmp_path: Path) -> None:
 
     def evaluate(episodes: int, **learner: Any) -> Any:
         values = configure(episodes, **learner).model_dump(
-            exclude={"base": True, "budget": {"test_episodes"}}
+            exclude={"base": True, "course": True, "budget": {"test_episodes"}}
         )
         [target] = Targets(store, lambda given: given.update(values)).choose(["mlp:maml"])
         driver = EvaluationDriver(store, tmp_path / "files", bars._Lines(1, said.append))
