@@ -129,7 +129,7 @@ start_database() {
     if [ "$(id -u)" = 0 ]; then chown postgres "$dir/logs/postgres.log"; fi
     as_owner "$bin/pg_ctl" -D "$data" -w -l "$dir/logs/postgres.log" \
         -o "-h 127.0.0.1 -p $db_port -k $data" start >/dev/null \
-        || fail "PostgreSQL does not start; see $dir/logs/postgres.log."
+        || fail "PostgreSQL does not start: $(tail -n 2 "$dir/logs/postgres.log" | tr '\n' ' ')See $dir/logs/postgres.log."
     if ! PGPASSFILE=$dir/pgpass "$bin/psql" -h 127.0.0.1 -p "$db_port" -U nas -d nas -c '' 2>/dev/null; then
         PGPASSFILE=$dir/pgpass "$bin/createdb" -h 127.0.0.1 -p "$db_port" -U nas nas
     fi
