@@ -50,10 +50,10 @@ def cluster(faults: dict[str, Any]) -> Iterator[Any]:
 
 @pytest.fixture
 def struck(faults: dict[str, Any], cluster: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Any:
-    """Return a search of 120 short trials on two workers that only the test strikes."""
+    """Return a search on two workers that only the test strikes; it outlasts the loss of a head."""
     name = f"random-{request.node.name.count('_')}"
     chance = random.Random(0)
-    return faults["Struck"](cluster, name, 120, faults["Plan"]({}, chance), chance, tmp_path)
+    return faults["Struck"](cluster, name, 300, faults["Plan"]({}, chance), chance, tmp_path)
 
 
 def test_a_search_survives_what_strikes_at_random(
