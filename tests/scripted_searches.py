@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,6 +120,18 @@ def reopen(store: Store, name: str, observer: SearchObserver | None = None, more
     row.trials += more
     config = configuration(row)
     return SearchDriver(store, row, config, config.make_space(), config.make_source(), observer or Silent())
+
+
+def begin(store: Store, config: SearchConfig, folder: Path | None, *, dies_after: int | None = None) -> None:
+    """Run a new search with its files in a folder; its driver dies after so many jobs, if that is given."""
+    tasks = config.make_source()
+    row = create(store, config, tasks)
+    driver = SearchDriver(store, row, config, config.make_space(), tasks, Silent(), folder)
+    if dies_after is None:
+        driver.run(trials.executor(config, tasks))
+        return
+    with pytest.raises(Killed):
+        driver.run(Dying(config, dies_after))
 
 
 def run(store: Store, config: SearchConfig, executor: Executor | None = None) -> list[tuple[Any, ...]]:

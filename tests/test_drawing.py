@@ -61,12 +61,12 @@ def test_no_two_things_cover_each_other(graph: Graph) -> None:
     for route in placed.routes:
         ends = [graph.vertices[route.arrow.source], graph.vertices[route.arrow.target]]
         assert [route.boxes[0].vertex, route.boxes[-1].vertex] == ends
-        for (ax, _), (bx, _) in route.pieces():
+        for (ax, _), *_, (bx, _) in route.pieces():
             assert ax < bx
 
 
 def crossings(placed: Layout) -> int:
-    pieces = [piece for route in placed.routes for piece in route.pieces()]
+    pieces = [(a, b) for route in placed.routes for a, *_, b in route.pieces()]
     return sum(
         a[0] == c[0] and b[0] == d[0] and (a[1] - c[1]) * (b[1] - d[1]) < 0
         for (a, b), (c, d) in combinations(pieces, 2)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from facts import refusal
-from scripted_searches import Dying, Killed, Silent
+from scripted_searches import Silent, begin
 from torch import nn
 
 from controllers.lamarckian import Lamarckian
@@ -17,7 +17,7 @@ from nas.controller import Evaluate, Outcome, Score
 from nas.driver import trials
 from nas.driver.records import configuration
 from nas.driver.rerun import Rerun
-from nas.driver.search import SearchDriver, check, create
+from nas.driver.search import SearchDriver, check
 from nas.errors import ConfigError
 from nas.learners.maml import Maml
 from nas.learners.meta_sgd import MetaSgd
@@ -208,17 +208,6 @@ def configure(**changes: Any) -> SearchConfig:
     return validate(values | changes)
 
 
-def run(store: Store, config: SearchConfig, folder: Path | None, dies_after: int | None = None) -> None:
-    tasks = config.make_source()
-    row = create(store, config, tasks)
-    driver = SearchDriver(store, row, config, config.make_space(), tasks, Silent(), folder)
-    if dies_after is None:
-        driver.run(trials.executor(config, tasks))
-        return
-    with pytest.raises(Killed):
-        driver.run(Dying(config, dies_after))
-
-
 def told(store: Store) -> list[tuple[Any, ...]]:
     rows = store.trials(store.search("s").id)
     return [(t.number, t.state, t.architecture, t.parent, t.train_episodes, t.score, t.seed) for t in rows]
@@ -229,7 +218,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
     """What a search records that nobody disturbs."""
     folder, space = tmp_path_factory.mktemp("whole"), SPACE
     with Store(f"sqlite:///{folder}/nas.db", create=True) as store:
-        run(store, configure(), folder)
+        begin(store, configure(), folder)
         rows = {row.number: row for row in store.trials(store.search("s").id)}
         key = {n: space.canonical(space.decode(row.architecture or "")) for n, row in rows.items()}
         heirs = [n for n, row in rows.items() if row.parent is not None and key[n] != key[row.parent]]
@@ -255,7 +244,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
 def test_a_driver_that_dies_changes_nothing(
     tmp_path: Path, store: Store, whole: list[tuple[Any, ...]], jobs: int
 ) -> None:
-    run(store, configure(), tmp_path, jobs)
+    begin(store, configure(), tmp_path, dies_after=jobs)
     if jobs == 12:
         for state in (tmp_path / CHECKPOINTS).glob("*.pt"):
             state.unlink()  # and is trained again

@@ -10,7 +10,7 @@ import pytest
 import torch
 from facts import refusal
 from relays import STEP
-from scripted_searches import Dying, Killed, Silent
+from scripted_searches import Silent, begin
 
 from nas.driver import trials
 from nas.driver.records import configuration
@@ -45,17 +45,6 @@ def configure(**changes: Any) -> SearchConfig:
     return validate(values | changes)
 
 
-def run(store: Store, config: SearchConfig, folder: Path, *, dies_after: int | None = None) -> None:
-    tasks = config.make_source()
-    row = create(store, config, tasks)
-    driver = SearchDriver(store, row, config, config.make_space(), tasks, Silent(), folder)
-    if dies_after is None:
-        driver.run(trials.executor(config, tasks))
-        return
-    with pytest.raises(Killed):
-        driver.run(Dying(config, dies_after))
-
-
 def go_on(store: Store, folder: Path) -> None:
     row = store.search("s")
     config = configuration(row)
@@ -78,7 +67,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
     """What a search records that nobody disturbs."""
     folder = tmp_path_factory.mktemp("whole")
     with Store(f"sqlite:///{folder}/nas.db", create=True) as store:
-        run(store, configure(), folder)
+        begin(store, configure(), folder)
         rows = store.trials(store.search("s").id)
         assert len(rows) == store.search("s").trials == 2 * WHOLE // STEP
         for row in rows:
@@ -102,7 +91,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
 def test_a_driver_that_dies_changes_nothing(
     tmp_path: Path, store: Store, whole: list[tuple[Any, ...]], jobs: int
 ) -> None:
-    run(store, configure(), tmp_path, dies_after=jobs)
+    begin(store, configure(), tmp_path, dies_after=jobs)
     go_on(store, tmp_path)
     assert lineages(store) == whole
 
@@ -111,7 +100,7 @@ def test_states_that_are_lost_are_trained_again(
     tmp_path: Path, store: Store, whole: list[tuple[Any, ...]]
 ) -> None:
     """A lost one and a damaged one: from the last that is there, or from the beginning."""
-    run(store, configure(), tmp_path, dies_after=5)
+    begin(store, configure(), tmp_path, dies_after=5)
     states = sorted((tmp_path / CHECKPOINTS).glob("*.pt"))
     assert len(states) in (2, 3)  # of those to go on from alone
     for state in states[1:]:

@@ -73,12 +73,12 @@ def test_a_table_names_what_the_best_chose(store: Store, tmp_path: Path) -> None
     scores = 10.0 * choices[:, 0] + choices[:, 1]
     found = chosen(store, choices, scores)
     best = choices[int(scores.argmax())]
-    rows = {row["decision"]: row for row in table(found)}
+    rows = {row["decision"]: row for row in table(found, importance(found))}
     for place, decision in enumerate(Toy().decisions):
         assert rows[decision.name]["of_the_best"] == str(decision.choices[best[place]])
     first = Toy().decisions[0]
     assert rows[first.name]["highest_mean"] == str(first.choices[choices[:, 0].max()])
-    draw(found, "title", tmp_path / "chosen.png")
+    draw(found, importance(found), "title", tmp_path / "chosen.png")
     assert (tmp_path / "chosen.png").read_bytes().startswith(b"\x89PNG")
 
 

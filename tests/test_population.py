@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from facts import refusal
+from scripted_searches import begin
 from test_lineage import WHOLE as WHOLE_TRAINING
-from test_lineage import configure, run
+from test_lineage import configure
 
 from controllers.pba import PBA
 from controllers.pbt import PBT
@@ -286,7 +287,7 @@ def test_a_search(store: Store, tmp_path: Any) -> None:
     """Its trainings are whole in the end, and the best is the same when its schedule is a fixed one."""
     controller = {"name": "controllers.pbt:PBT", "population": 4, "interval": 8, "quantile": 0.5}
     config = configure(controller=controller)
-    run(store, config, tmp_path)
+    begin(store, config, tmp_path)
     rows = store.trials(store.search("s").id)
     assert [row.state for row in rows].count("completed") == 4
     assert len(rows) == 12
@@ -299,7 +300,7 @@ def test_a_search(store: Store, tmp_path: Any) -> None:
     assert replayed.phases is not None
     assert sum(phase.episodes for phase in replayed.phases) == WHOLE_TRAINING
     assert validate(tomllib.loads(document(replayed))) == replayed
-    run(store, replayed, tmp_path)
+    begin(store, replayed, tmp_path)
     [trial] = store.trials(store.search(f"s-{best.number}").id)
     assert (trial.score, trial.seed, trial.train_episodes) == (best.score, best.seed, WHOLE_TRAINING)
     assert trial.parent is None
@@ -312,7 +313,7 @@ def test_a_search(store: Store, tmp_path: Any) -> None:
 def test_an_evaluation_goes_through_what_the_search_found(store: Store, tmp_path: Any) -> None:
     """And its protocol is that of one whose settings stay, as with all that a search chose."""
     controller = {"name": "controllers.pbt:PBT", "population": 4, "interval": 8, "quantile": 0.5}
-    run(store, configure(controller=controller), tmp_path)
+    begin(store, configure(controller=controller), tmp_path)
     found = store.search("s")
     changed = [row for row in store.trials(found.id) if row.parent and course(found, store.lineage(row))]
     targets = Targets(store)

@@ -18,6 +18,7 @@ from nas.cli import messages
 from nas.cli.layout import GAP, Lines, TextTable, fit, pad, wrap, wrap_phrases
 from nas.progress.events import Event, Log, dated
 from nas.queries.cells import cell as cell
+from nas.queries.cells import field_of
 from nas.queries.cells import setting as setting
 
 WARNING = "warning: "
@@ -105,7 +106,7 @@ def emit(
         if rows:
             writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
             writer.writeheader()
-            writer.writerows({name: _flat(value) for name, value in row.items()} for row in rows)
+            writer.writerows({name: field_of(value) for name, value in row.items()} for row in rows)
     else:
         shown = list(columns or (rows[0] if rows else ()))
         if form is Format.MARKDOWN:
@@ -115,11 +116,6 @@ def emit(
         shown = [name for name in shown if not rows or any(row.get(name) not in (None, "") for row in rows)]
         cells = [[cell(name, row.get(name)) for name in shown] for row in rows]
         _table(shown, cells, drop, wide)
-
-
-def _flat(value: Any) -> Any:
-    """Return a value for a field of CSV: what has parts as JSON."""
-    return json.dumps(value) if isinstance(value, dict | list | tuple) else value
 
 
 def room() -> int | None:

@@ -131,15 +131,17 @@ def _tradeoff(found: Tradeoff, first: Group, output: Path | None, text: bool) ->
 def _decisions(found: ChoicesMade, output: Path | None, text: bool) -> None:
     """Draw or print what was chosen."""
     from nas.comparison import decisions_picture
+    from nas.comparison.decisions import importance
 
+    shares = importance(found)
     if output is not None:
         searches = found.group.searches
         several = f", n = {len(searches)} seeds" if len(searches) > 1 else ""
         title = f"'{searches[0].name}': {found.group.label} in {searches[0].space}, {searches[0].task_label}"
-        decisions_picture.draw(found, f"{title}{several}", output)
+        decisions_picture.draw(found, shares, f"{title}{several}", output)
         say(f"Wrote {output}.")
     if text:
-        emit(decisions_picture.table(found), Format.TABLE)
+        emit(decisions_picture.table(found, shares), Format.TABLE)
 
 
 def _alpha(found: Mixtures, output: Path | None, text: bool) -> None:

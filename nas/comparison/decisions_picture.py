@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.comparison.decisions import ChoicesMade, importance, means, shares
+from nas.comparison.decisions import ChoicesMade, means, shares
 from nas.comparison.draw import GREY, picture
 
 if TYPE_CHECKING:
@@ -32,15 +33,14 @@ ROW = 0.24
 """Inches of a choice."""
 
 
-def draw(found: ChoicesMade, title: str, file: Path) -> None:
+def draw(found: ChoicesMade, importance: Mapping[str, float], title: str, file: Path) -> None:
     """Write a picture: importance, parallel coordinates, and for each decision its choices over time.
 
     Raises:
-        ConfigError: see `picture` and `importance`.
+        ConfigError: see `picture`.
         NasError: the file cannot be written.
     """
-    order = importance(found)
-    names = list(order)[:SHOWN]
+    names = list(importance)[:SHOWN]
     places = {decision.name: place for place, decision in enumerate(found.space.decisions)}
     heights = [len(found.space.decisions[places[name]].choices) for name in names]
     pairs = math.ceil(len(names) / 2)
@@ -49,7 +49,7 @@ def draw(found: ChoicesMade, title: str, file: Path) -> None:
     rows = [ROW * height + 0.45 for height in tall]
     with picture(file, (10.5, top + sum(rows) + 0.6), title) as figure:
         grid = figure.add_gridspec(1 + pairs, 2, height_ratios=[top, *rows])
-        _importance(figure.add_subplot(grid[0, 0]), {name: order[name] for name in names})
+        _importance(figure.add_subplot(grid[0, 0]), {name: importance[name] for name in names})
         _parallel(figure.add_subplot(grid[0, 1]), found, [places[name] for name in names])
         for number, name in enumerate(names):
             axes = figure.add_subplot(grid[1 + number // 2, number % 2])
@@ -107,16 +107,12 @@ def _over_time(axes: Axes, found: ChoicesMade, place: int) -> None:
     axes.set_xlabel("% of the search", fontsize=7)
 
 
-def table(found: ChoicesMade) -> list[dict[str, object]]:
-    """Return a row a decision, the most important first: what was chosen early, late and by the best.
-
-    Raises:
-        ConfigError: see `importance`.
-    """
+def table(found: ChoicesMade, importance: Mapping[str, float]) -> list[dict[str, object]]:
+    """Return a row a decision, the most important first: what was chosen early, late and by the best."""
     places = {decision.name: place for place, decision in enumerate(found.space.decisions)}
     best = found.choices[int(np.nanargmax(found.scores))]
     rows: list[dict[str, object]] = []
-    for name, share in importance(found).items():
+    for name, share in importance.items():
         place = places[name]
         options = [str(choice) for choice in found.space.decisions[place].choices]
         own = means(found, place)

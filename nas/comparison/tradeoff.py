@@ -20,6 +20,7 @@ from nas.costs import COSTS
 from nas.errors import NotFound, UnknownName
 from nas.pareto import nondominated
 from nas.states import TrialState
+from nas.storage.front import FIELDS
 from nas.storage.schema import Trial
 from nas.storage.store import Store
 
@@ -90,11 +91,12 @@ def tradeoff(store: Store, groups: Sequence[Group], cost: str) -> Tradeoff:
     clouds, absent = list[Cloud](), list[str]()
     for group in groups:
         ids = [search.id for search in group.searches]
-        query = select(getattr(Trial, cost), Trial.score).where(
+        column = FIELDS[cost]
+        query = select(column, Trial.score).where(
             Trial.search_id.in_(ids),
             Trial.state == TrialState.COMPLETED,
             Trial.score.is_not(None),
-            getattr(Trial, cost).is_not(None),
+            column.is_not(None),
         )
         with store.read() as session:
             points = sorted((float(x), -float(y)) for x, y in session.execute(query) if y is not None)

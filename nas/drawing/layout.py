@@ -65,10 +65,12 @@ class Route:
     arrow: Arrow
     boxes: tuple[Box, ...]
 
-    def pieces(self) -> Iterator[tuple[Point, Point]]:
-        """Yield start and end of each curved piece; within a box that the arrow passes it is straight."""
+    def pieces(self) -> Iterator[tuple[Point, Point, Point, Point]]:
+        """Yield each cubic Bézier curve; within a box that the arrow passes it is straight."""
         for a, b in pairwise(self.boxes):
-            yield (a.x + a.width / 2, a.y), (b.x - b.width / 2, b.y)
+            start, end = a.x + a.width / 2, b.x - b.width / 2
+            middle = (start + end) / 2
+            yield (start, a.y), (middle, a.y), (middle, b.y), (end, b.y)
 
 
 @dataclass(frozen=True, slots=True)

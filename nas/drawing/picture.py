@@ -93,9 +93,8 @@ def _route(axes: Axes, route: Route, top: float) -> None:
 
     points: list[tuple[float, float]] = []
     codes: list[Any] = []
-    for (ax, ay), (bx, by) in route.pieces():
-        middle = (ax + bx) / 2
-        points += [(ax, ay), (middle, ay), (middle, by), (bx, by)]
+    for piece in route.pieces():
+        points += piece
         codes += [Way.LINETO if codes else Way.MOVETO, Way.CURVE4, Way.CURVE4, Way.CURVE4]
     moved = [(MARGIN + x, top + y) for x, y in points]
     dashes = (0, (5, 4)) if route.arrow.identity else "solid"

@@ -56,12 +56,9 @@ def _parts(page: Page, drawing: Drawing) -> Iterator[str]:
 
 def _route(route: Route) -> str:
     path = list[str]()
-    for (ax, ay), (bx, by) in route.pieces():
-        middle = (ax + bx) / 2
-        path.append(
-            f"{'L' if path else 'M'}{ax:.1f} {ay:.1f}"
-            f"C{middle:.1f} {ay:.1f} {middle:.1f} {by:.1f} {bx:.1f} {by:.1f}"
-        )
+    for piece in route.pieces():
+        start, *rest = (f"{x:.1f} {y:.1f}" for x, y in piece)
+        path.append(f"{'L' if path else 'M'}{start}C{' '.join(rest)}")
     end = route.boxes[-1]
     x, y = end.x - end.width / 2, end.y
     identity = " identity" if route.arrow.identity else ""

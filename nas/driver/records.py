@@ -153,8 +153,8 @@ class Records:
 
     def inherits(self, job: Job) -> bool:
         """Return whether a training goes on from one of another network."""
-        network = self._network(job.architecture)
-        return any(self._network(ancestor.architecture) != network for ancestor in job.lineage)
+        networks = {self._network(ancestor.architecture) for ancestor in job.lineage}
+        return bool(networks) and networks != {self._network(job.architecture)}
 
     def _network(self, architecture: Architecture) -> str:
         return candidate_of(self._space, architecture).key

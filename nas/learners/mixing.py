@@ -42,6 +42,15 @@ class Mixing(Augmentation):
         drawn = np.random.default_rng(seed).beta(self.alpha, self.alpha, shape)
         return torch.from_numpy(drawn).float()
 
+    def queries(self, episode: Episode, x: Tensor, y: Tensor, generator: torch.Generator) -> Episode:
+        """Mix each query with another example, `[T, Q, …]`, of label y."""
+        share = self.shares((*episode.query_y.shape,), generator)
+        return replace(
+            episode,
+            query_x=_mixed(episode.query_x, x, share),
+            second=Second(y, share.to(episode.query_x)),
+        )
+
     def refuse(self, episode: Episode, *, few_shot: bool) -> None:
         """Refuse tasks that have nothing to mix.
 
@@ -88,12 +97,8 @@ class MixUp(Mixing):
         self.refuse(episode, few_shot=False)
         tasks, queries = episode.query_y.shape
         rows = torch.rand(tasks, queries, generator=generator).argsort(1)
-        share = self.shares((tasks, queries), generator)
-        return replace(
-            episode,
-            query_x=_mixed(episode.query_x, _taken(episode.query_x, rows), share),
-            second=Second(_taken(episode.query_y, rows), share.to(episode.query_x)),
-        )
+        x, y = _taken(episode.query_x, rows), _taken(episode.query_y, rows)
+        return self.queries(episode, x, y, generator)
 
 
 @final
@@ -115,11 +120,8 @@ class MetaMix(Mixing):
         self.refuse(episode, few_shot=True)
         tasks, queries = episode.query_y.shape
         rows = torch.randint(episode.support_y.shape[1], (tasks, queries), generator=generator)
-        share = self.shares((tasks, queries), generator)
-        return replace(
-            episode,
-            query_x=_mixed(episode.query_x, _taken(episode.support_x, rows), share),
-            second=Second(_taken(episode.support_y, rows), share.to(episode.query_x)),
+        return self.queries(
+            episode, _taken(episode.support_x, rows), _taken(episode.support_y, rows), generator
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from nas import counts
@@ -26,6 +27,11 @@ def cell(name: str, value: Any) -> str:
     if name.endswith("_at"):
         return str(value)[:19].replace("T", " ")
     return str(value)
+
+
+def field_of(value: Any) -> Any:
+    """Return a value for a field of CSV: what has parts as JSON."""
+    return json.dumps(value) if isinstance(value, dict | list | tuple) else value
 
 
 def setting(value: Any) -> str:

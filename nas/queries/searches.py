@@ -206,6 +206,21 @@ class SearchesQuery:
             raise UnknownName("state", self.state, states)
 
 
+def values(store: Store, *names: str) -> dict[str, list[str]]:
+    """Return what searches have in columns that `SearchesQuery` asks for, or `learner`; tasks by label."""
+    with store.read() as session:
+        return {name: sorted(session.scalars(select(_TOLD[name]).distinct())) for name in names}
+
+
+_TOLD = {
+    "space": Search.space,
+    "controller": Search.controller,
+    "tasks": Search.task_label,
+    "learner": Search.learner,
+}
+"""Columns by what is asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class SearchesPage:
     """Some searches of a list.

@@ -530,6 +530,8 @@ class SearchConfig(StrictModel):
 
     def planned(self, space: Space[Any]) -> int | None:
         """Return how many trials the controller plans for; None: as many as are asked for."""
+        if self.proposer.plan is Controller.plan:
+            return None
         controller: Controller = maker("controller", self.controller)(space, self.seed)
         return controller.plan(self.budget.train_episodes)
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _other = aliased(Trial)
 
+DRIVES = select(Search.id).where(Search.driver == bindparam("by")).with_for_update(read=True, of=Search)
+"""Finds what a driver drives, and keeps others from taking it over until the transaction ends."""
+
 FINISH_TRIAL = (
     update(Trial)
     .where(Trial.id == bindparam("trial"), Trial.observed.is_(None))
@@ -30,11 +33,7 @@ FINISH_TRIAL = (
 """Closes a trial that is still open, and tells its place in the order of outcomes."""
 
 FINISH_DRIVEN_TRIAL = FINISH_TRIAL.where(
-    Trial.search_id
-    == select(Search.id)
-    .where(Search.id == Trial.search_id, Search.driver == bindparam("by"))
-    .with_for_update(read=True)
-    .scalar_subquery()
+    Trial.search_id == DRIVES.where(Search.id == Trial.search_id).scalar_subquery()
 )
 """The same, where a driver drives the trial's search."""
 
@@ -45,9 +44,6 @@ HEARTBEAT = (
 )
 
 """Shows a sign of life of a driver that drives the search still, and tells whether it is asked to stop."""
-
-DRIVES = select(Search.id).where(Search.driver == bindparam("by")).with_for_update(read=True, of=Search)
-"""Finds what a driver drives, and keeps others from taking it over until the transaction ends."""
 
 DRIVES_SEARCH = DRIVES.where(Search.id == bindparam("search_id"))
 

@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from sqlalchemy import select
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
@@ -290,11 +289,7 @@ class Site:
         if page.more and page.rows:
             kept = {key: value for key, value in given.items() if key != "before"}
             older = self.url("", **kept, before=page.rows[-1].search)
-        with self._store.read() as session:
-            names = {
-                what: sorted(session.scalars(select(column).distinct()))
-                for what, column in (("controller", Search.controller), ("space", Search.space))
-            } | {"tasks": sorted(session.scalars(select(Search.task_label).distinct()))}
+        names = searches.values(self._store, "controller", "space", "tasks")
         states = [state.value for state in SearchState]
         return self._page(
             request,
@@ -373,7 +368,7 @@ class Site:
             sorts[name] = self.url("searches", search.name, **kept, sort=name, order=order) + "#trials"
         return Sheet(
             "trials",
-            f"Trials: {counts.counted(page.total, 'match').replace('matchs', 'matches')}",
+            f"Trials: {page.total:,} {'match' if page.total == 1 else 'matches'}",
             _shown(TRIAL_COLUMNS, rows),
             rows,
             links={
@@ -555,16 +550,7 @@ class Site:
                     command=self.command("leaderboard", *command),
                 )
             )
-        with self._store.read() as session:
-            names = {
-                what: sorted(session.scalars(select(column).distinct()))
-                for what, column in (
-                    ("space", Search.space),
-                    ("controller", Search.controller),
-                    ("tasks", Search.task_label),
-                    ("learner", Search.learner),
-                )
-            }
+        names = searches.values(self._store, "space", "controller", "tasks", "learner")
         return self._page(
             request,
             "leaderboard.html",

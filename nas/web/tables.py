@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from nas.queries.cells import cell
+from nas.queries.cells import cell, field_of
 
 Link = Callable[[Mapping[str, Any]], str | None]
 """Returns the address that a cell of a row leads to; None: nowhere."""
@@ -91,7 +91,7 @@ class Sheet:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)
-        writer.writerows([_flat(row.get(name)) for name in self.columns] for row in self.rows)
+        writer.writerows([field_of(row.get(name)) for name in self.columns] for row in self.rows)
         named = {"Content-Disposition": f'attachment; filename="{self.name}.csv"'}
         return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=named)
 
@@ -99,10 +99,6 @@ class Sheet:
         """Return what is shown as JSON, numbers in full."""
         rows = [{name: row.get(name) for name in self.columns} for row in self.rows]
         return Response(json.dumps(rows, default=str), media_type="application/json")
-
-
-def _flat(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, dict | list | tuple) else value
 
 
 def moment(value: datetime | None) -> SheetCell:
