@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -111,16 +114,24 @@ def decode(files: Sequence[Path], decoding: Decoding) -> Decoded:
             else:
                 damage[index] = legible(str(error) or type(error).__name__)
 
+    left = deque(range(len(files)))
+
+    def read_on() -> None:
+        with suppress(IndexError):  # of the last thread to ask
+            while True:
+                index = left.popleft()
+                read(index)
+
     with warnings.catch_warnings(), ThreadPoolExecutor() as threads:
         warnings.simplefilter(
             "ignore"
         )  # of large images, and of notes in files that are not as they should be
+        # An exception from a signal may leave a lock of `submit` taken for good: so one call each thread.
         try:
-            for _ in threads.map(read, range(len(files))):
-                pass
-        except BaseException:  # interrupted: what has not begun is left
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise
+            for reader in [threads.submit(read_on) for _ in range(os.cpu_count() or 1)]:
+                reader.result()
+        finally:
+            left.clear()
     return Decoded(images, values, damage, refused)
 
 
