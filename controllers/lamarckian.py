@@ -141,7 +141,9 @@ class Lamarckian(Controller):
             self._begun[number] = key
             if outcome.state in ENDED:
                 self._open[number] = architecture
-            elif outcome.state is not TrialState.REUSED:
+            elif outcome.state is TrialState.REUSED:
+                self._leave(key, promises=True)
+            else:
                 self._leave(key)
             return
         again = self._begun[parent] == key
@@ -153,6 +155,7 @@ class Lamarckian(Controller):
             if len(self._members) > self._size:
                 self._members.popleft()
 
-    def _leave(self, key: str) -> None:
-        """Forget the promise of a network that was trained from scratch, or could not be."""
-        self._members = deque(member for member in self._members if member.key != key)
+    def _leave(self, key: str, *, promises: bool = False) -> None:
+        """Forget a network that was trained from scratch anew, or could not be; or its promises alone."""
+        kept = (m for m in self._members if m.key != key or (promises and m.passes is not None))
+        self._members = deque(kept)

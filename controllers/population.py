@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -112,8 +111,10 @@ class PopulationBased(Controller):
         """In the order observed."""
         self._parts: dict[int, list[Part]] = {}
         """By training episodes at their end, in the order observed."""
-        self._passed: Counter[int] = Counter()
-        """How many parts ended that followed one of so many training episodes."""
+        self._begun = 0
+        """How many trainings have ended a part."""
+        self._waiting: dict[int, EndedMember] = {}
+        """Those of the open ones whose next part has not ended, by its number."""
         self._reached: dict[int, int] = {}
         """By trial, training episodes at the end of a part with a score."""
 
@@ -145,8 +146,17 @@ class PopulationBased(Controller):
 
     def continuable(self) -> frozenset[int]:
         """Return the parts of lengths that not all trainings have passed."""
-        left = (parts for episodes, parts in self._parts.items() if self._passed[episodes] < self._size)
+        behind = min(map(self._source, self._waiting.values()), default=self._whole)
+        if self._begun < self._size:
+            behind = 0
+        left = (parts for episodes, parts in self._parts.items() if episodes >= behind)
         return frozenset(part.trial for parts in left for part in parts)
+
+    def _source(self, ended: EndedMember) -> int:
+        """Return the training episodes of what its next part goes on from; 0: it begins anew."""
+        if ended.part is not None or ended.episodes in self._parts:
+            return ended.episodes
+        return 0 if ended.parent is None else self._reached[ended.parent]
 
     def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Proposal | None:
         """Propose the first part of a training, or the one after the part that has waited longest."""
@@ -161,8 +171,8 @@ class PopulationBased(Controller):
         episodes, part = outcome.episodes, None
         if outcome.architecture is not None:
             self._tried.add(outcome.architecture)
-        if outcome.parent is not None:
-            self._passed[self._reached[outcome.parent]] += 1
+        self._begun += number < self._size
+        self._waiting.pop(number, None)
         if episodes is None:  # a whole training
             return
         if outcome.state in CONTINUABLE and outcome.score is not None and outcome.architecture is not None:
@@ -171,7 +181,9 @@ class PopulationBased(Controller):
             part = Part(-outcome.score.value, len(ranked), trial, outcome.architecture)
             ranked.append(part)
             self._reached[trial] = episodes
-        self._open.append(EndedMember(episodes, part, outcome.architecture, outcome.parent))
+        ended = EndedMember(episodes, part, outcome.architecture, outcome.parent)
+        self._waiting[self._size + len(self._open)] = ended
+        self._open.append(ended)
 
     def explore(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
         """Return settings near those of an architecture, with its network.

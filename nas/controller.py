@@ -164,6 +164,7 @@ class Reject:
     reason: str
     repeat: int = 0
     episodes: int | None = None
+    parent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

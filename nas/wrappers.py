@@ -177,7 +177,9 @@ class Constrained(Controller):
             reason = self._reason(proposal.architecture)
             if reason is None:
                 return proposal
-            rejected = Reject(proposal.architecture, reason, proposal.repeat, proposal.episodes)
+            rejected = Reject(
+                proposal.architecture, reason, proposal.repeat, proposal.episodes, proposal.parent
+            )
         return rejected
 
     def observe(self, number: int, outcome: Outcome) -> None:

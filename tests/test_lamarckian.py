@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,25 @@ def test_a_child_that_fails_from_scratch_is_no_promise_any_more() -> None:
     for seed in range(20):
         proposal = controller.propose(number + 2, (), generator(seed, number + 2))
         assert proposal.architecture != child.architecture
+
+
+def test_a_promise_that_was_settled_before_is_none_any_more() -> None:
+    """In a space that is exhausted a child is a network that was trained from scratch: that is known."""
+    controller, networks, number = grown((0.1, 0.9, 0.2))
+    child = next(
+        proposal
+        for seed in range(99)
+        if (proposal := controller.propose(number, (), generator(seed, number))).parent == 2
+    )
+    known = replace(child, architecture=networks[0])
+    controller.observe(number, ended(known.architecture, 0.99, parent=2))
+    scratch = controller.propose(number + 1, (), generator(0, number + 1))
+    assert scratch == Evaluate(known.architecture, episodes=6)
+    reused = replace(ended(known.architecture, 0.5, episodes=6), state=TrialState.REUSED, reused=0)
+    controller.observe(number + 1, reused)
+    assert controller.continuable() == {2, 4}
+    for seed in range(20):
+        assert controller.propose(number + 2, (), generator(seed, number + 2)).parent in (2, 4)
 
 
 def test_it_improves_at_less_than_the_cost_of_whole_trainings() -> None:

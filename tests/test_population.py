@@ -253,6 +253,34 @@ def test_a_part_that_failed_copies_one_of_the_best(state: TrialState) -> None:
     assert after.episodes == 20
 
 
+def test_a_part_that_is_tried_again_passes_its_length_once() -> None:
+    """The slow one of two may have to copy what the fast one went on from, however often that failed."""
+    controller = PBT(space(h0=H, h1=H), 0, population=2, interval=10)
+    first, slow = (controller.propose(number, (), generator(0, number)) for number in (0, 1))
+    assert isinstance(first, Evaluate)
+    assert isinstance(slow, Evaluate)
+    done = Outcome(TrialState.PAUSED, first.architecture, Score(0.5, 0, 1), 10, episodes=10)
+    controller.observe(0, done)
+    for number in (2, 3, 4):
+        again = controller.propose(number, (slow,), generator(0, number))
+        assert isinstance(again, Evaluate)
+        assert again.parent == 0
+        failed = Outcome(TrialState.FAILED, again.architecture, episodes=20, parent=0)
+        controller.observe(number, failed)
+        assert controller.continuable() == {0}
+    controller.observe(1, replace(done, architecture=slow.architecture, score=Score(0.4, 0, 1)))
+    assert controller.continuable() == {0, 1}
+    for number in (5, 6):
+        proposal = controller.propose(number, (), generator(0, number))
+        assert isinstance(proposal, Evaluate)
+        assert proposal.parent == 0
+        ending = Outcome(
+            TrialState.PAUSED, proposal.architecture, Score(0.5, 0, 1), 20, episodes=20, parent=0
+        )
+        controller.observe(number, ending)
+    assert controller.continuable() == {5, 6}
+
+
 @pytest.mark.parametrize(
     ("make", "facts"),
     [

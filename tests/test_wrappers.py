@@ -231,6 +231,17 @@ def test_rejects_the_last_of_bounded_draws() -> None:
     assert proposal.architecture == last
 
 
+def test_rejects_what_was_asked_for() -> None:
+    class Asking(Spy):
+        def propose(self, number: int, pending: Sequence[Evaluate], rng: np.random.Generator) -> Evaluate:
+            return Evaluate(self.space.sample(rng), repeat=1, episodes=20, parent=3)
+
+    constrained = Constrained(Asking(SMALL), SMALL, TaskShape((8,), 5), {"parameters": 1})
+    proposal = constrained.propose(4, (), generator(0, 4))
+    assert isinstance(proposal, Reject)
+    assert (proposal.repeat, proposal.episodes, proposal.parent) == (1, 20, 3)
+
+
 def test_each_network_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[str] = []
     cost = Toy.cost

@@ -108,8 +108,10 @@ class Records:
 
     def deaths(self, job: AnyJob) -> int:
         """Return how many attempts since the last failure ended with a worker's death: they keep the seed."""
+        if isinstance(job, Job) and job.parent is not None:  # it is not tried again if it fails
+            return job.attempt
         for attempt in range(job.attempt, 0, -1):
-            if self._attempt(job, attempt).seed == job.seed:
+            if self._fresh_seed(job, attempt) == job.seed:
                 return job.attempt - attempt
         return job.attempt
 
@@ -117,6 +119,12 @@ class Records:
         if isinstance(job, SupernetJob):
             return self.supernet(job.number, job.supernet, attempt, seed)
         return self.evaluation(job.number, job.evaluation, attempt, seed)
+
+    def _fresh_seed(self, job: AnyJob, attempt: int) -> int:
+        """Return the seed of an attempt that begins with new weights."""
+        if isinstance(job, SupernetJob):
+            return training_seed(self._config.seed, f"supernet {job.number}", attempt)
+        return training_seed(self._config.seed, self._network(job.architecture), attempt, job.repeat)
 
     def evaluation(self, number: int, evaluation: Evaluate, attempt: int = 0, seed: int | None = None) -> Job:
         """Return the job of an evaluation.
@@ -129,8 +137,7 @@ class Records:
         if seed is None and parent is not None:
             seed = parent.seed
         if seed is None:
-            key = candidate_of(self._space, architecture).key
-            seed = training_seed(self._config.seed, key, attempt, repeat)
+            seed = training_seed(self._config.seed, self._network(architecture), attempt, repeat)
         job = Job(number, attempt, architecture, seed, repeat, episodes)
         if self._folder is not None and not self._config.looks_up:
             text = self._space.text(architecture)

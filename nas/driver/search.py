@@ -401,9 +401,14 @@ class SearchDriver:
 
     def _without_worker(self, proposal: Reuse | Reject) -> Outcome:
         if isinstance(proposal, Reject):
-            repeat, episodes = proposal.repeat, proposal.episodes
-            infeasible, why = TrialState.INFEASIBLE, proposal.reason
-            return Outcome(infeasible, proposal.architecture, error=why, repeat=repeat, episodes=episodes)
+            return Outcome(
+                TrialState.INFEASIBLE,
+                proposal.architecture,
+                error=proposal.reason,
+                repeat=proposal.repeat,
+                episodes=proposal.episodes,
+                parent=None if proposal.parent is None else self._own[proposal.parent],
+            )
         taken = replace(proposal, trial=self._own[proposal.trial])
         return self._records.reused(taken, self._store.trial(self._id, taken.trial))
 

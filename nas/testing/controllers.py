@@ -222,9 +222,9 @@ def simulate(
                     running[number] = proposal
                 case Reuse(architecture, trial):
                     observe(number, reused(architecture, trial))
-                case Reject(architecture, reason, repeat, episodes):
+                case Reject(architecture, reason, repeat, episodes, parent):
                     rejected = Outcome(TrialState.INFEASIBLE, architecture, error=reason)
-                    observe(number, replace(rejected, repeat=repeat, episodes=episodes))
+                    observe(number, replace(rejected, repeat=repeat, episodes=episodes, parent=parent))
             number += 1
         else:
             ended = list(running)[int(order.integers(len(running)))]
