@@ -6,10 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from facts import refusal
 from grids import rest_slow
 from scripted_searches import configure, killed, run
 
@@ -18,7 +21,7 @@ from controllers.fixed import Fixed
 from controllers.random import Random
 from nas.backbone import BackboneSpace
 from nas.controller import Controller, Evaluate, Finish, Outcome, Proposal, Score
-from nas.errors import ConfigError
+from nas.errors import ConfigError, NotFound
 from nas.schedulers.curves import ENOUGH, Curves
 from nas.schedulers.halving import Bracket, Halving, brackets
 from nas.schedulers.median import Median
@@ -234,6 +237,68 @@ def test_curves_stop_nobody_while_few_are_known_and_forget_who_failed() -> None:
     assert curves.report(99, 3, -8.0)  # nothing is known there
     curves.forget(99)
     assert 99 not in curves._scores[1]
+
+
+def test_earlier_trainings_are_learned_from_and_are_no_best_so_far() -> None:
+    rng = np.random.default_rng(1)
+    first = rng.normal(size=30)
+    earlier = [{1: float(x), 3: float(x), 10: float(x + rng.normal() / 10)} for x in first]
+    alone, told = Curves(0.05, 10, (1, 3)), Curves(0.05, 10, (1, 3), earlier)
+    for curves in (alone, told):
+        assert curves.report(0, 1, -9.0)  # no trial has been trained whole
+        assert curves.report(1, 1, 0.0)
+        curves.complete(1, 0.0)
+        assert curves.report(2, 1, 0.5)  # the best of the earlier ones is above 1
+    assert alone.report(3, 1, -1.0)
+    assert not told.report(3, 1, -1.0)
+    whole = Curves(0.05, 10, (1, 3))
+    for trial, scores in enumerate(earlier):
+        whole.record(trial, 1, scores[1])
+        whole.complete(trial, scores[10])
+    late = Curves(0.05, 10, (1, 3), earlier)
+    late.record(99, 3, 0.0)
+    late.complete(99, max(scores[10] for scores in earlier))
+    assert late.chance(1, 0.3) == pytest.approx(whole.chance(1, 0.3))
+
+
+def test_a_table_of_learning_curves_stops_trials_from_the_first_on(store: Store, tmp_path: Path) -> None:
+    shares = np.random.default_rng(0).uniform(size=50)
+    rows = {f"score_{n}": shares * n / 300 + 1e-3 * np.sin(n * shares) for n in (30, 90, 270, 300)}
+    table = pd.DataFrame(rows | {"arch": "of no matter"})
+    table.loc[50] = [math.nan, math.nan, math.nan, 0.9, "without a curve"]
+    table.to_csv(tmp_path / "curves.csv", index=False)
+    curves = {"name": "curves", "minimum": 30, "eta": 3}
+    metric = {str(n): f"score_{n}" for n in (30, 90, 270, 300)}
+    told = {**curves, "table": str(tmp_path / "curves.csv"), "metric": metric}
+    changes: dict[str, Any] = {"controller": "random", "trials": 10}
+    assert "stopped" not in [row[1] for row in run(store, configure(scheduler=curves, **changes))]
+    whole = run(store, configure(name="whole", scheduler=told, **changes))
+    assert 2 <= [row[1] for row in whole].count("stopped") < 10
+    assert killed(store, configure(name="broken", scheduler=told, **changes), 5) == whole
+
+
+def test_a_table_of_learning_curves_that_is_of_no_use_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "curves.csv"
+    curves = {
+        "name": "curves",
+        "minimum": 100,
+        "table": str(table),
+        "metric": {"100": "early", "300": "late"},
+    }
+    with refusal(NotFound, "scheduler.table", str(table)):
+        configure(scheduler=curves).make_stopper()
+    table.write_text("early,late\n0.5,\n,0.6\n")
+    with refusal(ConfigError, "scheduler.table", "early, late"):
+        configure(scheduler=curves).make_stopper()
+    with refusal(ConfigError, "scheduler.table", "better"):
+        configure(scheduler={**curves, "metric": {"100": "early", "300": "better"}}).make_stopper()
+    with refusal(ConfigError, "scheduler.metric", "lengths 25;"):
+        configure(scheduler={**curves, "minimum": 25}).make_stopper()
+    for lacking in ("table", "metric"):
+        with refusal(ConfigError, "scheduler.table, scheduler.metric"):
+            configure(scheduler={key: value for key, value in curves.items() if key != lacking})
+    with refusal(ConfigError, "scheduler.table", "--scheduler curves"):
+        configure(scheduler={**curves, "name": "asha"})
 
 
 def test_the_median_rule_by_hand() -> None:

@@ -585,8 +585,9 @@ def check(
         say: told what is odd about the data, and what takes long.
 
     Raises:
-        ConfigError: the controller refuses its settings or the learner the tasks, or `trials` is given and
-            does not reach for all that a supernet derives.
+        ConfigError: the controller refuses its settings, the learner the tasks or the scheduler its table, or
+            `trials` is given and does not reach for all that a supernet derives.
+        NotFound: a file that a setting names is not there.
         Unsupported: the space has no network for the tasks, or the controller trains a supernet, and the
             space has none.
         Infeasible: the supernet that it trains does not fit in the memory of this machine.
@@ -596,6 +597,7 @@ def check(
         made_by["remarks"] = list(tasks.remarks)
         for remark in tasks.remarks:
             say(f"warning: {remark}")
+    config.make_stopper()
     space = config.make_space()
     own = config.planned(space)
     if own is not None and "trials" in config.model_fields_set and config.trials < own:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import final
 
@@ -12,7 +12,7 @@ import numpy as np
 from nas.intervals import student_cdf
 
 ENOUGH = 10
-"""Whole trainings before any trial is stopped."""
+"""Whole trainings, the earlier ones too, before any trial is stopped."""
 
 _NORMAL = NormalDist()
 
@@ -31,11 +31,19 @@ class Curves:
         threshold: the chance below which a trial stops.
         budget: training episodes of a whole trial.
         rungs: training episodes at which trials are judged, ascending, below the budget.
+        earlier: whole trainings that the prediction begins with, each with a score for every rung and for the
+            budget, in the search's unit. None of them is its best so far.
     """
 
-    def __init__(self, threshold: float, budget: int, rungs: Sequence[int]) -> None:
+    def __init__(
+        self, threshold: float, budget: int, rungs: Sequence[int], earlier: Sequence[Mapping[int, float]] = ()
+    ) -> None:
         self._threshold, self._budget = threshold, budget
-        self._scores: dict[int, dict[int, float]] = {rung: {} for rung in rungs}
+        before = {-1 - place: scores for place, scores in enumerate(earlier)}  # no trial has such a number
+        self._scores: dict[int, dict[int, float]] = {
+            rung: {place: scores[rung] for place, scores in before.items()} for rung in rungs
+        }
+        self._before = {place: scores[budget] for place, scores in before.items()}
         self._last: dict[int, float] = {}
 
     def report(self, trial: int, step: int, score: float) -> bool:
@@ -62,13 +70,13 @@ class Curves:
 
     def chance(self, step: int, score: float) -> float:
         """Return the predicted chance of a last score above the best so far; 1 while too few are known."""
-        scores = self._at(step)
-        whole = [trial for trial in self._last if trial in scores]
-        if len(whole) < ENOUGH:
+        scores, lasts = self._at(step), self._before | self._last
+        whole = [trial for trial in lasts if trial in scores]
+        if len(whole) < ENOUGH or not self._last:
             return 1.0
         ranked = np.sort(list(scores.values()))
         place = _normal_scores(ranked, np.array([score, *(scores[trial] for trial in whole)]))
-        last = np.array([self._last[trial] for trial in whole])
+        last = np.array([lasts[trial] for trial in whole])
         design = np.column_stack([np.ones(len(whole)), place[1:]])
         inverse = np.linalg.pinv(design.T @ design)
         weights = inverse @ design.T @ last

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nas.errors import ConfigError
+from nas.plugins import FilePath
 
 Name = Literal["asha", "curves", "halving", "hyperband", "median", "promotion"]
 
@@ -30,13 +31,31 @@ class Scheduler(BaseModel):
         float,
         Field(gt=0, lt=1, description="of curves: the chance of a new best score below which a trial stops"),
     ] = 0.05
+    table: Annotated[
+        FilePath | None,
+        Field(
+            description="of curves: file of trainings like those of the search, to predict by from its first "
+            "trial on; .csv, .csv.gz, …, or .parquet"
+        ),
+    ] = None
+    metric: Annotated[
+        dict[Annotated[int, Field(ge=1)], str] | None,
+        Field(description="column of the scores of that table after each rung and after the whole training"),
+    ] = None
 
     @model_validator(mode="after")
-    def _threshold_of_curves(self) -> Self:
-        if self.name != "curves" and self.threshold != type(self).model_fields["threshold"].default:
+    def _of_curves(self) -> Self:
+        for setting in ("threshold", "table", "metric"):
+            default = type(self).model_fields[setting].default
+            if self.name != "curves" and getattr(self, setting) != default:
+                raise ConfigError(
+                    f"scheduler.{setting}: it is for the scheduler 'curves', and '{self.name}' does not read "
+                    "it. Leave it out, or choose --scheduler curves."
+                )
+        if (self.table is None) != (self.metric is None):
             raise ConfigError(
-                f"scheduler.threshold: it is for the scheduler 'curves', and '{self.name}' does not read it. "
-                "Leave it out, or choose --scheduler curves."
+                "scheduler.table, scheduler.metric: one needs the other. Give both, such as "
+                '{75 = "score_75", 300 = "score_300"} for the metric, or none.'
             )
         return self
 

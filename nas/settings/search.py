@@ -8,6 +8,7 @@ import json
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -56,6 +57,7 @@ from nas.settings.slots import SECTIONS, Slots, explicit, resolved, varied
 from nas.settings.warm_start import WarmStart, searches
 from nas.settings_space import Settings
 from nas.space import Space, TaskShape
+from nas.tables.learning_curves import learning_curves
 from nas.tasks.base import ScoreSource, TaskSource
 from nas.training.latency import Timed
 from nas.training.provenance import proposal_rng
@@ -549,15 +551,33 @@ class SearchConfig(StrictModel):
         return Halving(controller, space, lengths, eta, hyperband=self.scheduler.name == "hyperband")
 
     def make_stopper(self) -> Stopper | None:
-        """Return what stops trials; None where the scheduler stops none, or there is none."""
+        """Return what stops trials; None where the scheduler stops none, or there is none.
+
+        Raises:
+            NotFound: the table of the scheduler is not there.
+            ConfigError: it cannot be read, or lacks a rung.
+        """
         if self.scheduler is None or self.scheduler.promotes:
             return None
         whole = self.budget.train_episodes
         if self.scheduler.name == "median":
             return Median(whole, self.rungs)
         if self.scheduler.name == "curves":
-            return Curves(self.scheduler.threshold, whole, self.rungs)
+            return Curves(self.scheduler.threshold, whole, self.rungs, self._earlier(self.scheduler, whole))
         return Asha(self.scheduler.eta, whole, self.rungs)
+
+    def _earlier(self, scheduler: Scheduler, whole: int) -> list[dict[int, float]]:
+        if scheduler.table is None or scheduler.metric is None:
+            return []
+        needed = (*self.rungs, whole)
+        if lacking := [str(length) for length in needed if length not in scheduler.metric]:
+            raise ConfigError(
+                f"scheduler.metric: it has no column for training lengths {', '.join(lacking)}; trials are "
+                f"judged after {', '.join(map(str, needed))} training episodes. Name these, or choose other "
+                "rungs by scheduler.minimum and scheduler.eta."
+            )
+        columns = {length: scheduler.metric[length] for length in needed}
+        return learning_curves(Path(scheduler.table), columns)
 
     def make_context(self, space: Space[Any], tasks: TaskSource) -> Context:
         """Return what every job of the search shares."""

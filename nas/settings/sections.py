@@ -182,6 +182,9 @@ def root(values: dict[str, Any], folder: Path) -> None:
     """Let relative paths in nested settings count from a folder; those that are absolute stay."""
     for kind in plugins.GROUPS.keys() & values.keys():
         values[kind] = _rooted(kind, values[kind], folder)
+    scheduler = values.get("scheduler")
+    if isinstance(scheduler, dict) and isinstance(table := scheduler.get("table"), str):
+        scheduler["table"] = table if table.startswith("~") else str(folder / table)
 
 
 def _rooted(kind: str, section: Any, folder: Path) -> Any:

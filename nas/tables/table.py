@@ -242,41 +242,62 @@ def read(path: Path, columns: Columns, space: str) -> pd.DataFrame:
     """
     import pandas as pd
 
+    needed = tuple(dict.fromkeys((columns.arch, *columns.numbers)))
+    rows = frame(path, needed, "evaluator.table")
+    if not all(isinstance(text, str) for text in rows[columns.arch].dropna()):
+        raise ConfigError(
+            f"evaluator.arch: column '{columns.arch}' of {path} holds {rows[columns.arch].dtype}, not text. "
+            "Store it as text: a number loses the zeros that a text begins or ends with."
+        )
+    rows.index = pd.RangeIndex(2, len(rows) + 2)
+    if "space" in rows.columns and len(rows):
+        others = rows["space"]
+        rows = rows[others == space]
+        if rows.empty:
+            names = [_shown(name) for name in others.drop_duplicates()]
+            raise ConfigError(
+                f"evaluator.table: {path} has no row of space '{space}': its column 'space' has "
+                f"{_listed(names, SPACES)}."
+            )
+    return rows[list(needed)]
+
+
+def frame(path: Path, columns: Sequence[str], setting: str) -> pd.DataFrame:
+    """Return a table as it stands there; all columns of a text file are texts.
+
+    Args:
+        path: of the file.
+        columns: what it must have.
+        setting: that names the file, for messages.
+
+    Raises:
+        NotFound: no such file.
+        ConfigError: the file is no table, or lacks columns.
+    """
+    import pandas as pd
+
     try:
-        frame = (
+        rows = (
             pd.read_parquet(path)
             if path.suffix in (".parquet", ".pq")
             else pd.read_csv(path, dtype=str, keep_default_na=False)
         )
     except ImportError:
         raise ConfigError(
-            f"evaluator.table: {path} needs pyarrow; run `pip install 'nas-service[parquet]'`."
+            f"{setting}: {path} needs pyarrow; run `pip install 'nas-service[parquet]'`."
         ) from None
+    except FileNotFoundError as error:
+        raise NotFound(f"{setting}: cannot read {path}: {error.strerror}.") from None
     except Exception as error:  # each compression and each parser has its own
         reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"evaluator.table: {path} is no table that can be read: {reason}.") from None
-    missing = [name for name in (columns.arch, *columns.numbers) if name not in frame.columns]
+        raise ConfigError(f"{setting}: {path} is no table that can be read: {reason}.") from None
+    missing = [name for name in columns if name not in rows.columns]
     if missing:
         raise ConfigError(
-            f"evaluator.table: {path} lacks {len(missing)} column{'s' * (len(missing) > 1)}: "
-            f"{', '.join(missing)}. It has: {', '.join(map(str, frame.columns))}."
+            f"{setting}: {path} lacks {len(missing)} column{'s' * (len(missing) > 1)}: "
+            f"{', '.join(missing)}. It has: {', '.join(map(str, rows.columns))}."
         )
-    if not all(isinstance(text, str) for text in frame[columns.arch].dropna()):
-        raise ConfigError(
-            f"evaluator.arch: column '{columns.arch}' of {path} holds {frame[columns.arch].dtype}, not text. "
-            "Store it as text: a number loses the zeros that a text begins or ends with."
-        )
-    frame.index = pd.RangeIndex(2, len(frame) + 2)
-    if "space" in frame.columns and len(frame):
-        others = frame["space"]
-        frame = frame[others == space]
-        if frame.empty:
-            names = [_shown(name) for name in others.drop_duplicates()]
-            raise ConfigError(
-                f"evaluator.table: {path} has no row of space '{space}': its column 'space' has "
-                f"{_listed(names, SPACES)}."
-            )
-    return frame[list(dict.fromkeys((columns.arch, *columns.numbers)))]
+    return rows
 
 
 def entries(
