@@ -9,6 +9,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from nas.learners.inner import adapt
+from nas.learners.learned_optimizer import LearnedOptimizer
+from nas.learners.learned_rates import RateAndMomentum
+from nas.learners.meta_lstm import MetaLstm
 from nas.learners.update import Adam, LearnedRates, Sgd, UpdateRule
 from nas.testing.update_rules import UpdateRuleSuite
 
@@ -21,6 +24,16 @@ RULES = {
     "meta_sgd with momentum": partial(LearnedRates, momentum=0.8),
     "adam": Adam,
     "adam without a first moment": partial(Adam, beta1=0.0, eps=1e-3),
+    "learned_rates": RateAndMomentum,
+    "learned_rates, one for all": partial(RateAndMomentum, per="all", momentum=0.0),
+    "learned_rates of steps and weights": partial(RateAndMomentum, per="weight", steps=2),
+    "meta_lstm": MetaLstm,
+    "meta_lstm that accumulates": partial(MetaLstm, hidden=5, accumulates=True),
+    "learned_optimizer": LearnedOptimizer,
+    "learned_optimizer of the paper's text": partial(
+        LearnedOptimizer, layers=1, preprocessing="log_and_sign", p=10.0
+    ),
+    "learned_optimizer, second order": partial(LearnedOptimizer, preprocessing="none", second_order=True),
 }
 
 
@@ -93,7 +106,7 @@ def test_a_loop_is_that_of_torch_on_each_task(rule):
 def test_a_loop_goes_on_from_a_state_of_before(rule):
     """Two loops of two steps are one loop of four."""
     _, _, weights, losses = regression(tasks=2)
-    update = RULES[rule]({name: weight[0] for name, weight in weights.items()}, 0.1)
+    update = RULES[rule]({name: weight[0] for name, weight in weights.items()}, 0.1).double()
     expected = adapt(losses, weights, update, 4, order=1)
     half = adapt(losses, weights, update, 2, order=1)
     assert_close(adapt(losses, half.weights, update, 2, order=1, state=half.state), expected)

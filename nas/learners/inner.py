@@ -54,11 +54,12 @@ def adapt(
         weights: what to adapt (weights of a network, a latent code), `[T, …]` by name; each requires grad.
         update: takes each step.
         steps: how many.
-        order: 2, or 1 to leave out second derivatives (Finn et al. 2017, section 5.2).
+        order: 2, or 1 to leave out second derivatives (Finn et al. 2017, section 5.2), as they are under a
+            rule that takes gradients for constants.
         state: of the update rule, to go on from; by default it begins anew.
     """
     recording = torch.is_grad_enabled()
-    second = recording and order == 2
+    second = recording and order == 2 and not update.constant
     device = next(iter(weights.values())).device.type
     autocasting = torch.is_autocast_enabled(device)
     state = update.init(weights) if state is None else state

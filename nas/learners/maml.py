@@ -48,7 +48,7 @@ class Maml(Learner):
         self.inner_steps = inner_steps
         self.test_steps = test_steps or inner_steps
         self.order: Order = order
-        self.passes = inner_steps if order == 2 else 1
+        self.passes = 1 if order == 1 or self.update.constant else inner_steps
 
     def forward(self, episode: Episode) -> Tensor:
         """Adapt to each task's support, then predict its queries: `[T, Q, outputs]`."""

@@ -29,6 +29,8 @@ class UpdateRule(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    constant: bool = False
+    """Whether it takes gradients and losses for constants: the loop then needs no second derivatives."""
 
     @abstractmethod
     def __init__(self, weights: Mapping[str, Tensor], lr: float) -> None:
