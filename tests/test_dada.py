@@ -15,6 +15,7 @@ from controllers.dada import JudgedSteps
 from controllers.derivation import most_probable
 from nas.bilevel import Problem, descended
 from nas.controller import SupernetBudget, TrainSupernet
+from nas.driver.search import check
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import SupernetJob
 from nas.learners.augmentation import chance
@@ -395,3 +396,22 @@ def test_without_a_policy_to_choose_it_is_refused(slots):
     context, _ = search(CHAIN, slots=slots)
     with refusal(Unsupported, "learner.augmentation", "autoaugment"):
         assemble(context, job().supernet, 0)
+
+
+@pytest.mark.parametrize(
+    ("controller", "left"), [("dada", ["learner.lr"]), ("darts", ["learner.augmentation", "learner.lr"])]
+)
+def test_what_a_supernet_leaves_at_its_default_is_told(controller, left):
+    config = validate(
+        {
+            "space": CURVES,
+            "controller": {"name": controller, "budget": BUDGET.model_dump()},
+            "tasks": {"name": "glyphs", "ways": 3, "queries": 2},
+            "learner": "prototypical",
+            "slots": {"learner": {"augmentation": ANY, "lr": [0.01, 0.001]}},
+        }
+    )
+    said = []
+    check(config, config.make_tasks(), said.append)
+    warned = [words.partition("slots.")[2].partition(" ")[0] for words in said if words.startswith("warning")]
+    assert sorted(warned) == left

@@ -95,6 +95,25 @@ def test_a_schedule_is_what_the_search_then_trains(scheduler: str) -> None:
     assert found.total() == 24
 
 
+POPULATION = [
+    *("--controller=pbt", "--set=controller.population=2", "--set=controller.interval=3"),
+    *("--slot=learner.lr=[0.001,0.01]", "--set=learner.meta_batch=1"),
+]
+
+
+def test_parts_of_trainings_are_counted_as_they_are_trained() -> None:
+    """Two trainings of 8 episodes, in parts of 3, 3 and 2: not the 32 trials of a search by default."""
+    code, _, err = nas("run", "--space=mlp", *REAL, *POPULATION, "--dry-run")
+    assert code == 0, err
+    assert lacking(err, "6 trials", "2 trials of 3", "2 of 6", "2 of 8", "16 training episodes") == []
+    assert "32" not in err
+    assert nas("run", "--space=mlp", *REAL, *POPULATION, "--name=s")[0] == 0
+    with Store("sqlite:///nas.db") as store:
+        rows = store.trials(store.search("s").id)
+    assert Counter(row.train_episodes for row in rows) == {3: 2, 6: 2, 8: 2}
+    assert sum((row.train_episodes or 0) - (row.continued_episodes or 0) for row in rows) == 16
+
+
 def test_earlier_searches_are_looked_for() -> None:
     search = ["run", "--space=mlp", *REAL, "--trials=2"]
     assert nas(*search, "--warm-start-from=early", "--dry-run")[0] == 3  # there is no database

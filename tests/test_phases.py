@@ -122,6 +122,13 @@ def test_phases_are_part_of_what_makes_scores_comparable() -> None:
             {"slots": {"learner": {"lr": [0.1, 0.2]}}},
             ("phases.0.learner.lr", "slots.learner"),
         ),
+        (ConfigError, PHASES, {"controller": "darts"}, ("phases", "'darts'", "supernet")),
+        (
+            ConfigError,
+            PHASES,
+            {"prescreen": {"supernet": "random_sharing"}},
+            ("phases", "prescreen.supernet"),
+        ),
     ],
 )
 def test_refusals(error: type[ConfigError], phases: list[Any], changes: Any, facts: tuple[str, ...]) -> None:

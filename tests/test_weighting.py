@@ -1,22 +1,29 @@
 """Weights of examples in the losses of learners; the conformance suite."""
 
+from functools import partial
+
 import pytest
 import torch
+from facts import refusal
 from torch import nn
 from torch.testing import assert_close
 
+from nas.errors import ConfigError
 from nas.learners.anil import Anil
 from nas.learners.base import task_loss
 from nas.learners.maml import Maml
 from nas.learners.meta_sgd import MetaSgd
+from nas.learners.meta_weight_net import MetaWeightNet
 from nas.learners.pretrain import Pretrain
 from nas.learners.prototypical import Prototypical
 from nas.learners.relation import Relation
 from nas.learners.reptile import Reptile
 from nas.learners.weighting import Uniform, Weighting
 from nas.plugins import load
+from nas.tasks.glyphs import Glyphs
 from nas.testing.learners import CASES, convolutional, image_classes
 from nas.testing.weightings import WeightingSuite
+from nas.training.loop import rehearse
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -134,6 +141,19 @@ def test_a_learned_one_learns_through_the_inner_loop_alone():
         -0.4 / len(each) * (products * weights).sum(), learner.weighting.parameters()
     )
     assert_close(found, list(expected), rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [Prototypical, partial(Maml, order=1)], ids=["no loop", "first order"])
+@pytest.mark.parametrize("weighting", [Net, MetaWeightNet])
+def test_what_no_gradient_reaches_is_refused(make, weighting):
+    tasks, space = Glyphs(ways=2, shots=1, queries=1), load("space", "chain")(layers=1)
+
+    def equipped(backbone, shape):
+        return make(backbone, shape).equip(weighting=weighting)
+
+    with refusal(ConfigError, "learner.weighting", f"'{weighting.name}'", "learner.order=2"):
+        rehearse(space, tasks, equipped)
+    rehearse(space, tasks, lambda *given: Maml(*given).equip(weighting=weighting))
 
 
 def test_without_an_inner_loop_a_learned_one_stays():

@@ -125,7 +125,7 @@ def _dry_run(configs: Sequence[SearchConfig], form: Format, wide: bool, db: str)
         with Store(db) as store:
             left = pending(store, configs)
     except NotFound:  # the first run makes the database
-        left = [(config, config.trials) for config in configs]
+        left = [(config, config.planned(config.make_space()) or config.trials) for config in configs]
     found = [planned(*estimate) for estimate in estimates(left, say)]
     rows = [record(row) | {"time": None if row.seconds is None else clock(row.seconds)} for row in found]
     emit(rows, form, ("search", "controller", "seed", "trials", "time"), wide=wide)

@@ -59,17 +59,18 @@ def dry_run(config: SearchConfig, db: str, *, resumes: bool) -> None:
         say(f"The supernet: about {clock(before)}, extrapolated from a few of its steps.")
         _whole(config, pace, shared.derive if shared.whole else config.trials - 1, before)
     else:
-        _whole(config, pace, config.trials)
+        _whole(config, pace, config.planned(space) or config.trials)
 
 
 def _scheduled(config: SearchConfig, pace: Pace) -> list[Planned]:
-    """Say what a scheduler that promotes would train; return its trials."""
+    """Say how many trials of which length there would be; return them."""
     every = planned(config, config.make_space(), pace)
     counts = Counter(trial.length for trial in every)
     shortest, *longer = sorted(counts)
     parts = [f"{counted(counts[shortest], 'trial')} of {shortest:,} training episodes"]
     parts += [f"{counts[length]:,} of {length:,}" for length in longer]
-    again = " A longer one goes on from the shorter one." if pace.step else ""
+    goes_on = pace.step or config.proposer.continues
+    again = " A longer one goes on from a shorter one." if goes_on else ""
     episodes = sum(trial.episodes for trial in every)
     say(f"Scheduled: about {', '.join(parts)}; {episodes:,} training episodes in all.{again}")
     whole = config.budget.train_episodes
@@ -104,13 +105,13 @@ def _whole(config: SearchConfig, pace: Pace | None, trials: int, before: float =
     if pace is None:
         say("None of these networks is feasible for the tasks, so nothing was measured.")
         return
-    if config.promotes:
+    if config.staged:
         _scheduled(config, pace)
     total = estimates.total(config, pace, trials, before)
     shorter = [
         words
         for words, so in (
-            ("trials that are stopped early", config.scheduler is not None and not config.promotes),
+            ("trials that are stopped early", config.scheduler is not None and not config.staged),
             ("networks that are known", config.deduplicate),
         )
         if so

@@ -129,9 +129,9 @@ def pending(store: Store, configs: Sequence[SearchConfig]) -> list[tuple[SearchC
     for config in configs:
         row = known.get(config.name or "")
         if row is None:
-            found.append((config, config.trials))
+            found.append((config, config.planned(config.make_space()) or config.trials))
         elif row.state != SearchState.COMPLETED:
-            found.append((config, max(config.trials - len(store.history(row.id)), 0)))
+            found.append((config, max(row.trials - len(store.history(row.id)), 0)))
     return found
 
 

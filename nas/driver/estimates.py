@@ -107,7 +107,7 @@ def _measured(
 def architectures(config: SearchConfig, space: Space[Any], tasks: ScoreSource) -> list[Architecture]:
     """Return the architectures of the first trials, as far as they depend on no result; else some drawn."""
     controller, found = config.make_controller(space, tasks), list[Evaluate]()
-    for number in range(min(SAMPLES, config.trials)):
+    for number in range(min(SAMPLES, config.planned(space) or config.trials)):
         proposal = controller.propose(number, found, proposal_rng(config.seed, number))
         if not isinstance(proposal, Evaluate):
             break
@@ -145,7 +145,7 @@ def trial_pace(
             pace, whole = _pace(config, space, tasks, architecture)
             paces.append(pace)
             seconds = pace.seconds(config.budget.train_episodes)
-            which = "whole trial" if config.promotes else "trial"
+            which = "whole training" if config.staged else "trial"
             words += f", a {which} takes {'' if whole else 'about '}{seconds:.1f} s"
         tell(f"{words}: {space.encode(architecture)}")
     if not paces:
@@ -244,8 +244,10 @@ def pace_of(config: SearchConfig, outcomes: Sequence[Outcome]) -> Pace | None:
 def total(config: SearchConfig, pace: Pace, trials: int, before: float) -> float:
     """Return about how many seconds the last `trials` of a search take, after so many seconds before."""
     seconds = pace.seconds(config.budget.train_episodes)
-    if config.promotes:
-        left = planned(config, config.make_space(), pace)[config.trials - trials :]
+    if config.staged:
+        space = config.make_space()
+        done = (config.planned(space) or config.trials) - trials
+        left = planned(config, space, pace)[done:]
         whole = before + (max(trial.ends for trial in left) - left[0].begins if left else 0.0)
     else:
         whole = before + -(-trials // config.workers) * seconds

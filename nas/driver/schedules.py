@@ -1,4 +1,4 @@
-"""What a search trains under a scheduler that promotes: the scheduler is asked, and nothing trained."""
+"""What a search trains whose trials are of several lengths: who decides is asked, and nothing trained."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from nas.controller import Controller, Evaluate, Outcome, Score
 from nas.settings.search import SearchConfig
+from nas.settings.sections import maker
 from nas.space import Space
 from nas.states import TrialState
 from nas.training.provenance import proposal_rng
@@ -62,18 +63,18 @@ class _Drawn(Controller):
 
 
 def planned(config: SearchConfig, space: Space[Any], pace: Pace) -> list[Planned]:
-    """Return the trials of a search whose scheduler promotes, in the order begun.
+    """Return the trials of a search whose trials are of several lengths, in the order begun.
 
-    Candidates are drawn at random, and so are their scores. Whom `promotion` promotes, and when, depends on
-    the order of scores; how many are promoted hardly does.
+    Scores are drawn at random, and so are candidates where a scheduler promotes. Whom `promotion` promotes,
+    and when, depends on the order of scores; how many are promoted hardly does.
     """
-    controller = config.promoting(_Drawn(space, config.seed), space)
+    controller, trials = _deciding(config, space)
     chance = np.random.default_rng(config.seed)
     scores: dict[str, float] = {}
     lengths: dict[str, int] = {}
     found, going, now = list[Planned](), list[tuple[float, int, Evaluate]](), 0.0
     while True:
-        while len(found) < config.trials and len(going) < config.workers:
+        while len(found) < trials and len(going) < config.workers:
             pending = [evaluation for *_, evaluation in sorted(going, key=lambda one: one[1])]
             number = len(found)
             proposal = controller.propose(number, pending, proposal_rng(config.seed, number))
@@ -81,9 +82,12 @@ def planned(config: SearchConfig, space: Space[Any], pace: Pace) -> list[Planned
                 break
             key = space.canonical(proposal.architecture)
             length = proposal.episodes or config.budget.train_episodes
-            before = lengths.get(key, 0) if pace.step and length > lengths.get(key, 0) else 0
-            episodes = length - (before - before % pace.step if before else 0)
-            lengths[key] = length
+            if proposal.parent is not None:
+                episodes = length - found[proposal.parent].length
+            else:
+                before = lengths.get(key, 0) if pace.step and length > lengths.get(key, 0) else 0
+                episodes = length - (before - before % pace.step if before else 0)
+                lengths[key] = length
             trial = Planned(length, episodes, now, now + pace.seconds(episodes))
             heapq.heappush(going, (trial.ends, number, proposal))
             found.append(trial)
@@ -99,5 +103,14 @@ def planned(config: SearchConfig, space: Space[Any], pace: Pace) -> list[Planned
                 Score(value, 0.0, 1),
                 train_episodes=found[number].length,
                 episodes=done.episodes,
+                parent=done.parent,
             ),
         )
+
+
+def _deciding(config: SearchConfig, space: Space[Any]) -> tuple[Controller, int]:
+    """Return who decides how long each trial is, and how many there are at most."""
+    if config.promotes:
+        return config.promoting(_Drawn(space, config.seed), space), config.trials
+    controller: Controller = maker("controller", config.controller)(space, config.seed)
+    return controller, controller.plan(config.budget.train_episodes) or config.trials

@@ -39,6 +39,7 @@ from nas.storage.trials import NewTrial, TrialCounts
 from nas.tasks.base import ScoreSource, TaskSource
 from nas.training.loop import rehearse
 from nas.training.oneshot import memory
+from nas.training.oneshot.assembly import AUGMENTATION, LEARNER, method
 from nas.training.provenance import (
     LATER,
     classes,
@@ -574,6 +575,13 @@ def _rehearse(config: SearchConfig, tasks: TaskSource) -> Arithmetic:
     return arithmetic
 
 
+def _left_out(config: SearchConfig, first: TrainSupernet) -> list[str]:
+    """Return the settings of slots that a supernet, with whose derivations a search ends, does not choose."""
+    learned = {f"{LEARNER}.{AUGMENTATION}"} if method(first.strategy).unrolls else set()
+    own = [f"{slot}.{setting}" for slot, choices in config.slots.items() for setting in choices]
+    return [f"slots.{setting}" for setting in own if first.whole and setting not in learned]
+
+
 def check(
     config: SearchConfig, tasks: ScoreSource, say: Callable[[str], None] = lambda words: None
 ) -> dict[str, Any]:
@@ -615,6 +623,8 @@ def check(
                 f"trials: {config.trials}; the supernet and the controller.derive = {first.derive} "
                 f"architectures that it derives are {everything}. Leave trials out, or derive fewer."
             )
+        for setting in _left_out(config, first):
+            say(f"warning: {setting} stays at its default: '{config.controller['name']}' does not choose it.")
         say("Measuring the supernet's memory…")
         made_by[MEMORY] = memory.check(config.make_context(space, tasks), first, config.seed)
     return made_by

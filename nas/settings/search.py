@@ -312,6 +312,19 @@ class SearchConfig(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _unchanging(self) -> Self:
+        if self.phases is None:
+            return self
+        guided = self.prescreen is not None and self.prescreen.supernet is not None
+        if self.proposer.one_shot or guided:
+            trains = "prescreen.supernet" if guided else f"the controller '{self.controller['name']}'"
+            raise ConfigError(
+                f"phases: {trains} trains a supernet, whose settings stay as they are while it trains. Leave "
+                "one of them out; `nas evaluate` trains what a search found through phases."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _promising(self) -> Self:
         if self.prescreen is None:
             return self
@@ -536,6 +549,11 @@ class SearchConfig(StrictModel):
             return None
         controller: Controller = maker("controller", self.controller)(space, self.seed)
         return controller.plan(self.budget.train_episodes)
+
+    @property
+    def staged(self) -> bool:
+        """Whether trials are of several lengths: one is promoted from another, or goes on from it."""
+        return self.promotes or self.proposer.continues
 
     @property
     def promotes(self) -> bool:

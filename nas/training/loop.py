@@ -282,6 +282,13 @@ def rehearse(
         made.check(validation, training)
         made.weighting.check(training)
         made.train().learn_from(training, chance(0))
+    weights = [weight for weight in made.weighting.parameters() if weight.requires_grad]
+    if training.shots and weights and all(weight.grad is None for weight in weights):
+        raise ConfigError(
+            f"learner.weighting: '{made.weighting.name}' learns through the steps of an inner loop, and no "
+            f"gradient of '{made.name}' with these settings reaches it. Set a learner that has such a loop, "
+            "as 'maml' and 'anil' with learner.order=2, or another weighting."
+        )
     if made.sensitive and precision == "bfloat16":
         raise ConfigError(
             f"precision: '{made.name}' learns through gradient steps on each task, which the rounding of "
