@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -472,3 +474,18 @@ def test_what_is_no_url_is_refused() -> None:
     for use in (upgrade, current):
         with refusal(ConfigError, "'nas.db'"):
             use("nas.db")
+
+
+def test_threads_may_make_databases_at_once(tmp_path: Path) -> None:
+    """Alembic keeps the connection that it migrates in a global of its module."""
+    together = threading.Barrier(6)
+
+    def make(number: int) -> tuple[str | None, str]:
+        together.wait()
+        return upgrade(f"sqlite:///{tmp_path}/{number}.db")
+
+    with ThreadPoolExecutor(together.parties) as pool:
+        made = list(pool.map(make, range(together.parties)))
+    assert made == [(None, HEAD)] * together.parties
+    for number in range(together.parties):
+        assert current(f"sqlite:///{tmp_path}/{number}.db") == (HEAD, HEAD)

@@ -7,6 +7,7 @@ another revision than this package's.
 from __future__ import annotations
 
 import shlex
+import threading
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 VERSION_TABLE = "alembic_version"
 _LOCK = 0x6E6173
 """Key of the PostgreSQL advisory lock under which tables are made or changed: "nas" in ASCII."""
+
+_ALEMBIC = threading.Lock()
+"""Alembic keeps the connection that it migrates in a global: one thread at a time."""
 
 SOME = 3
 """How many files a message names that may be the database that was meant."""
@@ -80,7 +84,8 @@ def migrate(transaction: AbstractContextManager[Connection], url: URL) -> tuple[
             raise _newer(before, url)
         config = configuration()
         config.attributes["connection"] = connection
-        command.upgrade(config, schema.HEAD)
+        with _ALEMBIC:
+            command.upgrade(config, schema.HEAD)
         return before, schema.HEAD
 
 
