@@ -93,7 +93,7 @@ def test_a_slot_at_its_default_leaves_no_trace(name):
     assert resolve(cls, {"augmentation": {"name": "none"}, "weighting": None}, "learner") == plain
     assert set(plugins.slots(cls)) == {
         *DEFAULTS,
-        *(["update"] if name in ("maml", "anil", "pretrain") else []),
+        *(["update"] if name in ("maml", "anil", "pretrain", "learning_to_optimize") else []),
     }
 
 

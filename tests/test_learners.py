@@ -25,15 +25,16 @@ from nas.training.scoring import score
 LEARNERS = [name for name in installed("learner") if not load("learner", name).ordinary]
 """Those of few-shot tasks."""
 
+OWN = ("reptile", "pretrain", "learning_to_optimize", "mann")
+"""Those whose suite needs settings; it is here or in a file of their own."""
+
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class TestEveryLearner(LearnerSuite):
     @pytest.fixture(
-        params=rest_slow(
-            [name for name in LEARNERS if name not in ("reptile", "pretrain")], ("maml", "prototypical")
-        )
+        params=rest_slow([name for name in LEARNERS if name not in OWN], ("maml", "prototypical"))
     )
     def make(self, request):
         return load("learner", request.param)

@@ -279,7 +279,7 @@ class _Run:
                 training.learner, self._tasks, "validation", budget.validation_episodes, training.arithmetic
             )
             weights = training.state()["learner"]
-            told = training.learner.weighting.measurements()
+            told = training.learner.measurements()
             curve = selection.observe(training.done, self._losses, measured, weights, told)
             self._losses = []
             self._save()  # before the driver hears of it: it may end this process then

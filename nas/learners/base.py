@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -260,6 +260,10 @@ class Learner(nn.Module, ABC):
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
+
+    def measurements(self) -> Mapping[str, float]:
+        """Return what is to be told in the course of a training, by the name of a metric."""
+        return self.weighting.measurements()
 
     def meta_backward(self, episode: Episode) -> float:
         """Add the meta-gradient of the mean loss over tasks to `.grad`; return that loss.

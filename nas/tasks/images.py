@@ -34,6 +34,7 @@ TRAINING_SETTINGS = ("train_ways", "train_shots", "train_queries")
 
 Indices = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
+Values = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ class ImageTasks:
 
     Attributes:
         name: what `fingerprint` puts before the split, such as `omniglot/vinyals`.
-        images: `[images, channels, height, width]`; only ever read, so that processes may share it.
+        images: `[images, channels, height, width]` of bytes, or what stands for them: `[images, …]` of
+            float32, which are taken as they are. Only ever read, so that processes may share it.
         splits: the classes of each split that there is.
         ways, shots, queries: of every task.
         train_ways, train_shots, train_queries: of the tasks of split `train`, where they are other. Papers
@@ -73,7 +75,7 @@ class ImageTasks:
     """
 
     name: str
-    images: Pixels
+    images: Pixels | Values
     splits: Mapping[Split, Classes]
     ways: int
     shots: int
@@ -221,8 +223,8 @@ class ImageTasks:
 
     def _images(self, chosen: Indices) -> Tensor:
         """Return images `[tasks, ways, k]` as float32 `[tasks, ways · k, channels, height, width]`."""
-        pixels = np.take(self.images, chosen.reshape(len(chosen), -1), axis=0)
-        return torch.from_numpy(pixels).to(torch.float32).div_(255)
+        found = torch.from_numpy(np.take(self.images, chosen.reshape(len(chosen), -1), axis=0))
+        return found if found.dtype == torch.float32 else found.to(torch.float32).div_(255)
 
 
 def lacking(name: str, split: Split, splits: Iterable[Split]) -> ConfigError:

@@ -97,7 +97,7 @@ class Train(Evaluator):
             if done == before and not final:
                 continue
             seen = [Measurement(done, "train_loss", float(np.mean(losses)))] if losses else []
-            told = training.learner.weighting.measurements()
+            told = training.learner.measurements()
             seen += [Measurement(done, name, value) for name, value in told.items()]
             if final or any(before < rung <= done for rung in rungs):
                 measured = score(

@@ -1,0 +1,68 @@
+"""Trainings on handwritten digits, for optimizers that are learned."""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+import numpy as np
+
+from nas.errors import ConfigError
+from nas.space import TaskShape
+from nas.tasks.base import SPLITS, Episode, Split, TaskSource
+from nas.tasks.images import Classes, ImageTasks, Queries, Shots, Ways
+
+
+@final
+class Optimizees(TaskSource):
+    """Small trainings: the 8×8 digits that come with scikit-learn, as vectors, with labels drawn anew.
+
+    A task is a training set, its support, and held-out images, its queries. The images of each digit are
+    divided into three parts, one a split, so that every split has all ten digits, and no image in common.
+
+    Raises:
+        ConfigError: scikit-learn is not installed; or a task has more images of a digit than its split.
+    """
+
+    name: ClassVar[str] = "optimizees"
+
+    def __init__(self, *, ways: Ways = 10, shots: Shots = 40, queries: Queries = 10) -> None:
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError:
+            raise ConfigError(
+                "tasks: the digits of 'optimizees' come with scikit-learn; run `pip install "
+                "'nas-service[surrogate]'`."
+            ) from None
+        data = load_digits()
+        order = np.argsort(data.target, kind="stable")
+        images = (data.data[order] / 16).astype(np.float32)
+        bounds = np.append(np.flatnonzero(np.diff(data.target[order], prepend=-1)), len(order))
+        splits = dict[Split, Classes]()
+        for number, split in enumerate(SPLITS):
+            starts = bounds[:-1] + np.diff(bounds) * number // 3
+            ends = bounds[:-1] + np.diff(bounds) * (number + 1) // 3
+            names = tuple(f"{digit} of {split}" for digit in range(10))
+            splits[split] = Classes(names, starts, ends - starts)
+        self._tasks = ImageTasks("optimizees", images, splits, ways, shots, queries)
+
+    @property
+    def shape(self) -> TaskShape:
+        """A vector of 64 pixels, and an output for each class."""
+        return self._tasks.shape
+
+    @property
+    def label(self) -> str:
+        """Such as `optimizees 10-way 40-shot`."""
+        return f"{self.name} {self._tasks.setting}"
+
+    def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
+        """Draw `tasks` training sets, with held-out images."""
+        return self._tasks.sample(split, tasks, rng)
+
+    def members(self, split: Split) -> frozenset[str]:
+        """Return the digits of a split, which has images of its own of each."""
+        return self._tasks.members(split)
+
+    def fingerprint(self, split: Split) -> tuple[str, str]:
+        """Return the split's name and a hash of its digits."""
+        return self._tasks.fingerprint(split)
