@@ -229,6 +229,9 @@ class Cluster:
             yield
         finally:
             started: list[subprocess.Popen[Any]] = [driver.process for driver in Driver.started]
+            for script in self._scripts:  # with what it waits for
+                with suppress(ProcessLookupError):
+                    os.killpg(script.pid, signal.SIGKILL)
             for process in (*self._scripts, *started):
                 process.kill()
                 process.wait()

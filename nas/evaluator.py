@@ -71,6 +71,7 @@ class Job:
         episodes: to train on; None: as many as the budget says.
         name: of its checkpoint, which trainings of other lengths have too.
         folder: of the checkpoint, for longer trainings to go on from shorter ones; None to have none.
+        log: file of what its worker prints; None: it prints where it would.
         part: whether it is a part of a training of the whole budget, up to `episodes`.
         parent: number of the trial that it goes on from; None: it begins anew.
         lineage: the parts before, the first one first; empty: it begins anew.
@@ -84,6 +85,7 @@ class Job:
     episodes: int | None = None
     name: str = ""
     folder: str | None = None
+    log: str | None = None
     part: bool = False
     parent: int | None = None
     lineage: tuple[Ancestor, ...] = ()
@@ -103,6 +105,7 @@ class SupernetJob:
         supernet: what was proposed.
         name: of its checkpoint: another for other settings.
         folder: of the checkpoint, to save each epoch to and to continue from; None to save nothing.
+        log: file of what its worker prints; None: it prints where it would.
         sample: what to score with the shared weights once they are trained, apart from what is derived.
         memory: bytes that the training takes; None: the worker measures them.
     """
@@ -113,6 +116,7 @@ class SupernetJob:
     seed: int
     name: str = ""
     folder: str | None = None
+    log: str | None = None
     sample: tuple[Architecture, ...] = ()
     memory: int | None = None
 

@@ -85,11 +85,10 @@ make_network() {
     ip netns delete "$tag-probe"
 }
 
-join_network() { # NODE
-    local space=$tag-node$1 outside=$tag-v$1
+make_space() { # NODE
+    local space=$tag-node$1
     ip netns add "$space"
-    ip link add "$outside" type veth peer name eth0 netns "$space"
-    ip link set "$outside" master "$bridge" up
+    ip link add "$tag-v$1" type veth peer name eth0 netns "$space"
     ip -n "$space" link set lo up
     ip -n "$space" address add "$subnet.$((10 + $1))/24" dev eth0
     ip -n "$space" link set eth0 up
@@ -191,7 +190,8 @@ start_node() { # NODE
     say "Starting node $1…"
     local own=(--node-ip-address="$head") before=()
     if namespaces; then
-        ip netns list | grep -qw "$tag-node$1" || join_network "$1"
+        ip netns list | grep -qw "$tag-node$1" || make_space "$1"
+        ip link set "$tag-v$1" master "$bridge" up # a space that another cluster left has lost its bridge
         own=(--node-ip-address="$subnet.$((10 + $1))")
         before=(ip netns exec "$tag-node$1" unshare --uts bash -c 'hostname "$0" && exec "$@"' "node$1")
     fi

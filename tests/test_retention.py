@@ -17,6 +17,7 @@ from nas.controller import Controller, Evaluate, Finish, Outcome, Score
 from nas.driver.retention import Retention
 from nas.errors import ConfigError
 from nas.evaluator import Job
+from nas.executors.output import log_of, of_evaluations
 from nas.schedulers.halving import Halving
 from nas.schedulers.promotion import Promotion
 from nas.settings.keep import kept
@@ -186,9 +187,19 @@ def test_what_nothing_needs_is_deleted_when_asked(db: Path, tmp_path: Path) -> N
         return {kind: len([*(folder / kind).glob("*.pt")]) for kind in ("lineages", "weights")}
 
     assert there() == {"lineages": 2, "weights": 2}
+    weights = next((tmp_path / "nas-artifacts" / "weights").glob("*.pt"))
+    group = of_evaluations(tmp_path / "nas-artifacts")
+    group.mkdir(parents=True)
+    for job in (weights.stem.rpartition("-")[0], "another"):
+        Path(log_of(group, job, 0)).write_text(f"words of {job}\n")
+    code, told, err = nas("logs", "s")
+    assert (code, lacking(err, "evaluation of s/", "seed 0, attempt 0")) == (0, [])
+    assert (told.count("words of"), told.count("another")) == (1, 0)
     code, _, err = nas("clean", "s")
-    assert (code, lacking(err, "2 files", "2 of lineage", "--yes"), there()["lineages"]) == (2, [], 2)
+    assert (code, lacking(err, "3 files", "2 of lineage", "1 of log", "--yes")) == (2, [])
+    assert there()["lineages"] == 2
     assert nas("clean", "s", "--yes")[0] == 0
+    assert [path.name for path in group.iterdir()] == ["another.0.log"]
     assert there() == {"lineages": 0, "weights": 2}
     assert nas("clean", "s", "--keep=top:2", "--yes")[0] == 0
     assert there()["weights"] == 2

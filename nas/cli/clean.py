@@ -35,9 +35,10 @@ def clean(
 ) -> None:
     """Delete files of a search and of its evaluations that nothing needs any more; no result is touched.
 
-    These are the checkpoints of a completed search, and the states from which longer trainings of its
-    completed evaluations would go on: they would begin anew. With --keep top:K the weights of its evaluations
-    go, too, but those of its K best networks, and of those that are among the K best of another search.
+    These are the checkpoints of a completed search, the states from which longer trainings of its completed
+    evaluations would go on (they would begin anew), and what the workers of both printed. With --keep top:K
+    the weights of its evaluations go, too, but those of its K best networks, and of those that are among the
+    K best of another search.
     `nas evaluate --lost-weights` trains them again.
     """
     from nas.evaluation.artifacts import folder

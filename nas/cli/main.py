@@ -24,6 +24,7 @@ from nas.cli import (
     interruption,
     job,
     leaderboard,
+    logs,
     ls,
     messages,
     note,
@@ -70,7 +71,7 @@ app = typer.Typer(
 )
 for module in (
     *(init, run, watch, job, rerun, note, benchmark, compare, plot, evaluate, score, export),
-    *(ls, show, leaderboard, serve, catalog, data, database, doctor, clean),
+    *(ls, show, logs, leaderboard, serve, catalog, data, database, doctor, clean),
 ):
     module.register(app)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -280,9 +281,10 @@ def rm(
     artifacts: ArtifactsOption = None,
     db: DbOption = DEFAULT_DB,
 ) -> None:
-    """Delete a search, all its trials, and the checkpoints of supernets that were not done."""
+    """Delete a search, all its trials, the checkpoints of what was not done, and what its workers printed."""
     from nas.driver.records import checkpoints
     from nas.evaluation.artifacts import folder
+    from nas.executors.output import of_trials
     from nas.storage.lease import driven, refuse
     from nas.storage.store import Store
 
@@ -300,6 +302,7 @@ def rm(
         store.delete(row.id)
         for checkpoint in checkpoints(folder(db, artifacts), row.name):
             checkpoint.remove()
+        shutil.rmtree(of_trials(folder(db, artifacts), row.name), ignore_errors=True)
     say(f"Deleted '{row.name}'.")
 
 

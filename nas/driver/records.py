@@ -17,6 +17,7 @@ from nas import fingerprints
 from nas.controller import Derived, Evaluate, Outcome, Reuse, Score, TrainSupernet
 from nas.costs import OWN
 from nas.evaluator import Ancestor, AnyJob, Job, SupernetJob
+from nas.executors.output import log_of, of_trials
 from nas.product import backbone_of, candidate_of, default_with
 from nas.settings.search import SearchConfig, validate
 from nas.space import Architecture, Space
@@ -89,7 +90,14 @@ class Records:
             seed = training_seed(self._config.seed, f"supernet {number}", attempt)
         folder = None if self._folder is None else str(self._folder)
         name = f"{self._name}-{number}-{self._digest(document(supernet), seed)}"
-        return SupernetJob(number, attempt, supernet, seed, name, folder, self._uniform(), self._memory)
+        log = self._log(number, attempt)
+        return SupernetJob(number, attempt, supernet, seed, name, folder, log, self._uniform(), self._memory)
+
+    def _log(self, number: int, attempt: int) -> str | None:
+        """Return the file of what an attempt at a trial prints."""
+        if self._folder is None or self._config.looks_up:
+            return None
+        return log_of(of_trials(self._folder, self._name), str(number), attempt)
 
     def _digest(self, job: Any, seed: int) -> str:
         """Return a hash of what a training depends on, besides the versions that a checkpoint tells."""
@@ -138,7 +146,7 @@ class Records:
             seed = parent.seed
         if seed is None:
             seed = training_seed(self._config.seed, self._network(architecture), attempt, repeat)
-        job = Job(number, attempt, architecture, seed, repeat, episodes)
+        job = Job(number, attempt, architecture, seed, repeat, episodes, log=self._log(number, attempt))
         if self._folder is not None and not self._config.looks_up:
             text = self._space.text(architecture)
             digest = self._digest(text if parent is None else [text, episodes, parent.name], seed)

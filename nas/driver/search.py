@@ -302,6 +302,8 @@ class SearchDriver:
     def lost(self, job: AnyJob, error: str) -> None:
         """Queue the job of a dead worker again, unchanged; after too many deaths, record it as failed."""
         seconds = self._running[job.number].seconds
+        if job.log is not None and Path(job.log).exists():
+            error = f"{error} What it printed: `nas logs {self._name}/{job.number}`"
         if not self._retry(job, error, seconds, died=True):
             architecture = job.architecture if isinstance(job, Job) else None
             self._record(job.number, Outcome(TrialState.FAILED, architecture, seconds=seconds, error=error))

@@ -49,6 +49,10 @@ class Trials(Runner[AnyJob, Outcome]):
             self._evaluator = self._config.make_lookup(space, tasks)
         self._evaluator.warm()
 
+    def log(self, job: AnyJob) -> str | None:
+        """Return the file that the job names."""
+        return job.log
+
     def limit(self, job: AnyJob) -> float | None:
         """Return `resources.seconds`; a supernet looks at it itself, and ends with its epoch."""
         return self._config.resources.seconds if isinstance(job, Job) else None

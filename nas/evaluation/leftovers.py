@@ -12,8 +12,9 @@ from sqlalchemy import select
 from nas.driver.records import checkpoints
 from nas.errors import ConfigError, NotFound
 from nas.evaluation.artifacts import WEIGHTS, locate
-from nas.evaluation.targets import lineage, network
+from nas.evaluation.targets import file_name, lineage, network
 from nas.evaluation.work import LINEAGES
+from nas.executors.output import logs, of_evaluations, of_trials
 from nas.files import writing
 from nas.queries.leaderboard import Query, leaderboard
 from nas.settings.evaluation import validate
@@ -28,7 +29,7 @@ class Leftover(NamedTuple):
 
     Attributes:
         path: where it is.
-        what: `checkpoint`, `lineage` or `weights`.
+        what: `checkpoint`, `lineage`, `log` or `weights`.
         bytes: its size.
     """
 
@@ -41,8 +42,9 @@ def leftovers(store: Store, search: Search, folder: Path, keep: int | None) -> l
     """Return what may be deleted of a search that nobody drives.
 
     Checkpoints, of a completed search: it goes on without them. Lineages, of its evaluations that are
-    completed: only longer trainings would go on from them, in less time, and none that is begun. Weights, but
-    those of the best of this search and of others that tried the same networks.
+    completed: only longer trainings would go on from them, in less time, and none that is begun. What the
+    workers of both printed. Weights, but those of the best of this search and of others that tried the same
+    networks.
 
     Args:
         store: the database.
@@ -53,8 +55,12 @@ def leftovers(store: Store, search: Search, folder: Path, keep: int | None) -> l
     found: dict[Path, str] = {}
     if search.state == SearchState.COMPLETED:
         found |= {left.path: "checkpoint" for left in checkpoints(folder, search.name)}
+        found |= {log.path: "log" for log in logs(of_trials(folder, search.name))}
     rows = store.evaluations.of_search(search.id)
     done = [one for one in rows if one[0].state == EvaluationState.COMPLETED]
+    printed = logs(of_evaluations(folder))
+    over = {file_name(row.settings, space, key, row.seed) for row, space, key in done}
+    found |= {log.path: "log" for log in printed if log.job in over}
     open_ = {stem for one in store.evaluations.unfinished() for stem in _stem(*one)}
     for row, space, key in done:
         for stem in {*_stem(row, space, key)} - open_:

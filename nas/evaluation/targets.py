@@ -85,7 +85,7 @@ class Target:
 
     def file_name(self, seed: int) -> str:
         """Return the stem of its files: the same wherever the same is evaluated."""
-        return f"{self.settings}-{self._network}-seed{seed}"
+        return file_name(self.settings, self.space, self.key, seed)
 
     def lineage(self, seed: int) -> str:
         """Return the stem of the file from which a longer training goes on, the same whatever the length."""
@@ -94,6 +94,18 @@ class Target:
     @property
     def _network(self) -> str:
         return network(self.space, self.key)
+
+
+def file_name(settings: str, space: str, key: str, seed: int) -> str:
+    """Return the stem of the files of an evaluation.
+
+    Args:
+        settings: hash of them.
+        space: of the network.
+        key: of the network.
+        seed: of the training.
+    """
+    return f"{settings}-{network(space, key)}-seed{seed}"
 
 
 def lineage(config: EvaluationConfig, classes: Mapping[str, str], network: str, seed: int) -> str:

@@ -23,6 +23,7 @@ from nas.evaluation.artifacts import store_weights
 from nas.evaluation.selection import Selection
 from nas.evaluator import Leg, Trainee, ends
 from nas.executors.base import Runner
+from nas.executors.output import log_of, of_evaluations
 from nas.learners.base import Learner, remedy
 from nas.learners.schedule import constant
 from nas.queries.results import NOT_FINITE
@@ -162,6 +163,10 @@ class Trainings(Runner[EvaluationJob, Report]):
                 "does. Give a folder that all machines share under one path with --artifacts."
             )
         return _Run(job, self._tasks(job.config)).reports()
+
+    def log(self, job: EvaluationJob) -> str:
+        """Return its file among those of evaluations."""
+        return log_of(of_evaluations(job.folder), job.name, job.attempt)
 
     def failure(self, job: EvaluationJob, state: TrialState, error: str) -> Failure:
         """Return why a job has no result."""

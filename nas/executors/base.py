@@ -78,6 +78,10 @@ class Runner(ABC, Generic[JobT, ReportT]):
             error: why.
         """
 
+    def log(self, job: JobT) -> str | None:
+        """Return the file for what the job prints in a worker's process; None: it prints where it would."""
+        return None
+
     def limit(self, job: JobT) -> float | None:
         """Return the seconds after which the job is stopped; None: never."""
         return None

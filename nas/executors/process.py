@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -124,11 +126,13 @@ def _serve(connection: Connection, make: MakeRunner[JobT, ReportT], place: int, 
     """Run jobs until the driver is gone, on the GPU of this place; with `gpus` = 0 on none."""
     threading.Thread(target=_end_with_driver, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()  # it and the next line as in Ray's workers
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     if gpus == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     import torch
 
-    from nas.executors.worker import ready, reports
+    from nas.executors.worker import logged, ready
 
     if there := torch.cuda.device_count():
         torch.cuda.set_device(device(place, gpus, there))
@@ -142,7 +146,7 @@ def _serve(connection: Connection, make: MakeRunner[JobT, ReportT], place: int, 
         while True:
             job: JobT = connection.recv()
             try:
-                with closing(reports(runner, job)) as running:
+                with closing(logged(runner, job)) as running:
                     for report in running:
                         connection.send(report)
                         if not report.final and not connection.recv():

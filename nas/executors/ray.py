@@ -43,7 +43,7 @@ from nas.errors import ConfigError, HeadLost, NasError, Stillborn, Unready, Unwr
 from nas.executors.base import JobT, MakeRunner, ReportT, Runner, Workload  # noqa: E402
 from nas.executors.capacity import Demand, Machine  # noqa: E402
 from nas.executors.pool import Died, PoolExecutor, Ready, Word, Worker  # noqa: E402
-from nas.executors.worker import ready, reports  # noqa: E402
+from nas.executors.worker import logged, ready  # noqa: E402
 
 _RAYLET: Any = ray._raylet
 
@@ -232,15 +232,18 @@ class _Actor(Generic[JobT, ReportT]):
 
     def begin(self, job: JobT) -> ReportT | Unwritable | Unready:
         """Return the first report of a job."""
-        self._reports = reports(self._runner, job)
+        self._reports = logged(self._runner, job)
         return self.go_on()
 
     def go_on(self) -> ReportT | Unwritable | Unready:
         """Return the next report of the job."""
         try:
-            return next(self._reports)
+            report = next(self._reports)
         except (Unwritable, Unready) as error:
             return error
+        if report.final:
+            self._reports.close()  # what it printed is in its file before the driver asks
+        return report
 
     def drop(self) -> None:
         """Leave the job where it is."""

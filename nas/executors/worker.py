@@ -12,6 +12,7 @@ import torch
 from nas.errors import Infeasible, NasError, Unready, Unwritable
 from nas.executors.base import JobT, MakeRunner, ReportT, Runner
 from nas.executors.limit import Overtime, limited
+from nas.executors.output import written_to
 from nas.states import TrialState
 
 
@@ -32,6 +33,16 @@ def ready(make: Callable[[], MakeRunner[JobT, ReportT]]) -> Runner[JobT, ReportT
         why = f"{type(error).__name__}: {said} ({at.filename}, line {at.lineno})."
         raise Unready(socket.gethostname(), why) from error
     return runner
+
+
+def logged(runner: Runner[JobT, ReportT], job: JobT) -> Generator[ReportT, None, None]:
+    """Yield the job's reports, while this process writes to the job's file.
+
+    Raises:
+        Unwritable, Unready: as `reports`.
+    """
+    with written_to(runner.log(job)):
+        yield from reports(runner, job)
 
 
 def reports(runner: Runner[JobT, ReportT], job: JobT) -> Generator[ReportT, None, None]:

@@ -37,14 +37,17 @@ class Scripted(Evaluator):
         ] = None,
         once: Annotated[bool, Field(description="whether only the first attempt fails")] = False,
         seconds: Annotated[float, Field(ge=0, description="time that one trial takes")] = 0.0,
+        prints: Annotated[str, Field(description="what each trial prints")] = "",
     ) -> None:
         self._context = context
         self._faults = faults or {}
         self._once = once
-        self._seconds = seconds
+        self._seconds, self._prints = seconds, prints
 
     def evaluate(self, job: Job) -> Iterator[Outcome]:
         """Yield a score at every rung, growing with the budget, then the score itself."""
+        if self._prints:
+            print(self._prints)  # noqa: T201
         if self._seconds:  # a sleep of 0 takes 60 µs, and gives the core away
             time.sleep(self._seconds)
         if job.number in self._faults and not (self._once and job.attempt):
