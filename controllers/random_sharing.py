@@ -16,6 +16,7 @@ from controllers.one_shot import OneShot
 from controllers.relaxation import skips
 from nas.backbone import BackboneSpace
 from nas.controller import Derived
+from nas.errors import ConfigError
 from nas.metrics import SKIPS
 from nas.space import Architecture
 from nas.strategy import Batches, Epoch, Strategy
@@ -25,6 +26,13 @@ Samples = Annotated[int, Field(ge=1, description="architectures drawn and scored
 Fair = Annotated[
     bool, Field(description="each step trains as many architectures as there are choices, each choice once")
 ]
+Sandwich = Annotated[
+    bool,
+    Field(
+        description="each step trains the largest, the smallest and two random architectures; for spaces "
+        "whose choices are in the order of their size, such as `mobile`"
+    ),
+]
 
 
 class UniformPaths(Strategy):
@@ -33,6 +41,9 @@ class UniformPaths(Strategy):
     With `fair` a step adds up the gradients of m architectures on one batch, m the most choices there are.
     Each choice of a decision is in as many of them as any other (FairNAS, Chu et al. 2021, §3.2); where m is
     no multiple of the number of choices, in one more or less.
+
+    With `sandwich` it adds up those of four: the last choice of every decision, the first, and two that are
+    drawn (Yu & Huang 2019, §3.2, without distillation).
 
     It derives the best of a sample by the shared weights. Along the way one architecture is scored, the same
     all the time, so that its scores compare; the best of ten draws, by their loss on one outer batch, stands
@@ -47,9 +58,13 @@ class UniformPaths(Strategy):
         *,
         samples: Samples = 100,
         fair: Fair = False,
+        sandwich: Sandwich = False,
     ) -> None:
+        if fair and sandwich:
+            raise ConfigError("controller.sandwich: leave controller.fair at false with it, or it at false.")
         super().__init__(space, relaxation, seed)
         self._samples, self._fair, self._reference = samples, fair, space.sample(self.rng)
+        self._sandwich = sandwich
 
     def step(self, batches: Batches, optimizer: torch.optim.Optimizer, progress: float) -> float:
         """Step the weights of an architecture drawn uniformly, or of several whose choices differ."""
@@ -66,6 +81,10 @@ class UniformPaths(Strategy):
 
     def drawn(self) -> list[Architecture]:
         """Draw the architectures of a step."""
+        if self._sandwich:
+            ends = [0] * len(self.space.decisions), [len(d.choices) - 1 for d in self.space.decisions]
+            smallest, largest = (Architecture(self.space.name, tuple(end)) for end in ends)
+            return [largest, smallest, *(self.space.sample(self.rng) for _ in range(2))]
         return self._differing() if self._fair else [self.space.sample(self.rng)]
 
     def _differing(self) -> list[Architecture]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from itertools import chain
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -149,6 +149,36 @@ class Space(ABC, Generic[Part]):
             raise self.unreadable(text, form)
         return self.check(Architecture(self.name, choices))
 
+    def choosing(self, values: Mapping[str, Choice]) -> Architecture:
+        """Return the architecture of some values, one for each decision by its name.
+
+        Raises:
+            ConfigError: a decision has no such value, or none is given, or there is no such decision; the
+                message names it, its position and what it allows.
+        """
+        names = [decision.name for decision in self.decisions]
+        unknown = [name for name in values if name not in names]
+        if unknown:
+            raise ConfigError(f"Space '{self.name}' has no decision '{unknown[0]}' under its settings.")
+        return Architecture(
+            self.name,
+            tuple(
+                decision.choices.index(values[decision.name])
+                if values.get(decision.name) in decision.choices
+                else self._unavailable(place, values.get(decision.name))
+                for place, decision in enumerate(self.decisions)
+            ),
+        )
+
+    def _unavailable(self, place: int, value: object) -> NoReturn:
+        """Refuse a value of the decision at a place."""
+        decision = self.decisions[place]
+        given = "has no value" if value is None else f"is '{value}'"
+        raise ConfigError(
+            f"Decision '{decision.name}' ({place + 1} of the {len(self.decisions)} of space '{self.name}') "
+            f"{given}. Allowed: {', '.join(map(str, decision.choices))}."
+        )
+
     def _indices(self, text: str) -> tuple[int, ...] | None:
         parts = text.split(".")
         return tuple(map(int, parts)) if all(re.fullmatch("-?[0-9]{1,9}", part) for part in parts) else None
@@ -159,7 +189,10 @@ class Space(ABC, Generic[Part]):
             return None
         known = [[*map(str, decision.choices)] for decision in self.decisions]
         read = [(texts, value) for texts, (_, _, value) in zip(known, values, strict=True)]
-        return tuple(t.index(v) for t, v in read) if all(v in t for t, v in read) else None
+        return tuple(
+            texts.index(value) if value in texts else self._unavailable(place, value)
+            for place, (texts, value) in enumerate(read)
+        )
 
     @cached_property
     def _values_tell(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from itertools import chain, combinations, pairwise
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,29 @@ class Edge(NamedTuple):
     def pair(self) -> Pair:
         """Where it begins and ends."""
         return self.source, self.node
+
+
+class Carried(Protocol):
+    """What carries an operation from a value to a later one: an `Edge`, or one of several between two."""
+
+    @property
+    def source(self) -> int:
+        """Where it begins."""
+
+    @property
+    def node(self) -> int:
+        """Where it ends."""
+
+    @property
+    def operation(self) -> str:
+        """What it carries."""
+
+    @property
+    def pair(self) -> tuple[int, ...]:
+        """What tells it from others, whatever it carries."""
+
+
+AnyEdge = TypeVar("AnyEdge", bound=Carried)
 
 
 @cache
@@ -69,7 +92,7 @@ def drawn(title: str, values: Sequence[str], edges: Iterable[Edge]) -> Graph:
     return Graph(title, tuple(map(Vertex, values)), tuple(arrows))
 
 
-def prune(edges: Sequence[Edge], inputs: Collection[int], outputs: Collection[int]) -> list[Edge]:
+def prune(edges: Sequence[AnyEdge], inputs: Collection[int], outputs: Collection[int]) -> list[AnyEdge]:
     """Drop the edges that no path reaches from an input, and those that no path leads from to an output.
 
     The former carry zero; built all the same, their batch norms would add their biases.
@@ -79,12 +102,12 @@ def prune(edges: Sequence[Edge], inputs: Collection[int], outputs: Collection[in
         inputs: numbers of values.
         outputs: numbers of values.
     """
-    reached, fed = set(inputs), list[Edge]()
+    reached, fed = set(inputs), list[AnyEdge]()
     for edge in edges:
         if edge.source in reached:
             reached.add(edge.node)
             fed.append(edge)
-    used, kept = set(outputs), list[Edge]()
+    used, kept = set(outputs), list[AnyEdge]()
     for edge in reversed(fed):
         if edge.node in used:
             used.add(edge.source)

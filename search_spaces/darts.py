@@ -16,11 +16,12 @@ from nas.errors import Infeasible
 from nas.space import Architecture, Decision, TaskShape
 from nas.supernet import Supernet
 from search_spaces.cells import ABSENT, drawn
-from search_spaces.darts_cells import CellGraph, DartsCell, Place, Stack, edges_of, graph
+from search_spaces.darts_cells import edges_of, graph
 from search_spaces.darts_supernet import DartsSupernet
-from search_spaces.genotype import EXAMPLE, INPUTS, NODES, Edges, Genotype, parsed, printed
+from search_spaces.genotype import EXAMPLE, NODES, Edges, Genotype, parsed, printed
 from search_spaces.operations import Backbone, image_channels, on_edge
 from search_spaces.separable import OPERATIONS, operation
+from search_spaces.stacked import INPUTS, CellGraph, GraphCell, Place, Stack, needed
 
 STEM = 3
 """Channels of the stem, in multiples of C: those of the paper's networks for CIFAR-10."""
@@ -185,7 +186,7 @@ class Darts(BackboneSpace):
 
         def cell(place: Place) -> nn.Module:
             g = graphs[place.kind]
-            return DartsCell(
+            return GraphCell(
                 g,
                 (place.preprocessing(i) if i in g.reads else nn.Identity() for i in range(INPUTS)),
                 (operation(step.operation, place.channels, step.stride) for step in g.steps),
@@ -241,8 +242,4 @@ class Darts(BackboneSpace):
 
     def _live(self, graphs: Mapping[str, CellGraph]) -> list[int]:
         """Return the positions of the cells that the output depends on."""
-        live = {self.cells - 1}
-        for i in reversed(range(self.cells)):
-            if i in live:
-                live |= {i - INPUTS + state for state in graphs[self.kinds[i]].reads}
-        return sorted(i for i in live if i >= 0)
+        return needed([graphs[kind].reads for kind in self.kinds])

@@ -13,12 +13,13 @@ from nas.space import Architecture
 from nas.supernet import Mixture, Supernet
 from search_spaces import cells
 from search_spaces.cells import ABSENT, Edge, or_zero, pairs, prune
-from search_spaces.darts_cells import VALUES, CellGraph, DartsCell, Place, Stack, edges_of, steps_of, stride
-from search_spaces.genotype import INPUTS, NODES, Edges, Genotype
+from search_spaces.darts_cells import VALUES, edges_of, steps_of, stride
+from search_spaces.genotype import NODES, Edges, Genotype
 from search_spaces.mixed.cell import MixedEdges
 from search_spaces.mixed.mixing import nonzero, of_the_batch, one_hot
 from search_spaces.operations import Backbone, on_edge
 from search_spaces.separable import OPERATIONS, WEIGHTLESS, operation
+from search_spaces.stacked import INPUTS, CellGraph, GraphCell, Place, Stack, needed
 
 if TYPE_CHECKING:
     from search_spaces.darts import Darts
@@ -65,7 +66,7 @@ class MixedDartsCell(MixedEdges):
         like = next(node for node in nodes if node is not None)
         return torch.cat([or_zero(node, like) for node in nodes], 1)
 
-    def extract(self, edges: Sequence[Edge]) -> DartsCell:
+    def extract(self, edges: Sequence[Edge]) -> GraphCell:
         """Return the cell of some edges, with this one's weights.
 
         Raises:
@@ -76,7 +77,7 @@ class MixedDartsCell(MixedEdges):
         steps, outputs, of = steps_of(edges, reduction=self.place.reduction)
         graph = CellGraph(tuple(steps), tuple(outputs))
         inputs = (m if i in graph.reads else nn.Identity() for i, m in enumerate(self.preprocessing))
-        return DartsCell(graph, inputs, map(self.operation, of))
+        return GraphCell(graph, inputs, map(self.operation, of))
 
 
 @final
@@ -125,11 +126,7 @@ class DartsSupernet(Supernet):
     def _positions(self, edges: Mapping[str, Sequence[Edge]]) -> list[int]:
         """Return the positions of the cells that the output depends on."""
         reads = {kind: {e.source for e in own if e.source < INPUTS} for kind, own in edges.items()}
-        positions = {self.space.cells - 1}
-        for i in reversed(range(self.space.cells)):
-            if i in positions:
-                positions |= {i - INPUTS + state for state in reads[self.space.kinds[i]]}
-        return sorted(i for i in positions if i >= 0)
+        return needed([reads[kind] for kind in self.space.kinds])
 
     def mixture_of(self, architecture: Architecture) -> list[Tensor]:
         """Return a weight of 1 for each chosen edge's operation, and for `none` of the other edges."""

@@ -8,11 +8,10 @@ from typing import NamedTuple, TypeAlias
 
 from nas.errors import ConfigError
 from search_spaces.separable import OPERATIONS
+from search_spaces.stacked import INPUTS
 
 NODES = 4
 """Of a cell. States 0 and 1 are the outputs of the two cells before it, states 2 to 5 its nodes."""
-
-INPUTS = 2
 
 Edges: TypeAlias = tuple[tuple[str, int], ...]
 """Of a cell: each an operation and the state that it sees, two a node, the smaller state first."""

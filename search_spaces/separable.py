@@ -32,20 +32,20 @@ def operation(name: str, channels: int, stride: int = 1) -> nn.Module:
     Convolutions see their input through a ReLU and end in batch norm; pooling has neither. A skip connection
     is the identity with stride 1 and a factorized reduction with stride 2.
     """
+    kernel = int(name[-1]) if name[-1].isdigit() else 1
     match name:
-        case "max_pool_3x3":
-            return nn.MaxPool2d(3, stride, padding=1)
+        case "max_pool_3x3" | "max_pool_5x5" | "max_pool_7x7":
+            return nn.MaxPool2d(kernel, stride, padding=kernel // 2)
         case "avg_pool_3x3":
             return AveragePool(3) if stride == 1 else nn.AvgPool2d(3, stride, 1, count_include_pad=False)
         case "skip_connect":
             return nn.Identity() if stride == 1 else FactorizedReduction(channels, channels)
-        case "sep_conv_3x3" | "sep_conv_5x5":
-            kernel = int(name[-1])
+        case "sep_conv_3x3" | "sep_conv_5x5" | "sep_conv_7x7":
             return nn.Sequential(
                 *relu_separable_bn(channels, kernel, stride), *relu_separable_bn(channels, kernel)
             )
         case "dil_conv_3x3" | "dil_conv_5x5":
-            return relu_separable_bn(channels, int(name[-1]), stride, dilation=2)
+            return relu_separable_bn(channels, kernel, stride, dilation=2)
         case _:
             raise ValueError(f"No module for operation '{name}'.")
 

@@ -16,9 +16,9 @@ from nas.space import Architecture, TaskShape
 from nas.testing.backbones import BackboneSuite
 from nas.testing.spaces import architectures
 from search_spaces.darts import Darts
-from search_spaces.darts_cells import DartsCell, Place
 from search_spaces.genotype import Edges, Genotype
 from search_spaces.separable import OPERATIONS, FactorizedReduction
+from search_spaces.stacked import GraphCell, Place
 
 CIFAR = TaskShape((3, 32, 32), 10)
 SMALL = Darts(channels=2, cells=4)
@@ -72,7 +72,7 @@ def tied(network: nn.Module) -> dict[object, nn.Module]:
     """Share operations by cell, kind and stride, and let inputs mix all nodes alike; return the modules."""
     shared: dict[object, nn.Module] = {}
     for position, module in network.body.cells.items():
-        assert isinstance(module, DartsCell)
+        assert isinstance(module, GraphCell)
         for step, own in zip(module.graph.steps, module.operations, strict=True):
             same = shared.setdefault((int(position), step.operation, step.stride), own)
             own.load_state_dict(same.state_dict())

@@ -28,6 +28,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "gdas": {"alpha_rate": 0.1, "hot": 2.0},
     "random_sharing": {"samples": 400},
     "random_sharing fair": {"samples": 400, "fair": True},
+    "random_sharing sandwich": {"samples": 400, "sandwich": True},
 }
 """Where the defaults, made for longer trainings, would not do; and what a name alone does not reach."""
 
@@ -192,6 +193,21 @@ def test_fair_paths_train_each_choice_equally_often_in_every_step() -> None:
         assert torch.equal(torch.stack(feature).sum(0), torch.ones(4))
     assert loss == pytest.approx(sum(drawn) / 4)
     assert any(p.grad is not None and p.grad.any() for p in parameters)
+
+
+def test_a_sandwich_trains_the_largest_and_the_smallest_in_every_step() -> None:
+    cls = method("random_sharing")
+    run = begin(lambda *args: cls(*args, sandwich=True), features=3)
+    mixtures, batches = list[list[Tensor]](), run.problem.batches()
+
+    def record(mixture: Sequence[Tensor], weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        mixtures.append(list(mixture))
+        return batches.inner(mixture, weights)
+
+    run.strategy.step(batches._replace(inner=record), run.optimizer, 0.0)
+    chosen = [[int(weights.argmax()) for weights in mixture] for mixture in mixtures]
+    assert len(chosen) == 4
+    assert chosen[:2] == [[3, 3, 3], [0, 0, 0]]
 
 
 def test_uniform_paths_name_the_best_of_a_sample_after_an_epoch() -> None:

@@ -10,7 +10,10 @@ from nas.space import TaskShape
 from nas.testing.supernets import SupernetSuite
 from nas.testing.toys import Toy
 from search_spaces.darts import Darts
+from search_spaces.enas_macro import EnasMacro
+from search_spaces.enas_micro import EnasMicro
 from search_spaces.few_shot import FewShot
+from search_spaces.mobile import Mobile
 from search_spaces.nasbench201 import NasBench201
 
 SPACES = {
@@ -18,6 +21,9 @@ SPACES = {
     "nasbench201 as published": NasBench201(channels=3, prune=False),
     "darts": Darts(channels=2, cells=4),
     "few_shot": FewShot(channels=3),
+    "enas_micro": EnasMicro(channels=4, blocks=2),
+    "mobile": Mobile(stages=2, stem=3, widths=(2, 3), expansions=(2, 3)),
+    "enas_macro": EnasMacro(channels=2, layers=4),
 }
 
 

@@ -23,6 +23,12 @@ PerLength: TypeAlias = str | Annotated[dict[Annotated[int, Field(ge=1)], str], F
 """A column, or one for each training length, such as `{12 = "valid_12", 108 = "valid_108"}`."""
 
 
+Arch: TypeAlias = Annotated[
+    str | Annotated[list[str], Field(min_length=1)],
+    Field(description="column of the architectures' text form, or several that hold it together"),
+]
+
+
 OwnCost: TypeAlias = Literal["parameters", "macs", "activations", "latency", "latency_batch"]
 """A name of `nas.costs.OWN`."""
 
@@ -41,7 +47,8 @@ class Tabular(Lookup):
 
     Its clock is simulated: a trial takes the seconds that the table says, and ends at once. Scores keep the
     table's unit, percent or not; higher has to be better. Rows are found by the architecture's encoding, so
-    that isomorphic ones keep their own scores; `space.prune = false` of `nasbench201` and `deduplicate =
+    that isomorphic ones keep their own scores, and one without a row has that of an isomorphic one, where
+    there is one; `space.prune = false` of `nasbench201` and `deduplicate =
     false` let a search see them all. A column named `space`, if there is one, says whose row it is.
 
     With a column for each of several training lengths, `scheduler` stops trials at the shorter ones. They are
@@ -71,7 +78,7 @@ class Tabular(Lookup):
             Field(description='column of each cost of the networks, such as {macs = "flops"}'),
         ] = None,
         input: Input = None,
-        arch: Annotated[str, Field(description="column of the architectures' text form")] = "arch",
+        arch: Arch = "arch",
         partial: Annotated[
             bool, Field(description="the table lacks architectures; trials of these are infeasible")
         ] = False,
@@ -97,7 +104,7 @@ class Tabular(Lookup):
                 "Give both the same, or cost the column of the longest training alone."
             )
         columns = Columns(
-            settings["arch"],
+            arch_of(settings["arch"]),
             metrics,
             settings["test_metric"],
             tuple(name for _, name in costs),
@@ -182,3 +189,8 @@ def columns_of(given: str | dict[int, str] | None) -> tuple[tuple[int, str], ...
     if given is None:
         return ()
     return ((0, given),) if isinstance(given, str) else tuple(sorted(given.items()))
+
+
+def arch_of(given: str | list[str]) -> tuple[str, ...]:
+    """Return the columns that hold architectures' texts."""
+    return (given,) if isinstance(given, str) else tuple(given)

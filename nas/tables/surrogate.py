@@ -15,7 +15,7 @@ from nas.errors import ConfigError, Unsupported
 from nas.evaluator import Job, Lookup, LookupContext
 from nas.plugins import FilePath
 from nas.space import Architecture
-from nas.tables.evaluator import Input, PerLength, columns_of, counted, outcomes
+from nas.tables.evaluator import Arch, Input, PerLength, arch_of, columns_of, counted, outcomes
 from nas.tables.regression import Floats, Regression, seed_covariance
 from nas.tables.table import Columns, Entry, Scores, architectures, numbers, once, read
 
@@ -47,7 +47,7 @@ class Surrogate(Lookup):
             Field(description="column of a training's seconds, or one for each length; default: 1 s each"),
         ] = None,
         input: Input = None,
-        arch: Annotated[str, Field(description="column of the architectures' text form")] = "arch",
+        arch: Arch = "arch",
         noise: Annotated[
             bool, Field(description="add what another training seed would change, drawn for each trial")
         ] = True,
@@ -66,7 +66,7 @@ class Surrogate(Lookup):
                 no network was trained twice, and scores are to differ; or scikit-learn is not installed.
         """
         costs = tuple(name for _, name in columns_of(settings["cost"]))
-        columns = Columns(settings["arch"], columns_of(settings["metric"]), None, costs)
+        columns = Columns(arch_of(settings["arch"]), columns_of(settings["metric"]), None, costs)
         path, noisy, given = Path(settings["table"]), settings["noise"], settings["input"]
         shape = None if given is None else tuple(given)
         return once(

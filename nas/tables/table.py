@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, final
@@ -49,7 +50,7 @@ class Columns:
     """Which columns to read.
 
     Attributes:
-        arch: holds the architectures' texts.
+        arch: holds the architectures' texts; several hold them together, with a space between.
         metrics: hold validation scores, each with the training length behind it, ascending; a table of one
             length does not say which, and calls it 0.
         test_metric: holds the test scores; None: there are none.
@@ -58,11 +59,16 @@ class Columns:
         own: hold what the network costs, each with a name of `nas.costs.OWN`.
     """
 
-    arch: str
+    arch: tuple[str, ...]
     metrics: tuple[tuple[int, str], ...]
     test_metric: str | None
     costs: tuple[str, ...]
     own: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def text(self) -> str:
+        """What the column of the architectures' texts is called, once they are together."""
+        return " ".join(self.arch)
 
     @property
     def whole(self) -> str:
@@ -160,8 +166,19 @@ class Table(Scores):
         self._entries = entries
 
     def get(self, architecture: Architecture) -> Entry | None:
-        """Return the row of exactly this encoding, if there is one: isomorphic ones have their own rows."""
-        return self._entries.get(architecture.choices)
+        """Return the row of exactly this encoding, or else of the same network; None: neither has one."""
+        own = self._entries.get(architecture.choices)
+        if own is not None or len(self._entries) == self._space.size:
+            return own
+        return self._networks.get(self._space.canonical(architecture))
+
+    @cached_property
+    def _networks(self) -> dict[str, Entry]:
+        """The rows by canonical key, of one network the first."""
+        found: dict[str, Entry] = {}
+        for choices, entry in self._entries.items():
+            found.setdefault(self._space.canonical(Architecture(self._space.name, choices)), entry)
+        return found
 
     def costs(self, architecture: Architecture) -> Mapping[str, float]:
         """Return those of the row, and what is counted besides; none where there is no row."""
@@ -242,13 +259,16 @@ def read(path: Path, columns: Columns, space: str) -> pd.DataFrame:
     """
     import pandas as pd
 
-    needed = tuple(dict.fromkeys((columns.arch, *columns.numbers)))
+    needed = tuple(dict.fromkeys((*columns.arch, *columns.numbers)))
     rows = frame(path, needed, "evaluator.table")
-    if not all(isinstance(text, str) for text in rows[columns.arch].dropna()):
-        raise ConfigError(
-            f"evaluator.arch: column '{columns.arch}' of {path} holds {rows[columns.arch].dtype}, not text. "
-            "Store it as text: a number loses the zeros that a text begins or ends with."
-        )
+    for name in columns.arch:
+        if not all(isinstance(text, str) for text in rows[name].dropna()):
+            raise ConfigError(
+                f"evaluator.arch: column '{name}' of {path} holds {rows[name].dtype}, not text. "
+                "Store it as text: a number loses the zeros that a text begins or ends with."
+            )
+    if len(columns.arch) > 1:
+        rows[columns.text] = rows[list(columns.arch)].fillna("").agg(" ".join, axis=1).str.strip()
     rows.index = pd.RangeIndex(2, len(rows) + 2)
     if "space" in rows.columns and len(rows):
         others = rows["space"]
@@ -259,7 +279,7 @@ def read(path: Path, columns: Columns, space: str) -> pd.DataFrame:
                 f"evaluator.table: {path} has no row of space '{space}': its column 'space' has "
                 f"{_listed(names, SPACES)}."
             )
-    return rows[list(needed)]
+    return rows[list(dict.fromkeys((columns.text, *columns.numbers)))]
 
 
 def frame(path: Path, columns: Sequence[str], setting: str) -> pd.DataFrame:
@@ -314,7 +334,7 @@ def entries(
     for row, architecture in zip(frame.index, architectures(frame, columns, space, where), strict=True):
         if found.setdefault(architecture.choices, row) != row:
             twice.append(row)
-    _complain(where, frame[columns.arch], "repeat an architecture", twice)
+    _complain(where, frame[columns.text], "repeat an architecture", twice)
     values = zip(*(column.to_list() for column in numbers(frame, columns, where).values()), strict=True)
     return {
         choices: columns.entry(dict(zip(columns.numbers, own, strict=True)))
@@ -330,7 +350,7 @@ def architectures(
     Raises:
         ConfigError: there are no rows, or architectures that cannot be parsed.
     """
-    texts, found, unreadable = frame[columns.arch], list[Architecture](), []
+    texts, found, unreadable = frame[columns.text], list[Architecture](), []
     for row, text in zip(frame.index, texts, strict=True):
         try:
             found.append(space.decode(text if isinstance(text, str) else ""))
@@ -340,7 +360,7 @@ def architectures(
     _complain(
         where,
         texts,
-        f"have no architecture of space '{space.name}' in column '{columns.arch}'",
+        f"have no architecture of space '{space.name}' in column '{columns.text}'",
         unreadable,
         f" It reads texts such as '{example}'.",
     )

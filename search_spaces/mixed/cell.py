@@ -7,7 +7,7 @@ from itertools import groupby
 
 from torch import Tensor, nn
 
-from search_spaces.cells import ABSENT, Edge, Pair, or_zero
+from search_spaces.cells import ABSENT, Carried, Edge, Pair, or_zero
 from search_spaces.mixed.mixing import of_the_batch
 from search_spaces.mixed.pointwise import Convolved
 from search_spaces.mixed.source import Source
@@ -22,7 +22,7 @@ class MixedEdges(nn.Module):
 
     Args:
         preprocessing: one module an input.
-        pairs: the edges, sorted by node.
+        pairs: the edges, sorted by node: where each begins and ends, and what else tells it from others.
         operations: names, in the order of the choices.
         make: makes an operation by its name, for the edges of a source. One without weights computes the same
             on all edges of a source.
@@ -31,7 +31,7 @@ class MixedEdges(nn.Module):
     def __init__(
         self,
         preprocessing: Iterable[nn.Module],
-        pairs: Sequence[Pair],
+        pairs: Sequence[tuple[int, ...]],
         operations: Sequence[str],
         make: Callable[[str, int], nn.Module],
     ) -> None:
@@ -42,14 +42,14 @@ class MixedEdges(nn.Module):
         present = [name for name in operations if name != ABSENT]
         self.edges = nn.ModuleList(
             nn.ModuleDict({name: of_the_batch(make(name, source), affine=False) for name in present})
-            for source, _ in pairs
+            for source, *_ in pairs
         )
         self._shared = frozenset(
             name for own in self.edges for name, module in own.named_children() if _weightless(module)
         )
 
     def values(
-        self, inputs: Sequence[Tensor], mixture: Sequence[Sequence[Tensor]], edges: Sequence[Edge]
+        self, inputs: Sequence[Tensor], mixture: Sequence[Sequence[Tensor]], edges: Sequence[Carried]
     ) -> dict[int, Tensor]:
         """Return the inputs that are read, and the nodes that an edge reaches.
 
@@ -66,7 +66,7 @@ class MixedEdges(nn.Module):
             sources[node] = Source(weighted_sum(terms), self._leaving(node, edges))
         return {number: source.x for number, source in sources.items()}
 
-    def operation(self, edge: Edge) -> nn.Module:
+    def operation(self, edge: Carried) -> nn.Module:
         """Return the operation of an edge."""
         own = self.edges[self.pairs.index(edge.pair)]
         assert isinstance(own, nn.ModuleDict)
@@ -79,7 +79,7 @@ class MixedEdges(nn.Module):
         return weighted_sum(Source(x).through(module, x.new_ones(())))
 
     def _terms(
-        self, source: Source, edge: Edge, mixture: Sequence[Sequence[Tensor]]
+        self, source: Source, edge: Carried, mixture: Sequence[Sequence[Tensor]]
     ) -> Sequence[Convolved | Plain]:
         """Return what an edge adds to its node."""
         weight = mixture[self.pairs.index(edge.pair)][self.names.index(edge.operation)]
@@ -88,7 +88,7 @@ class MixedEdges(nn.Module):
             return [Plain(source.pooled(edge.operation, module), weight)]
         return source.through(module, weight)
 
-    def _leaving(self, number: int, edges: Sequence[Edge]) -> list[nn.Module]:
+    def _leaving(self, number: int, edges: Sequence[Carried]) -> list[nn.Module]:
         """Return the operations with weights on a value."""
         leaving = (edge for edge in edges if edge.source == number)
         return [self.operation(edge) for edge in leaving if edge.operation not in self._shared]
