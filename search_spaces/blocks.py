@@ -274,8 +274,10 @@ class BlockSpace(BackboneSpace):
             blocks = []
             for number in range(1, self.blocks + 1):
                 prefix = f"{kind}.block{number}"
-                terms = ((str(values[f"{prefix}.op{i}"]), int(values[f"{prefix}.input{i}"])) for i in (1, 2))
-                blocks.append(Block(*terms, str(values.get(f"{prefix}.combination", ADD))))
+                first, second = (
+                    (str(values[f"{prefix}.op{i}"]), int(values[f"{prefix}.input{i}"])) for i in (1, 2)
+                )
+                blocks.append(Block(first, second, str(values.get(f"{prefix}.combination", ADD))))
             states = range(INPUTS + self.blocks) if self.joins else ()
             joined = tuple(state for state in states if values[f"{kind}.join{state}"])
             found[kind] = BlockCell(tuple(blocks), joined)

@@ -19,7 +19,7 @@ from search_spaces.operations import Backbone, image_channels
 _LAYER = re.compile(r"(\w+)(?:@(\d{1,2}(?:\+\d{1,2})*))?", re.ASCII)
 
 
-class Layer(NamedTuple):
+class MacroLayer(NamedTuple):
     """An operation on the layer before, and earlier values that are joined to it; 0 is the stem."""
 
     operation: str
@@ -83,11 +83,11 @@ class EnasMacro(BackboneSpace):
             chosen |= {f"layer{layer}.skip{source}": int(source in skips) for source in sorted(sources)}
         return self.choosing(chosen)
 
-    def layers_of(self, architecture: Architecture) -> list[Layer]:
+    def layers_of(self, architecture: Architecture) -> list[MacroLayer]:
         """Return the layers that an architecture describes."""
         values = self.values(self.check(architecture))
         return [
-            Layer(
+            MacroLayer(
                 str(values[f"layer{layer}.op"]),
                 tuple(source for source in range(layer - 1) if values[f"layer{layer}.skip{source}"]),
             )

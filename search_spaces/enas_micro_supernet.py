@@ -35,7 +35,7 @@ class TermEdge(NamedTuple):
         return self.source, self.node, self.term
 
 
-class Chosen(NamedTuple):
+class ChosenCell(NamedTuple):
     """What a mixture makes of a cell.
 
     Attributes:
@@ -46,7 +46,7 @@ class Chosen(NamedTuple):
     """
 
     edges: list[TermEdge]
-    weights: dict[tuple[int, int, int], Tensor]
+    weights: dict[tuple[int, ...], Sequence[Tensor]]
     output: list[Tensor | int | None]
 
     @property
@@ -77,15 +77,17 @@ class MixedBlockCell(MixedEdges):
             make,
         )
 
-    def forward(self, before: Tensor, last: Tensor, chosen: Chosen) -> Tensor:
+    def forward(self, before: Tensor, last: Tensor, chosen: ChosenCell) -> Tensor:
         """Return the blocks' states side by side, each by how much it is a part of the output."""
-        mixture = [chosen.weights.get(pair, ()) for pair in self.pairs]  # type: ignore[call-overload]
+        mixture = [chosen.weights.get(pair, ()) for pair in self.pairs]
         values = self.values((before, last), mixture, chosen.edges)
         parts = list[Tensor | None]()
         for node, share in enumerate(chosen.output, INPUTS):
             value = values.get(node)
-            kept = value is not None and share is not None
-            parts.append(None if not kept else value if isinstance(share, int) else share * value)
+            if value is None or share is None:
+                parts.append(None)
+            else:
+                parts.append(share * value if isinstance(share, Tensor) else value)
         like = next((part for part in parts if part is not None), None)
         if like is None:
             height, width = (-(-size // stride(0, reduction=self.place.reduction)) for size in last.shape[2:])
@@ -102,7 +104,8 @@ class MixedBlockCell(MixedEdges):
         for step, term in zip(steps, of, strict=True):
             assert term is not None, "blocks of this space add up, and join no input"
             block, which = term
-            state = cell.blocks[block][which][1]
+            own = cell.blocks[block]
+            state = (own.first, own.second)[which][1]
             modules.append(self.operation(TermEdge(state, INPUTS + block, step.operation, which)))
         inputs = (m if i in graph.reads else nn.Identity() for i, m in enumerate(self.preprocessing))
         return GraphCell(graph, inputs, modules)
@@ -149,7 +152,9 @@ class EnasMicroSupernet(DirectSupernet):
         """Return one architecture's network."""
         cells = self.space.cells_of(architecture)
         reads = {
-            kind: {state for block in cell.blocks for _, state in block[:2] if state < INPUTS}
+            kind: {
+                state for block in cell.blocks for _, state in (block.first, block.second) if state < INPUTS
+            }
             for kind, cell in cells.items()
         }
         positions = needed([reads[kind] for kind in self.space.kinds])
@@ -157,7 +162,7 @@ class EnasMicroSupernet(DirectSupernet):
         own = {i: part.extract(cells[part.place.kind]) for i, part in parts.items()}
         return Backbone(Stack(self.body.stem, own, rectified=True), self.out_features)
 
-    def _chosen(self, mixture: Mixture) -> Mapping[str, Chosen]:
+    def _chosen(self, mixture: Mixture) -> Mapping[str, ChosenCell]:
         kept = nonzero(mixture, self.decisions)
         size = 2 * _TERMS * self.space.blocks
         return {
@@ -165,16 +170,16 @@ class EnasMicroSupernet(DirectSupernet):
             for kind, start in (("normal", 0), ("reduce", size))
         }
 
-    def _cell(self, mixture: Mixture, kept: Sequence[Sequence[int]]) -> Chosen:
+    def _cell(self, mixture: Mixture, kept: Sequence[Sequence[int]]) -> ChosenCell:
         names, edges = self.space.block_operations, list[TermEdge]()
-        weights = dict[tuple[int, int, int], Tensor]()
+        weights = dict[tuple[int, ...], Sequence[Tensor]]()
         unread: list[list[Tensor]] = [[] for _ in range(self.space.blocks)]
         for block in range(self.space.blocks):
             node = INPUTS + block
             for term in range(_TERMS):
                 at = 2 * (_TERMS * block + term)
                 for state in kept[at]:
-                    weights[state, node, term] = mixture[at][state] * mixture[at + 1]
+                    weights[state, node, term] = (mixture[at][state] * mixture[at + 1]).unbind()
                     edges += [TermEdge(state, node, names[i], term) for i in kept[at + 1]]
                     if state >= INPUTS:
                         unread[state - INPUTS].append(1 - mixture[at][state])
@@ -183,4 +188,4 @@ class EnasMicroSupernet(DirectSupernet):
             rest = torch.stack(shares).prod() if shares else 1
             output.append(None if isinstance(rest, Tensor) and not rest.detach() else rest)
         ends = [INPUTS + block for block, share in enumerate(output) if share is not None]
-        return Chosen(prune(edges, range(INPUTS), ends), weights, output)
+        return ChosenCell(prune(edges, range(INPUTS), ends), weights, output)

@@ -23,7 +23,7 @@ Weighed: TypeAlias = Mapping[int, Tensor]
 _EXPAND, _DEPTHWISE, _PROJECT, _SQUEEZE, _EXCITE = "expand", "depthwise", "project", "squeeze", "excite"
 
 
-class Chosen(NamedTuple):
+class ChosenBlock(NamedTuple):
     """What a mixture makes of a block: the values that have a weight, ascending."""
 
     kernel: Weighed
@@ -36,7 +36,7 @@ class ChosenStage(NamedTuple):
 
     width: Weighed
     depth: Weighed
-    blocks: tuple[Chosen, ...]
+    blocks: tuple[ChosenBlock, ...]
 
 
 def _mask(sizes: Weighed) -> Tensor:
@@ -94,7 +94,7 @@ class ElasticBlock(nn.Module):
             other.squeeze, other.excite = self.squeeze, self.excite
         return other
 
-    def forward(self, x: Tensor, width: Weighed, chosen: Chosen, out: Weighed) -> Tensor:
+    def forward(self, x: Tensor, width: Weighed, chosen: ChosenBlock, out: Weighed) -> Tensor:
         """Return the block's map, `[B, most of out, …]`.
 
         Args:
@@ -233,6 +233,6 @@ class MobileSupernet(DirectSupernet):
         size, found = 2 + 3 * self.space.depths[-1], list[ChosenStage]()
         for start in range(0, len(weighed), size):
             width, depth, *rest = weighed[start : start + size]
-            blocks = (Chosen(*rest[i : i + 3]) for i in range(0, 3 * max(depth), 3))
+            blocks = (ChosenBlock(*rest[i : i + 3]) for i in range(0, 3 * max(depth), 3))
             found.append(ChosenStage(width, depth, tuple(blocks)))
         return found
