@@ -74,7 +74,7 @@ def function(space: BlockSpace, architecture: Architecture) -> object:
 
 @pytest.mark.parametrize(
     "space",
-    [EnasMicro(blocks=1), NasNet(variant="pnas", blocks=2), NasNet(variant="pnas", blocks=1, joins=True)],
+    [EnasMicro(blocks=1), NasNet(variant="pnas", blocks=1, joins=True)],
 )
 def test_equal_keys_are_equal_functions(space: BlockSpace) -> None:
     assert assert_no_collision(space, lambda a: function(space, a), 600, seed=1) > 10
