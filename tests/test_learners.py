@@ -25,7 +25,7 @@ from nas.training.scoring import score
 LEARNERS = [name for name in installed("learner") if not load("learner", name).ordinary]
 """Those of few-shot tasks."""
 
-OWN = ("reptile", "pretrain", "learning_to_optimize", "mann")
+OWN = ("reptile", "pretrain", "learning_to_optimize", "mann", "leo")
 """Those whose suite needs settings; it is here or in a file of their own."""
 
 

@@ -32,7 +32,8 @@ def export(
             "--output",
             "-o",
             metavar="FILE",
-            help="The file; its suffix names the format: .pt, .json or .onnx, or .toml for what a trial did.",
+            help="The file; its suffix names the format: .pt, .json or .onnx; .npz for features, or "
+            ".toml for what a trial did.",
         ),
     ],
     seed: Annotated[
@@ -53,9 +54,10 @@ def export(
 ) -> None:
     """Write what `nas evaluate` trained to a file: weights, and how to rebuild the network around them.
 
-    With the suffix .toml it is a search of one trial instead, for `nas run FILE`: the trial again, from its
-    very beginning, with all that its search chose as settings. Of a training whose settings changed on the
-    way, such as by the controllers pbt and pba, these are the phases.
+    With the suffix .npz it is the features that the network gives all images of its tasks, for the tasks
+    'features'. With the suffix .toml it is a search of one trial instead, for `nas run FILE`: the trial
+    again, from its very beginning, with all that its search chose as settings. Of a training whose settings
+    changed on the way, such as by the controllers pbt and pba, these are the phases.
     """
     from nas import export as files
     from nas.evaluation.artifacts import folder
@@ -90,7 +92,9 @@ def export(
         "architecture": description.architecture,
     }
     emit([row], form, wide=wide)
-    if output.suffix == ".onnx":
+    if output.suffix == ".npz":
+        say(f"Use it: --tasks features --set tasks.path={output}")
+    elif output.suffix == ".onnx":
         say(f'Use it: onnxruntime.InferenceSession("{output}")')
     else:
         say(f"Use it: python -c 'import nas; model = nas.load(\"{output}\"); print(model.learner)'")

@@ -1,4 +1,7 @@
-"""Models as files, by suffix: `.pt` and `.json` are read back, `.onnx` is for other runtimes."""
+"""Models as files, by suffix: `.pt` and `.json` are read back, `.onnx` is for other runtimes.
+
+`.npz` is no model, but the features that it gives all images of its tasks.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from nas.errors import ConfigError, Infeasible, NotFound, PluginError, Unreadable
-from nas.export import graph, tensors
+from nas.export import features, graph, tensors
 from nas.export.description import Description
 from nas.export.model import Loaded, Model, rebuild
 from nas.files import replacing
@@ -28,7 +31,7 @@ def save(model: Model, path: str | Path, *, force: bool = False) -> None:
 
     Args:
         model: what to write.
-        path: ends in `.pt`, `.json` or `.onnx`.
+        path: ends in `.pt`, `.json`, `.onnx` or `.npz`.
         force: whether to replace a file that is there.
 
     Raises:
@@ -151,5 +154,6 @@ WRITERS: dict[str, Callable[[Model, Path], None]] = {
     ".pt": _write_torch,
     ".json": _write_json,
     ".onnx": graph.write,
+    ".npz": features.write,
 }
 READERS: dict[str, Callable[[Path], Any]] = {".pt": _read_torch, ".json": _read_json}

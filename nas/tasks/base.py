@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nas.errors import ConfigError
 from nas.space import Architecture, TaskShape
 
 Split = Literal["train", "validation", "test"]
@@ -207,6 +208,17 @@ class TaskSource(ScoreSource):
         not tell, returns none.
         """
         return frozenset()
+
+    def examples(self, split: Split) -> Iterator[tuple[str, Tensor]]:
+        """Yield the classes of a split, each with the inputs of all its examples, `[examples, *input]`.
+
+        Raises:
+            ConfigError: the source has no classes of examples.
+        """
+        raise ConfigError(
+            f"tasks: '{self.name}' has no classes with so many examples each. Choose few-shot tasks of "
+            "classes, such as 'omniglot'."
+        )
 
     def episodes(self, split: Split, count: int) -> Iterator[Episode]:
         """Yield the fixed list of `count` one-task episodes on which every trial is scored.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import combinations
 from typing import Annotated, ClassVar, final
@@ -11,6 +12,7 @@ from typing import Annotated, ClassVar, final
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
+from torch import Tensor
 
 from nas.space import TaskShape
 from nas.tasks.base import Episode, Split, TaskSource
@@ -123,6 +125,10 @@ class Glyphs(TaskSource):
         one, other = copy.copy(self), copy.copy(self)
         one._tasks, other._tasks = self._tasks.halves()
         return one, other
+
+    def examples(self, split: Split) -> Iterator[tuple[str, Tensor]]:
+        """Yield the classes of a split, each with all its examples."""
+        return self._tasks.examples(split)
 
     def members(self, split: Split) -> frozenset[str]:
         """Return the names of the split's classes."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, final
 
 import numpy as np
 from pydantic import Field
+from torch import Tensor
 
 from nas.errors import ConfigError
 from nas.files import legible
@@ -145,6 +146,10 @@ class ImageFolder(TaskSource):
         one, other = copy.copy(self), copy.copy(self)
         one._tasks, other._tasks = self._tasks.halves()
         return one, other
+
+    def examples(self, split: Split) -> Iterator[tuple[str, Tensor]]:
+        """Yield the classes of a split, each with all its examples."""
+        return self._tasks.examples(split)
 
     def members(self, split: Split) -> frozenset[str]:
         """Return the names of the split's classes."""

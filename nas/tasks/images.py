@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
@@ -151,6 +151,13 @@ class ImageTasks:
     def members(self, split: Split) -> frozenset[str]:
         """Return the names of a split's classes; none if there is no such split."""
         return frozenset(self.splits[split].names if split in self.splits else ())
+
+    def examples(self, split: Split) -> Iterator[tuple[str, Tensor]]:
+        """Yield the classes of a split, each with all its images; none if there is no such split."""
+        if split in self.splits:
+            pool = self.splits[split]
+            for name, start, count in zip(pool.names, pool.starts, pool.counts, strict=True):
+                yield name, self._images(np.arange(start, start + count)[None])[0]
 
     def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
         """Draw `tasks` tasks: distinct classes in random order, of each distinct images; values in [0, 1].

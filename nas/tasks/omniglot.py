@@ -8,7 +8,7 @@ import random
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, final
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from pydantic import Field
+from torch import Tensor
 
 from nas.space import TaskShape
 from nas.tasks import files
@@ -134,6 +135,10 @@ class Omniglot(TaskSource):
         one, other = copy.copy(self), copy.copy(self)
         one._tasks, other._tasks = self._tasks.halves()
         return one, other
+
+    def examples(self, split: Split) -> Iterator[tuple[str, Tensor]]:
+        """Yield the classes of a split, each with all its examples."""
+        return self._tasks.examples(split)
 
     def members(self, split: Split) -> frozenset[str]:
         """Return the names of the split's classes."""

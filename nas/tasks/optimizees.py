@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, final
 
 import numpy as np
+from torch import Tensor
 
 from nas.errors import ConfigError
 from nas.space import TaskShape
@@ -58,6 +60,10 @@ class Optimizees(TaskSource):
     def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
         """Draw `tasks` training sets, with held-out images."""
         return self._tasks.sample(split, tasks, rng)
+
+    def examples(self, split: Split) -> Iterator[tuple[str, Tensor]]:
+        """Yield the classes of a split, each with all its examples."""
+        return self._tasks.examples(split)
 
     def members(self, split: Split) -> frozenset[str]:
         """Return the digits of a split, which has images of its own of each."""
