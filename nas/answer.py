@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, median, variance
+from statistics import NormalDist, fmean, variance
 
 from nas.intervals import student_cdf
 
@@ -40,11 +40,27 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
-class Levels:
-    """The levels of all candidates.
+class Singles:
+    """Candidates that have one score each, as far as the levels of all depend on them.
 
     Attributes:
-        candidates: in the order given.
+        count: how many there are.
+        better: how many scores are above the center of all candidates.
+        squares: the sum of the squares by which these are above it.
+        widths2: mean square of the half widths of the scores' 95 % intervals over tasks; NaN: not known.
+    """
+
+    count: int
+    better: int
+    squares: float
+    widths2: float
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """How the levels of candidates are spread, and the luck of a score around each.
+
+    Attributes:
         noise: standard deviation of a score under another seed; NaN: nothing is known of it.
         freedom: the degrees of freedom behind the noise; None: it is that over tasks, and the part of the
             training seed is not known.
@@ -52,11 +68,20 @@ class Levels:
             it is not known.
     """
 
-    candidates: tuple[Level, ...]
     noise: float
     freedom: int | None
     center: float
     spread: float
+
+    def level(self, scores: Sequence[float]) -> Level:
+        """Return the level of one of the candidates, given its scores."""
+        mean, error = fmean(scores), self.noise**2 / len(scores)
+        return Level(*_shrunk(mean, error, self.center, self.spread**2), mean, len(scores))
+
+    def alone(self, scores: Sequence[float]) -> Level:
+        """Return the level of a candidate of another kind, such as a baseline: nothing is shrunk."""
+        mean = fmean(scores)
+        return Level(mean, self.noise**2 / len(scores), mean, len(scores))
 
     def beats(self, one: Level, other: Level) -> float | None:
         """Return the probability that the level of one is above that of the other; None: it is not known."""
@@ -69,45 +94,40 @@ class Levels:
             return NormalDist().cdf(ahead / spread)
         return student_cdf(ahead / spread, self.freedom)
 
-    def alone(self, scores: Sequence[float]) -> Level:
-        """Return the level of a candidate of another kind, such as a baseline: nothing is shrunk."""
-        mean = fmean(scores)
-        return Level(mean, self.noise**2 / len(scores), mean, len(scores))
 
-
-def levels(scores: Sequence[Sequence[float]], widths: Sequence[float]) -> Levels:
-    """Estimate the levels of candidates from their scores.
+def levels(several: Sequence[Sequence[float]], singles: Singles, center: float) -> Levels:
+    """Estimate how the levels of candidates are spread, from their scores.
 
     Levels and noise are taken to be normal, and their variances are fitted to the candidates whose first
     score is in the better half: how bad the bad ones are says nothing of how the good ones differ. Where no
     candidate has several seeds, the noise is taken from the widths of the intervals over tasks.
 
     Args:
-        scores: of each candidate, one for each seed. Whether there are further ones may depend on the first.
-        widths: half widths of the scores' 95 % intervals over tasks; those that are not known are left out.
+        several: scores of candidates, one for each seed. Whether there are further ones may depend on the
+            first.
+        singles: all other candidates.
+        center: the median of the first scores of all candidates.
     """
-    freedom = sum(len(own) - 1 for own in scores)
-    center = median([own[0] for own in scores]) if scores else math.nan
+    freedom = sum(len(own) - 1 for own in several)
     if freedom:
-        noise2 = sum((len(own) - 1) * variance(own) for own in scores if len(own) > 1) / freedom
+        noise2 = sum((len(own) - 1) * variance(own) for own in several if len(own) > 1) / freedom
     else:
-        known = [(width / 1.96) ** 2 for width in widths if math.isfinite(width)]
-        noise2 = fmean(known) if known else math.nan
+        noise2 = singles.widths2 / 1.96**2
     spread2 = math.inf
-    if len(scores) >= FEW and not math.isnan(noise2):
+    if singles.count + len(several) >= FEW and not math.isnan(noise2):
         if freedom and noise2:
-            noise2, spread2 = _variances(scores, center, noise2)
+            noise2, spread2 = _variances(several, singles, center, noise2)
         else:
-            better = [(own[0] - center) ** 2 for own in scores if own[0] > center]
-            spread2 = max(0.0, fmean(better) - noise2) if better else 0.0
-    found = []
-    for own in scores:
-        mean, error = fmean(own), noise2 / len(own)
-        found.append(Level(*_shrunk(mean, error, center, spread2), mean, len(own)))
-    return Levels(tuple(found), math.sqrt(noise2), freedom or None, center, math.sqrt(spread2))
+            distances = [(own[0] - center) ** 2 for own in several if own[0] > center]
+            better = len(distances) + singles.better
+            squares = math.fsum([*distances, singles.squares])
+            spread2 = max(0.0, squares / better - noise2) if better else 0.0
+    return Levels(math.sqrt(noise2), freedom or None, center, math.sqrt(spread2))
 
 
-def _variances(scores: Sequence[Sequence[float]], center: float, pooled: float) -> tuple[float, float]:
+def _variances(
+    several: Sequence[Sequence[float]], singles: Singles, center: float, pooled: float
+) -> tuple[float, float]:
     """Return the variances of the noise and of levels that are most likely.
 
     The likelihood is that of the better half, by the first scores, with the center given, and of how the
@@ -116,13 +136,16 @@ def _variances(scores: Sequence[Sequence[float]], center: float, pooled: float) 
     missing. For a ratio of the variances, the best noise has a closed form, so the ratio alone is sought.
 
     Args:
-        scores: as of `levels`.
-        center: the mean of levels.
+        several: as of `levels`, like singles and the center.
+        singles: see there.
+        center: see there.
         pooled: variance of the noise where no first score is in the better half.
     """
-    within, many = 0.0, 0
+    within, many = 0.0, singles.better
     between: dict[int, tuple[int, float]] = {}  # by seeds: how many candidates, and their squares
-    for own in scores:
+    if singles.better:
+        between[1] = singles.better, singles.squares
+    for own in several:
         n = len(own)
         if n > 1:
             within, many = within + (n - 1) * variance(own), many + n - 1

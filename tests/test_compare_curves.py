@@ -9,7 +9,7 @@ import pytest
 from recorded import MIXED, Trial, close, record
 
 from nas.comparison.baselines import baselines
-from nas.comparison.curves import Curve, curves
+from nas.comparison.curves import Curve, curves, thinned
 from nas.comparison.groups import find, grouped
 from nas.comparison.summary import beyond, exhausted, scored, shortest, spread, summarize
 from nas.errors import NotFound
@@ -31,6 +31,31 @@ def test_a_curve_by_hand(store: Store) -> None:
     best, test = curve.over(np.array([0.0, 14.9, 15.0, 29.0, 99.0]))
     np.testing.assert_array_equal(best, [nan, nan, 0.4, 0.4, 0.6])
     np.testing.assert_array_equal(test, [nan, nan, 0.5, 0.5, 0.45])
+
+
+def test_a_thinned_curve_is_the_same_where_it_has_points(store: Store) -> None:
+    rng = np.random.default_rng(0)
+    states = ["completed", "stopped", "failed", "reused"]
+    trials: list[Trial] = [
+        (state, None if state == "failed" else score, seconds, score / 2 if number % 3 else None)
+        for number, (state, score, seconds) in enumerate(
+            zip(
+                rng.choice(states, 60).tolist(), rng.random(60).tolist(), rng.random(60).tolist(), strict=True
+            )
+        )
+    ]
+    row = record(store, trials)
+    [whole] = curves(store, [row])
+    for points in (7, 59, 60, 500):
+        some = thinned(store, row, points)
+        at = np.searchsorted(whole.cost, some.cost * (1 - 1e-12))
+        assert len(some.cost) == min(points, 60)
+        assert (at[-1], some.total) == (59, pytest.approx(whole.total))
+        np.testing.assert_allclose(some.cost, whole.cost[at])
+        np.testing.assert_array_equal(some.best, whole.best[at])
+        np.testing.assert_array_equal(some.test, whole.test[at])
+        np.testing.assert_array_equal(some.reused, whole.reused[at])
+    assert thinned(store, record(store, [], name="none")).total == 0
 
 
 def test_negative_scores_and_no_scores(store: Store) -> None:

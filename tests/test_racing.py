@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from facts import lacking
 from grids import rest_slow
 from scripted_searches import Dying, Killed, configure, killed, reopen, results, run, start
 
-from nas.answer import levels
+from nas.answer import Level, Levels, Singles, levels
 from nas.controller import Evaluate, Outcome, Score
 from nas.driver.ledger import Ledger
 from nas.driver.trials import Trials, executor
@@ -231,23 +232,34 @@ def test_what_cannot_race_is_refused() -> None:
 # The answer
 
 
+def estimated(scores: list[list[float]], widths: list[float]) -> tuple[Levels, list[Level]]:
+    """Return what is estimated from the scores of candidates, and the level of each."""
+    center = median(own[0] for own in scores)
+    single = [own[0] for own in scores if len(own) == 1]
+    better = [score - center for score in single if score > center]
+    widths2 = fmean(width**2 for width in widths) if widths else math.nan
+    summed = Singles(len(single), len(better), sum(value**2 for value in better), widths2)
+    found = levels([own for own in scores if len(own) > 1], summed, center)
+    return found, [found.level(own) for own in scores]
+
+
 def test_levels_by_hand() -> None:
     """Two seeds each give the noise, the better half the spread: means 4 and 3 are 2 and 1 off the middle.
 
     With as many scores of each there is a closed form: 0.5 / 4 is the noise, (2² + 1²) / 2 the spread and
     half of the noise.
     """
-    found = levels([[4.5, 3.5], [3.0, 3.0], [1.0, 1.0], [0.0, 0.0]], [])
+    found, candidates = estimated([[4.5, 3.5], [3.0, 3.0], [1.0, 1.0], [0.0, 0.0]], [])
     assert (found.freedom, found.center) == (4, 2.0)
     assert found.noise**2 == pytest.approx(0.125)
     weight = 1 - 0.0625 / 2.5
-    means = [candidate.mean for candidate in found.candidates[:2]]
+    means = [candidate.mean for candidate in candidates[:2]]
     assert means == pytest.approx([2 + 2 * weight, 2 + weight])
-    alone = levels([[4.0], [3.0]], [1.96, 1.96])
-    assert (alone.noise, alone.freedom, alone.candidates[0].mean) == (1.0, None, 4.0)
-    assert alone.beats(*alone.candidates) == pytest.approx(0.76025, abs=1e-5)
-    unknown = levels([[4.0], [3.0]], [])
-    assert unknown.beats(*unknown.candidates) is None
+    alone, candidates = estimated([[4.0], [3.0]], [1.96, 1.96])
+    assert (alone.noise, alone.freedom, candidates[0].mean) == (1.0, None, 4.0)
+    assert alone.beats(*candidates) == pytest.approx(0.76025, abs=1e-5)
+    unknown, candidates = estimated([[4.0], [3.0]], [])
+    assert unknown.beats(*candidates) is None
 
 
 def test_the_variances_are_the_most_likely() -> None:
@@ -256,7 +268,7 @@ def test_the_variances_are_the_most_likely() -> None:
     scores = [
         rng.normal(level, 1, seeds).tolist() for level, seeds in zip(range(9), [1, 2, 4] * 3, strict=True)
     ]
-    found = levels(scores, [])
+    found, _ = estimated(scores, [])
 
     def likelihood(noise: float, spread: float) -> float:
         total = 0.0
@@ -285,14 +297,14 @@ def test_the_probability_is_how_often_it_is_right(seeds: int, spread: float) -> 
         scores = [[float(value)] for value in level + rng.normal(size=30)]
         for place in np.argsort([-own[0] for own in scores])[:4]:
             scores[place] += (level[place] + rng.normal(size=seeds - 1)).tolist()
-        found = levels(scores, [1.96] * 30)
-        first, second = sorted(range(30), key=lambda i: -found.candidates[i].mean)[:2]
-        chance = found.beats(found.candidates[first], found.candidates[second])
+        found, candidates = estimated(scores, [1.96] * 30)
+        first, second = sorted(range(30), key=lambda i: -candidates[i].mean)[:2]
+        chance = found.beats(candidates[first], candidates[second])
         assert chance is not None
         claimed.append(chance)
         right.append(level[first] > level[second])
-        luck.append(found.candidates[first].observed - level[first])
-        off.append(found.candidates[first].mean - level[first])
+        luck.append(candidates[first].observed - level[first])
+        off.append(candidates[first].mean - level[first])
     assert fmean(claimed) == pytest.approx(fmean(right), abs=0.05)
     assert abs(fmean(off)) < (0.2 if seeds == 1 else 0.1)
     if seeds == 1:
@@ -321,11 +333,11 @@ def test_no_more_is_claimed_over_a_baseline_than_is_true(draw: Callable[..., Any
         for place in np.argsort([-own[0] for own in scores])[:4]:
             scores[place] += (level[place] + rng.normal(size=4)).tolist()
         bar = float(np.quantile(draw(rng, 1000), rng.uniform(0.8, 0.99)))
-        found = levels(scores, [])
-        first, second = sorted(range(24), key=lambda i: -found.candidates[i].mean)[:2]
-        winner, given = found.candidates[first], found.alone((bar + rng.normal(size=3)).tolist())
+        found, candidates = estimated(scores, [])
+        first, second = sorted(range(24), key=lambda i: -candidates[i].mean)[:2]
+        winner, given = candidates[first], found.alone((bar + rng.normal(size=3)).tolist())
         claims.append((found.beats(winner, given), level[first] > bar))
-        runners_up.append((found.beats(winner, found.candidates[second]), level[first] > level[second]))
+        runners_up.append((found.beats(winner, candidates[second]), level[first] > level[second]))
     claimed, right = map(np.array, zip(*claims, strict=True))
     assert right.mean() > claimed.mean()
     sure = (claimed > 0.7) & (claimed < 0.97)
@@ -355,6 +367,38 @@ def test_the_answer_is_not_the_luckiest_draw(store: Store) -> None:
     unknown = replace(found, noise=None)
     expected = f"{found.expected:.4f}"
     assert (expected in words(found), expected in words(unknown)) == (True, False)
+
+
+@pytest.mark.parametrize(("deduplicate", "raced"), [*product([True, False], [True, False])])
+def test_the_database_sums_up_what_the_answer_needs(store: Store, deduplicate: bool, raced: bool) -> None:
+    """Trials of 60 networks, some under further seeds and some failed, against all scores in Python."""
+    rng = np.random.default_rng(3)
+    row = search(store, config={"space": {"name": "chain"}, "tasks": None, "deduplicate": deduplicate})
+    scores: dict[str, dict[int, float]] = {}
+    first: dict[str, int] = {}
+    widths: dict[str, float] = {}
+    for number in range(100 if raced else 60):
+        text = str(number if deduplicate and number < 60 else int(rng.integers(60)))
+        repeat = 0 if number < 60 else int(rng.integers(1, 4))
+        trial = begin(store, row, number, key=text, architecture=text, repeat=repeat)
+        network = Architecture("chain", (0,))
+        if number % 9 == 0:
+            store.finish(trial, Outcome(TrialState.FAILED, network, repeat=repeat))
+            continue
+        score = Score(float(rng.normal()), float(rng.uniform(0.5, 1.5)), 10)
+        store.finish(trial, Outcome(TrialState.COMPLETED, network, score, repeat=repeat))
+        first.setdefault(text, number)
+        widths.setdefault(text, score.ci95)
+        scores.setdefault(text, {}).setdefault(repeat, score.value)
+    found, each = estimated([[*own.values()] for own in scores.values()], [*widths.values()])
+    level = dict(zip(scores, each, strict=True))
+    best, second = sorted(level, key=lambda text: (-level[text].mean, -level[text].observed))[:2]
+    told = answer(store, row.name)
+    assert told is not None
+    assert (told.trial, told.runner_up, told.seeds) == (first[best], first[second], len(scores[best]))
+    assert told.expected == pytest.approx(level[best].mean)
+    assert told.noise == pytest.approx(found.noise)
+    assert told.beats_runner_up == pytest.approx(found.beats(level[best], level[second]))
 
 
 def test_a_given_network_of_the_same_protocol_is_the_baseline(db: Any) -> None:

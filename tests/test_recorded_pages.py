@@ -40,6 +40,8 @@ def test_the_pages_are_those_of_their_numbers(monkeypatch: pytest.MonkeyPatch) -
     assert script("proposal_time", monkeypatch)["page"](report) == written
     report, written = recorded("scale")
     assert script("scale", monkeypatch)["page"](report) == written
+    report, written = recorded("web_page")
+    assert script("web_page", monkeypatch)["page"](report) == written
     report, written = recorded("faults")
     assert script("faults", monkeypatch)["page"](report) == written
     report, written = recorded("shared_weights")

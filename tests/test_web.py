@@ -276,7 +276,8 @@ def test_a_search_is_drawn_beside_random_search(client: TestClient) -> None:
 
 
 def test_the_scatter_has_the_whole_front(store: Store) -> None:
-    row = search(store, name="s")
+    config = {"space": {"name": "chain"}, "tasks": None, "evaluator": {"name": "tabular"}}
+    row = search(store, name="s", config=config)
     points = [(0.5, 10), (0.7, 30), (0.6, 20), (0.4, 15), (0.65, 40)]
     for number, (score, size) in enumerate(points):
         begin(store, row, number, outcome=outcome(score, costs={"parameters": size}))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from nas.driver.ledger import REPEATS, repeats
 from nas.metrics import TEST_SCORE
@@ -18,6 +18,9 @@ from nas.storage.schema import Measurement, Search, Trial, TrialKind
 from nas.storage.store import Store
 
 Floats = npt.NDArray[np.float64]
+
+POINTS = 500
+"""Of a thinned curve at most."""
 
 CHUNK = 500
 """Searches asked for at a time: the parameters of a statement are limited."""
@@ -118,7 +121,7 @@ def curves(store: Store, searches: Sequence[Search]) -> list[Curve]:
                 .order_by(Trial.search_id, Trial.observed)
             )
             for search, trial, kind, state, score, seconds, repeat in session.execute(trials):
-                rows[search].append(_Trial(trial, kind, state, score, seconds, repeat))
+                rows[search].append((trial, kind, state, score, seconds, repeat))
             measured = (
                 select(Measurement.trial_id, Measurement.value)
                 .join(Trial, Trial.id == Measurement.trial_id)
@@ -129,36 +132,68 @@ def curves(store: Store, searches: Sequence[Search]) -> list[Curve]:
     return [_curve(search, rows[search.id], tests) for search in searches]
 
 
-class _Trial(NamedTuple):
-    id: int
-    kind: str
-    state: str
-    score: float | None
-    seconds: float | None
-    repeat: int
+_Trial = tuple[int, str, str, float | None, float | None, int]
+"""Id, kind, state, score, seconds and repeat."""
 
 
 def _curve(search: Search, trials: Sequence[_Trial], tests: dict[int, float]) -> Curve:
     best, test = [], []
     known = 0
     top, top_test = math.nan, math.nan
-    for trial in trials:
-        if trial.kind != TrialKind.RACE:
-            known = repeats(known, trial.state)
-        first = trial.state == TrialState.COMPLETED and trial.repeat == 0
-        if first and trial.score is not None and not trial.score <= top:
-            top, top_test = trial.score, tests.get(trial.id, math.nan)
+    whole, raced = TrialState.COMPLETED.value, TrialKind.RACE.value
+    for trial, kind, state, score, _, repeat in trials:
+        if kind != raced:
+            known = repeats(known, state)
+        if state == whole and repeat == 0 and score is not None and not score <= top:
+            top, top_test = score, tests.get(trial, math.nan)
         best.append(top)
         test.append(top_test)
     return Curve(
-        np.cumsum([trial.seconds or 0.0 for trial in trials]),
+        np.cumsum([seconds or 0.0 for *_, seconds, _ in trials]),
         np.array(best),
         np.array(test),
-        np.cumsum([trial.state == TrialState.REUSED for trial in trials]),
+        np.cumsum([state == TrialState.REUSED for _, _, state, *_ in trials]),
         exhausted=(
             search.state == SearchState.COMPLETED
             and search.config.get("max_seconds") is not None
             and known >= REPEATS
         ),
-        supernet=any(trial.kind == TrialKind.SUPERNET for trial in trials),
+        supernet=any(kind == TrialKind.SUPERNET for _, kind, *_ in trials),
+    )
+
+
+def thinned(store: Store, search: Search, points: int = POINTS) -> Curve:
+    """Return the curve of a search after `points` of its trials at most, evenly spread, for a picture.
+
+    At each of these it is that of `curves`; the database sums up what lies between. Whether the search is
+    exhausted, or trained a supernet, is not asked.
+    """
+    mine = Trial.search_id == search.id, Trial.observed.is_not(None)
+    whole = Trial.state == TrialState.COMPLETED.value, Trial.repeat == 0
+    with store.read() as session:
+        count = session.scalar(select(func.max(Trial.observed)).where(*mine)) or 0
+        place = (Trial.observed - 1) * points // count if count > points else Trial.observed
+        sums = select(
+            place.label("place"),
+            func.sum(Trial.seconds),
+            func.max(Trial.score).filter(*whole),
+            func.count().filter(Trial.state == TrialState.REUSED.value),
+        )
+        rows = session.execute(sums.where(*mine).group_by("place").order_by("place")).all()
+        best = np.fmax.accumulate([math.nan if score is None else score for _, _, score, _ in rows])
+        reached = [float(score) for score in np.unique(best[~np.isnan(best)])]
+        first = select(func.min(Trial.observed)).where(*mine, *whole, Trial.score.in_(reached))
+        measured = (
+            select(Trial.score, Measurement.value)
+            .join(Measurement, Trial.id == Measurement.trial_id)
+            .where(Trial.search_id == search.id, Trial.observed.in_(first.group_by(Trial.score)))
+            .where(Measurement.metric == TEST_SCORE, Measurement.value.is_not(None))
+            .order_by(Measurement.step)
+        )
+        tests = {row[0]: row[1] for row in session.execute(measured)}
+    return Curve(
+        np.cumsum([seconds or 0.0 for _, seconds, _, _ in rows]),
+        best,
+        np.array([tests.get(score, math.nan) for score in best.tolist()]),
+        np.cumsum([reused for *_, reused in rows]),
     )

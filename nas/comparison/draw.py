@@ -12,6 +12,7 @@ import numpy as np
 
 from nas.comparison.curves import Floats
 from nas.comparison.panels import Labelled, Panel, cut, window
+from nas.drawing.matplotlib_figure import empty_figure
 from nas.errors import ConfigError, NasError
 
 if TYPE_CHECKING:
@@ -114,16 +115,12 @@ def picture(file: Path, size: tuple[float, float], title: str) -> Iterator[Figur
     """
     if file.suffix not in SUFFIXES:
         raise ConfigError(f"-o {file}: allowed are files that end in {', '.join(SUFFIXES)}.")
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError:
-        raise ConfigError(
-            "Pictures need matplotlib; run `pip install 'nas-service[plot]'`, or draw here with --text."
-        ) from None
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=0.06))
+    figure = empty_figure(size, "draw here with --text")
+    from matplotlib import rc_context
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    with rc_context(STYLE):
+        figure.set_layout_engine(ConstrainedLayoutEngine(wspace=0.06))
         figure.suptitle(title, fontsize=9, color="#444444")
         yield figure
         try:

@@ -15,7 +15,7 @@ from nas.comparison.draw import picture, styles
 from nas.comparison.groups import BASELINE, Group
 from nas.comparison.panels import Window
 from nas.comparison.text import marks, scatter
-from nas.comparison.units import score_name
+from nas.comparison.units import cost_name, score_name
 from nas.costs import COSTS
 from nas.errors import NotFound, UnknownName
 from nas.pareto import nondominated
@@ -26,12 +26,6 @@ from nas.storage.store import Store
 
 SIZE = (6.4, 4.6)
 """Inches of the picture."""
-
-UNITS = {"activations": "peak activations (bytes)", "seconds": "worker time (s)"} | {
-    "latency": "latency (s)",
-    "latency_batch": "latency of a batch (s)",
-    "macs": "multiply-accumulates",
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +104,7 @@ def tradeoff(store: Store, groups: Sequence[Group], cost: str) -> Tradeoff:
         raise NotFound("There is nothing to draw. " + " ".join(absent))
     lowest = min(float(cloud.score.min()) for cloud in clouds)
     y_label = f"validation {score_name(groups[0].searches[0], lowest)}"
-    return Tradeoff(UNITS.get(cost, cost), y_label, tuple(clouds), tuple(absent))
+    return Tradeoff(cost_name(cost), y_label, tuple(clouds), tuple(absent))
 
 
 def draw(found: Tradeoff, title: str, file: Path) -> None:

@@ -16,6 +16,20 @@ MEASURES = {
 }
 """Labels of metrics that the service itself takes."""
 
+COSTS = {
+    "activations": "peak activations (bytes)",
+    "latency": "latency (s)",
+    "latency_batch": "latency of a batch (s)",
+    "macs": "multiply-accumulates",
+    "seconds": "worker time (s)",
+}
+"""Labels of costs that are not their names."""
+
+
+def cost_name(cost: str) -> str:
+    """Return the label of an axis of a cost."""
+    return COSTS.get(cost, cost)
+
 
 def score_name(search: Search, lowest: float, *, test: bool = False) -> str:
     """Return what a search's scores are: of trained networks accuracies, or negative errors in regression.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.drawing.graph import Drawing
 from nas.drawing.layout import LINE, Box, Route
+from nas.drawing.matplotlib_figure import empty_figure
 from nas.drawing.page import MARGIN, arrange
 from nas.drawing.palette import PLAIN, colour, ink
 from nas.drawing.svg import HEAD, svg
@@ -34,14 +35,8 @@ def write(drawing: Drawing, path: Path) -> None:
         with replacing(path) as temporary:
             temporary.write_text(svg(drawing), encoding="utf-8")
         return
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError(
-            f"A {kind} is drawn by matplotlib: `pip install 'nas-service[plot]'`. A .svg needs nothing."
-        ) from None
     page = arrange(drawing)
-    figure = Figure(figsize=(page.width / 96, page.height / 96))
+    figure = empty_figure((page.width / 96, page.height / 96), "write a .svg, which needs nothing")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, page.width), ylim=(page.height, 0))
     axes.axis("off")

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from nas import plugins
-from nas.answer import Level, Levels, levels
+from nas.answer import Level, Levels, Singles, levels
 from nas.controller import Controller
 from nas.errors import NasError
 from nas.intervals import half_width_over_seeds
 from nas.objective import Objective
 from nas.queries.leaderboard import protocol_of
 from nas.states import TrialState
-from nas.storage.schema import Search, Trial
+from nas.storage.schema import FURTHER_SEED, Search, Trial
 from nas.storage.store import Store
 
 
@@ -63,7 +64,6 @@ class _Scores(NamedTuple):
     search: str
     trial: int
     architecture: str
-    width: float | None
     scores: dict[int, float]
 
 
@@ -79,17 +79,15 @@ def answer(store: Store, reference: str) -> Answer | None:
     if goals is not None and Objective(tuple(goals)) != Objective():
         return None
     with store.read() as session:
-        own = _scores(session, [search])
-        given = _scores(session, _given(session, search))
-    if not own:
+        own = _candidates(session, search)
+        given = _scores(session, [Trial.search_id.in_([row.id for row in _given(session, search)])])
+    if own is None:
         return None
-    found = levels(
-        [list(candidate.scores.values()) for candidate in own],
-        [candidate.width for candidate in own if candidate.width is not None],
-    )
-    order = sorted(range(len(own)), key=lambda i: (-found.candidates[i].mean, -found.candidates[i].observed))
-    best, level = own[order[0]], found.candidates[order[0]]
-    second = order[1] if len(order) > 1 else None
+    found = own.levels
+    pairs = [(candidate, found.level([*candidate.scores.values()])) for candidate in own.candidates]
+    pairs.sort(key=lambda pair: (-pair[1].mean, -pair[1].observed, pair[0].trial))
+    best, level = pairs[0]
+    second = pairs[1] if len(pairs) > 1 else None
     others = [candidate for candidate in given if candidate.architecture != best.architecture]
     baseline = max(others, key=lambda other: _mean(other.scores), default=None)
     return Answer(
@@ -102,8 +100,8 @@ def answer(store: Store, reference: str) -> Answer | None:
         ci95_seeds=half_width_over_seeds(list(best.scores.values())),
         noise=None if found.noise != found.noise else found.noise,
         noise_of="tasks" if found.freedom is None else "seeds",
-        runner_up=None if second is None else own[second].trial,
-        beats_runner_up=None if second is None else found.beats(level, found.candidates[second]),
+        runner_up=None if second is None else second[0].trial,
+        beats_runner_up=None if second is None else found.beats(level, second[1]),
         baseline=None if baseline is None else f"{baseline.search}/{baseline.trial}",
         beats_baseline=None if baseline is None else _beats(found, level, baseline),
     )
@@ -154,27 +152,87 @@ def _given(session: Session, search: Search) -> list[Search]:
     return found
 
 
-def _scores(session: Session, searches: Sequence[Search]) -> list[_Scores]:
-    """Return the scores of whole trainings by candidate, each seed once, in the order of first trials."""
-    names = {search.id: search.name for search in searches}
-    query = (
-        select(
-            Trial.search_id,
-            Trial.architecture_id,
-            Trial.number,
-            Trial.architecture,
-            Trial.ci95,
-            Trial.repeat,
-            Trial.score,
-        )
-        .where(Trial.search_id.in_(list(names)), Trial.state == TrialState.COMPLETED.value)
-        .where(Trial.score.is_not(None), Trial.architecture.is_not(None))
-        .order_by(Trial.search_id, Trial.number)
+SCORED = (
+    Trial.state == TrialState.COMPLETED.value,
+    Trial.score.is_not(None),
+    Trial.architecture_id.is_not(None),
+)
+"""The whole trainings of one candidate."""
+
+
+class _Candidates(NamedTuple):
+    """How a search's candidates are spread, and those of them that can be the best or the next best."""
+
+    levels: Levels
+    candidates: list[_Scores]
+
+
+def _candidates(session: Session, search: Search) -> _Candidates | None:
+    """Return what is to be known of a search's candidates; None: it has none.
+
+    Of those with one score, however many there are, the database counts and sums; two of them are read.
+    """
+    mine = [Trial.search_id == search.id, *SCORED]
+    further = select(Trial.architecture_id).where(Trial.search_id == search.id, FURTHER_SEED)
+    raced = [key for key in session.scalars(further.distinct()) if key is not None]
+    several = _scores(session, [*mine, Trial.architecture_id.in_(raced)]) if raced else []
+    rest = [*mine, Trial.repeat == 0]
+    if several:
+        rest.append(Trial.architecture_id.not_in(further.where(Trial.architecture_id.is_not(None))))
+    if not search.config.get("deduplicate", True):  # else no candidate is there twice
+        earliest = select(func.min(Trial.number)).where(*mine, Trial.repeat == 0)
+        rest.append(Trial.number.in_(earliest.group_by(Trial.architecture_id)))
+    count = session.scalar(select(func.count()).select_from(Trial).where(*rest)) or 0
+    if not count + len(several):
+        return None
+    firsts = [next(iter(candidate.scores.values())) for candidate in several]
+    center = _median(session, rest, count, firsts)
+    above = Trial.score - center
+    sums = select(
+        func.count().filter(above > 0),
+        func.sum(above * above).filter(above > 0),
+        func.avg(Trial.ci95 * Trial.ci95),
     )
-    found: dict[tuple[int, int | None], _Scores] = {}
-    for search, key, number, text, width, repeat, score in session.execute(query):
-        assert text is not None  # by the query
-        assert score is not None
-        entry = found.setdefault((search, key), _Scores(names[search], number, text, width, {}))
+    better, squares, widths2 = session.execute(sums.where(*rest)).one()
+    singles = Singles(count, better, squares or 0.0, math.nan if widths2 is None else widths2)
+    best = select(*_COLUMNS).join(Search, Search.id == Trial.search_id).where(*rest)
+    best = best.order_by(Trial.score.desc(), Trial.number).limit(2)
+    found = levels([[*candidate.scores.values()] for candidate in several], singles, center)
+    return _Candidates(found, [*several, *_gathered(session.execute(best))])
+
+
+def _median(
+    session: Session, rest: Sequence[ColumnElement[bool]], count: int, others: Sequence[float]
+) -> float:
+    """Return the median of the scores of some trials, which an index has in order, and of other scores."""
+    last = (count + len(others)) // 2
+    first = max(0, (count + len(others) - 1) // 2 - len(others))
+    middle = select(Trial.score).where(*rest).order_by(Trial.score).offset(first).limit(last - first + 1)
+    ordered = sorted([*(score for score in session.scalars(middle) if score is not None), *others])
+    low = ordered[(count + len(others) - 1) // 2 - first]
+    return (low + ordered[last - first]) / 2
+
+
+_COLUMNS = (
+    Search.name,
+    Trial.search_id,
+    Trial.architecture_id,
+    Trial.number,
+    Trial.architecture,
+    Trial.repeat,
+    Trial.score,
+)
+
+
+def _scores(session: Session, where: Sequence[ColumnElement[bool]]) -> list[_Scores]:
+    """Return the scores of whole trainings by candidate, each seed once, in the order of first trials."""
+    query = select(*_COLUMNS).where(*SCORED, *where).order_by(Trial.search_id, Trial.number)
+    return _gathered(session.execute(query.join(Search, Search.id == Trial.search_id)))
+
+
+def _gathered(rows: Iterable[Sequence[Any]]) -> list[_Scores]:
+    found: dict[tuple[int, int], _Scores] = {}
+    for name, search, key, number, text, repeat, score in rows:
+        entry = found.setdefault((search, key), _Scores(name, number, text, {}))
         entry.scores.setdefault(repeat, score)
     return list(found.values())

@@ -106,7 +106,7 @@ def page(store: Store, search: Search, query: TrialsQuery) -> TrialsPage:
     with store.read() as session:
         total = session.scalar(select(func.count()).select_from(Trial).where(*where)) or 0
         start = None if mark is None or query.last else _place(session, search.id, query.sort, mark)
-        numbers = _numbers(session, where, query, start, backwards=backwards)
+        numbers = _numbers(session, where, query, start, backwards=backwards) if total else []
         more = len(numbers) > query.limit
         numbers = numbers[: query.limit]
         if backwards:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import load_only
 
+from nas.costs import COSTS
 from nas.errors import UnknownName
 from nas.objective import SCORE, Objective
 from nas.queries.answer import Answer, answer
@@ -272,6 +273,7 @@ class SearchFacts:
         left: about how many seconds it still takes, by its last trials; None: nobody can tell.
         inherited: what it knew of earlier searches when it began.
         objective: what it makes better.
+        costs: which of `COSTS` its best trials have.
         precision: what `auto` was where it began; None: it trains nothing.
         remarks: what is odd about the data.
         config: the configuration, every default filled in.
@@ -286,6 +288,7 @@ class SearchFacts:
     left: float | None
     inherited: tuple[InheritedRow, ...]
     objective: tuple[str, ...]
+    costs: tuple[str, ...]
     precision: str | None
     remarks: tuple[str, ...]
     config: dict[str, Any]
@@ -305,11 +308,21 @@ def facts(store: Store, search: Search) -> SearchFacts:
         left=_left(store, found, row.trials - row.done) if row.state == SearchState.RUNNING else None,
         inherited=_inherited(found),
         objective=_objective(found).goals,
+        costs=_costs(store, found),
         precision=found.environment.get("precision"),
         remarks=tuple(found.environment.get("remarks", ())),
         config=found.config,
         environment=found.environment,
     )
+
+
+def _costs(store: Store, search: Search) -> tuple[str, ...]:
+    """Return the costs that some of the best trials have; who counts costs counts them of every network."""
+    whole = Trial.state == TrialState.COMPLETED.value, Trial.score.is_not(None)
+    best = select(*(getattr(Trial, name) for name in COSTS)).where(Trial.search_id == search.id, *whole)
+    with store.read() as session:
+        rows = session.execute(best.order_by(Trial.score.desc()).limit(RECENT)).all()
+    return tuple(name for place, name in enumerate(COSTS) if any(row[place] is not None for row in rows))
 
 
 def version(store: Store, search: Search) -> tuple[Any, ...]:

@@ -8,12 +8,12 @@ from typing import Any
 from sqlalchemy import func, or_, select
 
 from nas.comparison.baselines import beside
-from nas.comparison.comparison import at_equal_cost, gather
-from nas.comparison.curves import curves
+from nas.comparison.curves import thinned
 from nas.comparison.draw import COLOURS
-from nas.comparison.groups import BASELINE, Group, find
+from nas.comparison.groups import BASELINE, Group
 from nas.comparison.panels import Panel
 from nas.comparison.series import anytime, measured
+from nas.comparison.units import cost_name, score_name
 from nas.costs import COSTS
 from nas.errors import NotFound, UnknownName
 from nas.metrics import family
@@ -41,12 +41,12 @@ def progress(store: Store, search: Search) -> list[Panel]:
     Raises:
         NotFound: it has no score yet.
     """
-    [own] = curves(store, [search])
+    own = thinned(store, search)
     panels = anytime([Group(search.controller, (search,))], [[own]], own.total)
     if search.controller == BASELINE:
         return panels
     searches = beside(store, search)
-    theirs = curves(store, searches)
+    theirs = [thinned(store, other) for other in searches]
     if searches:
         longest = max(curve.total for curve in theirs)
         pairs = [
@@ -91,16 +91,6 @@ def learning(found: TrialDetails) -> list[Panel]:
     return [trial_panel(name, points[name]) for name in names]
 
 
-def compared(store: Store, names: list[str]) -> list[Panel]:
-    """Return the best scores of groups of searches over the cost that all of them took.
-
-    Raises:
-        ConfigError, NotFound: as `nas.comparison.comparison.compare`.
-    """
-    equal = at_equal_cost(gather(store, find(store, names)))
-    return anytime(equal.groups, equal.curves, equal.cost)
-
-
 def scatter(store: Store, search: Search, cost: str) -> Figure:
     """Return the scores of a search's whole trainings against a cost, with the front.
 
@@ -138,12 +128,12 @@ def scatter(store: Store, search: Search, cost: str) -> Figure:
         _points(told, off, {"color": COLOURS[0], "size": 6, "opacity": 0.5}, "markers", cost),
         _points("front", on, {"color": COLOURS[1], "size": 8}, "lines+markers", cost),
     ]
-    unit = {"latency": " (s)", "latency_batch": " (s)", "seconds": " (s)", "activations": " (bytes)"}
+    lowest = min(score for _, _, score in (*on, *off))
     layout = {
         "height": 360,
         "hovermode": "closest",
-        "xaxis": {"title": {"text": cost.replace("_", " ") + unit.get(cost, "")}, "type": "log"},
-        "yaxis": {"title": {"text": "validation score"}},
+        "xaxis": {"title": {"text": cost_name(cost)}, "type": "log"},
+        "yaxis": {"title": {"text": f"validation {score_name(search, lowest)}"}},
     }
     return {"data": data, "layout": layout}
 

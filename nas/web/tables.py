@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -104,3 +104,20 @@ class Sheet:
 def moment(value: datetime | None) -> SheetCell:
     """Return a time as a cell."""
     return SheetCell("-") if value is None else SheetCell(cell("_at", value), moment=value.isoformat())
+
+
+OPTIONAL = (
+    *("kind", "activations", "latency", "latency_batch", "macs", "parameters", "ci95", "chosen"),
+    *("error", "note", "learner", "sign_of_life", "finished_at", "parent"),
+)
+"""Columns that are left out where no row has a value."""
+
+
+def shown(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the columns without those that may go and have no value."""
+    return tuple(
+        name
+        for name in columns
+        if name not in OPTIONAL
+        or any(row.get(name) not in (None, "") and (name, row[name]) != ("kind", "evaluate") for row in rows)
+    )
