@@ -172,7 +172,7 @@ TESTS = {
 WIDTH = 100
 """Of the page."""
 
-STUCK_SECONDS = 300.0
+STUCK_SECONDS = 600.0
 """So long without a result or a strike, and a search is stuck."""
 
 LONG_SECONDS = 80.0
