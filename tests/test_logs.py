@@ -74,12 +74,14 @@ def test_what_workers_print_is_told_and_deleted(db: Path, executor: str) -> None
     assert "`nas logs s/1`" in err
     code, out, err = nas("logs", "s")
     assert (code, out.count("a word of its own\n")) == (0, 4)
+    Path(log_of(of_trials(db.parent / "nas-artifacts", "s"), "0", 1)).touch()  # as a killed worker leaves it
+    assert "s/0, attempt 1" not in nas("logs", "s")[2]
     assert lacking(err, "s/0, attempt 0", "s/1, attempt 0", "s/1, attempt 1", "s/2, attempt 0") == []
     assert nas("logs", "s/2")[1] == "a word of its own\n"
     code, _, err = nas("logs", "s/7")
     assert (code, lacking(err, "s", "7")) == (3, [])
     code, _, err = nas("clean", "s", "--yes")
-    assert (code, lacking(err, "4 of log")) == (0, [])
+    assert (code, lacking(err, "5 of log")) == (0, [])
     code, _, err = nas("logs", "s")
     assert (code, lacking(err, "--artifacts", "nas-artifacts")) == (3, [])
 

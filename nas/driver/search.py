@@ -24,6 +24,7 @@ from nas.errors import ConfigError, HeadLost, Infeasible, NasError, TooManyFailu
 from nas.evaluator import AnyJob, Job, SupernetJob
 from nas.executors.attempts import again, revived
 from nas.executors.base import Executor
+from nas.executors.output import holds
 from nas.precision import Arithmetic
 from nas.product import backbone_of
 from nas.racing import Race
@@ -302,7 +303,7 @@ class SearchDriver:
     def lost(self, job: AnyJob, error: str) -> None:
         """Queue the job of a dead worker again, unchanged; after too many deaths, record it as failed."""
         seconds = self._running[job.number].seconds
-        if job.log is not None and Path(job.log).exists():
+        if job.log is not None and holds(Path(job.log)):
             error = f"{error} What it printed: `nas logs {self._name}/{job.number}`"
         if not self._retry(job, error, seconds, died=True):
             architecture = job.architecture if isinstance(job, Job) else None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nas.evaluation.targets import file_name
-from nas.executors.output import JobLog, logs, of_evaluations, of_trials
+from nas.executors.output import JobLog, holds, logs, of_evaluations, of_trials
 from nas.storage.schema import Search
 from nas.storage.store import Store
 
@@ -44,7 +44,7 @@ def printed(store: Store, search: Search, number: int | None, folder: Path) -> l
     trials = [
         Printed(f"{search.name}/{log.job}", log.attempt, log.path)
         for log in logs(of_trials(folder, search.name))
-        if number is None or log.job == str(number)
+        if holds(log.path) and (number is None or log.job == str(number))
     ]
     return trials + list(_evaluations(store, search, number, logs(of_evaluations(folder))))
 
@@ -54,4 +54,6 @@ def _evaluations(store: Store, search: Search, number: int | None, found: list[J
         if number is None or row.origin_trial == number:
             own = file_name(row.settings, space, key, row.seed)
             what = f"the evaluation of {search.name}/{row.origin_trial} under seed {row.seed}"
-            yield from (Printed(what, log.attempt, log.path) for log in found if log.job == own)
+            yield from (
+                Printed(what, log.attempt, log.path) for log in found if log.job == own and holds(log.path)
+            )

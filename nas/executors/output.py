@@ -51,6 +51,14 @@ def log_of(group: Path, job: str, attempt: int) -> str:
     return str(group / f"{job}.{attempt}.log")
 
 
+def holds(file: Path) -> bool:
+    """Return whether anything was written; of a worker that was killed the file is left empty."""
+    try:
+        return file.stat().st_size > 0
+    except OSError:
+        return False
+
+
 def logs(group: Path) -> list[JobLog]:
     """Return what jobs that belong together wrote, by name and attempt; numbers come in their order."""
     found = [
