@@ -20,6 +20,14 @@ from nas.tried import DRAWS, Tried
 SCORED = frozenset({TrialState.COMPLETED, TrialState.STOPPED, TrialState.PAUSED, TrialState.REUSED})
 """Trials whose score enters the population; a shorter training ranks behind all longer ones."""
 
+Start = Annotated[
+    str | None,
+    Field(
+        description="architecture that the first trials begin from, as text or by its name: itself, then "
+        "mutants of it; default: random ones"
+    ),
+]
+
 
 @final
 class Evolution(Controller):
@@ -35,7 +43,8 @@ class Evolution(Controller):
     Where members were trained for unequal lengths, a longer training outranks a shorter one (`nas.fidelity`).
 
     With `dies` at `worst` the population is instead the best of all that was scored, each network once. With
-    `fresh` a known or running network is drawn again, so that no trial repeats one.
+    `fresh` a known or running network is drawn again, so that no trial repeats one. With `start` the first
+    trials are that network and mutants of it, in place of random ones.
     """
 
     def __init__(
@@ -49,6 +58,7 @@ class Evolution(Controller):
             Literal["oldest", "worst"], Field(description="who makes room where the population is full")
         ] = "oldest",
         fresh: Annotated[bool, Field(description="propose no network that is known or running")] = False,
+        start: Start = None,
     ) -> None:
         if sample > population:
             raise ConfigError(
@@ -60,6 +70,7 @@ class Evolution(Controller):
         self._sample = sample
         self._objective = Objective()
         self._dies, self._fresh = dies, fresh
+        self._start = None if start is None else space.decode(start)
         self._population: deque[tuple[int, Point, Architecture]] = deque()
         self._tried = Tried(space)
         self._order: list[tuple[int, Point]] = []
@@ -77,7 +88,9 @@ class Evolution(Controller):
 
     def _draw(self, number: int, rng: np.random.Generator) -> Architecture:
         if number < self._size or not self._population:
-            return self._space.sample(rng)
+            if self._start is None:
+                return self._space.sample(rng)
+            return self._space.mutate(self._start, rng) if number else self._start
         draws = rng.integers(len(self._population), size=self._sample)
         *_, parent = self._population[min(draws, key=self._order.__getitem__)]
         return self._space.mutate(parent, rng)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, NamedTuple, final
 
 import numpy as np
 from pydantic import Field
 
+from controllers.evolution import Start
 from nas.controller import Controller, Evaluate, Outcome
 from nas.errors import ConfigError
 from nas.product import Product
@@ -69,6 +70,7 @@ class Lamarckian(Controller):
                 "quarters of the budget",
             ),
         ] = None,
+        start: Start = None,
     ) -> None:
         if sample > population:
             raise ConfigError(
@@ -81,6 +83,7 @@ class Lamarckian(Controller):
                 "settings. Leave slots out, or set another controller, such as 'evolution'."
             )
         self._space, self._size, self._sample, self._passes_on = space, population, sample, passes_on
+        self._start = None if start is None else space.decode(start)
         self._members: deque[Living] = deque()
         self._tried = Tried(space)
         self._begun: dict[int, str] = {}
@@ -115,7 +118,7 @@ class Lamarckian(Controller):
                 return Evaluate(architecture, parent=first)
         scratch = [job for job in pending if job.parent is None]
         if len(self._begun) + len(scratch) < self._size or not self._members:
-            return self._scratch(self._tried.untried((), pending, rng))
+            return self._scratch(self._tried.untried(self._first(number, rng), pending, rng))
         known = {*running(self._space, scratch), *map(self._space.canonical, self._open.values())}
         draws = [self._members[place] for place in rng.integers(len(self._members), size=self._sample)]
         for winner in sorted(draws, key=lambda member: -member.score):
@@ -125,6 +128,14 @@ class Lamarckian(Controller):
             if winner.key not in known:
                 return self._scratch(winner.architecture)
         return self._scratch(self._tried.untried((), pending, rng))
+
+    def _first(self, number: int, rng: np.random.Generator) -> Iterator[Architecture]:
+        """Yield where evolution starts, and mutants of that; where it starts is not given, nothing."""
+        if self._start is None:
+            return
+        if not number:
+            yield self._start
+        yield from (self._space.mutate(self._start, rng) for _ in range(DRAWS))
 
     def _scratch(self, architecture: Architecture) -> Evaluate:
         assert self._passes_on is not None, "it was not told how long a whole training is"

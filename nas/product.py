@@ -74,6 +74,17 @@ class Product(Space[dict[str, Any]]):
         """Every slot at its default."""
         return self.join({})
 
+    def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """Change one decision; where it is one of a slot with mutations of its own, one of these happens."""
+        if not any(space.mutations for space in self.slots.values()):
+            return super().mutate(architecture, rng)
+        changed = self._changed(architecture, rng)
+        before, after = self.parts(architecture), self.parts(changed)
+        for slot, space in self.slots.items():
+            if before[slot] != after[slot] and space.mutations:
+                return self.join({**before, slot: space.mutate(before[slot], rng)})
+        return changed
+
     def build(self, architecture: Architecture, shape: TaskShape) -> dict[str, Any]:
         """Build the part of every slot."""
         parts = self.parts(architecture)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from itertools import chain
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -78,12 +78,17 @@ class TaskShape:
     train_classes: int | None = None
 
 
+Mutation: TypeAlias = Callable[[Architecture, np.random.Generator], Architecture | None]
+"""What may happen to an architecture: another one of the space; None: it does not apply to this one."""
+
+
 class Space(ABC, Generic[Part]):
     """An ordered list of categorical decisions, and how a choice of them becomes a part of a training.
 
     A concrete space sets `name` and `decisions`, and implements `build` and `canonical`. `encode` and
     `decode` may be replaced where the literature has a notation of its own, and `named` filled with
-    architectures that have a name. All else follows from the decisions.
+    architectures that have a name. All else follows from the decisions. Where the literature has mutations of
+    its own, `mutations` names them, for every controller that mutates.
     """
 
     decisions: tuple[Decision, ...]
@@ -267,8 +272,29 @@ class Space(ABC, Generic[Part]):
         """Draw every choice uniformly and independently."""
         return Architecture(self.name, tuple(int(rng.integers(len(d.choices))) for d in self.decisions))
 
+    @property
+    def mutations(self) -> Mapping[str, Mutation]:
+        """What can happen to an architecture, by name, where the space has mutations of its own.
+
+        By default it has none, and `mutate` changes one decision.
+        """
+        return {}
+
     def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """Change one decision, drawn uniformly among those that have a choice, to another choice."""
+        """Apply one of the space's own mutations, each that applies as likely.
+
+        Where it has none, change one decision, drawn uniformly among those that have a choice, to another
+        choice.
+        """
+        own = list(self.mutations.values())
+        while own:
+            mutant = own.pop(int(rng.integers(len(own))))(architecture, rng)
+            if mutant is not None:
+                return mutant
+        return self._changed(architecture, rng)
+
+    def _changed(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """Change one decision."""
         free = [i for i, d in enumerate(self.decisions) if len(d.choices) > 1]
         if not free:
             return architecture

@@ -260,3 +260,16 @@ def test_nasbench201_matches_published_searches() -> None:
     assert statistics.mean(evolution) == pytest.approx(93.99, abs=0.15)
     assert statistics.mean(random) == pytest.approx(93.75, abs=0.15)
     assert statistics.mean(evolution) > statistics.mean(random)
+
+
+def test_evolution_starts_from_an_architecture() -> None:
+    """The first trials are that one, and mutants of it."""
+    space = Toy(layers=4)
+    start = space.decode("3.1.1.1.1.0.0")
+    controller = Evolution(space, 0, population=4, sample=2, start=space.encode(start))
+    proposed = [controller.propose(number, (), generator(0, number)).architecture for number in range(4)]
+    assert proposed[0] == start
+    for mutant in proposed[1:]:
+        assert sum(a != b for a, b in zip(mutant.choices, start.choices, strict=True)) == 1
+    with refusal(ConfigError, "'toy'"):
+        Evolution(space, 0, start="nowhere else")

@@ -21,7 +21,7 @@ from small_models import described, trained
 
 from nas import plugins
 from nas.errors import ConfigError
-from nas.export.files import save
+from nas.export.files import load, save
 from nas.learners.maml import Maml
 from nas.storage.store import Store
 from nas.tasks.glyphs import Glyphs
@@ -79,6 +79,7 @@ def here(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("page", "holds"),
     [
         ("space", "--space widths:Widths"),
+        ("space", "--space marked:Model"),
         ("controller", "--space widths:Widths"),
         ("controller", "--space few_shot"),
         ("learner", "cosine:Cosine --trials"),
@@ -95,6 +96,20 @@ def test_an_example_runs(page: str, holds: str) -> None:
     code, _, err = nas(verb, *arguments, *CHEAP, "--trials=3", "--workers=1")
     assert code == 0, err
     assert "3/3 trials" in err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_the_best_of_a_marked_model_is_exported(tmp_path: Path) -> None:
+    run, evaluate, export = commands(block(howto("space"), "--space marked:Model"))
+    assert nas(*run, *CHEAP, "--trials=1", "--workers=1")[0] == 0
+    cheap = ["--train-episodes=4", "--validate-every=2", "--validation-episodes=4"]
+    kept = [word for word in evaluate if not word.startswith("--") and not word.isdigit()]
+    assert nas(*kept, "--seeds=1", *cheap, f"--artifacts={tmp_path / 'artifacts'}")[0] == 0
+    file = tmp_path / "marked.pt"
+    code, _, err = nas(*export[:-1], str(file))
+    assert code == 0, err
+    assert load(file) is not None
 
 
 def test_several_objectives_end_in_a_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -289,3 +289,12 @@ def test_what_cannot_inherit_is_refused() -> None:
         Lamarckian(TOY, 0, population=3, sample=4)
     with refusal(ConfigError, "racing", "'lamarckian'"):
         configure(racing={})
+
+
+def test_it_starts_from_an_architecture() -> None:
+    space = Toy(layers=4)
+    start = space.decode("3.1.1.1.1.0.0")
+    controller = Lamarckian(space, 0, population=4, sample=3, passes_on=2, start=space.encode(start))
+    first, second = (controller.propose(number, (), generator(0, number)) for number in range(2))
+    assert first.architecture == start
+    assert sum(a != b for a, b in zip(second.architecture.choices, start.choices, strict=True)) == 1

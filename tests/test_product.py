@@ -13,6 +13,7 @@ from nas.space import Architecture, Decision, Space, TaskShape
 from nas.testing.spaces import SpaceSuite, architectures
 from nas.testing.toys import Toy
 from search_spaces.few_shot import FewShot
+from search_spaces.large_scale import LargeScale
 
 SHAPE = TaskShape((16,), 3)
 LEARNER = {"lr": (0.001, 0.01, 0.1), "schedule": ("constant", "cosine"), "second": (True, False)}
@@ -181,3 +182,20 @@ def test_complete() -> None:
     assert backbone_of(product) is toy
     assert default_with(product, network).choices == (*network.choices, 1, 0, 0, 0)
     assert product.build(default_with(product, network), SHAPE)["learner"]["lr"] == 0.01
+
+
+def test_a_slot_mutates_in_its_own_way() -> None:
+    """From no layer, a mutation of the network's own inserts one; other slots change one decision."""
+    space = joint(LargeScale(layers=2))
+    network, rng, seen = len(LargeScale(layers=2).decisions), np.random.default_rng(0), set[str]()
+    for _ in range(60):
+        mutant = space.check(space.mutate(space.default, rng))
+        pairs = zip(mutant.choices, space.default.choices, strict=True)
+        changed = [place for place, pair in enumerate(pairs) if len(set(pair)) > 1]
+        if changed[0] < network:
+            assert changed[0] == 0, "the first layer is there"
+            seen.add("network")
+        else:
+            assert len(changed) == 1
+            seen.add("settings")
+    assert seen == {"network", "settings"}

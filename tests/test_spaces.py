@@ -61,6 +61,9 @@ def test_a_space_of_image_networks_refuses_vectors(name: str) -> None:
         ("mlp", "maml", "such as 80-80-80-silu"),
         ("enas_micro", "enas", "such as 'normal: skip_connect@0+sep_conv_3x3@1 …; reduce: "),
         ("mobile", "mobilenet_v2", "such as '12:k3e2,(k3e2)'"),
+        ("hierarchical", "chain", "6 motifs and a cell joined by '/'"),
+        ("large_scale", "trivial", "such as 'relu:3x3/1:16 linear:1x1/2:32@0'"),
+        ("resnet_like", "resnet12", "such as '8-8-8'"),
         ("nasbench101", "resnet", "such as 'conv3x3@0 conv3x3@1 conv3x3@ conv3x3@ conv3x3@ output@0+2'"),
         ("nasnet", "amoebanet_a, nasnet_a", "such as 'normal: dilated_conv_3x3@0+skip_connect@1 …; "),
         ("nasbench201", "resnet", "such as '|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|"),
@@ -179,6 +182,30 @@ class WildMutation(Sound):
         return super().mutate(super().mutate(architecture, rng), rng)
 
 
+class OwnIdleMutation(Sound):
+    @property
+    def mutations(self) -> dict[str, Any]:
+        return {"idle": lambda architecture, rng: architecture}
+
+
+class OwnUnseededMutation(Sound):
+    @property
+    def mutations(self) -> dict[str, Any]:
+        return {"drawn": lambda architecture, rng: self._changed(architecture, np.random.default_rng())}
+
+
+class OwnWildMutation(Sound):
+    """Several decisions at once, or none: sound, since the space says so."""
+
+    @property
+    def mutations(self) -> dict[str, Any]:
+        def grow(architecture: Architecture, rng: np.random.Generator) -> Architecture | None:
+            width, dead, more = architecture.choices
+            return None if width == 2 else Architecture(self.name, (width + 1, dead, 1 - more))
+
+        return {"grow": grow}
+
+
 class InventiveCrossover(Sound):
     def crossover(self, a: Architecture, b: Architecture, rng: np.random.Generator) -> Architecture:
         return self.mutate(super().crossover(a, b, rng), rng)
@@ -272,6 +299,8 @@ BROKEN = [
     (Backwards, "graphs"),
     (IdleMutation, "mutate"),
     (WildMutation, "mutate"),
+    (OwnIdleMutation, "mutate"),
+    (OwnUnseededMutation, "mutate"),
     (InventiveCrossover, "crossover"),
     (FewNeighbours, "neighbours"),
     (ColdOneHot, "one_hot"),
@@ -304,6 +333,15 @@ def test_the_suite_notices(broken: type[Sound], test: str, monkeypatch, pytestco
     monkeypatch.syspath_prepend(pytestconfig.rootpath)  # another process imports this module
     assert conforms(Sound(), test)
     assert not conforms(broken(), test)
+
+
+def test_a_space_may_bring_its_own_mutations() -> None:
+    assert conforms(OwnWildMutation(), "mutate")
+    rng = np.random.default_rng(0)
+    first = Architecture("sound", (0, 1, 0))
+    assert OwnWildMutation().mutate(first, rng) == Architecture("sound", (1, 1, 1))
+    widest = OwnWildMutation().mutate(Architecture("sound", (2, 0, 0)), rng)
+    assert sum(a != b for a, b in zip(widest.choices, (2, 0, 0), strict=True)) == 1
 
 
 def test_every_promise_can_be_broken() -> None:

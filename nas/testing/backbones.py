@@ -160,7 +160,9 @@ def _networks(space: BackboneSpace, shape: TaskShape, count: int) -> Iterator[nn
 def _weights(space: BackboneSpace, architecture: Architecture, shape: TaskShape, seed: int) -> Tensor:
     torch.manual_seed(seed)
     network = space.build(architecture, shape)
-    return torch.cat([torch.empty(0), *(p.detach().flatten() for p in network.parameters())])
+    # Scales and shifts are not drawn.
+    drawn = (weight for weight in network.parameters() if weight.dim() > 1)
+    return torch.cat([torch.empty(0), *(weight.detach().flatten() for weight in drawn)])
 
 
 def _derivatives(loss: Tensor, weights: Iterable[Tensor]) -> list[Tensor]:

@@ -154,11 +154,18 @@ class SpaceSuite(ABC):
     @_quick
     @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
     def test_mutate(self, space: Space[Any], data: st.DataObject, seed: int) -> None:
-        """A mutant differs in exactly one decision."""
+        """A mutant differs in exactly one decision, or is what a mutation of the space's own makes."""
         parent = data.draw(architectures(space))
         mutant = space.check(space.mutate(parent, np.random.default_rng(seed)))
         assert mutant == space.mutate(parent, np.random.default_rng(seed))
-        assert _distance(parent, mutant) == min(1, space.size - 1)
+        if not space.mutations:
+            assert _distance(parent, mutant) == min(1, space.size - 1)
+            return
+        assert mutant != parent
+        for mutation in space.mutations.values():
+            made = mutation(parent, np.random.default_rng(seed))
+            assert made is None or space.check(made) != parent
+            assert made == mutation(parent, np.random.default_rng(seed))
 
     @_quick
     @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
