@@ -1,5 +1,5 @@
 # make demo: a real search, to a leaderboard.   make lint: style, types, imports, recipes, known vulnerabilities.
-# make docs: docs/reference/ and docs/images/ from the code.
+# make docs: docs/reference/ and docs/images/ from the code.   make screenshot: that of the page, by Chromium.
 # make test: the tests, without the slow ones.   make test-slow: these alone.   make test-all: both.
 VENV ?= .venv
 PYTHON ?= python3
@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO_DB ?= sqlite:///demo.db
 
-.PHONY: demo test test-slow test-all lint fix docs install clean
+.PHONY: demo test test-slow test-all lint fix docs screenshot install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nas run examples/demo.toml --db $(DEMO_DB)
@@ -35,6 +35,9 @@ fix: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/pictures.py
+
+screenshot: $(VENV)/.installed-dev
+	$(BIN)/python docs/screenshot.py
 
 install: $(VENV)/.installed-dev
 

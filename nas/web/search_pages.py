@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from nas import counts
-from nas.comparison.curves import POINTS
+from nas.comparison.curves import POINTS, clock
 from nas.comparison.panels import Panel
 from nas.comparison.units import cost_name
 from nas.costs import COSTS
@@ -87,7 +87,7 @@ class SearchPages:
             answer=None if told is None else words(told),
             answer_trial=None if told is None else told.trial,
             left=None if found.left is None else counts.clock(found.left),
-            cost=counts.clock(found.row.seconds),
+            cost=f"{counts.clock(found.row.seconds)} of {clock(search)}",
             done=_share(found),
             moments={"created": moment(found.row.created_at), "finished": moment(found.finished_at)},
             resume=self._links.command(*_resume(found)),
@@ -148,7 +148,7 @@ class SearchPages:
     def _figures(self, search: Search, found: SearchFacts) -> list[dict[str, str]]:
         if found.row.best is None and not found.supernet:
             return []
-        count, caption = sum(found.states.values()), "Best score so far over worker time"
+        count, caption = sum(found.states.values()), f"Best score so far over {clock(search)}"
         kinds = {"progress": caption if count <= POINTS else f"{caption}, at {POINTS} of {count:,} trials"}
         if found.supernet:
             kinds["entropy"] = "Entropy of softmax(α) over epochs"
