@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -196,10 +197,12 @@ def test_where_no_example_helps_all_weigh_nothing():
     assert all(not p.grad.any() for p in learner.network.parameters())
 
 
+@pytest.mark.parametrize("normalized", [True, False])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_the_hypergradient_is_a_difference(momentum):
+def test_the_hypergradient_is_a_difference(momentum, normalized):
     """dL_clean(ŵ(Θ))/dΘ, where ŵ = w − (α/n) Σ V_Θ(l_i) ∇l_i: plain descent, whatever the optimizer does."""
-    learner, batch = classifier(MetaWeightNet, momentum=momentum), batches()
+    made = partial(MetaWeightNet, normalized=normalized)
+    learner, batch = classifier(made, momentum=momentum), batches()
     weighting, parameters = learner.weighting, list(learner.network.parameters())
     optimizer = learner.optimizer()
     optimizer.param_groups[0]["lr"] = 0.3  # that of the moment counts
@@ -232,13 +235,23 @@ def test_the_hypergradient_is_a_difference(momentum):
         assert float((slope * direction).sum()) == pytest.approx(wanted, rel=1e-6, abs=1e-12)
 
 
+def test_weights_are_relative_to_those_of_their_task():
+    weighting = MetaWeightNet().double()
+    losses = torch.rand(2, 5, generator=torch.Generator().manual_seed(0)).double()
+    weights, plain = weighting(losses, losses), weighting.function(losses)
+    assert_close(weights, plain / plain.mean(1, keepdim=True))
+    with torch.no_grad():
+        weighting.layers[2].bias.fill_(-1e4)  # V is 0, to the last bit
+    assert not weighting(losses, losses).any()
+
+
 def test_a_step_is_of_the_function_first_then_of_the_network():
     learner, batch = classifier(MetaWeightNet), batches()
     optimizer, twin = learner.optimizer(), copy.deepcopy(learner)
     step = judge_of(twin, batch)
     weights = twin.weighting(step.losses.detach(), batch.query_y)
     layers = list(twin.weighting.layers.parameters())
-    adam = torch.optim.Adam(layers, 1e-3, weight_decay=1e-4)
+    adam = torch.optim.Adam(layers, 1e-4, weight_decay=1e-4)
     for p, slope in zip(layers, torch.autograd.grad(weights, layers, step(weights.detach())), strict=True):
         p.grad = slope
     adam.step()
@@ -282,7 +295,8 @@ def test_what_lacks_clean_examples_is_refused():
 
 def test_on_few_shot_tasks_queries_count_alike():
     """However small V is: it weighs the support alone."""
-    learner = Maml(ToyBackbone(64, nn.Flatten()), minibatches().shape).equip(weighting=MetaWeightNet)
+    weighting = partial(MetaWeightNet, normalized=False)
+    learner = Maml(ToyBackbone(64, nn.Flatten()), minibatches().shape).equip(weighting=weighting)
     predictions, labels = torch.randn(2, 5, 3), torch.tensor([[0, 1, 2, 0, 1]] * 2)
     with torch.no_grad():
         learner.weighting.layers[2].bias.fill_(-30)
@@ -392,7 +406,8 @@ def test_a_trial_tells_the_mean_and_the_function(noisy):
     names = {name for name, _ in seen}
     assert {"train_loss", "weight_mean", "weight_at_0.1", "weight_at_1", "weight_at_4"} <= names
     assert len([name for name, _ in seen if name == "weight_mean"]) == len(outcomes)
-    assert all(0 < value < 1 for name, value in seen if name.startswith("weight_"))
+    assert all(0 < value < 1 for name, value in seen if name.startswith("weight_at"))
+    assert all(value == pytest.approx(1) for name, value in seen if name == "weight_mean")
 
 
 def test_a_supernet_is_not_weighed_by_clean_examples(noisy):

@@ -27,8 +27,9 @@ class MetaWeightNet(Judged):
     it weighs the support; the queries, by whose loss it learns, count alike. `lr` and `weight_decay` are not
     used.
 
-    The weights are not normalized: their mean, which is recorded as `weight_mean`, is a factor on the
-    learning rate.
+    The weights of a minibatch are divided by their mean, as in the authors' first code. As they are, their
+    mean is a factor on the learning rate, which `weight_mean` tells. Then Θ raises all weights alike while
+    the network learns fast, to where the sigmoid is flat, before losses tell right labels from wrong ones.
     """
 
     name = "meta_weight_net"
@@ -38,14 +39,32 @@ class MetaWeightNet(Judged):
         self,
         *,
         hidden: Annotated[int, Field(ge=1, description="width of the hidden layer")] = 100,
-        lr: Annotated[float, Field(gt=0, description="learning rate of Adam, on ordinary data")] = 1e-3,
+        normalized: Annotated[
+            bool, Field(description="divide the weights of a minibatch, or a support, by their mean")
+        ] = True,
+        lr: Annotated[
+            float,
+            Field(
+                gt=0,
+                description="learning rate of Adam, on ordinary data; the paper's 60,000 steps take 1e-3",
+            ),
+        ] = 1e-4,
         weight_decay: Annotated[float, Field(ge=0, description="L2 penalty, on ordinary data")] = 1e-4,
     ) -> None:
         super().__init__()
+        self.normalized = normalized
         self.layers = nn.Sequential(nn.Linear(1, hidden), nn.ReLU(), nn.Linear(hidden, 1), nn.Sigmoid())
         self.optimizer = torch.optim.Adam(self.layers.parameters(), lr, weight_decay=weight_decay)
 
     def forward(self, losses: Tensor, targets: Tensor) -> Tensor:
+        """Return V_Θ of each loss, divided by its mean over the task."""
+        weights = self.function(losses)
+        if not self.normalized:
+            return weights
+        mean = weights.mean(1, keepdim=True)
+        return weights / torch.where(mean > 0, mean, 1)
+
+    def function(self, losses: Tensor) -> Tensor:
         """Return V_Θ of each loss."""
         with torch.autocast(losses.device.type, enabled=False):
             weights: Tensor = self.layers(losses[..., None].to(self.mean.dtype))
@@ -72,9 +91,8 @@ class MetaWeightNet(Judged):
             return self(losses, targets)  # type: ignore[no-any-return]
 
     def measurements(self) -> Mapping[str, float]:
-        """Return the mean of weights, and the function: `weight_at_1` is the weight of a loss of 1."""
-        losses = self.mean.new_tensor([SHOWN])
+        """Return the mean of weights, and the function: `weight_at_1` is V of a loss of 1."""
         with torch.no_grad():
-            [weights] = self(losses, losses).tolist()
+            weights = self.function(self.mean.new_tensor(SHOWN)).tolist()
         function = {f"weight_at_{loss:g}": weight for loss, weight in zip(SHOWN, weights, strict=True)}
         return {**super().measurements(), **function}
