@@ -8,7 +8,9 @@ augmentation, each operation alone, `randaugment` and `trivialaugment`, and unde
 that random search and evolution choose. What a training episode and its augmentation take is measured on
 few-shot tasks of 28×28, in the time of the process; methods take turns, and a figure is the fastest step of
 all. `dada` learns a policy that minibatches of other turned copies judge, and trains the network anew with
-it. Writes FILE.json and FILE.md.
+it; `pba` finds a schedule of one, which is what its best training went through. What FILE.json holds is not
+run again, so that a command that was ended goes on, and a longer one adds to it. Writes FILE.json and
+FILE.md.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 import tempfile
 import textwrap
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from arguments import at_least
 from turns import serve, take_turns
 
 import nas
+from nas.files import replacing
 from nas.learners.augmentation import Augmentation, Unchanged, chance
 from nas.learners.operations import usual
 from nas.learners.policies import AutoAugment, RandAugment, TrivialAugment, parse
@@ -58,6 +62,8 @@ TWO = (
 )
 """A policy that does two operations to every image."""
 
+PBA = {"name": "pba", "interval": 20}
+
 METHODS: dict[str, Any] = {
     "none": Unchanged,
     "trivialaugment": TrivialAugment,
@@ -78,8 +84,15 @@ def named() -> dict[str, dict[str, Any]]:
 
 
 def searched(controller: dict[str, Any], augmentation: Any, trials: int, seed: int, db: str) -> list[Any]:
-    """Return the rows of a search."""
-    handle = nas.search(
+    """Return the rows of a search that have a score."""
+    return [row for row in run(controller, augmentation, trials, seed, db).trials if row.score is not None]
+
+
+def run(
+    controller: dict[str, Any], augmentation: Any, trials: int | None, seed: int, db: str
+) -> nas.SearchHandle:
+    """Run a search."""
+    return nas.search(
         space=SPACE,
         controller=controller,
         tasks=TASKS,
@@ -92,7 +105,6 @@ def searched(controller: dict[str, Any], augmentation: Any, trials: int, seed: i
         db=db,
         quiet=True,
     )
-    return [row for row in handle.trials if row.score is not None]
 
 
 def learned(steps: int, policies: int, seed: int, db: str) -> list[dict[str, Any]]:
@@ -111,30 +123,51 @@ def turning(policy: str) -> float:
     return sum(part.probability * part.level for part in parts) / (9 * len(subs))
 
 
-def planted(seeds: list[int], policies: int, learn: int) -> dict[str, Any]:
-    """Return the scores of all augmentations, and what the searches chose."""
-    fixed = named()
-    report: dict[str, Any] = {"fixed": {name: [] for name in fixed}, "searched": {}, "learned": []}
-    with tempfile.TemporaryDirectory() as folder:
-        db = f"sqlite:///{folder}/nas.db"
-        for seed in seeds:
-            for row in searched({"name": "grid"}, list(fixed.values()), len(fixed), seed, db):
-                section = row.chosen["learner.augmentation"]
-                name = section if isinstance(section, str) else section["name"]
-                if name == "randaugment" and section["operations"] != "all":
-                    name = f"{section['operations']} alone"
-                report["fixed"][name].append(row.score)
-            for name, controller in CONTROLLERS.items():
-                any_ = {"name": "autoaugment", "policy": "any"}
-                report["searched"].setdefault(name, []).append(
-                    [
-                        {"policy": policy, "turning": turning(policy), "score": row.score}
-                        for row in searched(controller, any_, policies, seed, db)
-                        for policy in [row.chosen["learner.augmentation"]["policy"]]
-                    ]
-                )
-            report["learned"].append(learned(learn, 2, seed, db))
-    return report
+def scheduled(population: int, seed: int, db: str) -> list[dict[str, Any]]:
+    """Return the whole trainings of `pba`: policies of the parts, how much they turn, and the score."""
+    controller = {**PBA, "population": population}
+    handle = run(controller, {"name": "pba", "policy": "any"}, None, seed, db)
+    found = []
+    for row in handle.trials:
+        if row.state == "completed" and row.score is not None:
+            parts = nas.show(f"{handle.name}/{row.trial}", db=db).lineage
+            policies = [part.chosen["learner.augmentation"]["policy"] for part in parts]
+            mean = float(np.mean([expected(policy) for policy in policies]))
+            found.append({"policies": policies, "turning": mean, "score": row.score})
+    return found
+
+
+def expected(policy: str) -> float:
+    """Return how much a policy of `pba` turns: the sum of probability times magnitude of `rotate`."""
+    [parts] = parse(policy)
+    return sum(part.probability * part.level for part in parts if part.operation == "rotate") / 9
+
+
+def cases(policies: int, learn: int) -> dict[str, Callable[[int, str], Any]]:
+    """Return what is run for each seed, by the key of its result, given the seed and a database."""
+    any_ = {"name": "autoaugment", "policy": "any"}
+
+    def fixed(seed: int, db: str) -> dict[str, float]:
+        every, found = named(), dict[str, float]()
+        for row in searched({"name": "grid"}, list(every.values()), len(every), seed, db):
+            section = row.chosen["learner.augmentation"]
+            name = section if isinstance(section, str) else section["name"]
+            if name == "randaugment" and section["operations"] != "all":
+                name = f"{section['operations']} alone"
+            found[name] = row.score
+        return found
+
+    def by(controller: dict[str, Any], seed: int, db: str) -> list[dict[str, Any]]:
+        rows = searched(controller, any_, policies, seed, db)
+        chosen = [(row.chosen["learner.augmentation"]["policy"], row.score) for row in rows]
+        return [{"policy": policy, "turning": turning(policy), "score": score} for policy, score in chosen]
+
+    return {
+        "fixed": fixed,
+        **{f"{name}, {policies}": partial(by, controller) for name, controller in CONTROLLERS.items()},
+        f"pba, {policies}": partial(scheduled, policies),
+        f"dada, {learn}": partial(learned, learn, 2),
+    }
 
 
 def ranks_agree(rows: list[dict[str, Any]]) -> float:
@@ -175,7 +208,12 @@ def measure(method: str) -> None:
 
 
 def page(report: dict[str, Any]) -> str:
-    found, cost = report["planted"], report["cost"]
+    runs, cost, policies = report["runs"], report["cost"], report["policies"]
+
+    def of(case: str) -> list[tuple[int, Any]]:
+        return [(seed, runs[f"{case}/{seed}"]) for seed in report["seeds"] if f"{case}/{seed}" in runs]
+
+    fixed = {name: [one[name] for _, one in of("fixed")] for name in named()}
     lines = [
         "# Policies of augmentation",
         "",
@@ -192,7 +230,7 @@ def page(report: dict[str, Any]) -> str:
         "| augmentation | accuracy |",
         "|---|---|",
     ]
-    order = sorted(found["fixed"].items(), key=lambda pair: -float(np.mean(pair[1])))
+    order = sorted(fixed.items(), key=lambda pair: -float(np.mean(pair[1])))
     lines += [f"| {name} | {' / '.join(f'{100 * s:.1f}' for s in scores)} |" for name, scores in order]
     lines += [
         "",
@@ -210,8 +248,8 @@ def page(report: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     bests = []
-    for name, searches in found["searched"].items():
-        for seed, rows in zip(report["seeds"], searches, strict=True):
+    for name in CONTROLLERS:
+        for seed, rows in of(f"{name}, {policies}"):
             best = max(rows, key=lambda row: row["score"])
             bests.append((name, seed, best))
             mean = np.mean([row["turning"] for row in rows])
@@ -221,25 +259,43 @@ def page(report: dict[str, Any]) -> str:
             )
     lines += ["", "The best policies:", ""]
     lines += [f"- {name}, seed {seed}: `{best['policy']}`" for name, seed, best in bests]
-    if found.get("learned"):
+    lines += [
+        "",
+        "## A schedule",
+        "",
+        textwrap.fill(
+            f"`pba` trains {policies} networks in parts of {PBA['interval']} minibatches, of which the weak "
+            "copy the strong. How much a training turns is the mean over its parts of the sum of probability "
+            "times magnitude of `rotate`; all begin at 0 or near it.",
+            100,
+        ),
+        "",
+        "| seed | best accuracy | it turns | all turn, on average | part by part |",
+        "|---|---|---|---|---|",
+    ]
+    for seed, rows in of(f"pba, {policies}"):
+        best = max(rows, key=lambda row: row["score"])
+        mean = np.mean([row["turning"] for row in rows])
+        parts = ", ".join(f"{expected(policy):.2f}" for policy in best["policies"])
+        lines.append(f"| {seed} | {100 * best['score']:.1f} | {best['turning']:.2f} | {mean:.2f} | {parts} |")
+    lines += [
+        "",
+        "## Learned",
+        "",
+        textwrap.fill(
+            f"`dada` learns a policy in {10 * report['learn']} steps, which turned copies judge that "
+            "are in no other split. The two policies that it derives are trained like all others.",
+            100,
+        ),
+        "",
+        "| seed | accuracy | it turns | policy |",
+        "|---|---|---|---|",
+    ]
+    for seed, rows in of(f"dada, {report['learn']}"):
         lines += [
-            "",
-            "## Learned",
-            "",
-            textwrap.fill(
-                f"`dada` learns a policy in {10 * report['learn']} steps, which turned copies judge that "
-                "are in no other split. The two policies that it derives are trained like all others.",
-                100,
-            ),
-            "",
-            "| seed | accuracy | it turns | policy |",
-            "|---|---|---|---|",
+            f"| {seed} | {100 * row['score']:.1f} | {row['turning']:.2f} | `{row['policy']}` |"
+            for row in rows
         ]
-        for seed, rows in zip(report["seeds"], found["learned"], strict=True):
-            lines += [
-                f"| {seed} | {100 * row['score']:.1f} | {row['turning']:.2f} | `{row['policy']}` |"
-                for row in rows
-            ]
     lines += [
         "",
         "## Cost",
@@ -286,15 +342,28 @@ def main() -> None:
     if arguments.output is None:
         parser.error("the following arguments are required: -o/--output")
     torch.set_num_threads(1)
-    report = {
-        "command": "python benchmarks/augmentation.py",
+    file = arguments.output.with_suffix(".json")
+    report = json.loads(file.read_text()) if file.exists() else {"runs": {}}
+    given = f"--seeds {' '.join(map(str, arguments.seeds))} --policies {arguments.policies}"
+    report |= {
+        "command": f"python benchmarks/augmentation.py {given} --learn {arguments.learn}",
         "environment": environment(),
-        "seeds": arguments.seeds,
-        "learn": arguments.learn,
-        "cost": costs(arguments.rounds),
-        "planted": planted(arguments.seeds, arguments.policies, arguments.learn),
+        **{name: getattr(arguments, name) for name in ("seeds", "policies", "learn")},
     }
-    arguments.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+
+    def save() -> None:
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps(report, indent=1) + "\n")
+
+    if report.get("cost", {}).get("rounds", 0) < arguments.rounds:
+        report["cost"] = costs(arguments.rounds)
+        save()
+    for seed in arguments.seeds:
+        for case, result in cases(arguments.policies, arguments.learn).items():
+            if f"{case}/{seed}" not in report["runs"]:
+                with tempfile.TemporaryDirectory() as folder:
+                    report["runs"][f"{case}/{seed}"] = result(seed, f"sqlite:///{folder}/nas.db")
+                save()
     arguments.output.with_suffix(".md").write_text(page(report))
 
 

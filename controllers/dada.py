@@ -41,17 +41,20 @@ class JudgedSteps(Strategy):
     """DADA (Li et al. 2020, arXiv 2003.03780): each step of the weights judges what was drawn for it.
 
     A step draws one choice of each decision that is drawn: one sub-policy, and which of its operations happen
-    to the whole inner batch. Down the loss of that batch goes the step of the weights, w′. The outer batch,
-    which no policy touches, judges it by ⟨∇L_outer(w′), w′ − w⟩, how much the step changed the outer loss.
-    The gradient of its mean in the logits of what was drawn is estimated by RELAX, with a control variate
-    that learns to make the estimate's square small. What has a gradient of its own, α of a network and the
-    magnitudes of a policy, learns down L_outer(w′(φ), φ), the second derivative by a finite difference. The
-    weights then take the step that was judged.
+    to the whole inner batch. Down g, the gradient of that batch's loss, goes the step of the weights, w′. The
+    outer batch, which no policy touches, judges it by ⟨∇L_outer(w′), (∂w′/∂g) g⟩: how much g changed the
+    outer loss by the step. What momentum adds, no draw decides. The gradient of its mean in the logits of
+    what was drawn is estimated by RELAX, with a control variate that learns to make the estimate's square
+    small. What has a gradient of its own, α of a network and the magnitudes of a policy, learns down
+    L_outer(w′(φ), φ), the second derivative by a finite difference. The weights then take the step that was
+    judged.
 
     In the authors' code RELAX is applied to L_inner at two weights, and the control variate cancels in the
     difference of the two. Here it is applied once, to what the difference stands for.
 
-    All logits learn by Adam at one rate. It derives the choices of the largest weights.
+    All logits learn by Adam at one rate. What is judged is taken in units of its recent size, which falls by
+    orders of magnitude while the weights learn; what is seldom drawn moves further, see `_rarity`. It derives
+    the choices of the largest weights.
     """
 
     unrolls = True
@@ -76,14 +79,36 @@ class JudgedSteps(Strategy):
             self._bound.setdefault(condition, []).append(i)
         self._idle = [torch.full((n,), 1 / n) for n in self._sizes]
         beginning = self.rng.normal(0, INITIAL, sum(self._sizes))
-        self.logits = nn.Parameter(torch.tensor(beginning, dtype=torch.float32))
-        adam = torch.optim.Adam([self.logits], alpha_rate or RATE, BETAS, weight_decay=alpha_decay)
+        self.learned = nn.Parameter(torch.tensor(beginning, dtype=torch.float32))
+        self._paces = torch.tensor(self._rarity()).repeat_interleave(torch.tensor(self._sizes))
+        adam = torch.optim.Adam([self.learned], alpha_rate or RATE, BETAS, weight_decay=alpha_decay)
         sizes = [self._sizes[i] for i in sorted(relaxation.drawn)]
         self.control = ControlVariate(sizes, self.rng) if sizes else None
         self._adams = [adam]
         if self.control is not None:
             self._adams.append(torch.optim.Adam(self.control.parameters(), CONTROL_RATE, fused=True))
         self.register_buffer("size", torch.zeros((), dtype=torch.float64))
+
+    def _rarity(self) -> list[float]:
+        """Return how much further the logits of each decision move than what Adam learns.
+
+        A choice of n that is drawn, of a decision that matters in a share q of the steps, has the root mean
+        square of its gradients lowered to √(q (n − 1)) / n of what it is where all matters, and their mean by
+        the square of that. Adam divides the one by the other, so that what is seldom drawn would move less
+        by the same effect. As a measure serve two choices of which one is always drawn.
+        """
+        found, reached = list[float](), list[float]()
+        for i, size in enumerate(self._sizes):
+            other = self.relaxation.conditions.get(i)
+            reached.append(1.0 if other is None else reached[other[0]] / self._sizes[other[0]])
+            spread = 2 * (size - 1) ** 0.5 / size if i in self._places and size > 1 else 1.0
+            found.append(1 / (spread * reached[i] ** 0.5))
+        return found
+
+    @property
+    def _logits(self) -> list[Tensor]:
+        """The logits of each decision."""
+        return list(torch.split(self._paces.to(self.learned) * self.learned.detach(), self._sizes))
 
     @classmethod
     def within(cls, settings: Mapping[str, Any], budget: SupernetBudget) -> dict[str, Any]:
@@ -92,7 +117,7 @@ class JudgedSteps(Strategy):
 
     def step(self, batches: Batches, optimizer: torch.optim.Optimizer, progress: float) -> float:
         """Draw, judge the step of the weights, teach the logits, and take the step."""
-        logits = dict(enumerate(torch.split(self.logits.detach(), self._sizes)))
+        logits = dict(enumerate(self._logits))
         drawn, reached = self._draw(logits)
         own = {i: logits[i].clone().requires_grad_() for i in reached if i not in drawn}
         read = partial(self._view, drawn, own)
@@ -113,7 +138,8 @@ class JudgedSteps(Strategy):
         )
         judged = problem.judged()
         gradients = dict(zip(own, judged.gradient, strict=True)) | self._relaxed(drawn, judged.change)
-        self.logits.grad = torch.cat([gradients.get(i, torch.zeros_like(own_)) for i, own_ in logits.items()])
+        slope = torch.cat([gradients.get(i, torch.zeros_like(own_)) for i, own_ in logits.items()])
+        self.learned.grad = self._paces.to(slope) * slope
         self._adams[0].step()
         for name, weight in weights.items():
             weight.grad = slopes[name]
@@ -148,18 +174,18 @@ class JudgedSteps(Strategy):
         square = torch.tensor(change, dtype=torch.float64) ** 2
         self.size.copy_(torch.where(self.size > 0, self.size.lerp(square, 1 - MEMORY), square))
         size = max(float(self.size.sqrt()), torch.finfo(torch.float32).tiny)
-        losses = self.logits.new_tensor([change / size])
+        losses = self.learned.new_tensor([change / size])
         found = relax(losses, [(self._places[i], each) for i, each in drawn.items()], self.control)
         spread = torch.cat([slope.flatten() for slope in found]).square().mean()
         parameters = list(self.control.parameters())
         for parameter, slope in zip(parameters, gradient(spread, parameters), strict=True):
             parameter.grad = slope
         self._adams[1].step()
-        return {i: size * slope[0].detach() for i, slope in zip(drawn, found, strict=True)}
+        return {i: slope[0].detach() for i, slope in zip(drawn, found, strict=True)}
 
     def mixture(self) -> list[Tensor]:
         """Return the softmax of all logits."""
-        return [logits.softmax(0) for logits in torch.split(self.logits.detach(), self._sizes)]
+        return [logits.softmax(0) for logits in self._logits]
 
     def end_epoch(self, batches: Batches) -> Epoch:
         """Return the weights by which choices are added up or drawn, their entropy, and skip connections."""

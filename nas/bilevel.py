@@ -45,7 +45,8 @@ class Judgement(NamedTuple):
 
     Attributes:
         gradient: in φ.
-        change: of the outer loss by the step, to first order: ⟨∇L_outer(w′), w′ − w⟩.
+        change: of the outer loss by what the inner gradient g has of the step, to first order:
+            ⟨∇L_outer(w′), (∂w′/∂g) g⟩. An optimizer's momentum moves the weights whatever g is.
     """
 
     gradient: list[Tensor]
@@ -139,7 +140,7 @@ class Problem:
         """Return the outer gradient of φ after the step, and what a change of the step's gradient counts.
 
         That is d = (∂w′/∂g)ᵀ ∇L_outer(w′), by weight, where the step's gradient is g: −ξ ∇L_outer(w′) for
-        gradient descent at rate ξ. Last, ⟨∇L_outer(w′), w′ − w⟩.
+        gradient descent at rate ξ. Last, ⟨d, g⟩.
         """
         slopes = self.slopes
         if slopes is None:
@@ -153,8 +154,10 @@ class Problem:
         if not slopes:
             return direct, {}, 0.0
         pulled = torch.autograd.grad(list(after.values()), list(slopes.values()), vector)
-        moves = (unrolled[name].detach() - self.weights[name].detach() for name in slopes)
-        change = sum(torch.vdot(v.flatten(), move.flatten()) for v, move in zip(vector, moves, strict=True))
+        change = sum(
+            torch.vdot(d.flatten(), slope.detach().flatten())
+            for d, slope in zip(pulled, slopes.values(), strict=True)
+        )
         return direct, dict(zip(slopes, pulled, strict=True)), float(change)
 
     def _moved(self, direction: Mapping[str, Tensor], offset: float) -> dict[str, Tensor]:

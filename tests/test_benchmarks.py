@@ -18,6 +18,7 @@ SHARED = (
     "few_shot_costs",
     "few_shot_page",
     "few_shot_proxies",
+    "one_network",
     "peers",
     "proposals",
     "shared_weights_page",

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -24,9 +25,9 @@ from nas.learners.policies import AutoAugment, RelaxedPolicy, choices, parse
 from nas.product import Product, candidate_of
 from nas.settings.search import validate
 from nas.settings_space import Settings
-from nas.space import TaskShape
+from nas.space import Decision, TaskShape
 from nas.strategy import Batches
-from nas.supernet import Joint
+from nas.supernet import Joint, Relaxation
 from nas.tasks.base import Episode
 from nas.tasks.glyphs import Glyphs
 from nas.testing.augmentations import SHAPE, AugmentationSuite
@@ -359,7 +360,7 @@ def test_both_slots_learn_and_only_what_the_weights_learn_from_is_augmented():
     assert isinstance(whole, Product)
     assert isinstance(assembly.relaxation, Joint)
     strategy, source = assembly.strategy, context.tasks
-    before = strategy.logits.detach().clone()
+    before = strategy.learned.detach().clone()
     bilevel = Bilevel(assembly, source, 1, 0)
     drawn = bilevel.next()
     mixture = strategy.mixture()
@@ -371,13 +372,40 @@ def test_both_slots_learn_and_only_what_the_weights_learn_from_is_augmented():
     for _ in range(3):
         strategy.step(bilevel.next(), assembly.optimizer, 0.0)
     moved = torch.split(
-        strategy.logits.detach() - before, [len(d.choices) for d in strategy.relaxation.decisions]
+        strategy.learned.detach() - before, [len(d.choices) for d in strategy.relaxation.decisions]
     )
     assert all(part.any() for part in moved[:4])
     assert isinstance(policy, RelaxedPolicy)
     one, other = bilevel._sources
     assert one.members("train").isdisjoint(other.members("train"))
     assert one.members("train") | other.members("train") == source.members("train")
+
+
+def test_what_is_seldom_drawn_moves_as_far_by_the_same_effect():
+    """A choice with a loss lower by as much as losses spread: of two, of nine, one that seldom matters."""
+
+    class Drawn(Relaxation):
+        decisions = (Decision("two", (0, 1)), Decision("nine", tuple(range(9))), Decision("if", (0, 1)))
+        drawn = frozenset({0, 1, 2})
+        conditions: ClassVar[dict[int, tuple[int, int]]] = {2: (1, 3)}
+
+        def mixture_of(self, architecture):
+            raise NotImplementedError
+
+        def derive(self, mixture):
+            raise NotImplementedError
+
+    strategy = JudgedSteps(settings_of(), Drawn(), 0, alpha_rate=1e-3, alpha_decay=0.0)
+    rng = np.random.default_rng(0)
+    for _ in range(1500):
+        drawn, _ = strategy._draw(dict(enumerate(strategy._logits)))
+        good = {i: int(each.choices) == 1 for i, each in drawn.items()}
+        found = strategy._relaxed(drawn, rng.normal() - sum(good.values()))
+        slopes = torch.cat([found.get(i, torch.zeros(n)) for i, n in enumerate(strategy._sizes)])
+        strategy.learned.grad = strategy._paces * slopes
+        strategy._adams[0].step()
+    gains = [float(part[1] - part[torch.arange(len(part)) != 1].mean()) for part in strategy._logits]
+    assert min(gains) > 0.4 * max(gains)
 
 
 def test_half_of_the_classes_must_do():
