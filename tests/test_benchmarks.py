@@ -21,6 +21,7 @@ SHARED = (
     "one_network",
     "peers",
     "proposals",
+    "resumable",
     "shared_weights_page",
     "shell",
     "silent",

@@ -37,6 +37,9 @@ class Features(TaskSource):
     `path` is an `.npz` file of three arrays: `features [N, D]`, and `classes [N]` and `splits [N]`, the name
     of each row's class and `train`, `validation` or `test`. `nas export TARGET -o FILE.npz` writes one.
 
+    All features are divided by one number, their deviation in the training split, so that rates of steps and
+    sizes of noise mean the same whatever the network.
+
     Raises:
         DataMissing: there is no such file.
         ConfigError: it holds other arrays, or a split has too few classes, or a class too few rows.
@@ -65,6 +68,7 @@ class Features(TaskSource):
             if len(rows):
                 names, starts, counts = np.unique(classes[rows], return_index=True, return_counts=True)
                 pools[split] = Classes(tuple(map(str, names)), starts + rows[0], counts)
+        features = features / _scale(features[splits == "train"] if "train" in pools else features)
         digest = hashlib.sha256(features.tobytes()).hexdigest()[:8]
         sizes = (ways, shots, queries, train_ways, train_shots, train_queries)
         self._tasks = ImageTasks(f"features/{digest}", features, pools, *sizes)
@@ -94,6 +98,11 @@ class Features(TaskSource):
     def fingerprint(self, split: Split) -> tuple[str, str]:
         """Return the split's name, with a hash of the features, and one of its classes."""
         return self._tasks.fingerprint(split)
+
+
+def _scale(features: np.ndarray) -> np.float32:
+    """Return the deviation of features `[N, D]` from their means; 1 where they do not vary."""
+    return np.float32(features.var(0, dtype=np.float64).mean() ** 0.5) or np.float32(1)
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
