@@ -23,40 +23,41 @@ def parted(coordinates: Tensor, like: Weights) -> Weights:
 
 
 def log_and_sign(x: Tensor, p: float) -> Tensor:
-    """Return two numbers of similar size for numbers of any size, `[…]` to `[…, 2]`.
+    """Return two numbers of similar size for numbers of any size, `[…, N]` to `[…, 2, N]`.
 
     (log|x| / p, sign x) where |x| ≥ e⁻ᵖ, else (−1, eᵖ x) (Andrychowicz et al. 2016, appendix A).
     """
     size, small = x.abs(), math.exp(-p)
     large = size >= small
     logs = torch.where(large, size.clamp(min=small).log() / p, -1.0)
-    return torch.stack([logs, torch.where(large, x.sign(), x / small)], -1)
+    return torch.stack([logs, torch.where(large, x.sign(), x / small)], -2)
 
 
 class LstmCell(nn.Module):
-    """A layer of an LSTM (Hochreiter & Schmidhuber 1997) with one bias, whose rows are the coordinates.
+    """A layer of an LSTM (Hochreiter & Schmidhuber 1997) with one bias, each of whose rows has its own state.
 
-    Of plain operations, which differentiate twice and under `torch.func`.
+    Of plain operations, which differentiate twice and under `torch.func`. Rows are last, so that the parts of
+    the gates lie together in memory: there may be far more rows than numbers in each.
     """
 
     def __init__(self, inputs: int, hidden: int, spread: float | None = None) -> None:
         super().__init__()
         spread = hidden**-0.5 if spread is None else spread
         self.hidden = hidden
-        self.inputs = nn.Parameter(torch.empty(inputs, 4 * hidden).uniform_(-spread, spread))
-        self.recurrent = nn.Parameter(torch.empty(hidden, 4 * hidden).uniform_(-spread, spread))
+        self.inputs = nn.Parameter(torch.empty(4 * hidden, inputs).uniform_(-spread, spread))
+        self.recurrent = nn.Parameter(torch.empty(4 * hidden, hidden).uniform_(-spread, spread))
         self.bias = nn.Parameter(torch.empty(4 * hidden).uniform_(-spread, spread))
 
     def begin(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return state and cell of zeros for inputs `[…, anything]`: `[…, hidden]` each."""
-        zeros = rows.new_zeros(*rows.shape[:-1], self.hidden)
+        """Return state and cell of zeros, `[T, hidden, N]` each, for inputs `[T, anything, N]`."""
+        zeros = rows.new_zeros(len(rows), self.hidden, rows.shape[-1])
         return zeros, zeros
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Map inputs `[…, inputs]` and the last state and cell to the next ones."""
+        """Map inputs `[T, inputs, N]` and the last state and cell to the next ones."""
         before, cell = state
-        gates = torch.matmul(x, self.inputs) + torch.matmul(before, self.recurrent) + self.bias
-        sigmoids = gates[..., : 3 * self.hidden].sigmoid()
-        enter, forget, leave = sigmoids.chunk(3, -1)
-        cell = forget * cell + enter * gates[..., 3 * self.hidden :].tanh()
-        return leave * cell.tanh(), cell
+        weight = torch.cat([self.inputs, self.recurrent], 1).expand(len(x), -1, -1)
+        gates = torch.baddbmm(self.bias[:, None], weight, torch.cat([x, before], 1))
+        enter, forget, leave, value = gates.chunk(4, 1)
+        cell = torch.addcmul(forget.sigmoid() * cell, enter.sigmoid(), value.tanh())
+        return leave.sigmoid() * cell.tanh(), cell

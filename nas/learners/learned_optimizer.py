@@ -53,7 +53,7 @@ class LearnedOptimizer(UpdateRule):
 
     def init(self, weights: Weights) -> State:
         """Return a state of zeros for each layer."""
-        rows = joined(weights)[..., None]
+        rows = joined(weights)[:, None]
         return [layer.begin(rows) for layer in self.layers]  # type: ignore[operator]
 
     def step(
@@ -68,14 +68,14 @@ class LearnedOptimizer(UpdateRule):
                 after = layer(found, before)
                 following.append(after)
                 found = after[0]
-            moved = joined(weights) + self.lr * self.linear(found)[..., 0]
+            moved = joined(weights) + self.lr * self.linear(found.mT)[..., 0]
         return following, parted(moved, weights)
 
     def _prepared(self, slopes: Tensor) -> Tensor:
-        """Return what the first layer reads: `[T, N]` to `[T, N, 1 or 2]`."""
+        """Return what the first layer reads: `[T, N]` to `[T, 1 or 2, N]`."""
         match self.preprocessing:
             case "none":
-                return slopes[..., None]
+                return slopes[:, None]
             case "log_and_sign":
                 return log_and_sign(slopes, self.p)
             case "clamped":
@@ -83,9 +83,9 @@ class LearnedOptimizer(UpdateRule):
 
 
 def clamped(x: Tensor, k: float) -> Tensor:
-    """Return (log|x| / k, at least −1; eᵏ x between −1 and 1), `[…]` to `[…, 2]`.
+    """Return (log|x| / k, at least −1; eᵏ x between −1 and 1), `[…, N]` to `[…, 2, N]`.
 
     It is the preprocessing of the code of Andrychowicz et al. (2016).
     """
     logs = (x.abs() + torch.finfo(x.dtype).eps).log() / k
-    return torch.stack([logs.clamp(min=-1.0), (x * math.exp(k)).clamp(-1.0, 1.0)], -1)
+    return torch.stack([logs.clamp(min=-1.0), (x * math.exp(k)).clamp(-1.0, 1.0)], -2)

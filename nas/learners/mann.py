@@ -149,17 +149,18 @@ class Mann(Learner):
 
     def _begin(self, x: Tensor) -> _State:
         """Return the state before a stream of features `[T, L, D]`."""
-        controller = self.controller.begin(x[:, 0])
+        controller = self.controller.begin(x[:, 0, :, None])
         return _State(controller, self.memory.begin(x), x.new_zeros(len(x), self.outputs))
 
     def _step(self, x: Tensor, label: Tensor | None, state: _State) -> tuple[Tensor, _State]:
         """Answer the next items `[T, D]`, and learn their labels for the step after; None: there is none."""
         read = state.memory.read.flatten(1)
-        controller = self.controller(torch.cat([x, state.label, read], -1), state.controller)
-        heads = self.heads(controller[0]).unflatten(-1, (self.memory.reads, -1))
+        controller = self.controller(torch.cat([x, state.label, read], -1)[..., None], state.controller)
+        hidden = controller[0][..., 0]
+        heads = self.heads(hidden).unflatten(-1, (self.memory.reads, -1))
         keys, values, gate = heads.split([self.memory.width, self.memory.width, 1], -1)
         memory = self.memory(keys.tanh(), values.tanh(), gate.sigmoid(), state.memory)
-        found = self.last(torch.cat([controller[0], memory.read.flatten(1)], -1))
+        found = self.last(torch.cat([hidden, memory.read.flatten(1)], -1))
         return found, _State(controller, memory, state.label if label is None else label)
 
 

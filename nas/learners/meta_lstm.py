@@ -73,7 +73,7 @@ class MetaLstm(UpdateRule):
         """Return a state of zeros."""
         zeros = torch.zeros_like(joined(weights))
         state: dict[str, object] = {
-            "lstm": self.lstm.begin(zeros[..., None]),
+            "lstm": self.lstm.begin(zeros[:, None]),
             "forget": zeros,
             "enter": zeros,
         }
@@ -88,8 +88,8 @@ class MetaLstm(UpdateRule):
         slopes, losses = joined(gradients).detach(), losses.detach()
         with torch.autocast(slopes.device.type, enabled=False):
             values = joined(weights)
-            of_loss = log_and_sign(losses, P)[:, None].expand(-1, slopes.shape[1], -1)
-            read = torch.cat([of_loss, log_and_sign(slopes, P)], -1)
+            of_loss = log_and_sign(losses[:, None], P).expand(-1, -1, slopes.shape[1])
+            read = torch.cat([of_loss, log_and_sign(slopes, P)], 1)
             following: dict[str, Any] = {"lstm": self.lstm(read, state["lstm"])}
             seen = following["lstm"][0]
             arriving = -slopes
@@ -106,7 +106,7 @@ class MetaLstm(UpdateRule):
 
 
 class _Gate(nn.Module):
-    """A gate before its sigmoid, `[…]`, from an LSTM's state, a value and what it was before."""
+    """A gate before its sigmoid, `[T, N]`, from an LSTM's state, a value and what it was before."""
 
     def __init__(self, hidden: int, bias: float) -> None:
         super().__init__()
@@ -116,4 +116,4 @@ class _Gate(nn.Module):
         self.bias = nn.Parameter(torch.empty(()).uniform_(bias - 0.5, bias + 0.5))
 
     def forward(self, state: Tensor, value: Tensor, before: Tensor) -> Tensor:
-        return state @ self.state + value * self.value + before * self.before + self.bias
+        return self.state @ state + value * self.value + before * self.before + self.bias
