@@ -68,7 +68,8 @@ class Features(TaskSource):
             if len(rows):
                 names, starts, counts = np.unique(classes[rows], return_index=True, return_counts=True)
                 pools[split] = Classes(tuple(map(str, names)), starts + rows[0], counts)
-        features = features / _scale(features[splits == "train"] if "train" in pools else features)
+        scale = _scale(features[splits == "train"] if "train" in pools else features)
+        features = (features / scale).astype(np.float32)
         digest = hashlib.sha256(features.tobytes()).hexdigest()[:8]
         sizes = (ways, shots, queries, train_ways, train_shots, train_queries)
         self._tasks = ImageTasks(f"features/{digest}", features, pools, *sizes)
@@ -100,9 +101,9 @@ class Features(TaskSource):
         return self._tasks.fingerprint(split)
 
 
-def _scale(features: np.ndarray) -> np.float32:
+def _scale(features: np.ndarray) -> float:
     """Return the deviation of features `[N, D]` from their means; 1 where they do not vary."""
-    return np.float32(features.var(0, dtype=np.float64).mean() ** 0.5) or np.float32(1)
+    return float(features.var(0, dtype=np.float64).mean() ** 0.5) or 1.0
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
