@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -44,6 +45,20 @@ def test_the_command_prints_every_format() -> None:
         "evolution",
     }
     assert nas("compare", "x", "-f", "markdown")[1].startswith("| group | searches |")
+
+
+def test_the_curves_are_drawn_as_nas_plot_draws_them(tmp_path: Path, store: Store) -> None:
+    record(store, MIXED, name="a", seed=1)
+    record(store, MIXED, name="b", seed=1, controller="evolution")
+    both, one, other = ("a", "b"), tmp_path / "a.svg", tmp_path / "b.svg"
+    code, _, err = nas("compare", *both, f"--plot={one}")
+    assert (code, lacking(err, str(one))) == (0, [])
+    assert nas("plot", *both, f"--output={other}")[0] == 0
+
+    def drawn(file: Path) -> str:
+        return re.sub("<dc:date>.*</dc:date>", "", file.read_text())
+
+    assert drawn(one) == drawn(other)
 
 
 def test_the_cost_is_that_of_the_shortest_search_with_a_score(store: Store) -> None:

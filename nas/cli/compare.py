@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +16,7 @@ from nas.cli.remarks import some
 
 if TYPE_CHECKING:
     from nas.comparison.comparison import Comparison, EqualCost, Gathered
+    from nas.comparison.panels import Panel
     from nas.storage.schema import Search
 
 COLUMNS = (
@@ -66,6 +69,10 @@ def register(app: typer.Typer) -> None:
 def compare(
     names: SearchesArgument,
     complete: CompleteOption = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw the curves, too, as `nas plot -o FILE` does."),
+    ] = None,
     form: FormatOption = Format.TABLE,
     wide: WideOption = False,
     db: DbOption = DEFAULT_DB,
@@ -88,6 +95,37 @@ def compare(
     with Store(db) as store:
         found = comparison.compare(store, find(store, names), complete=complete)
     report(found, form, wide=wide)
+    if picture is not None:
+        drawn(found.equal, picture)
+
+
+def drawn(equal: EqualCost, file: Path) -> None:
+    """Draw the curves of searches up to their common cost, and say what is not drawn.
+
+    Raises:
+        ConfigError: matplotlib is not installed, or the file has another suffix than .png, .svg or .pdf.
+        NasError: the file cannot be written.
+    """
+    from nas.comparison.series import anytime
+
+    save(anytime(equal.groups, equal.curves, equal.cost), equal.groups[0].searches[0], file)
+
+
+def save(panels: Sequence[Panel], first: Search, file: Path) -> None:
+    """Draw panels of searches of which this is one, and say what is not drawn."""
+    from nas.comparison.draw import draw
+    from nas.comparison.panels import caption
+
+    absent(panels)
+    said = caption([line for panel in panels for line in panel.lines])
+    draw(panels, f"{first.task_label} · {said}" if said else first.task_label, file)
+    say(f"Wrote {file}.")
+
+
+def absent(panels: Sequence[Panel]) -> None:
+    """Say what is not drawn."""
+    for sentence in dict.fromkeys(sentence for panel in panels for sentence in panel.absent):
+        say(sentence)
 
 
 def left_out(gathered: Gathered) -> None:
@@ -161,17 +199,5 @@ def _known(value: object) -> bool:
 
 
 def _printed(row: dict[str, Any], form: Format) -> dict[str, Any]:
-    """Return a row as its format shows it.
-
-    People read means of counts short, and small probabilities with their power of ten; CSV has no lists.
-    """
-    if form is Format.CSV:
-        return {key: value for key, value in row.items() if key != "supernets"}
-    if form not in (Format.TABLE, Format.MARKDOWN):
-        return row
-    shown = dict(row)
-    for key in ("trials", "reused"):
-        shown[key] = f"{row[key]:.1f}"
-    for key in ("p_score", "p_test"):
-        shown[key] = None if row[key] is None else f"{row[key]:.2g}"
-    return shown
+    """Return a row as its format shows it: CSV has no lists."""
+    return {key: value for key, value in row.items() if form is not Format.CSV or key != "supernets"}

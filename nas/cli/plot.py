@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli.compare import CompleteOption, SearchesArgument, equal_cost, left_out
+from nas.cli.compare import CompleteOption, SearchesArgument, absent, equal_cost, left_out, save
 from nas.cli.options import DEFAULT_DB, DbOption
 from nas.cli.output import Format, emit, say
 from nas.costs import COSTS
@@ -66,10 +66,8 @@ def plot(
     """
     from nas.comparison.comparison import at_equal_cost, gather
     from nas.comparison.decisions import chosen
-    from nas.comparison.draw import draw
     from nas.comparison.groups import find
     from nas.comparison.mixtures import mixtures
-    from nas.comparison.panels import caption
     from nas.comparison.series import anytime, measured
     from nas.comparison.text import render
     from nas.comparison.tradeoff import tradeoff
@@ -99,13 +97,10 @@ def plot(
             equal = at_equal_cost(gathered)
             equal_cost(equal)
             panels = anytime(equal.groups, equal.curves, equal.cost)
-    for sentence in dict.fromkeys(sentence for panel in panels for sentence in panel.absent):
-        say(sentence)
     if output is not None:
-        task = gathered.groups[0].searches[0].task_label
-        said = caption([line for panel in panels for line in panel.lines])
-        draw(panels, f"{task} · {said}" if said else task, output)
-        say(f"Wrote {output}.")
+        save(panels, gathered.groups[0].searches[0], output)
+    else:
+        absent(panels)
     if text:
         typer.echo("\n\n".join(render(panel, _width()) for panel in panels))
 

@@ -8,8 +8,12 @@ from typing import Any
 from nas import counts
 from nas.costs import COUNTED, MEASURED
 
-FORMATS = {"seconds": ".1f"} | dict.fromkeys(MEASURED, ".3g")
-"""How numbers are written that are no scores: those of a short time differ in magnitude."""
+FORMATS = (
+    dict.fromkeys(("seconds", "trials", "reused"), ".1f")
+    | dict.fromkeys(MEASURED, ".3g")
+    | dict.fromkeys(("p_score", "p_test"), ".2g")
+)
+"""How numbers are written that are no scores: means of counts short, others by their magnitude."""
 
 
 def cell(name: str, value: Any) -> str:
