@@ -259,25 +259,28 @@ def page(report: dict[str, Any]) -> str:
             )
     lines += ["", "The best policies:", ""]
     lines += [f"- {name}, seed {seed}: `{best['policy']}`" for name, seed, best in bests]
-    lines += [
-        "",
-        "## A schedule",
-        "",
-        textwrap.fill(
-            f"`pba` trains {policies} networks in parts of {PBA['interval']} minibatches, of which the weak "
-            "copy the strong. How much a training turns is the mean over its parts of the sum of probability "
-            "times magnitude of `rotate`; all begin at 0 or near it.",
-            100,
-        ),
-        "",
-        "| seed | best accuracy | it turns | all turn, on average | part by part |",
-        "|---|---|---|---|---|",
-    ]
-    for seed, rows in of(f"pba, {policies}"):
-        best = max(rows, key=lambda row: row["score"])
-        mean = np.mean([row["turning"] for row in rows])
-        parts = ", ".join(f"{expected(policy):.2f}" for policy in best["policies"])
-        lines.append(f"| {seed} | {100 * best['score']:.1f} | {best['turning']:.2f} | {mean:.2f} | {parts} |")
+    if schedules := of(f"pba, {policies}"):
+        lines += [
+            "",
+            "## A schedule",
+            "",
+            textwrap.fill(
+                f"`pba` trains {policies} networks in parts of {PBA['interval']} minibatches, of which the "
+                "weak copy the strong. How much a training turns is the mean over its parts of the sum of "
+                "probability times magnitude of `rotate`; all begin at 0 or near it.",
+                100,
+            ),
+            "",
+            "| seed | best accuracy | it turns | all turn, on average | part by part |",
+            "|---|---|---|---|---|",
+        ]
+        for seed, rows in schedules:
+            best = max(rows, key=lambda row: row["score"])
+            mean = np.mean([row["turning"] for row in rows])
+            parts = ", ".join(f"{expected(policy):.2f}" for policy in best["policies"])
+            lines.append(
+                f"| {seed} | {100 * best['score']:.1f} | {best['turning']:.2f} | {mean:.2f} | {parts} |"
+            )
     lines += [
         "",
         "## Learned",
