@@ -27,7 +27,7 @@ from nas.space import TaskShape
 from nas.training.provenance import environment
 from search_spaces.enas_micro import EnasMicro
 
-SHAPES = {"8 channels, 5 cells, batch 32": (8, 1, 32), "16 channels, 8 cells, batch 16": (16, 2, 16)}
+SHAPES = {"8 channels, 5 cells, batch 16": (8, 1, 16), "16 channels, 8 cells, batch 8": (16, 2, 8)}
 METHODS = ("ours", "plain", "plain, channels last")
 TASK = TaskShape((3, 32, 32), 10)
 

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from arguments import at_least
-from correlations import correlation
 from shell import nas
 
 from nas.training.provenance import environment
@@ -51,17 +50,20 @@ class Runs:
 
     Args:
         db: its URL.
-        episodes: training episodes of a trial.
+        episodes, validation: training and validation episodes of a trial.
     """
 
-    def __init__(self, db: str, episodes: int) -> None:
-        self.db, self.episodes = db, episodes
+    def __init__(self, db: str, episodes: int, validation: int) -> None:
+        self.db = db
+        self.budget = [
+            f"--set=budget.train_episodes={episodes}",
+            f"--set=budget.validation_episodes={validation}",
+        ]
         nas("db", "upgrade", db=db)
 
     def search(self, name: str, *arguments: str) -> list[dict[str, Any]]:
         """Return the trials of a search, which runs if it is not there, and goes on if it was interrupted."""
-        budget = f"--set=budget.train_episodes={self.episodes}"
-        nas("run", *arguments, *TASKS, budget, f"--name={name}", "--resume-or-start", db=self.db)
+        nas("run", *arguments, *TASKS, *self.budget, f"--resume-or-start={name}", db=self.db)
         shown = json.loads(nas("show", name, "-f", "json", db=self.db))
         return list(shown["trial_rows"])
 
@@ -124,25 +126,21 @@ def grown(runs: Runs, seconds: int, seeds: int) -> dict[str, Any]:
 
 
 def shared(runs: Runs, networks: int, epochs: int) -> dict[str, Any]:
-    """Return the correlation of shared and own scores of random networks of ENAS's macro space."""
-    trials = runs.search(
-        "enas-macro",
-        "--space=enas_macro",
-        "--controller=enas",
-        f"--derive={networks}",
-        f"--trials={networks + 1}",
-        f"--set=controller.budget.epochs={epochs}",
+    """Return the best of ENAS in its macro space, and what `nas compare` says of its shared weights.
+
+    The correlation is over the first networks of random search under the same seed, which nobody selected.
+    """
+    space = "--space=enas_macro"
+    runs.search("macro-random", space, "--controller=random", f"--trials={networks}")
+    found = runs.search(
+        "macro-enas", space, "--controller=enas", "--derive=8", f"--set=controller.budget.epochs={epochs}"
     )
-    pairs = [
-        (trial["supernet_score"], trial["score"])
-        for trial in trials
-        if trial.get("supernet_score") is not None and trial["score"] is not None
-    ]
-    one, other = ([pair[i] for pair in pairs] for i in (0, 1))
+    rows = json.loads(nas("compare", "macro-random", "macro-enas", "-f", "json", db=runs.db))
+    told = next((row for row in rows if row.get("supernets")), {})
     return {
-        "pairs": len(pairs),
-        "rho": correlation(one, other) if len(pairs) > 3 else "",
-        "best": max(other, default=None),
+        "pairs": told.get("pairs_random", 0),
+        "rho": told.get("rho_random"),
+        "best": max(scores(found), default=None),
     }
 
 
@@ -203,12 +201,13 @@ def page(report: dict[str, Any]) -> str:
         lines += ["", f"## {title}", "", "| controller | best of each seed |", "|---|---|"]
         lines += [f"| {name} | {' / '.join(map(percent, best))} |" for name, best in report[key].items()]
     macro = report["enas_macro"]
+    rho = "unknown" if macro["rho"] is None else f"{macro['rho']:.2f}"
     lines += [
         "",
         "## ENAS in its macro space",
         "",
         f"ρ of scores with shared weights and from scratch over {macro['pairs']} networks: "
-        f"{macro['rho'] or 'unknown'}; best {percent(macro['best'])}.",
+        f"{rho}; best {percent(macro['best'])}.",
         "",
     ]
     return "\n".join(lines)
@@ -221,6 +220,7 @@ def main() -> None:
     parser.add_argument("--db", default="sqlite:///founding_spaces.db")
     parser.add_argument("--networks", type=at_least(1), default=20, help="random networks of each space")
     parser.add_argument("--episodes", type=at_least(1), default=300, help="training episodes of a trial")
+    parser.add_argument("--validation", type=at_least(1), default=200, help="validation episodes of a trial")
     parser.add_argument("--limit", default="100k", help="parameters of the random networks")
     parser.add_argument("--seconds", type=at_least(1), default=1800, help="of each evolution that grows")
     parser.add_argument("--derive", type=at_least(1), default=100, help="networks over which ρ is measured")
@@ -229,7 +229,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=at_least(1), default=3)
     parser.add_argument("-o", "--output", type=Path, required=True)
     own = parser.parse_args()
-    runs = Runs(own.db, own.episodes)
+    runs = Runs(own.db, own.episodes, own.validation)
     report = {
         "command": "python benchmarks/founding_spaces.py",
         "environment": environment(),

@@ -36,8 +36,7 @@ from search_spaces.few_shot_cells import (
 from search_spaces.few_shot_supernet import FewShotSupernet
 from search_spaces.operations import Backbone, averaged, image_channels, on_edge
 
-_OPERATION = "(" + "|".join(OPERATIONS) + ")"
-_STAGE = re.compile(rf"({'|'.join(DOWN)})\|{_OPERATION}~0\|\+\|{_OPERATION}~0\|{_OPERATION}~1\|")
+_STAGE = re.compile(r"(\w+)\|(\w+)~0\|\+\|(\w+)~0\|(\w+)~1\|", re.ASCII)
 
 
 @final
@@ -207,9 +206,7 @@ class FewShot(BackboneSpace):
         if len(stages) != self.stages or None in stages:
             raise self.unreadable(text, f"{self.stages} stages joined by '/', each such as '{RESIDUAL}'")
         values = (value for match in stages if match for value in match.groups())
-        return Architecture(
-            self.name, tuple(d.choices.index(v) for d, v in zip(self.decisions, values, strict=True))
-        )
+        return self.choosing({d.name: own for d, own in zip(self.decisions, values, strict=True)})
 
 
 RESIDUAL = "max_pool|conv_3x3~0|+|skip_connect~0|conv_3x3~1|"

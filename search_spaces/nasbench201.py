@@ -33,10 +33,11 @@ from search_spaces.operations import Backbone, averaged, image_channels, on_edge
 RESNET = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|"
 """The residual block, the paper's hand-made reference."""
 
-_EDGE = "(" + "|".join(OPERATIONS) + ")~"
+_EDGE = r"(\w+)~"
 _NODES = dict.fromkeys(node for _, node in PAIRS)
 _CELL = re.compile(
-    r"\+".join(r"\|" + "".join(rf"{_EDGE}{s}\|" for s, end in PAIRS if end == node) for node in _NODES)
+    r"\+".join(r"\|" + "".join(rf"{_EDGE}{s}\|" for s, end in PAIRS if end == node) for node in _NODES),
+    re.ASCII,
 )
 
 
@@ -169,7 +170,7 @@ class NasBench201(BackboneSpace):
         match = _CELL.fullmatch(text)
         if match is None:
             raise self.unreadable(text, f"a string such as '{RESNET}', of {', '.join(OPERATIONS)}")
-        return Architecture(self.name, tuple(map(OPERATIONS.index, match.groups())))
+        return self.choosing({d.name: own for d, own in zip(self.decisions, match.groups(), strict=True)})
 
 
 @final

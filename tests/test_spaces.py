@@ -347,3 +347,22 @@ def test_a_space_may_bring_its_own_mutations() -> None:
 def test_every_promise_can_be_broken() -> None:
     tests = {name.removeprefix("test_") for name in dir(BackboneSuite) if name.startswith("test_")}
     assert {test for _, test in BROKEN} == tests
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "facts"),
+    [
+        ("nasbench201", "none~0", "nor_conv_5x5~0", ("node1.from0", "1 of the 6", "avg_pool_3x3")),
+        ("few_shot", "max_pool|", "min_pool|", ("stage1.down", "1 of the 8", "avg_pool")),
+        ("few_shot", "none~0|+", "conv_7x7~0|+", ("stage1.node1.from0", "2 of the 8", "conv_1x1")),
+        ("natssize", "8:8", "8:9", ("layer2.channels", "2 of the 5", "16, 24")),
+    ],
+)
+def test_a_value_that_a_decision_has_not_is_told_by_its_name_its_place_and_what_it_allows(
+    name: str, old: str, new: str, facts: tuple[str, ...]
+) -> None:
+    space = load("space", name)()
+    text = space.encode(Architecture(name, (0,) * len(space.decisions)))
+    assert old in text
+    with refusal(ConfigError, *facts):
+        space.decode(text.replace(old, new, 1))
