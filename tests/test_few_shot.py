@@ -60,7 +60,6 @@ def test_text_is_readable() -> None:
     [
         RESIDUAL,
         "/".join([RESIDUAL] * 3),
-        RESIDUAL + "/" + RESIDUAL.replace("max", "min"),
         RESIDUAL + "/" + RESIDUAL.replace("~1", "~2"),
         RESIDUAL + "/" + RESIDUAL[:-1],
     ],
