@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from command_line import nas
 from facts import lacking
+from torch import nn
+
+from nas import plugins
+from nas.backbone import BackboneSpace
+from nas.errors import Infeasible
+from nas.learners.maml import Maml
+from nas.space import TaskShape
+from nas.tasks.glyphs import Glyphs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -92,3 +103,26 @@ def test_what_it_refuses_it_says_in_a_line(db: Path, case: str) -> None:
     assert lacking(err, *facts) == [], err
     assert "Traceback" not in err
     assert json.loads(nas("ls", "-f", "json")[1]) == []
+
+
+def feasible(space: BackboneSpace, shape: TaskShape) -> nn.Module:
+    """Return a network that there is, drawn at random."""
+    rng = np.random.default_rng(0)
+    while True:
+        with suppress(Infeasible):
+            return space.build(space.sample(rng), shape)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["learned_rates", "meta_lstm", "learned_optimizer"])
+@pytest.mark.parametrize("space", plugins.installed("space"))
+def test_a_learned_rule_adapts_the_networks_of_every_space(space: str, rule: str) -> None:
+    shape = TaskShape((1, 28, 28), 3)
+    torch.manual_seed(0)
+    backbone = feasible(plugins.load("space", space)(), shape)
+    learner = Maml(backbone, shape, inner_lr=0.01, order=1, update=plugins.load("update rule", rule))
+    episode = Glyphs(ways=3, queries=1).sample("train", 1, np.random.default_rng(0))
+    assert np.isfinite(learner.meta_backward(episode))
+    found = [p.grad for p in learner.update.parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in found)
+    assert any(gradient.any() for gradient in found)
