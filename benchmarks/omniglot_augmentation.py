@@ -37,7 +37,9 @@ from nas.tasks.base import TaskSource
 from nas.training.provenance import environment
 
 CONV4 = {"name": "one_network:OneNetwork", "network": "3x3/2:64,3x3/2:64@1,3x3/2:64@2,3x3/2:64@3"}
-DEFAULT = {"name": "one_network:OneNetwork", "of": "few_shot"}
+CELL = "max_pool|conv_3x3~0|+|conv_3x3~0|conv_3x3~1|"
+DEFAULT = {"name": "one_network:OneNetwork", "of": "few_shot", "network": f"{CELL}/{CELL}"}
+"""Two cells of convolutions: the space's default has no path."""
 CELLS = {"name": "few_shot"}
 EVOLUTION = {"name": "evolution", "population": 6, "sample": 3}
 ANY = {"name": "autoaugment", "policy": "any"}
@@ -217,9 +219,12 @@ def main() -> None:
     report = json.loads(file.read_text()) if file.exists() else {"plan": {}, "runs": {}}
     if report.setdefault("settings", settings) != settings:
         parser.error(f"{file} holds runs under other settings, {report['settings']}; give another -o")
-    joint = " --joint" if arguments.joint else ""
+    given = ["--joint"] if arguments.joint else []
+    for name in ("seeds", "seconds", "trial", "episodes", "validation", "tasks", "ways"):
+        if (value := getattr(arguments, name)) != parser.get_default(name):
+            given += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     report |= {
-        "command": f"python benchmarks/omniglot_augmentation.py{joint}",
+        "command": " ".join(["python benchmarks/omniglot_augmentation.py", *given]),
         "kind": "joint" if arguments.joint else "alone",
         "environment": environment(),
         "seeds": arguments.seeds,
