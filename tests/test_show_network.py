@@ -59,6 +59,17 @@ def test_a_network_of_a_space(tmp_path: Path) -> None:
     assert "conv_3x3" in file.read_text(encoding="utf-8")
 
 
+def test_a_network_for_other_images() -> None:
+    arguments = ("show", "few_shot:residual", "--set=space.channels=12", "--layers", "-f", "json")
+    code, out, err = nas(*arguments, "--input=3x84x84")
+    assert code == 0, err
+    [first, *_] = json.loads(out)["layers"]
+    assert (first["output"], first["parameters"]) == ("12×84×84", 12 * 3 * 9)
+    for wrong in ("3x84", "axbxc", "0x1x1", ""):
+        code, _, err = nas(*arguments, f"--input={wrong}")
+        assert (code, lacking(err, "--input", "3x84x84")) == (2, [])
+
+
 @pytest.mark.parametrize(
     ("arguments", "facts"),
     [

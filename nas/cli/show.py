@@ -111,6 +111,14 @@ def show(
             help="A setting of the space of SPACE:ARCHITECTURE, such as space.channels=36; repeatable.",
         ),
     ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="CxHxW",
+            help="Shape of one example for SPACE:ARCHITECTURE, such as 3x84x84; by default 1x28x28.",
+        ),
+    ] = None,
     watch: WatchOption = False,
     form: FormatOption = Format.TABLE,
     wide: WideOption = False,
@@ -125,10 +133,13 @@ def show(
         if output is not None or layers or ":" in target or "/" in target:
             raise ConfigError("--watch is for a search: give its name alone, without a trial or a picture.")
     if ":" in target.partition("/")[0]:
-        _network(_of_space(target, settings or []), form, wide, output, layers)
+        _network(_of_space(target, settings or [], shape), form, wide, output, layers)
         return
-    if settings:
-        raise ConfigError(f"--set goes with SPACE:ARCHITECTURE; '{target}' has the settings of its search.")
+    if settings or shape is not None:
+        option = "--set" if settings else "--input"
+        raise ConfigError(
+            f"{option} goes with SPACE:ARCHITECTURE; '{target}' has the settings and the tasks of its search."
+        )
     name, number = trials.split(target)
     with Store(db) as store:
         if number is None:
@@ -149,7 +160,7 @@ def show(
             _trial(trials.details(store, name, number), form, wide, store)
 
 
-def _of_space(target: str, settings: list[str]) -> Portrait:
+def _of_space(target: str, settings: list[str], shape: str | None) -> Portrait:
     from nas.evaluation.references import SpaceReference, parse
     from nas.queries import portraits
     from nas.settings.paths import assign
@@ -161,7 +172,16 @@ def _of_space(target: str, settings: list[str]) -> Portrait:
         raise ConfigError("--set: of a network alone only the space has settings, such as space.channels=36.")
     reference = parse(target)
     assert isinstance(reference, SpaceReference)
-    return portraits.of_space(reference.space, reference.architecture, values["space"])
+    given = {} if shape is None else {"input": _input(shape)}
+    return portraits.of_space(reference.space, reference.architecture, values["space"], **given)
+
+
+def _input(text: str) -> tuple[int, ...]:
+    """Read the shape of one example."""
+    parts = text.replace("×", "x").split("x")
+    if len(parts) not in (1, 3) or not all(part.isdecimal() and 0 < int(part) < 10**5 for part in parts):
+        raise ConfigError(f"--input {text}: expected CxHxW, such as 3x84x84, or one number of features.")
+    return tuple(map(int, parts))
 
 
 def _of_trial(store: Store, found: TrialDetails) -> Portrait:

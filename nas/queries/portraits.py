@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nas import plugins
@@ -33,6 +33,7 @@ class Portrait:
         space, architecture: of the network.
         chosen: what was chosen besides, by name.
         tasks: section of the search's tasks; None: it is of no search.
+        input: of one example, where it is of no search.
     """
 
     title: str
@@ -40,6 +41,7 @@ class Portrait:
     architecture: Architecture
     chosen: Mapping[str, str]
     tasks: Mapping[str, Any] | None = None
+    input: tuple[int, ...] = IMAGE.input
 
     @property
     def drawing(self) -> Drawing:
@@ -50,12 +52,12 @@ class Portrait:
 
     @property
     def shape(self) -> TaskShape:
-        """What the network is to fit: the search's tasks, or else `IMAGE`.
+        """What the network is to fit: the search's tasks, or else its input, as `IMAGE`.
 
         Raises:
             DataMissing: the tasks' data is not on this machine.
         """
-        return IMAGE if self.tasks is None else make_tasks(self.tasks).shape
+        return replace(IMAGE, input=self.input) if self.tasks is None else make_tasks(self.tasks).shape
 
     def layers(self) -> list[dict[str, Any]]:
         """Return the rows of `nas.layers.layers`.
@@ -69,13 +71,16 @@ class Portrait:
         return [record(layer) for layer in layers(self.space, self.architecture, self.shape)]
 
 
-def of_space(name: str, text: str, settings: Mapping[str, Any]) -> Portrait:
+def of_space(
+    name: str, text: str, settings: Mapping[str, Any], input: tuple[int, ...] = IMAGE.input
+) -> Portrait:
     """Return a network of a space.
 
     Args:
         name: of the space.
         text: of the architecture.
         settings: of the space.
+        input: shape of one example.
 
     Raises:
         UnknownName: no such space, setting or architecture.
@@ -85,7 +90,7 @@ def of_space(name: str, text: str, settings: Mapping[str, Any]) -> Portrait:
     space = make_space({"name": name, **plugins.resolve(cls, dict(settings), "space")})
     architecture = space.decode(text)
     known = next((f": {own}" for own, named in space.named.items() if named == architecture), "")
-    return Portrait(f"{name}{known}", space, architecture, {})
+    return Portrait(f"{name}{known}", space, architecture, {}, input=input)
 
 
 def of_trial(store: Store, reference: str, number: int) -> Portrait:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import load_only
 
 from nas.costs import COSTS
 from nas.errors import UnknownName
+from nas.metrics import family
 from nas.objective import SCORE, Objective
 from nas.queries.answer import Answer, answer
 from nas.queries.chosen import Texts
@@ -23,7 +24,7 @@ from nas.queries.trials import TrialRow, trial
 from nas.states import SearchState, TrialState
 from nas.storage.columns import now
 from nas.storage.lease import COLUMNS, driven
-from nas.storage.schema import Search, Trial, TrialKind
+from nas.storage.schema import Measurement, Search, Trial, TrialKind
 from nas.storage.searches import INHERITED, Summary
 from nas.storage.store import Store
 
@@ -274,6 +275,7 @@ class SearchFacts:
         inherited: what it knew of earlier searches when it began.
         objective: what it makes better.
         costs: which of `COSTS` its best trials have.
+        supernet_metrics: what its supernets measured, by name; `alpha` stands for every weight of α.
         precision: what `auto` was where it began; None: it trains nothing.
         remarks: what is odd about the data.
         config: the configuration, every default filled in.
@@ -289,6 +291,7 @@ class SearchFacts:
     inherited: tuple[InheritedRow, ...]
     objective: tuple[str, ...]
     costs: tuple[str, ...]
+    supernet_metrics: frozenset[str]
     precision: str | None
     remarks: tuple[str, ...]
     config: dict[str, Any]
@@ -309,6 +312,7 @@ def facts(store: Store, search: Search) -> SearchFacts:
         inherited=_inherited(found),
         objective=_objective(found).goals,
         costs=_costs(store, found),
+        supernet_metrics=_metrics(store, found) if summary.supernet else frozenset(),
         precision=found.environment.get("precision"),
         remarks=tuple(found.environment.get("remarks", ())),
         config=found.config,
@@ -323,6 +327,14 @@ def _costs(store: Store, search: Search) -> tuple[str, ...]:
     with store.read() as session:
         rows = session.execute(best.order_by(Trial.score.desc()).limit(RECENT)).all()
     return tuple(name for place, name in enumerate(COSTS) if any(row[place] is not None for row in rows))
+
+
+def _metrics(store: Store, search: Search) -> frozenset[str]:
+    """Return what the supernets of a search measured."""
+    mine = Trial.search_id == search.id, Trial.kind == TrialKind.SUPERNET.value
+    measured = select(Measurement.metric).join(Trial, Trial.id == Measurement.trial_id).where(*mine)
+    with store.read() as session:
+        return frozenset(family(name) for name in session.scalars(measured.distinct()))
 
 
 def version(store: Store, search: Search) -> tuple[Any, ...]:

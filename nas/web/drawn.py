@@ -11,6 +11,7 @@ from nas.comparison.baselines import beside
 from nas.comparison.curves import thinned
 from nas.comparison.draw import COLOURS
 from nas.comparison.groups import BASELINE, Group
+from nas.comparison.mixtures import mixtures
 from nas.comparison.panels import Panel
 from nas.comparison.series import anytime, measured
 from nas.comparison.units import cost_name, score_name
@@ -73,6 +74,16 @@ def entropy(store: Store, search: Search) -> list[Panel]:
         return [measured(store, [Group(search.controller, (search,))], ENTROPY)]
     except UnknownName as error:
         raise NotFound(str(error)) from None
+
+
+def alpha(store: Store, search: Search) -> list[Panel]:
+    """Return the weights by α of each decision of a search's supernets, epoch by epoch.
+
+    Raises:
+        NotFound: none of its trials recorded α.
+    """
+    found = mixtures(store, [Group(search.controller, (search,))])
+    return [Panel("epoch", mixture.decision, False, mixture.lines) for mixture in found.decisions]
 
 
 def learning(found: TrialDetails) -> list[Panel]:

@@ -18,8 +18,11 @@ from nas.comparison.panels import Line, Panel
 POINTS = 500
 """Points of a line at most; the browser gets no more, however many trials there are."""
 
-ROW = 260
-"""Height of a panel in pixels."""
+ROW, LOW_ROW = 260, 150
+"""Height of a panel in pixels, and of one of many."""
+
+MANY = 4
+"""Panels from which on each is low."""
 
 _matplotlib = threading.Lock()
 
@@ -30,7 +33,8 @@ Figure = dict[str, Any]
 def of_panels(panels: Sequence[Panel]) -> Figure:
     """Return a figure of panels below each other."""
     data: list[dict[str, Any]] = []
-    layout: dict[str, Any] = {"height": ROW * len(panels) + 80, "hovermode": "closest"}
+    row = ROW if len(panels) < MANY else LOW_ROW
+    layout: dict[str, Any] = {"height": row * len(panels) + 80, "hovermode": "closest"}
     labels = dict.fromkeys(line.label for panel in panels for line in panel.lines if not line.baseline)
     colours = {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(labels)}
     share = 1 / max(len(panels), 1)

@@ -15,6 +15,7 @@ from nas.comparison.panels import Panel
 from nas.comparison.units import cost_name
 from nas.costs import COSTS
 from nas.errors import NotFound, nearest
+from nas.metrics import ALPHA
 from nas.queries import paging, searches
 from nas.queries.answer import answer, words
 from nas.queries.cells import setting
@@ -150,8 +151,10 @@ class SearchPages:
             return []
         count, caption = sum(found.states.values()), f"Best score so far over {clock(search)}"
         kinds = {"progress": caption if count <= POINTS else f"{caption}, at {POINTS} of {count:,} trials"}
-        if found.supernet:
+        if drawn.ENTROPY in found.supernet_metrics:
             kinds["entropy"] = "Entropy of softmax(α) over epochs"
+        if ALPHA in found.supernet_metrics:
+            kinds["alpha"] = "Weights by α over epochs, decision by decision"
         goals = [goal for goal in found.objective if goal in COSTS]
         for cost in dict.fromkeys([*(goals or ["parameters"]), "macs"]):
             if cost in found.costs:
@@ -206,9 +209,9 @@ class SearchPages:
         return image(figures.svg(panels, f"{search.name}: {search.task_label}"))
 
     def _panels(self, search: Search, kind: str) -> list[Panel]:
-        made = {"progress": drawn.progress, "entropy": drawn.entropy}.get(kind)
+        made = {"progress": drawn.progress, "entropy": drawn.entropy, "alpha": drawn.alpha}.get(kind)
         if made is None:
-            raise NotFound(f"No figure '{kind}'. There are: progress, entropy, scatter-parameters.")
+            raise NotFound(f"No figure '{kind}'. There are: progress, entropy, alpha, scatter-parameters.")
         return made(self._store, search)
 
     def stop(self, request: Request) -> Response:

@@ -48,6 +48,7 @@ class Site:
             f"{search}/figures/{{figure}}.json": self._search.figure,
             f"{search}/figures/{{figure}}.svg": self._search.picture,
             trial: self._trial.trial,
+            f"{trial}/layers": self._trial.layers,
             f"{trial}/curves.json": self._trial.curves,
             f"{trial}/curves.svg": self._trial.curves,
             f"{trial}/drawing.svg": self._trial.drawing,

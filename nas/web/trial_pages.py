@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from nas.drawing.svg import svg
-from nas.errors import NasError
+from nas.errors import Infeasible, NasError, Unsupported
 from nas.metrics import family
 from nas.queries import portraits, trials
 from nas.queries.cells import cell
@@ -71,6 +73,28 @@ class TrialPages:
             decisions=decisions,
             curve=any(family(point.metric) == point.metric for point in found.measurements),
             commands=[self._links.command("show", own), *(more if network else [])],
+        )
+
+    def layers(self, request: Request) -> Response:
+        """Show the layers of a trial's network; torch is loaded for it, which takes a while once."""
+        search, number = named(self._store, request), request.path_params["number"]
+        own = f"{search.name}/{number}"
+        rows, reason = list[dict[str, Any]](), ""
+        try:
+            rows = portraits.of_trial(self._store, search.name, number).layers()
+        except (Infeasible, Unsupported) as error:
+            reason = str(error)
+        command = self._links.command("show", own, "--layers")
+        caption = "In the order of computation, with the shape of what each returns for one example"
+        table = Sheet("layers", caption, tuple(rows[0]) if rows else (), tuple(rows), command=command)
+        return self._replies.page(
+            request,
+            "layers.html",
+            [table],
+            title=f"Layers of {own}",
+            search=search.name,
+            number=number,
+            reason=reason,
         )
 
     def _of_trial(self, search: Search, found: trials.TrialDetails) -> list[Sheet]:
