@@ -24,6 +24,7 @@ import tempfile
 import textwrap
 import threading
 import time
+import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -646,6 +647,7 @@ class Benchmark:
         try:
             work()
         except BaseException as error:
+            traceback.print_exc()  # the other threads may take minutes to end
             self._failed.append(error)
 
     @property
