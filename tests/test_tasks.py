@@ -34,7 +34,10 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     """Make an installed source by name and settings; of the suite's own small data where it needs data."""
     folder = tmp_path_factory.mktemp("data")
     write_omniglot(folder)
-    required = {"image_folder": {"path": str(write_image_folder(folder / "images")), "size": 16, "ways": 4}}
+    required = {
+        "image_folder": {"path": str(write_image_folder(folder / "images")), "size": 16, "ways": 4},
+        "features": {"path": str(write_features(folder / "features.npz"))},
+    }
 
     def make(name: str, **settings: int) -> TaskSource:
         plugin = plugins.load("tasks", name)
@@ -54,6 +57,20 @@ def training(name: str) -> dict[str, int]:
     return {setting: value for setting, value in TRAINING.items() if setting in known}
 
 
+def write_features(path: Path, classes: int = 10, rows: int = 20) -> Path:
+    """Write random features, so many classes a split; return the file."""
+    splits = np.repeat(SPLITS, classes * rows)
+    names = np.char.add(splits, np.tile(np.repeat(np.arange(classes), rows), len(SPLITS)).astype(str))
+    np.savez(
+        path, features=np.random.default_rng(0).normal(size=(len(names), 6)), classes=names, splits=splits
+    )
+    return path
+
+
+RESIZED = [name for name in INSTALLED if training(name)]
+"""Sources whose training tasks may have another size."""
+
+
 class TestInstalled(TaskSourceSuite):
     """Every installed source."""
 
@@ -66,7 +83,7 @@ class TestInstalled(TaskSourceSuite):
 class TestOtherTraining(TaskSourceSuite):
     """Every installed source with training tasks of another size."""
 
-    @pytest.fixture(scope="class", params=rest_slow(INSTALLED, ("glyphs", "sinusoid")))
+    @pytest.fixture(scope="class", params=rest_slow(RESIZED, ("glyphs", "sinusoid")))
     @classmethod
     def tasks(cls, request: pytest.FixtureRequest, make: Make) -> TaskSource:
         return make(request.param, **training(request.param))
@@ -89,7 +106,7 @@ class TestOmniglot(TaskSourceSuite):
             return Omniglot(split=request.param)
 
 
-@pytest.mark.parametrize("name", INSTALLED)
+@pytest.mark.parametrize("name", RESIZED)
 def test_training_settings_shape_training_tasks_alone(make: Make, name: str) -> None:
     plain, other = make(name), make(name, **training(name))
     assert (other.shape, other.label) == (plain.shape, plain.label)
@@ -109,7 +126,7 @@ def test_training_settings_shape_training_tasks_alone(make: Make, name: str) -> 
     assert same(draw(alike), episode)
 
 
-@pytest.mark.parametrize("name", INSTALLED)
+@pytest.mark.parametrize("name", RESIZED)
 def test_each_training_setting_is_as_in_evaluation_until_it_is_set(make: Make, name: str) -> None:
     plain = draw(make(name, queries=2))
     shape = (plain.ways, plain.shots, plain.query_x.shape[1] // max(plain.ways, 1))
@@ -149,10 +166,10 @@ def test_more_ways_than_a_split_has_classes_are_refused_by_name(make: Make, name
             make(name, **{setting: classes + 1})
 
 
-@pytest.mark.parametrize("name", INSTALLED)
+@pytest.mark.parametrize("name", RESIZED)
 def test_training_settings_are_part_of_what_a_score_depends_on(make: Make, name: str) -> None:
     def hashed(**settings: Any) -> str:
-        path = {"path": "images"} if name == "image_folder" else {}
+        path = {"path": "images"} if name in ("image_folder", "features") else {}
         tasks = {"name": name} | path | settings
         return validate({"space": "mlp", "controller": "random", "learner": "maml", "tasks": tasks}).settings
 

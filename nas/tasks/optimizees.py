@@ -11,7 +11,17 @@ from torch import Tensor
 from nas.errors import ConfigError
 from nas.space import TaskShape
 from nas.tasks.base import SPLITS, Episode, Split, TaskSource
-from nas.tasks.images import Classes, ImageTasks, Queries, Shots, Ways
+from nas.tasks.images import (
+    TRAINING_SETTINGS,
+    Classes,
+    ImageTasks,
+    Queries,
+    Shots,
+    TrainQueries,
+    TrainShots,
+    TrainWays,
+    Ways,
+)
 
 
 @final
@@ -26,8 +36,18 @@ class Optimizees(TaskSource):
     """
 
     name: ClassVar[str] = "optimizees"
+    training_settings: ClassVar[tuple[str, ...]] = TRAINING_SETTINGS
 
-    def __init__(self, *, ways: Ways = 10, shots: Shots = 40, queries: Queries = 10) -> None:
+    def __init__(
+        self,
+        *,
+        ways: Ways = 10,
+        shots: Shots = 40,
+        queries: Queries = 10,
+        train_ways: TrainWays = None,
+        train_shots: TrainShots = None,
+        train_queries: TrainQueries = None,
+    ) -> None:
         try:
             from sklearn.datasets import load_digits
         except ImportError:
@@ -45,7 +65,8 @@ class Optimizees(TaskSource):
             ends = bounds[:-1] + np.diff(bounds) * (number + 1) // 3
             names = tuple(f"{digit} of {split}" for digit in range(10))
             splits[split] = Classes(names, starts, ends - starts)
-        self._tasks = ImageTasks("optimizees", images, splits, ways, shots, queries)
+        sizes = (ways, shots, queries, train_ways, train_shots, train_queries)
+        self._tasks = ImageTasks("optimizees", images, splits, *sizes)
 
     @property
     def shape(self) -> TaskShape:
