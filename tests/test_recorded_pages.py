@@ -42,6 +42,8 @@ def test_the_pages_are_those_of_their_numbers(monkeypatch: pytest.MonkeyPatch) -
     assert script("scale", monkeypatch)["page"](report) == written
     report, written = recorded("web_page")
     assert script("web_page", monkeypatch)["page"](report) == written
+    report, written = recorded("web_viewers")
+    assert script("web_viewers", monkeypatch)["page"](report) == written
     report, written = recorded("faults")
     assert script("faults", monkeypatch)["page"](report) == written
     report, written = recorded("shared_weights")
