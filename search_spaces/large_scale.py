@@ -62,15 +62,15 @@ class LargeScale(BackboneSpace):
                 raise ConfigError(f"space.{setting}: a choice is given twice (given: {list(values)})")
         if not all(kernel % 2 and kernel < 10 for kernel in kernels):
             raise ConfigError(f"space.kernels: filters are odd and below 10 (given: {list(kernels)})")
-        self.layers, self.strides, self.channels = layers, strides, channels
+        self.layers, self.strides, self.channels = layers, tuple(strides), tuple(channels)
         self.edges = tuple(f"{kernel}x{kernel}" for kernel in kernels)
         decisions = list[Decision]()
         for layer in range(1, layers + 1):
             decisions += [
                 Decision(f"layer{layer}.kind", (ABSENT_LAYER, RELU, LINEAR)),
                 Decision(f"layer{layer}.edge", (IDENTITY, *self.edges)),
-                Decision(f"layer{layer}.stride", strides),
-                Decision(f"layer{layer}.channels", channels),
+                Decision(f"layer{layer}.stride", self.strides),
+                Decision(f"layer{layer}.channels", self.channels),
                 *(Decision(f"layer{layer}.skip{source}", (0, 1)) for source in range(layer - 1)),
             ]
         self.decisions = tuple(decisions)

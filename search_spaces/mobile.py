@@ -59,6 +59,7 @@ class Mobile(BackboneSpace):
                 raise ConfigError(f"space.{setting}: give it ascending, each once (given: {list(values)})")
         if not all(kernel % 2 and kernel < 10 for kernel in kernels):
             raise ConfigError(f"space.kernels: kernels are odd and below 10 (given: {list(kernels)})")
+        depths, widths, kernels, expansions = map(tuple, (depths, widths, kernels, expansions))
         self.stages, self.stem_channels = stages, stem
         self.depths, self.widths, self.kernels, self.expansions = depths, widths, kernels, expansions
         decisions = list[Decision]()

@@ -49,7 +49,8 @@ class NatsSize(BackboneSpace):
     ) -> None:
         if len(set(channels)) < len(channels):
             raise ConfigError(f"space.channels: a choice is given twice (given: {list(channels)})")
-        self.decisions = tuple(Decision(f"layer{layer}.channels", channels) for layer in range(1, LAYERS + 1))
+        own = tuple(channels)
+        self.decisions = tuple(Decision(f"layer{layer}.channels", own) for layer in range(1, LAYERS + 1))
 
     def encode(self, architecture: Architecture) -> str:
         """Return the channels, such as `64:64:64:64:64`."""

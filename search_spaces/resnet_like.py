@@ -53,7 +53,8 @@ class ResNetLike(BackboneSpace):
         if len(set(channels)) < len(channels):
             raise ConfigError(f"space.channels: a choice is given twice (given: {list(channels)})")
         self.stages = stages
-        self.decisions = tuple(Decision(f"stage{stage}.channels", channels) for stage in range(1, stages + 1))
+        own = tuple(channels)
+        self.decisions = tuple(Decision(f"stage{stage}.channels", own) for stage in range(1, stages + 1))
 
     @property
     def named(self) -> Mapping[str, Architecture]:

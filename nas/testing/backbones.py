@@ -18,7 +18,7 @@ from nas.errors import Infeasible
 from nas.space import Architecture, TaskShape
 from nas.testing.spaces import SpaceSuite, some
 
-_SPREAD = 8
+_SPREAD = 12
 """How many times larger than another a feature of a fresh network may be."""
 
 
