@@ -19,10 +19,11 @@ from nas.training.scoring import score
 PIXELS = TaskShape((1, 8, 8), 3)
 EPS, MOMENTUM = 1e-5, 0.1
 
-COMPARE = {"matching", "prototypical", "relation"}
-"""These normalize a task's support and queries as one batch; the others adapt to the support alone."""
+JOINT = {"hallucinate", "leo", "mann", "matching", "prototypical", "relation", "snail"}
+"""Their backbones embed a task's support and queries as one batch; those of the others, each alone."""
 
 SETTINGS = {
+    "leo": {"end_to_end": True},  # without it, it takes no images
     "pretrain": {"train_classes": 100},
     "reptile": {"inner_batch": 100, "test_batch": 100},  # the whole support
 }
@@ -70,7 +71,7 @@ def normalized_by_hand(name, task, mode, mean, variance):
         support, queries = ((x - mean) / (variance + EPS) ** 0.5 for x in (support, queries))
     elif mode == "support":
         support, queries = standardized(support, support), standardized(queries, support)
-    elif name in COMPARE:
+    elif name in JOINT:
         both = torch.cat([support, queries])
         support, queries = standardized(support, both), standardized(queries, both)
     else:
@@ -112,7 +113,7 @@ def test_training_moves_the_running_averages(name):
     learner.train().meta_backward(task)
 
     images = task.support_x
-    together = torch.cat([images, images]) if name in COMPARE | {"pretrain"} else images
+    together = torch.cat([images, images]) if name in JOINT | {"pretrain"} else images
     updates = int(backbone[0].num_batches_tracked)
     old = (1 - MOMENTUM) ** updates
     assert updates >= 1
