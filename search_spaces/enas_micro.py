@@ -52,7 +52,7 @@ class EnasMicro(BlockSpace):
     The layout is that of `nasnet`: a stem of 3C channels, N cells, twice a reduction cell and N normal cells,
     ReLU and global average pooling. A cell's output has the states of the blocks that no block reads. The
     output of the cell before passes two 1×1 convolutions, as in the paper's code. The cells that this code
-    trains, with N = 6 and C = 36, have the 4.6 M parameters that the paper prints.
+    trains have, with N = 6 and C = 36, the 4.6 M parameters that the paper prints.
 
     The canonical key is that of the cells' graphs, see `blocks.graph`.
     """

@@ -32,6 +32,11 @@ class TestInstalledSpaces(BackboneSuite):
     def shape(self, space: BackboneSpace) -> TaskShape:
         return VECTOR if space.name == "mlp" else IMAGE
 
+    @pytest.fixture
+    def spread(self, space: BackboneSpace) -> float:
+        """NASNet joins states of which one adds up what the other is a term of."""
+        return 12.0 if space.name == "nasnet" else 8.0
+
 
 @pytest.mark.parametrize("name", installed("space"))
 def test_a_space_has_the_name_it_is_registered_under(name: str) -> None:
