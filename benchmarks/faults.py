@@ -173,6 +173,9 @@ TESTS = {
 WIDTH = 100
 """Of the page."""
 
+SOME = 5
+"""Rows in which a search differs from an undisturbed one, that are recorded."""
+
 STUCK_SECONDS = 600.0
 """So long without a result or a strike, and a search is stuck."""
 
@@ -356,6 +359,7 @@ class Driver:
         self.results = 0
         self.started.append(self)
         self.said: list[str] = []
+        self.retried: list[str] = []
         self.process = subprocess.Popen(
             words,
             env={**environment, "PYTHONFAULTHANDLER": "1"},
@@ -380,6 +384,8 @@ class Driver:
                     self._heard(event["trial"], event["state"], event["score"])
                 elif event["event"] in ("message", "error", "trial_retried"):
                     self.said.append(event.get("text") or event["error"])
+                    if event["event"] == "trial_retried":
+                        self.retried.append(f"trial {event['trial']}: {event['error']}")
 
     def end(self, number: int, seconds: float) -> int | None:
         """Send a signal; return the exit code, or None if it did not end in time and was killed."""
@@ -425,7 +431,7 @@ class Struck:
         self.told: dict[int, list[tuple[str, float]]] = {}
         self._last = time.monotonic()
         self._silence = 0.0
-        self.faults, self._ends, self._starts = Counter[str](), Counter[str](), 0
+        self.faults, self._ends, self._drivers = Counter[str](), Counter[str](), list[Driver]()
         self.said: list[str] = []
 
     # What drivers do
@@ -442,8 +448,9 @@ class Struck:
             )
             other = ["unshare", "--mount", "--uts", "sh", "-c", script, str(self._boot), "elsewhere"]
             words = [*other, *words]
-        self._starts += 1
-        return Driver(words, self._cluster.environment, self._heard)
+        driver = Driver(words, self._cluster.environment, self._heard)
+        self._drivers.append(driver)
+        return driver
 
     def _heard(self, number: int, state: str, score: float) -> None:
         now = time.monotonic()
@@ -476,16 +483,17 @@ class Struck:
                     driver = self._strike(fault, driver)
                 strike = self._next(0.5)
             time.sleep(0.05)
-        print(f"{self.name}: {sum(self.faults.values())} faults, {self._starts} drivers", flush=True)
+        print(f"{self.name}: {sum(self.faults.values())} faults, {len(self._drivers)} drivers", flush=True)
         return {
             "name": self.name,
             "kind": self.kind,
             "trials": self._config.trials,
             "seconds": round(time.monotonic() - began, 1),
-            "drivers": self._starts,
+            "drivers": len(self._drivers),
             "faults": dict(self.faults),
             "ends": dict(self._ends),
             "said": self.said,
+            "retried": [words for one in self._drivers for words in one.retried],
             "longest_silence_s": round(self._silence, 1),
             "stuck": stuck,
             **self.compare(),
@@ -553,9 +561,12 @@ class Struck:
             again.run(executor(inline, inline.make_source()))
             replayed = _rows(store, self.name) == rows
         places = Counter(trial.observed or 0 for trial in found)
-        same = None
+        same, differs = None, list[Any]()
         if self.kind in TIMELESS:
-            same = rows == undisturbed(self._config.model_dump(mode="json"))
+            alone = undisturbed(self._config.model_dump(mode="json"))
+            same = rows == alone
+            pairs = chain.from_iterable(zip(*parts, strict=False) for parts in zip(rows, alone, strict=True))
+            differs = [pair for pair in pairs if pair[0] != pair[1]]
         return {
             "state": row.state,
             "ended": sum(trial.observed is not None for trial in found),
@@ -572,6 +583,7 @@ class Struck:
             "repeated": sum(trial.attempt for trial in found),
             "replayed": replayed,
             "undisturbed": same,
+            "differs": differs[:SOME],
         }
 
 

@@ -70,12 +70,12 @@ class NasBench101(BackboneSpace):
     @property
     def default(self) -> Architecture:
         """The residual cell: the first choices of all decisions are a cell without edges."""
-        return self.named["resnet"]
+        return self.named["resnet_cell"]
 
     @property
     def named(self) -> Mapping[str, Architecture]:
-        """A residual cell as `resnet`."""
-        return {"resnet": self._parse(RESNET)}
+        """A residual cell as `resnet_cell`."""
+        return {"resnet_cell": self._parse(RESNET)}
 
     def encode(self, architecture: Architecture) -> str:
         """Return the vertices and what they see, such as `conv3x3@0 … output@1`."""

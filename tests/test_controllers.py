@@ -60,7 +60,16 @@ COSTLY = ("bananas", "optuna", "rnn")
 ALONE = [name for name in installed("controller") if not load("controller", name).continues]
 """Those that choose networks alone; populations change settings, and their own tests have the suite."""
 
-PAIRS = list(product(("toy", *installed("space")), ALONE))
+EVERYWHERE = ("evolution", "gp")
+"""Those that mutate, and that learn from features: what spaces differ in for a controller."""
+OF_ALL = ("toy", "mlp", "few_shot", "nasbench201")
+"""Spaces that every controller is held to."""
+
+PAIRS = [
+    (space, name)
+    for space, name in product(("toy", *installed("space")), ALONE)
+    if space in OF_ALL or name in EVERYWHERE
+]
 QUICK = [pair for pair in PAIRS if pair == ELSEWHERE or (pair[0] == "toy" and pair[1] not in COSTLY)]
 
 

@@ -191,6 +191,7 @@ def test_settings() -> None:
         "sample": 4,
         "dies": "oldest",
         "fresh": False,
+        "start": None,
     }
     with refusal(ConfigError, "controller.sample: 9", "controller.population (8)"):
         Evolution(Toy(), 0, population=8, sample=9)

@@ -384,7 +384,8 @@ def test_sqlite_finds_the_rows_in_one_index(tmp_path: Path, query: Query) -> Non
         leaderboard(store, query)
     ranked = [plan for plan in plans if not any("ix_trials_repeats" in step for step in plan)]
     first = [step for step in ranked[0] if "trials" in step]
-    assert first[0].startswith("SEARCH trials USING COVERING INDEX ix_trials_leaderboard (state=?")
+    index = "ix_trials_search (search_id=?" if query.searches else "ix_trials_leaderboard (state=?"
+    assert first[0].startswith(f"SEARCH trials USING COVERING INDEX {index}")
     assert not any("SCAN trials" in step for plan in ranked for step in plan)
 
 

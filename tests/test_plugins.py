@@ -104,7 +104,7 @@ def test_a_broken_plugin_is_listed_and_named_when_loaded(name: str, facts: Facts
         (
             "space",
             "nasbench",
-            ("'nasbench201'", "chain, darts, few_shot"),
+            ("'nasbench201'", "chain, darts, enas_macro"),
         ),
         (
             "learner",

@@ -29,7 +29,7 @@ from nas.settings.search import SearchConfig
 from nas.space import TaskShape
 from nas.storage.store import Store
 from nas.tasks.base import Episode
-from nas.testing.learners import CASES, ToyBackbone, convolutional, image_classes, perceptron, planes
+from nas.testing.learners import CASES, ToyBackbone, convolutional, image_classes, planes
 from nas.testing.proxies import ProxySuite
 from nas.training.proxies import EXAMPLES, proxies
 from nas.training.proxies import subject as untrained
@@ -148,11 +148,19 @@ def test_jacov_by_numeric_jacobians() -> None:
 
 
 def test_jacov_is_higher_where_rows_are_less_alike() -> None:
-    """Rows of a linear network are all alike, those of one with ReLUs are not."""
+    """Rows of a linear network are all alike, those of one with ReLUs are not.
+
+    They have five places: two rows of two places are always correlated by 1 or -1.
+    """
     torch.manual_seed(0)
-    alike = ToyBackbone(8, nn.Linear(2, 8), nn.Linear(8, 8))
-    values = [measured(Jacov(), direct(b.double(), regression(8))) for b in (alike, perceptron())]
-    assert values[0] < values[1]
+    episode = regression(8)
+    wide = {
+        name: torch.randn(*getattr(episode, name).shape[:2], 5).double() for name in ("support_x", "query_x")
+    }
+    alike = ToyBackbone(8, nn.Linear(5, 8), nn.Linear(8, 8))
+    apart = ToyBackbone(8, nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
+    values = [measured(Jacov(), direct(b.double(), replace(episode, **wide))) for b in (alike, apart)]
+    assert values[0] + 1000 < values[1]
 
 
 # synflow

@@ -69,7 +69,7 @@ def test_a_space_of_image_networks_refuses_vectors(name: str) -> None:
         ("hierarchical", "chain", "6 motifs and a cell joined by '/'"),
         ("large_scale", "trivial", "such as 'relu:3x3/1:16 linear:1x1/2:32@0'"),
         ("resnet_like", "resnet12", "such as '8-8-8'"),
-        ("nasbench101", "resnet", "such as 'conv3x3@0 conv3x3@1 conv3x3@ conv3x3@ conv3x3@ output@0+2'"),
+        ("nasbench101", "resnet_cell", "such as 'conv3x3@0 conv3x3@1 conv3x3@ conv3x3@ conv3x3@ output@0+2'"),
         ("nasnet", "amoebanet_a, nasnet_a", "such as 'normal: dilated_conv_3x3@0+skip_connect@1 …; "),
         ("nasbench201", "resnet", "such as '|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|"),
     ],
