@@ -36,6 +36,11 @@ class TestBlockSpaces(BackboneSuite):
     def shape(self) -> TaskShape:
         return TaskShape((2, 7, 6), 5)
 
+    @pytest.fixture
+    def spread(self, space: BlockSpace) -> float:
+        """NASNet joins states of which one adds up what the other is a term of."""
+        return 12.0 if space.name == "nasnet" else 8.0
+
 
 def outputs(cell: BlockCell, *, reduction: bool) -> list[Values]:
     """What a cell computes as its paper says, with weights shared by operation."""
