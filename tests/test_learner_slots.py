@@ -218,6 +218,7 @@ def test_a_search_with_slots_runs_and_goes_on(own):
     assert "shift_rotate" in out
 
 
+@pytest.mark.usefixtures("db")
 def test_an_unknown_augmentation_is_an_error_of_settings():
     code, out, err = nas(*RUN, "--learner=prototypical", "--set=learner.augmentation=rotate")
     assert (code, out) == (2, "")
@@ -225,6 +226,7 @@ def test_an_unknown_augmentation_is_an_error_of_settings():
     assert "rotated_classes" in err
 
 
+@pytest.mark.usefixtures("db")
 def test_an_augmentation_that_does_not_fit_ends_the_search_before_its_first_trial():
     sinusoid = [
         "run",

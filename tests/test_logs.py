@@ -24,12 +24,6 @@ PRINTS = [option for option in SCRIPTED if not option.startswith("--executor")] 
 ]
 
 
-@pytest.fixture
-def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("NAS_DB", f"sqlite:///{tmp_path}/nas.db")
-    return tmp_path / "nas.db"
-
-
 def test_what_a_process_and_its_children_write_is_in_the_file(tmp_path: Path) -> None:
     file = tmp_path / "new" / "0.0.log"
     for word in ("first", "second"):
