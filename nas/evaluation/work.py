@@ -157,16 +157,20 @@ class Trainings(Runner[EvaluationJob, Report]):
         Raises:
             Unwritable: this machine does not see the folder of the job, or cannot write it.
         """
-        if self._mark is not None and not self._mark.is_file():
+        if not self._sees_the_folder:
             raise Unwritable(
-                f"The worker on host {socket.gethostname()} does not see {self._mark.parent} as the driver "
+                f"The worker on host {socket.gethostname()} does not see {job.folder} as the driver "
                 "does. Give a folder that all machines share under one path with --artifacts."
             )
         return _Run(job, self._tasks(job.config)).reports()
 
-    def log(self, job: EvaluationJob) -> str:
-        """Return its file among those of evaluations."""
-        return log_of(of_evaluations(job.folder), job.name, job.attempt)
+    def log(self, job: EvaluationJob) -> str | None:
+        """Return its file among those of evaluations; None where this machine does not see the folder."""
+        return log_of(of_evaluations(job.folder), job.name, job.attempt) if self._sees_the_folder else None
+
+    @property
+    def _sees_the_folder(self) -> bool:
+        return self._mark is None or self._mark.is_file()
 
     def failure(self, job: EvaluationJob, state: TrialState, error: str) -> Failure:
         """Return why a job has no result."""
