@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar, final
 
 import numpy as np
 from pydantic import Field
-from torch import Tensor
 
 from nas.errors import ConfigError, DataMissing
 from nas.plugins import FilePath
-from nas.space import TaskShape
-from nas.tasks.base import SPLITS, Episode, Split, TaskSource
+from nas.tasks.base import SPLITS, Split
 from nas.tasks.images import (
     TRAINING_SETTINGS,
     Classes,
@@ -26,12 +23,13 @@ from nas.tasks.images import (
     TrainWays,
     Ways,
 )
+from nas.tasks.pooled import PooledSource
 
 ARRAYS = ("features", "classes", "splits")
 
 
 @final
-class Features(TaskSource):
+class Features(PooledSource):
     """Few-shot tasks over vectors: the features of images, computed once by a network that stays as it is.
 
     `path` is an `.npz` file of three arrays: `features [N, D]`, and `classes [N]` and `splits [N]`, the name
@@ -73,32 +71,6 @@ class Features(TaskSource):
         digest = hashlib.sha256(features.tobytes()).hexdigest()[:8]
         sizes = (ways, shots, queries, train_ways, train_shots, train_queries)
         self._tasks = ImageTasks(f"features/{digest}", features, pools, *sizes)
-
-    @property
-    def shape(self) -> TaskShape:
-        """A vector of features, and an output for each class of a task."""
-        return self._tasks.shape
-
-    @property
-    def label(self) -> str:
-        """Such as `features 5-way 1-shot`."""
-        return f"{self.name} {self._tasks.setting}"
-
-    def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
-        """Draw `tasks` tasks of distinct classes, `x` is `[tasks, examples, D]`."""
-        return self._tasks.sample(split, tasks, rng)
-
-    def examples(self, split: Split) -> Iterator[tuple[str, Tensor]]:
-        """Yield the classes of a split, each with all its examples."""
-        return self._tasks.examples(split)
-
-    def members(self, split: Split) -> frozenset[str]:
-        """Return the names of a split's classes."""
-        return self._tasks.members(split)
-
-    def fingerprint(self, split: Split) -> tuple[str, str]:
-        """Return the split's name, with a hash of the features, and one of its classes."""
-        return self._tasks.fingerprint(split)
 
 
 def _scale(features: np.ndarray) -> float:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator
 from functools import lru_cache
 from itertools import combinations
 from typing import Annotated, ClassVar, final
@@ -12,10 +10,8 @@ from typing import Annotated, ClassVar, final
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from torch import Tensor
 
-from nas.space import TaskShape
-from nas.tasks.base import Episode, Split, TaskSource
+from nas.tasks.base import Split
 from nas.tasks.images import (
     TRAINING_SETTINGS,
     Classes,
@@ -29,6 +25,7 @@ from nas.tasks.images import (
     TrainWays,
     Ways,
 )
+from nas.tasks.pooled import PooledSource
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -50,7 +47,7 @@ POINTS = np.linspace(0.0, 1.0, 48)
 
 
 @final
-class Glyphs(TaskSource):
+class Glyphs(PooledSource):
     """Handwriting-like characters as 28×28 images, ink 1 on paper 0; nothing is downloaded.
 
     An alphabet is a stock of six strokes, each a cubic Bézier curve; a character is two or three of them,
@@ -101,38 +98,6 @@ class Glyphs(TaskSource):
             train_queries=train_queries,
             noise_rate=noise_rate,
         )
-
-    @property
-    def shape(self) -> TaskShape:
-        """One channel of 28×28 to `ways` classes."""
-        return self._tasks.shape
-
-    @property
-    def label(self) -> str:
-        """Such as `glyphs 5-way 1-shot`."""
-        return f"{self.name} {self._tasks.setting}"
-
-    def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
-        """Draw `tasks` tasks: distinct characters, of each distinct drawings."""
-        return self._tasks.sample(split, tasks, rng)
-
-    def fingerprint(self, split: Split) -> tuple[str, str]:
-        """Return the split's full name, such as `glyphs/0/validation`, and a hash of its classes."""
-        return self._tasks.fingerprint(split)
-
-    def halves(self) -> tuple[TaskSource, TaskSource]:
-        """Return two sources with one half of the training classes each."""
-        one, other = copy.copy(self), copy.copy(self)
-        one._tasks, other._tasks = self._tasks.halves()
-        return one, other
-
-    def examples(self, split: Split) -> Iterator[tuple[str, Tensor]]:
-        """Yield the classes of a split, each with all its examples."""
-        return self._tasks.examples(split)
-
-    def members(self, split: Split) -> frozenset[str]:
-        """Return the names of the split's classes."""
-        return self._tasks.members(split)
 
 
 @lru_cache(maxsize=4)

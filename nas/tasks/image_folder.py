@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, final
 
 import numpy as np
 from pydantic import Field
-from torch import Tensor
 
 from nas.errors import ConfigError
 from nas.files import legible
 from nas.plugins import FilePath
 from nas.space import TaskShape
-from nas.tasks.base import SPLITS, Episode, Split, TaskSource
+from nas.tasks.base import SPLITS, Split, TaskSource
 from nas.tasks.class_folders import (
     Behind,
     Depth,
@@ -40,13 +38,14 @@ from nas.tasks.images import (
     Ways,
 )
 from nas.tasks.listing import Division
+from nas.tasks.pooled import PooledSource
 
 DEFAULTS_NEED = 30
 """Classes, from which on the default shares give each split as many as the default `ways`."""
 
 
 @final
-class ImageFolder(TaskSource):
+class ImageFolder(PooledSource):
     """The images in each folder right below `path` are one class; values in [0, 1].
 
     Each image's shorter side is resized to `size` and its centre cut out. Where it is transparent,
@@ -119,41 +118,14 @@ class ImageFolder(TaskSource):
         )
 
     @property
-    def shape(self) -> TaskShape:
-        """One or three channels of `size` × `size` to `ways` classes."""
-        return self._tasks.shape
-
-    @property
     def label(self) -> str:
         """The folder's name and the setting, such as `birds 5-way 1-shot`."""
         return f"{self._label} {self._tasks.setting}"
-
-    def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
-        """Draw `tasks` tasks: distinct classes, of each distinct images."""
-        return self._tasks.sample(split, tasks, rng)
-
-    def fingerprint(self, split: Split) -> tuple[str, str]:
-        """Return the split's name, such as `image_folder/birds/validation`, and a hash of its classes."""
-        return self._tasks.fingerprint(split)
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What is left out, and what looks wrong with the images."""
         return self._remarks
-
-    def halves(self) -> tuple[TaskSource, TaskSource]:
-        """Return two sources with one half of the training classes each."""
-        one, other = copy.copy(self), copy.copy(self)
-        one._tasks, other._tasks = self._tasks.halves()
-        return one, other
-
-    def examples(self, split: Split) -> Iterator[tuple[str, Tensor]]:
-        """Yield the classes of a split, each with all its examples."""
-        return self._tasks.examples(split)
-
-    def members(self, split: Split) -> frozenset[str]:
-        """Return the names of the split's classes."""
-        return self._tasks.members(split)
 
 
 def fitting(shape: TaskShape) -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import random
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, final
 
@@ -16,11 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from pydantic import Field
-from torch import Tensor
 
-from nas.space import TaskShape
 from nas.tasks import files
-from nas.tasks.base import Episode, Split, TaskSource
+from nas.tasks.base import Split
 from nas.tasks.cache import Arrays, cached
 from nas.tasks.data import data_root, missing
 from nas.tasks.images import (
@@ -36,6 +33,7 @@ from nas.tasks.images import (
     TrainWays,
     Ways,
 )
+from nas.tasks.pooled import PooledSource
 
 CHARACTERS = 1623
 PUBLISHED = 105
@@ -48,7 +46,7 @@ CharacterSplits = dict[Split, Sequence[str]]
 
 
 @final
-class Omniglot(TaskSource):
+class Omniglot(PooledSource):
     """Handwritten characters as 28×28 images, ink 1 on paper 0.
 
     Each pixel is the exact share of ink in its area of the published 105×105 drawing. `vinyals` splits the
@@ -111,38 +109,6 @@ class Omniglot(TaskSource):
             train_queries=train_queries,
             noise_rate=noise_rate,
         )
-
-    @property
-    def shape(self) -> TaskShape:
-        """One channel of 28×28 to `ways` classes."""
-        return self._tasks.shape
-
-    @property
-    def label(self) -> str:
-        """Such as `omniglot 20-way 1-shot`."""
-        return f"{self.name} {self._tasks.setting}"
-
-    def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
-        """Draw `tasks` tasks: distinct characters (or rotations of them), of each distinct drawings."""
-        return self._tasks.sample(split, tasks, rng)
-
-    def fingerprint(self, split: Split) -> tuple[str, str]:
-        """Return the split's full name, such as `omniglot/vinyals/validation`, and a hash of its classes."""
-        return self._tasks.fingerprint(split)
-
-    def halves(self) -> tuple[TaskSource, TaskSource]:
-        """Return two sources with one half of the training classes each."""
-        one, other = copy.copy(self), copy.copy(self)
-        one._tasks, other._tasks = self._tasks.halves()
-        return one, other
-
-    def examples(self, split: Split) -> Iterator[tuple[str, Tensor]]:
-        """Yield the classes of a split, each with all its examples."""
-        return self._tasks.examples(split)
-
-    def members(self, split: Split) -> frozenset[str]:
-        """Return the names of the split's classes."""
-        return self._tasks.members(split)
 
 
 def finn_split(characters: Sequence[str]) -> CharacterSplits:

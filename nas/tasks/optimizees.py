@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar, final
 
 import numpy as np
-from torch import Tensor
 
 from nas.errors import ConfigError
-from nas.space import TaskShape
-from nas.tasks.base import SPLITS, Episode, Split, TaskSource
+from nas.tasks.base import SPLITS, Split
 from nas.tasks.images import (
     TRAINING_SETTINGS,
     Classes,
@@ -22,10 +19,11 @@ from nas.tasks.images import (
     TrainWays,
     Ways,
 )
+from nas.tasks.pooled import PooledSource
 
 
 @final
-class Optimizees(TaskSource):
+class Optimizees(PooledSource):
     """Small trainings: the 8×8 digits that come with scikit-learn, as vectors, with labels drawn anew.
 
     A task is a training set, its support, and held-out images, its queries. The images of each digit are
@@ -67,29 +65,3 @@ class Optimizees(TaskSource):
             splits[split] = Classes(names, starts, ends - starts)
         sizes = (ways, shots, queries, train_ways, train_shots, train_queries)
         self._tasks = ImageTasks("optimizees", images, splits, *sizes)
-
-    @property
-    def shape(self) -> TaskShape:
-        """A vector of 64 pixels, and an output for each class."""
-        return self._tasks.shape
-
-    @property
-    def label(self) -> str:
-        """Such as `optimizees 10-way 40-shot`."""
-        return f"{self.name} {self._tasks.setting}"
-
-    def sample(self, split: Split, tasks: int, rng: np.random.Generator) -> Episode:
-        """Draw `tasks` training sets, with held-out images."""
-        return self._tasks.sample(split, tasks, rng)
-
-    def examples(self, split: Split) -> Iterator[tuple[str, Tensor]]:
-        """Yield the classes of a split, each with all its examples."""
-        return self._tasks.examples(split)
-
-    def members(self, split: Split) -> frozenset[str]:
-        """Return the digits of a split, which has images of its own of each."""
-        return self._tasks.members(split)
-
-    def fingerprint(self, split: Split) -> tuple[str, str]:
-        """Return the split's name and a hash of its digits."""
-        return self._tasks.fingerprint(split)
