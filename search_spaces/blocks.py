@@ -28,7 +28,8 @@ from search_spaces.stacked import (
     Stack,
     Sum,
     canonical_graph,
-    needed,
+    live_cells,
+    network_key,
 )
 
 STEM = 3
@@ -344,9 +345,7 @@ class BlockSpace(BackboneSpace):
 
     def canonical(self, architecture: Architecture) -> str:
         """Return the graphs of the cells that the output depends on."""
-        graphs = self._graphs(architecture)
-        live = {self.kinds[i] for i in self._live(graphs)}
-        return "; ".join(f"{kind} {g if kind in live else '-'}" for kind, g in graphs.items())
+        return network_key(self.kinds, self._graphs(architecture))
 
     def check_shape(self, shape: TaskShape) -> None:
         """Refuse tasks whose inputs are no images."""
@@ -359,7 +358,7 @@ class BlockSpace(BackboneSpace):
             Infeasible: the inputs are no images.
         """
         in_channels, graphs = image_channels(shape, self.name), self._graphs(architecture)
-        live = self._live(graphs)
+        live = live_cells(self.kinds, graphs)
         places = self.places({kind: len(g.outputs) for kind, g in graphs.items()})
 
         def cell(place: Place) -> nn.Module:
@@ -410,6 +409,3 @@ class BlockSpace(BackboneSpace):
             kind: graph(cell, self.block_operations, reduction=kind == "reduce")
             for kind, cell in both.items()
         }
-
-    def _live(self, graphs: Mapping[str, CellGraph]) -> list[int]:
-        return needed([graphs[kind].reads for kind in self.kinds])

@@ -21,7 +21,7 @@ from search_spaces.darts_supernet import DartsSupernet
 from search_spaces.genotype import EXAMPLE, NODES, Edges, Genotype, parsed, printed
 from search_spaces.operations import Backbone, image_channels, on_edge
 from search_spaces.separable import OPERATIONS, operation
-from search_spaces.stacked import INPUTS, CellGraph, GraphCell, Place, Stack, needed
+from search_spaces.stacked import INPUTS, CellGraph, GraphCell, Place, Stack, live_cells, network_key
 
 STEM = 3
 """Channels of the stem, in multiples of C: those of the paper's networks for CIFAR-10."""
@@ -163,9 +163,7 @@ class Darts(BackboneSpace):
 
     def canonical(self, architecture: Architecture) -> str:
         """Return the graphs of both cells, or of the one that the output depends on."""
-        graphs = self._graphs(architecture)
-        live = {self.kinds[i] for i in self._live(graphs)}
-        return "; ".join(f"{kind} {g if kind in live else '-'}" for kind, g in graphs.items())
+        return network_key(self.kinds, self._graphs(architecture))
 
     def check_shape(self, shape: TaskShape) -> None:
         """Refuse tasks whose inputs are no images."""
@@ -179,7 +177,7 @@ class Darts(BackboneSpace):
         """
         in_channels = image_channels(shape, self.name)
         graphs = self._graphs(architecture)
-        live = self._live(graphs)
+        live = live_cells(self.kinds, graphs)
         for kind in {self.kinds[i] for i in live}:
             if not any(graphs[kind].outputs):
                 raise Infeasible(f"The {kind} cell is zero: every path to its nodes meets a 'none'.")
@@ -239,7 +237,3 @@ class Darts(BackboneSpace):
     def _graphs(self, architecture: Architecture) -> dict[str, CellGraph]:
         cells = self.genotype_of(architecture)._asdict().items()
         return {kind: graph(edges, reduction=kind == "reduce") for kind, edges in cells}
-
-    def _live(self, graphs: Mapping[str, CellGraph]) -> list[int]:
-        """Return the positions of the cells that the output depends on."""
-        return needed([graphs[kind].reads for kind in self.kinds])

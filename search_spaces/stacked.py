@@ -180,6 +180,27 @@ class Stack(nn.Module):
         return features
 
 
+def live_cells(kinds: Sequence[str], graphs: Mapping[str, CellGraph]) -> list[int]:
+    """Return the places of the cells that the output depends on.
+
+    Args:
+        kinds: of the cells, the first one first.
+        graphs: by kind.
+    """
+    return needed([graphs[kind].reads for kind in kinds])
+
+
+def network_key(kinds: Sequence[str], graphs: Mapping[str, CellGraph]) -> str:
+    """Return the graphs of the kinds of cells that the output depends on.
+
+    Args:
+        kinds: of the cells, the first one first.
+        graphs: by kind.
+    """
+    live = {kinds[i] for i in live_cells(kinds, graphs)}
+    return "; ".join(f"{kind} {g if kind in live else '-'}" for kind, g in graphs.items())
+
+
 def needed(reads: Sequence[Iterable[int]]) -> list[int]:
     """Return the positions of the cells that the output of a stack depends on, ascending.
 
