@@ -324,7 +324,7 @@ BROKEN = [
 
 
 def conforms(space: BackboneSpace, test: str) -> bool:
-    arguments = {"space": space, "shape": VECTOR, "example": (6,)}
+    arguments = {"space": space, "shape": VECTOR, "example": (6,), "spread": 8.0}
     method = getattr(Suite(), f"test_{test}")
     try:
         method(**{name: arguments[name] for name in method.__annotations__ if name in arguments})
