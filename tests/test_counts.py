@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas import counts
-from nas.settings.search import Constraints
+from nas.settings.resources import Constraints
 
 
 @pytest.mark.parametrize(

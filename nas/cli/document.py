@@ -41,7 +41,7 @@ def document(config: SearchConfig, *, portable: bool = False) -> str:
     from nas.racing import Racing
     from nas.schedulers.settings import Scheduler
     from nas.settings.prescreen import Prescreen
-    from nas.settings.search import Constraints, Resources
+    from nas.settings.resources import Constraints, Resources
     from nas.settings.sections import BASES
     from nas.settings.warm_start import WarmStart
 

@@ -6,45 +6,36 @@ import functools
 import hashlib
 import json
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, NoReturn, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
-from nas import counts, executors, plugins
+from nas import executors, plugins
 from nas.controller import Controller, TrainSupernet
-from nas.costs import COUNTED, MEASURED, OWN
+from nas.costs import MEASURED
 from nas.errors import ConfigError, DataMissing, PluginError, UnknownName, Unready, Unsupported
 from nas.evaluator import Budget, Chosen, Context, Evaluator, Lookup, LookupContext, MakeLearner
 from nas.executors.attempts import RETRIES, Retries
-from nas.executors.capacity import Demand
 from nas.objective import GOALS, Objective
-from nas.precision import Precision
 from nas.prescreening import Counted, Guided, Prescreened
 from nas.product import MAIN, Product, backbone_of
-from nas.proxies.base import Proxy
 from nas.racing import Racing
-from nas.schedulers.asha import Asha
-from nas.schedulers.curves import Curves
-from nas.schedulers.halving import Halving
-from nas.schedulers.median import Median
-from nas.schedulers.promotion import Promotion
-from nas.schedulers.settings import PROMOTING, Scheduler
+from nas.schedulers.settings import Scheduler
 from nas.schedulers.stopping import Stopper
+from nas.settings import compatibility, schedulers
 from nas.settings.keep import ALL, Keep, kept
 from nas.settings.phases import Phase
 from nas.settings.phases import resolved as phased
 from nas.settings.prescreen import Prescreen
+from nas.settings.resources import Constraints, Resources
 from nas.settings.sections import (
     EXAMPLES,
-    UNTRAINED,
     StrictModel,
     check_keys,
     checked,
-    controllers,
     lacking,
     make_space,
     make_tasks,
@@ -57,21 +48,11 @@ from nas.settings.slots import SECTIONS, Slots, explicit, resolved, varied
 from nas.settings.warm_start import WarmStart, searches
 from nas.settings_space import Settings
 from nas.space import Space, TaskShape
-from nas.tables.learning_curves import learning_curves
 from nas.tasks.base import ScoreSource, TaskSource
 from nas.training.latency import Timed
 from nas.training.provenance import proposal_rng
 from nas.training.proxies import Promised
 from nas.wrappers import Constrained, Deduplicated, WarmStarted
-
-
-def _count(value: Any) -> Any:
-    """Return a count that is a text, such as `20k`, as a number."""
-    return counts.read(value) if isinstance(value, str) else value
-
-
-Count = Annotated[int, BeforeValidator(_count), Field(ge=1, lt=2**63)]
-"""A number of weights, operations or bytes, such as 20000 or `20k`."""
 
 
 def _goals(value: Any) -> Any:
@@ -81,85 +62,6 @@ def _goals(value: Any) -> Any:
     if isinstance(value, list) and all(isinstance(goal, str) for goal in value):
         return None if Objective(tuple(value)) == Objective() else value
     return value
-
-
-class Constraints(StrictModel):
-    """What an architecture may cost at most; what breaks a limit is not trained.
-
-    What is counted is rejected before a worker is spent, what is measured by the worker that would train it.
-    """
-
-    max_parameters: Annotated[Count | None, Field(description="weights")] = None
-    max_macs: Annotated[Count | None, Field(description="multiply-accumulates")] = None
-    max_activations: Annotated[
-        Count | None, Field(description="bytes of activations at once, for one example in float32")
-    ] = None
-    max_latency: Annotated[
-        float | None, Field(gt=0, description="seconds of a forward pass of one example, measured")
-    ] = None
-    max_latency_batch: Annotated[
-        float | None, Field(gt=0, description="seconds of a forward pass of 32 examples, measured")
-    ] = None
-
-    @property
-    def counted(self) -> dict[str, float]:
-        """The limits of what is counted before a worker is spent, by cost."""
-        return self._of(COUNTED)
-
-    @property
-    def measured(self) -> dict[str, float]:
-        """The limits of what a worker measures, by cost."""
-        return self._of(MEASURED)
-
-    def _of(self, names: Iterable[str]) -> dict[str, float]:
-        limits = {name: getattr(self, f"max_{name}") for name in names}
-        return {name: limit for name, limit in limits.items() if limit is not None}
-
-
-class Resources(StrictModel):
-    """What one trial takes of a machine."""
-
-    cpus: Annotated[int, Field(ge=1, le=1024, description="cores, and torch threads, of one trial")] = 1
-    gpus: Annotated[
-        float | None, Field(ge=0, description="share of a GPU; by default the GPUs split evenly over workers")
-    ] = None
-    memory: Annotated[
-        Count | None, Field(description="bytes of one trial, such as 4G, which Ray reserves for it")
-    ] = None
-    custom: Annotated[
-        dict[str, Annotated[float, Field(gt=0)]],
-        Field(description="of what machines of a Ray cluster have by names of its own, how much"),
-    ] = Field(default_factory=dict)
-    precision: Precision = "auto"
-    latency: Annotated[
-        bool,
-        Field(
-            description="time each network's forward pass of one example, and of 32; its limits do so, too"
-        ),
-    ] = False
-    seconds: Annotated[
-        float | None,
-        Field(
-            gt=0,
-            description="time after which a trial ends: stopped with its last score at a rung, or failed "
-            "without one, and not tried again; a supernet ends with its epoch, and derives",
-        ),
-    ] = None
-
-    @field_validator("custom")
-    @classmethod
-    def _none_of_ray(cls, custom: dict[str, float]) -> dict[str, float]:
-        for name in {"CPU", "GPU", "memory", "object_store_memory"} & custom.keys():
-            raise ConfigError(
-                f"resources.custom.{name}: Ray has this name for what resources.cpus, gpus and memory are "
-                "for. Set these."
-            )
-        return custom
-
-    @property
-    def demand(self) -> Demand:
-        """What one trial takes."""
-        return Demand(self.cpus, self.gpus, self.memory, self.custom)
 
 
 class SearchConfig(StrictModel):
@@ -244,179 +146,8 @@ class SearchConfig(StrictModel):
         return None if phases is None else phased(phases, info.data, info.data.get("slots"))
 
     @model_validator(mode="after")
-    def _stopped_by_score(self) -> Self:
-        if self.scheduler is not None and self.aim != Objective():
-            raise ConfigError(
-                f"scheduler: it judges trials by their score alone, and the objective is {self.aim}. Leave "
-                "one of them out."
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _scored_at_rungs(self) -> Self:
-        if self.scheduler is not None and self.budget.score_at:
-            raise ConfigError(
-                "budget.score_at: the scheduler says when a trial is scored. Leave one of them out."
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _raced(self) -> Self:
-        if self.racing is None:
-            return self
-        if self.aim != Objective():
-            raise ConfigError(
-                f"racing: it compares candidates by their score alone, and the objective is {self.aim}. "
-                "Leave one of them out."
-            )
-        evaluator: type[Evaluator] = plugins.load("evaluator", self.evaluator["name"])
-        if issubclass(evaluator, Lookup) and not evaluator.repeats:
-            raise ConfigError(
-                f"racing: the evaluator '{self.evaluator['name']}' has one score of each architecture, and "
-                "no further seeds. Leave racing out."
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _promoted(self) -> Self:
-        if self.scheduler is None or not self.scheduler.promotes:
-            return self
-        if self.proposer.one_shot:
-            raise ConfigError(
-                f"scheduler: '{self.scheduler.name}' promotes candidates, and '{self.controller['name']}' "
-                f"trains a supernet. Leave it out, or choose {controllers(one_shot=False)}."
-            )
-        if self.prescreen is not None:
-            raise ConfigError(
-                f"prescreen: it chooses among candidates, and the scheduler '{self.scheduler.name}' asks for "
-                "longer trainings of known ones. Leave one of them out."
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _continued(self) -> Self:
-        if not self.proposer.continues:
-            return self
-        name = self.controller["name"]
-        if self.looks_up:
-            raise ConfigError(
-                f"controller: '{name}' lets trainings go on from one another, and the evaluator "
-                f"'{self.evaluator['name']}' trains nothing. Set another controller, such as 'evolution'."
-            )
-        for setting in ("scheduler", "racing", "prescreen", "phases"):
-            if getattr(self, setting) is not None:
-                raise ConfigError(
-                    f"{setting}: the controller '{name}' itself says how long what is trained, and under "
-                    "which settings it goes on. Leave one of them out."
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _unchanging(self) -> Self:
-        if self.phases is None:
-            return self
-        guided = self.prescreen is not None and self.prescreen.supernet is not None
-        if self.proposer.one_shot or guided:
-            trains = "prescreen.supernet" if guided else f"the controller '{self.controller['name']}'"
-            raise ConfigError(
-                f"phases: {trains} trains a supernet, whose settings stay as they are while it trains. Leave "
-                "one of them out; `nas evaluate` trains what a search found through phases."
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _promising(self) -> Self:
-        if self.prescreen is None:
-            return self
-        if self.looks_up:
-            self._counts(self.prescreen)
-        if self.aim != Objective():
-            raise ConfigError(
-                f"prescreen: what is promised is a score, and the objective is {self.aim}. Leave one of "
-                "them out."
-            )
-        if self.proposer.one_shot or self.proposer.given:
-            raise ConfigError(
-                f"prescreen: what the controller '{self.controller['name']}' tries is settled, so that "
-                "nothing is left to choose. Leave prescreen out, or set another controller, such as "
-                "'evolution'."
-            )
-        return self
-
-    def _counts(self, prescreen: Prescreen) -> None:
-        """Refuse a search that looks scores up and chooses by what needs a network.
-
-        Raises:
-            ConfigError: it does.
-        """
-        evaluator = f"the evaluator '{self.evaluator['name']}' builds no network"
-        if prescreen.proxy is None:
-            raise ConfigError(
-                f"prescreen.supernet: {evaluator}, and trains none. Set prescreen.proxy=macs instead."
-            )
-        proxy: type[Proxy] = plugins.load("proxy", prescreen.proxy["name"])
-        if proxy.counts is None:
-            raise ConfigError(
-                f"prescreen.proxy: '{prescreen.proxy['name']}' looks at a network, and {evaluator}. Choose "
-                "what is counted: parameters or macs."
-            )
-        lookup, settings = self._lookup()
-        if proxy.counts not in lookup.told(**settings):
-            raise ConfigError(
-                f"prescreen.proxy: nothing tells the {proxy.counts} of a network. Set evaluator.input to the "
-                "shape of an example, such as [3, 32, 32]; or, if a table has them, name its columns with "
-                "evaluator.costs."
-            )
-
-    @model_validator(mode="after")
-    def _trained_or_looked_up(self) -> Self:
-        name = self.evaluator["name"]
-        if not self.looks_up:
-            for kind in UNTRAINED:
-                if getattr(self, kind) is None:
-                    raise lacking(kind)
-            return self
-        if self.proposer.one_shot:
-            raise Unsupported(
-                f"controller: '{self.controller['name']}' is one-shot: it trains a supernet, and the "
-                f"evaluator '{name}' trains nothing. Choose {controllers(one_shot=False)}."
-            )
-        if self.resources.latency or self.constraints.measured:
-            raise ConfigError(
-                f"resources.latency: the evaluator '{name}' builds no network, so that no latency can be "
-                "measured. Leave it out, with limits of latency."
-            )
-        lookup, settings = self._lookup()
-        untold = [goal for goal in self.aim.goals if goal in OWN and goal not in lookup.told(**settings)]
-        if untold:
-            raise ConfigError(
-                f"objective: the evaluator '{name}' builds no network, and tells no {', '.join(untold)}. "
-                "Leave them out, or set evaluator.input to the shape of an example; or, if a table has them, "
-                "name its columns with evaluator.costs."
-            )
-        if self.constraints.counted:
-            raise ConfigError(
-                f"constraints: the evaluator '{name}' builds no network, whose cost could be counted. Leave "
-                "them out."
-            )
-        for kind in UNTRAINED:
-            if getattr(self, kind) is not None:
-                raise ConfigError(f"{kind}: the evaluator '{name}' trains nothing; leave {kind} out.")
-        if self.scheduler is not None and len(self.lengths) < 2:
-            raise ConfigError(
-                f"scheduler: the evaluator '{name}' has the scores of one training length, so that no trial "
-                "can be stopped early. Give the columns of several with evaluator.metric, such as "
-                '{4 = "valid_4", 12 = "valid_12", 108 = "valid_108"}, or leave the scheduler out.'
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _leaves_something(self) -> Self:
-        if self.kept is not None and (self.looks_up or self.scheduler is None or not self.scheduler.promotes):
-            raise ConfigError(
-                f"keep: '{self.keep}'; the trials of this search leave nothing to keep, since no scheduler "
-                f"asks for short ones and promotes them. Leave keep out, or add --scheduler {PROMOTING[-1]}."
-            )
+    def _compatible(self) -> Self:
+        compatibility.check(self)
         return self
 
     @property
@@ -459,6 +190,12 @@ class SearchConfig(StrictModel):
         """The training lengths of an evaluator that looks scores up; see `Lookup.lengths`."""
         lookup, settings = self._lookup()
         return lookup.lengths(**settings)
+
+    @property
+    def told(self) -> Collection[str]:
+        """The costs that an evaluator which looks scores up tells of a network; see `Lookup.told`."""
+        lookup, settings = self._lookup()
+        return lookup.told(**settings)
 
     def _lookup(self) -> tuple[type[Lookup], dict[str, Any]]:
         """Return the evaluator of a search that looks scores up, and its settings."""
@@ -563,39 +300,17 @@ class SearchConfig(StrictModel):
     def promoting(self, controller: Controller, space: Space[Any]) -> Controller:
         """Return the scheduler around a controller; it must be one that promotes."""
         assert self.scheduler is not None
-        lengths, eta = self.fidelities, self.scheduler.eta
-        if self.scheduler.name == "promotion":
-            return Promotion(controller, space, lengths, eta)
-        return Halving(controller, space, lengths, eta, hyperband=self.scheduler.name == "hyperband")
+        return schedulers.promoting(self.scheduler, controller, space, self.fidelities)
 
     def make_stopper(self) -> Stopper | None:
         """Return what stops trials; None where the scheduler stops none, or there is none.
 
         Raises:
-            NotFound: the table of the scheduler is not there.
-            ConfigError: it cannot be read, or lacks a rung.
+            NotFound, ConfigError: as `schedulers.stopping`.
         """
-        if self.scheduler is None or self.scheduler.promotes:
+        if self.scheduler is None:
             return None
-        whole = self.budget.train_episodes
-        if self.scheduler.name == "median":
-            return Median(whole, self.rungs)
-        if self.scheduler.name == "curves":
-            return Curves(self.scheduler.threshold, whole, self.rungs, self._earlier(self.scheduler, whole))
-        return Asha(self.scheduler.eta, whole, self.rungs)
-
-    def _earlier(self, scheduler: Scheduler, whole: int) -> list[dict[int, float]]:
-        if scheduler.table is None or scheduler.metric is None:
-            return []
-        needed = (*self.rungs, whole)
-        if lacking := [str(length) for length in needed if length not in scheduler.metric]:
-            raise ConfigError(
-                f"scheduler.metric: it has no column for training lengths {', '.join(lacking)}; trials are "
-                f"judged after {', '.join(map(str, needed))} training episodes. Name these, or choose other "
-                "rungs by scheduler.minimum and scheduler.eta."
-            )
-        columns = {length: scheduler.metric[length] for length in needed}
-        return learning_curves(Path(scheduler.table), columns)
+        return schedulers.stopping(self.scheduler, self.rungs, self.budget.train_episodes)
 
     def make_context(self, space: Space[Any], tasks: TaskSource) -> Context:
         """Return what every job of the search shares."""
