@@ -39,8 +39,9 @@ from sqlalchemy import create_engine, text
 
 from nas.cli.document import toml
 from nas.counts import counted
+from nas.driver.creation import create
 from nas.driver.records import configuration
-from nas.driver.search import SearchDriver, create
+from nas.driver.search import SearchDriver
 from nas.driver.trials import executor
 from nas.settings.search import validate
 from nas.states import SearchState, TrialState

@@ -34,7 +34,8 @@ from few_shot_table import LENGTHS, SPACE, stages
 from silent import Silent
 
 from nas.comparison.curves import curves
-from nas.driver.search import SearchDriver, create
+from nas.driver.creation import create
+from nas.driver.search import SearchDriver
 from nas.driver.trials import executor
 from nas.intervals import half_width_over_seeds
 from nas.queries.answer import answer

@@ -28,13 +28,13 @@ import torch
 from arguments import at_least
 
 import nas
+from nas.driver.creation import check, supernet
 from nas.driver.estimates import supernet_seconds
-from nas.driver.search import MEMORY, check, supernet
 from nas.files import replacing
 from nas.intervals import half_width_over_seeds
 from nas.settings.search import validate
 from nas.tasks.base import TaskSource
-from nas.training.provenance import environment
+from nas.training.provenance import MEMORY, environment
 
 CONV4 = {"name": "one_network:OneNetwork", "network": "3x3/2:64,3x3/2:64@1,3x3/2:64@2,3x3/2:64@3"}
 CELL = "max_pool|conv_3x3~0|+|conv_3x3~0|conv_3x3~1|"

@@ -22,7 +22,8 @@ from typing import Any
 from arguments import at_least
 from silent import Silent
 
-from nas.driver.search import SearchDriver, create
+from nas.driver.creation import create
+from nas.driver.search import SearchDriver
 from nas.driver.trials import executor as make_executor
 from nas.executors.ray import start
 from nas.settings.search import SearchConfig, validate

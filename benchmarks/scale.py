@@ -25,7 +25,8 @@ from arguments import at_least
 from silent import Silent
 
 from nas.controller import Outcome
-from nas.driver.search import SearchDriver, create
+from nas.driver.creation import create
+from nas.driver.search import SearchDriver
 from nas.driver.trials import executor
 from nas.evaluator import AnyJob
 from nas.executors.ray import start

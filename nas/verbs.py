@@ -15,8 +15,9 @@ from nas import executors, submission
 from nas.controller import Outcome
 from nas.counts import counted
 from nas.driver import search as driver
+from nas.driver.creation import create, supernet
 from nas.driver.records import configuration
-from nas.driver.search import SearchObserver, create, supernet
+from nas.driver.search import SearchObserver
 from nas.driver.trials import executor as executor_of
 from nas.errors import ConfigError
 from nas.evaluation.artifacts import marked
@@ -174,7 +175,7 @@ def started(
         ray_address: of a cluster.
 
     Raises:
-        NasError: as `nas.driver.search.create` and `ready`; nothing is written.
+        NasError: as `nas.driver.creation.create` and `ready`; nothing is written.
     """
     tasks = config.make_source()
     executor = executor_of(config, tasks, ray_address, say)

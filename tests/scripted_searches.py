@@ -11,8 +11,9 @@ import pytest
 
 from nas.controller import Outcome
 from nas.driver import trials
+from nas.driver.creation import create
 from nas.driver.records import configuration
-from nas.driver.search import SearchDriver, SearchObserver, create
+from nas.driver.search import SearchDriver, SearchObserver
 from nas.evaluator import AnyJob, Job
 from nas.executors.base import Executor, Workload
 from nas.settings.search import SearchConfig, validate

@@ -10,8 +10,9 @@ import pytest
 from scripted_searches import Killed, Silent, configure
 
 from nas.controller import Outcome, Score
+from nas.driver.creation import create
 from nas.driver.records import configuration
-from nas.driver.search import SearchDriver, create
+from nas.driver.search import SearchDriver
 from nas.evaluator import Job
 from nas.executors.base import Executor, Workload
 from nas.settings.search import SearchConfig

@@ -16,7 +16,7 @@ from controllers.dada import JudgedSteps
 from controllers.derivation import most_probable
 from nas.bilevel import Problem, descended
 from nas.controller import SupernetBudget, TrainSupernet
-from nas.driver.search import check
+from nas.driver.creation import check
 from nas.errors import ConfigError, Unsupported
 from nas.evaluator import SupernetJob
 from nas.learners.augmentation import chance

@@ -16,9 +16,10 @@ from controllers.lamarckian import Lamarckian
 from nas.backbone import BackboneSpace
 from nas.controller import Evaluate, Outcome, Score
 from nas.driver import trials
+from nas.driver.creation import check
 from nas.driver.records import configuration
 from nas.driver.rerun import Rerun
-from nas.driver.search import SearchDriver, check
+from nas.driver.search import SearchDriver
 from nas.errors import ConfigError
 from nas.learners.maml import Maml
 from nas.learners.meta_sgd import MetaSgd

@@ -13,9 +13,10 @@ from relays import STEP
 from scripted_searches import Silent, begin
 
 from nas.driver import trials
+from nas.driver.creation import check, create
 from nas.driver.records import configuration
 from nas.driver.rerun import Rerun
-from nas.driver.search import SearchDriver, check, create
+from nas.driver.search import SearchDriver
 from nas.errors import ConfigError
 from nas.learners.base import Learner
 from nas.settings.search import SearchConfig, validate

@@ -16,7 +16,8 @@ from facts import refusal
 from scripted_searches import Silent
 
 from nas.controller import SupernetBudget, TrainSupernet
-from nas.driver.search import SearchDriver, create
+from nas.driver.creation import create
+from nas.driver.search import SearchDriver
 from nas.driver.trials import Trials, executor
 from nas.errors import Infeasible
 from nas.evaluator import Context, SupernetJob

@@ -14,9 +14,10 @@ from facts import lacking, refusal
 from scripted_searches import Silent, start
 
 from nas.controller import Finish, Reuse
+from nas.driver.creation import create
 from nas.driver.ledger import Ledger
 from nas.driver.records import Records
-from nas.driver.search import SearchDriver, create
+from nas.driver.search import SearchDriver
 from nas.driver.trials import executor
 from nas.errors import ConfigError, Infeasible, TooManyFailures
 from nas.metrics import SHARED

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from nas import precision
 from nas.cli.main import app
-from nas.driver.search import create
+from nas.driver.creation import create
 from nas.errors import ConfigError
 from nas.learners.maml import Maml
 from nas.learners.prototypical import Prototypical

@@ -11,7 +11,7 @@ from facts import refusal
 from small_networks import draw_network, draw_tasks
 from torch.testing import assert_close
 
-from nas.driver.search import create
+from nas.driver.creation import create
 from nas.errors import ConfigError
 from nas.learners.base import task_loss
 from nas.learners.pretrain import Pretrain

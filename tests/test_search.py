@@ -10,7 +10,7 @@ from facts import lacking, refusal
 from recorded import SCRIPTED
 from scripted_searches import configure, reopen, run
 
-from nas.driver.search import create
+from nas.driver.creation import create
 from nas.driver.trials import executor
 from nas.errors import ConfigError, Infeasible
 from nas.settings.search import validate

@@ -13,8 +13,8 @@ from scripted_searches import Silent
 
 from nas.cli.document import document
 from nas.controller import Evaluate, Outcome, Score
+from nas.driver.creation import check
 from nas.driver.records import Records
-from nas.driver.search import check
 from nas.errors import ConfigError, DataMissing, NasError, PluginError, UnknownName, Unready
 from nas.evaluation.targets import Target, Targets
 from nas.evaluator import Job

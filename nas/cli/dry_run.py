@@ -13,15 +13,16 @@ from nas.cli.document import document
 from nas.cli.output import say
 from nas.counts import clock, counted
 from nas.driver import estimates
+from nas.driver.creation import check, supernet
 from nas.driver.inheritance import gather
 from nas.driver.schedules import Pace, Planned, planned
-from nas.driver.search import MEMORY, check, supernet
 from nas.errors import NotFound
 from nas.settings.search import SearchConfig
 from nas.space import Architecture
 from nas.states import TrialState
 from nas.storage.store import Store
 from nas.tasks.base import ScoreSource, TaskSource
+from nas.training.provenance import MEMORY
 
 
 def dry_run(config: SearchConfig, db: str, *, resumes: bool) -> None:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import select
 
 from nas.comparison.groups import BASELINE, differences
+from nas.driver.creation import create
 from nas.driver.records import configuration
-from nas.driver.search import create
 from nas.errors import ConfigError, Infeasible, TooManyFailures
 from nas.settings.paths import flat
 from nas.settings.search import SearchConfig, validate
@@ -91,7 +91,7 @@ def run(
         say: told what is odd about the data, once for all searches, and what takes long.
 
     Raises:
-        Unsupported: as of `nas.driver.search.create`, whatever the seed.
+        Unsupported: as of `nas.driver.creation.create`, whatever the seed.
         ConfigError: a search of such a name has another configuration, or another process drives it.
     """
     known = _checked(store, configs)

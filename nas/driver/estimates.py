@@ -15,8 +15,8 @@ import torch
 
 from nas import counts
 from nas.controller import Evaluate, Outcome, TrainSupernet
+from nas.driver.creation import check, supernet
 from nas.driver.schedules import Pace, planned
-from nas.driver.search import MEMORY, check, supernet
 from nas.driver.trials import Trials
 from nas.errors import Infeasible
 from nas.evaluator import Job, SupernetJob
@@ -29,7 +29,7 @@ from nas.states import TrialState
 from nas.tasks.base import ScoreSource, TaskSource
 from nas.training.loop import start
 from nas.training.oneshot.epochs import train_supernet
-from nas.training.provenance import proposal_rng, training_seed
+from nas.training.provenance import MEMORY, proposal_rng, training_seed
 from nas.training.scoring import episode_scores
 from nas.training.train import Train
 

@@ -23,6 +23,9 @@ MACHINE = ("processor", "instructions", "gpu", "torch")
 LATER = "resumed_on"
 """The entry of a search's environment that lists other kinds of machines, in the order of its resumes."""
 
+MEMORY = "supernet_bytes"
+"""The entry of a search's environment that tells what the training of its supernet takes."""
+
 
 def training_seed(seed: int, key: str, attempt: int, repeat: int = 0) -> int:
     """Return the seed of one training run, below 2⁶³.
