@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from recorded import MIXED, Trial, close, record
 
 from nas.comparison.baselines import baselines
-from nas.comparison.curves import Curve, curves, thinned
+from nas.comparison.comparison import compare
+from nas.comparison.curves import Curve, curves, outline, read_at
 from nas.comparison.groups import find, grouped
 from nas.comparison.summary import beyond, exhausted, scored, shortest, spread, summarize
 from nas.errors import NotFound
@@ -33,29 +35,63 @@ def test_a_curve_by_hand(store: Store) -> None:
     np.testing.assert_array_equal(test, [nan, nan, 0.5, 0.5, 0.45])
 
 
-def test_a_thinned_curve_is_the_same_where_it_has_points(store: Store) -> None:
-    rng = np.random.default_rng(0)
-    states = ["completed", "stopped", "failed", "reused"]
-    trials: list[Trial] = [
-        (state, None if state == "failed" else score, seconds, score / 2 if number % 3 else None)
-        for number, (state, score, seconds) in enumerate(
-            zip(
-                rng.choice(states, 60).tolist(), rng.random(60).tolist(), rng.random(60).tolist(), strict=True
-            )
+def many(seed: int, count: int = 300) -> list[Trial]:
+    """Return trials whose scores rise, of all states, some with a test score."""
+    rng = np.random.default_rng(seed)
+    states = rng.choice(["completed", "stopped", "failed", "reused"], count).tolist()
+    scores, seconds = rng.random(count) + np.linspace(0, 0.5, count), rng.exponential(1, count)
+    return [
+        (state, None if state == "failed" else score, time, score / 2 if number % 3 else None)
+        for number, (state, score, time) in enumerate(
+            zip(states, scores.tolist(), seconds.tolist(), strict=True)
         )
     ]
-    row = record(store, trials)
+
+
+@pytest.mark.parametrize("points", [7, 100, 299, 300, 500])
+def test_an_outline_has_the_best_score_at_every_cost(store: Store, points: int) -> None:
+    row = record(store, many(0))
     [whole] = curves(store, [row])
-    for points in (7, 59, 60, 500):
-        some = thinned(store, row, points)
-        at = np.searchsorted(whole.cost, some.cost * (1 - 1e-12))
-        assert len(some.cost) == min(points, 60)
-        assert (at[-1], some.total) == (59, pytest.approx(whole.total))
-        np.testing.assert_allclose(some.cost, whole.cost[at])
-        np.testing.assert_array_equal(some.best, whole.best[at])
-        np.testing.assert_array_equal(some.test, whole.test[at])
-        np.testing.assert_array_equal(some.reused, whole.reused[at])
-    assert thinned(store, record(store, [], name="none")).total == 0
+    some = outline(store, row, points)
+    assert len(some.cost) < 300 or points >= 299
+    assert (some.count, some.total, some.first) == (300, *map(pytest.approx, (whole.total, whole.first)))
+    costs = np.concatenate([whole.cost - 1e-9, whole.cost + 1e-9])
+    for one, other in zip(some.over(costs), whole.over(costs), strict=True):
+        np.testing.assert_array_equal(one, other)
+    at = some.trials - 1
+    np.testing.assert_allclose(some.cost, whole.cost[at])
+    np.testing.assert_array_equal(some.reused, whole.reused[at])
+
+
+def test_an_outline_is_read_where_its_trials_are_counted(store: Store) -> None:
+    row = record(store, many(0))
+    [whole] = curves(store, [row])
+    some = outline(store, row, 7)
+    for number in (0, 1, 150, 298, 299):
+        for cost in (float(whole.cost[number]) - 1e-9, float(whole.cost[number]) + 1e-9):
+            read = read_at(store, row, some, cost)
+            assert read.at(cost) == pytest.approx(whole.at(cost), nan_ok=True)
+            assert read.total == some.total
+            assert np.all(np.diff(read.cost) >= 0)
+    assert some.at(whole.total + 1).trials == 300
+    none = record(store, [], name="none")
+    assert read_at(store, none, outline(store, none), 5.0).total == 0
+
+
+def test_long_searches_compare_as_their_curves_do(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers of groups at equal cost do not depend on which searches have outlines."""
+    for seed in range(3):
+        record(store, many(seed, 100 + 40 * seed), name=f"r{seed}", seed=seed)
+        record(store, many(10 + seed, 150), name=f"e{seed}", seed=seed, controller="evolution")
+    every = find(store, ["r", "e"])
+    whole = compare(store, every)
+    monkeypatch.setattr("nas.comparison.curves.LONG", 120)
+    monkeypatch.setattr("nas.comparison.curves.outline", lambda store, row: outline(store, row, 9))
+    some = compare(store, every)
+    assert [len(curve.cost) for curve in some.equal.curves[0]] < [len(c.cost) for c in whole.equal.curves[0]]
+    for one, other in zip(some.rows, whole.rows, strict=True):
+        assert asdict(one) == pytest.approx(asdict(other))
+    assert (some.equal.late, some.equal.trials) == (whole.equal.late, whole.equal.trials)
 
 
 def test_negative_scores_and_no_scores(store: Store) -> None:

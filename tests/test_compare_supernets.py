@@ -6,7 +6,8 @@ import pytest
 from recorded import MIXED, SCRIPTED, Trained, record, record_one_shot, record_scratch
 from scripted_searches import run
 
-from nas.comparison.groups import find, grouped
+from nas.comparison.curves import curves
+from nas.comparison.groups import Group, find, grouped
 from nas.comparison.supernets import Supernets, TrainedSupernet, supernets
 from nas.driver.records import SAMPLE
 from nas.metrics import shared_architecture
@@ -15,6 +16,10 @@ from nas.testing.oneshot import configure
 
 A, B, C, D = (f"{depth}.0.0.0.0.0.0.0.0.0.0" for depth in range(4))
 COLLAPSED = "The derived architecture has 5 skip connections."
+
+
+def found_in(store: Store, groups: list[Group]) -> list[Supernets]:
+    return supernets(store, groups, [curves(store, group.searches) for group in groups])
 
 
 def one_shot(store: Store, seed: int, trained: Trained, scratch: dict[str, tuple[str, float | None]]) -> None:
@@ -36,7 +41,7 @@ def test_rank_correlations_by_hand(store: Store) -> None:
     one_shot(store, 2, Trained([(A, 0.9)]), {A: ("completed", 0.2)})
     record(store, MIXED, name="r")
     groups, _ = grouped(find(store, ["d", "r"]))
-    random, darts = supernets(store, groups)
+    random, darts = found_in(store, groups)
     assert random == Supernets(None, None, None, None, ())
     assert darts.rho == pytest.approx(0.5)
     assert darts.pairs == 3
@@ -57,10 +62,10 @@ def test_correlations_over_a_sample_that_nobody_selected(store: Store) -> None:
     record_scratch(store, other, name="r1", seed=1)
     record_scratch(store, other, name="narrow", seed=0, space={"name": "nas.testing.toys:Toy", "layers": 2})
     groups, _ = grouped(find(store, ["d", "r", "narrow"]))
-    [darts] = [found for found in supernets(store, groups) if found.supernets]
+    [darts] = [found for found in found_in(store, groups) if found.supernets]
     assert (darts.rho_random, darts.pairs_random) == (pytest.approx(0.5), 3)
     assert (darts.rho, darts.pairs) == (None, 0)
-    [alone] = supernets(store, grouped(find(store, ["d"]))[0])
+    [alone] = found_in(store, grouped(find(store, ["d"]))[0])
     assert (alone.rho_random, alone.pairs_random) == (None, 0)
 
 
@@ -73,7 +78,7 @@ def test_the_sample_is_what_random_search_begins_with(store: Store) -> None:
     }
     trials = store.history(find(store, ["r"])[0].id)
     assert found == {trial.architecture for trial in trials if trial.number < SAMPLE}
-    [_, one_shot] = supernets(store, grouped(find(store, ["s", "r"]))[0])
+    [_, one_shot] = found_in(store, grouped(find(store, ["s", "r"]))[0])
     assert one_shot.pairs_random == len(found)
     assert one_shot.rho_random is not None
 
@@ -84,7 +89,7 @@ def test_a_search_that_ran(store: Store) -> None:
     controller = {"name": "nas.testing.oneshot:ToyOneShot", "derive": 4, "stop": 2}
     run(store, configure(name="s", controller=controller, evaluator=SCRIPTED))
     groups, _ = grouped(find(store, ["s"]))
-    [found] = supernets(store, groups)
+    [found] = found_in(store, groups)
     [supernet] = found.supernets
     assert (supernet.pairs, supernet.ended_early, supernet.skips) == (4, "asked to stop", None)
     assert supernet.rho is not None

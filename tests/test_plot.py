@@ -53,6 +53,7 @@ def curve(cost: list[float], best: list[float], test: list[float] | None = None)
         np.array(cost),
         np.array(best),
         np.array(test or [NAN] * len(cost)),
+        np.arange(1, len(cost) + 1),
         np.zeros(len(cost), dtype=np.int64),
     )
 

@@ -94,7 +94,7 @@ def plot(
         if metric:
             panels = [measured(store, gathered.groups, name) for name in metric]
         else:
-            equal = at_equal_cost(gathered)
+            equal = at_equal_cost(store, gathered)
             equal_cost(equal)
             panels = anytime(equal.groups, equal.curves, equal.cost)
     if output is not None:

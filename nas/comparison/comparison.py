@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nas.comparison.baselines import Baseline, Lacking, baselines, lacking
-from nas.comparison.curves import Curve, clock, curves
+from nas.comparison.curves import Curve, clock, outlines, read_at
 from nas.comparison.groups import Group, grouped
 from nas.comparison.ranks import least
 from nas.comparison.summary import ComparisonRow, Taken, beyond, exhausted, scored, shortest, summarize
@@ -154,7 +154,7 @@ def compare(store: Store, searches: Sequence[Search], *, complete: bool = False)
         NotFound: no search has a score, or none is complete and all are to be.
     """
     gathered = gather(store, searches, complete=complete)
-    equal = at_equal_cost(gathered)
+    equal = at_equal_cost(store, gathered)
     against = baselines(equal.groups)
     rows = summarize(equal.groups, equal.curves, equal.cost, against)
     return Comparison(
@@ -162,7 +162,7 @@ def compare(store: Store, searches: Sequence[Search], *, complete: bool = False)
         equal,
         equal.groups[0].searches[0].task_label,
         tuple(rows),
-        tuple(supernets(store, equal.groups)),
+        tuple(supernets(store, equal.groups, equal.curves)),
         tuple(against),
         tuple(lacking(equal.groups, equal.curves)),
         machines([search for group in equal.groups for search in group.searches]),
@@ -189,20 +189,31 @@ def gather(store: Store, searches: Sequence[Search], *, complete: bool = False) 
     groups, repeated = grouped(kept)
     return Gathered(
         tuple(groups),
-        tuple(tuple(curves(store, group.searches)) for group in groups),
+        tuple(tuple(outlines(store, group.searches)) for group in groups),
         tuple(incomplete),
         tuple(repeated),
     )
 
 
-def at_equal_cost(gathered: Gathered) -> EqualCost:
+def at_equal_cost(store: Store, gathered: Gathered) -> EqualCost:
     """Return the searches that have a score, and the cost of the shortest.
+
+    Args:
+        store: where they are.
+        gathered: what is compared.
 
     Raises:
         NotFound: no search has a score.
     """
     groups, theirs, without = scored(gathered.groups, gathered.curves)
     least_cost = shortest(groups, theirs)
+    theirs = [
+        [
+            read_at(store, search, curve, least_cost.cost)
+            for search, curve in zip(group.searches, some, strict=True)
+        ]
+        for group, some in zip(groups, theirs, strict=True)
+    ]
     late, trials = beyond(theirs, least_cost.cost)
     return EqualCost(
         tuple(groups),

@@ -115,7 +115,7 @@ def shortest(groups: Sequence[Group], curves: Sequence[Sequence[Curve]]) -> Take
 def beyond(curves: Sequence[Sequence[Curve]], cost: float) -> tuple[int, int]:
     """Return how many trials came after so many worker seconds, and how many there are."""
     every = [curve for some in curves for curve in some]
-    whole = sum(len(curve.cost) for curve in every)
+    whole = sum(curve.count for curve in every)
     return whole - sum(curve.at(cost).trials for curve in every), whole
 
 
@@ -168,7 +168,7 @@ def _totals(groups: Sequence[Group], curves: Sequence[Sequence[Curve]]) -> list[
     for group, some in zip(groups, curves, strict=True):
         for search, curve in zip(group.searches, some, strict=True):
             reused = int(curve.reused[-1]) if len(curve.reused) else 0
-            totals.append((curve.exhausted, Taken(search, curve.total, len(curve.cost), reused)))
+            totals.append((curve.exhausted, Taken(search, curve.total, curve.count, reused)))
     return totals
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from sqlalchemy import select
 
+from nas.comparison.curves import Curve
 from nas.comparison.groups import BASELINE, Group
 from nas.comparison.ranks import spearman
 from nas.metrics import SHARED, SKIPS, shared_architecture
@@ -73,12 +74,25 @@ class Supernets:
     supernets: tuple[TrainedSupernet, ...]
 
 
-def supernets(store: Store, groups: Sequence[Group]) -> list[Supernets]:
-    """Return what became of the supernets of each group, over their searches' whole length."""
+def supernets(store: Store, groups: Sequence[Group], curves: Sequence[Sequence[Curve]]) -> list[Supernets]:
+    """Return what became of the supernets of each group, over their searches' whole length.
+
+    Args:
+        store: where they are.
+        groups: of searches.
+        curves: of each group's searches; where there is no supernet, no trial is read.
+    """
     random = [search for group in groups if group.controller == BASELINE for search in group.searches]
     return [
-        _gathered([one for search in group.searches for one in _of(store, search, random)])
-        for group in groups
+        _gathered(
+            [
+                one
+                for search, curve in zip(group.searches, some, strict=True)
+                if curve.supernet
+                for one in _of(store, search, random)
+            ]
+        )
+        for group, some in zip(groups, curves, strict=True)
     ]
 
 

@@ -174,7 +174,9 @@ def _candidates(session: Session, search: Search) -> _Candidates | None:
     """
     mine = [Trial.search_id == search.id, *SCORED]
     further = select(Trial.architecture_id).where(Trial.search_id == search.id, FURTHER_SEED)
-    raced = [key for key in session.scalars(further.distinct()) if key is not None]
+    # The seed is in no index, so that SQLite takes the small one of these trials, not that of all.
+    seeds = session.execute(further.add_columns(Trial.seed))
+    raced = list({key for key, _ in seeds if key is not None})
     several = _scores(session, [*mine, Trial.architecture_id.in_(raced)]) if raced else []
     rest = [*mine, Trial.repeat == 0]
     if several:
@@ -182,18 +184,15 @@ def _candidates(session: Session, search: Search) -> _Candidates | None:
     if not search.config.get("deduplicate", True):  # else no candidate is there twice
         earliest = select(func.min(Trial.number)).where(*mine, Trial.repeat == 0)
         rest.append(Trial.number.in_(earliest.group_by(Trial.architecture_id)))
-    count = session.scalar(select(func.count()).select_from(Trial).where(*rest)) or 0
+    counted = select(func.count(), func.avg(Trial.ci95 * Trial.ci95)).where(*rest)
+    count, widths2 = session.execute(counted).one()
     if not count + len(several):
         return None
     firsts = [next(iter(candidate.scores.values())) for candidate in several]
     center = _median(session, rest, count, firsts)
     above = Trial.score - center
-    sums = select(
-        func.count().filter(above > 0),
-        func.sum(above * above).filter(above > 0),
-        func.avg(Trial.ci95 * Trial.ci95),
-    )
-    better, squares, widths2 = session.execute(sums.where(*rest)).one()
+    sums = select(func.count(), func.sum(above * above)).where(*rest, Trial.score > center)
+    better, squares = session.execute(sums).one()
     singles = Singles(count, better, squares or 0.0, math.nan if widths2 is None else widths2)
     best = select(*_COLUMNS).join(Search, Search.id == Trial.search_id).where(*rest)
     best = best.order_by(Trial.score.desc(), Trial.number).limit(2)

@@ -71,14 +71,15 @@ class TrialsQuery:
         if self.limit < 1:
             raise ConfigError(f"limit: {self.limit} trials; a page has 1 or more.")
 
-    @property
-    def where(self) -> list[ColumnElement[bool]]:
-        """What the trials have to meet, their search aside."""
+    def where(self, dialect: str) -> list[ColumnElement[bool]]:
+        """Return what the trials have to meet, their search aside, in the words of a kind of database."""
         found: list[ColumnElement[bool]] = []
         if self.state is not None:
             found.append(Trial.state == self.state)
         if self.text is not None:
-            found.append(Trial.architecture.icontains(self.text, autoescape=True))
+            text = Trial.architecture
+            contains = text.contains if dialect == "sqlite" else text.icontains  # LIKE ignores case there
+            found.append(contains(self.text, autoescape=True))
         return found + [SORTS[name] <= limit for name, limit in self.limits.items()]
 
 
@@ -100,10 +101,10 @@ class TrialsPage:
 
 def page(store: Store, search: Search, query: TrialsQuery) -> TrialsPage:
     """Return one page of a search's trials; no more of them than it shows leave the database."""
-    where = [Trial.search_id == search.id, *query.where]
     backwards = query.last or query.before is not None
     mark = query.before if query.before is not None else query.after
     with store.read() as session:
+        where = [Trial.search_id == search.id, *query.where(session.get_bind().dialect.name)]
         total = session.scalar(select(func.count()).select_from(Trial).where(*where)) or 0
         start = None if mark is None or query.last else _place(session, search.id, query.sort, mark)
         numbers = _numbers(session, where, query, start, backwards=backwards) if total else []

@@ -177,7 +177,6 @@ def summaries(session: Session, limit: int = 0, only: Sequence[int] | None = Non
             Trial.search_id,
             Trial.state,
             func.count().filter(own).label("count"),
-            func.max(Trial.score).filter(own, whole, Trial.repeat == 0).label("best"),
             func.sum(Trial.seconds).label("seconds"),
             func.count().filter(Trial.kind == TrialKind.SUPERNET.value).label("supernets"),
         )
@@ -185,26 +184,26 @@ def summaries(session: Session, limit: int = 0, only: Sequence[int] | None = Non
         .group_by(Trial.search_id, Trial.state)
         .subquery()
     )
-    of_best = (
-        select(Trial.ci95)
+    best, ci95 = (
+        select(column)
         .where(Trial.search_id == Search.id, whole, own, Trial.repeat == 0, Trial.score.is_not(None))
         .order_by(Trial.score.desc(), Trial.number)
         .limit(1)
         .correlate(Search)
         .scalar_subquery()
+        for column in (Trial.score, Trial.ci95)
     )
-    query = select(Search, of_best, *(trials.c[name] for name in trials.c.keys()[1:]))
+    query = select(Search, best, ci95, *(trials.c[name] for name in trials.c.keys()[1:]))
     rows = query.outerjoin(trials).order_by(Search.id.desc())
     if some:
         rows = rows.where(Search.id.in_(chosen))
     found: dict[int, Summary] = {}
-    for search, ci95, state, number, score, seconds, supernets in session.execute(rows):
-        summary = found.setdefault(search.id, Summary(search, ci95=ci95))
+    for search, score, half, state, number, seconds, supernets in session.execute(rows):
+        summary = found.setdefault(search.id, Summary(search, best=score, ci95=half))
         if number:
             summary.trials[state] = number
         found[search.id] = replace(
             summary,
-            best=summary.best if score is None else score,
             seconds=summary.seconds + (seconds or 0.0),
             supernet=summary.supernet or bool(supernets),
         )

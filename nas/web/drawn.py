@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import func, or_, select
 
 from nas.comparison.baselines import beside
-from nas.comparison.curves import thinned
+from nas.comparison.curves import outline, outlines
 from nas.comparison.draw import COLOURS
 from nas.comparison.groups import BASELINE, Group
 from nas.comparison.mixtures import mixtures
@@ -42,12 +42,12 @@ def progress(store: Store, search: Search) -> list[Panel]:
     Raises:
         NotFound: it has no score yet.
     """
-    own = thinned(store, search)
+    own = outline(store, search)
     panels = anytime([Group(search.controller, (search,))], [[own]], own.total)
     if search.controller == BASELINE:
         return panels
     searches = beside(store, search)
-    theirs = [thinned(store, other) for other in searches]
+    theirs = outlines(store, searches)
     if searches:
         longest = max(curve.total for curve in theirs)
         pairs = [

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from nas import counts
-from nas.comparison.curves import POINTS, clock
+from nas.comparison.curves import clock
 from nas.comparison.panels import Panel
 from nas.comparison.units import cost_name
 from nas.costs import COSTS
@@ -149,8 +149,7 @@ class SearchPages:
     def _figures(self, search: Search, found: SearchFacts) -> list[dict[str, str]]:
         if found.row.best is None and not found.supernet:
             return []
-        count, caption = sum(found.states.values()), f"Best score so far over {clock(search)}"
-        kinds = {"progress": caption if count <= POINTS else f"{caption}, at {POINTS} of {count:,} trials"}
+        kinds = {"progress": f"Best score so far over {clock(search)}"}
         if drawn.ENTROPY in found.supernet_metrics:
             kinds["entropy"] = "Entropy of softmax(α) over epochs"
         if ALPHA in found.supernet_metrics:
