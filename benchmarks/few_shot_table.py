@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ from arguments import at_least, data
 from few_shot_costs import described, fitted, measured
 from few_shot_page import page
 from few_shot_proxies import PROXIES, TOOK, filled, lacking, looked_at
-from shell import nas
+from shell import nas, run_search
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -164,17 +163,8 @@ def run(work: Work, texts: Sequence[str], db: str) -> None:
         nas("resume", name, db=db)
         return
     whole = {"name": name, "seed": work.seed, "trials": len(chosen), "workers": 1, "executor": "inline"}
-    sections = {"": whole, **TRIAL, "controller": {"name": "fixed", "architectures": chosen}}
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "trials.toml")
-        file.write_text("\n".join(_toml(sections)))
-        nas("run", str(file), db=db)
-
-
-def _toml(sections: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    for section, settings in sections.items():
-        yield f"[{section}]" if section else ""
-        yield from (f"{key} = {json.dumps(value)}" for key, value in settings.items())
+    sections = {**whole, **TRIAL, "controller": {"name": "fixed", "architectures": chosen}}
+    run_search(sections, db)
 
 
 def _flat(sections: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -27,6 +27,7 @@ from typing import Any
 from arguments import at_least
 from curves import drawn, recorded
 from shell import nas
+from welch import Error, half_width
 
 from nas.evaluation.published import published
 from nas.intervals import student_t
@@ -181,10 +182,8 @@ def unpaired(one: dict[str, Any], other: dict[str, Any]) -> str:
     """Return the difference of two test scores, with Welch's interval over seeds where both have several."""
     both, ci95_seeds = (one, other), None
     if all(row["seeds"] > 1 for row in both):
-        errors = [row["ci95_seeds"] / student_t(row["seeds"] - 1) for row in both]
-        total = sum(error**2 for error in errors)
-        freedom = total**2 / sum(e**4 / (row["seeds"] - 1) for e, row in zip(errors, both, strict=True))
-        ci95_seeds = student_t(int(freedom)) * math.sqrt(total)
+        errors = [Error(row["ci95_seeds"] / student_t(row["seeds"] - 1), row["seeds"]) for row in both]
+        ci95_seeds = half_width(*errors)
     difference = {
         "difference": one["test_score"] - other["test_score"],
         "ci95_seeds": ci95_seeds,

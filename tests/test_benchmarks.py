@@ -27,6 +27,7 @@ SHARED = (
     "silent",
     "turns",
     "upright",
+    "welch",
 )
 METHOD = """
 import sys
