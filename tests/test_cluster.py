@@ -181,11 +181,12 @@ def test_a_job_that_is_stopped_has_saved_all_and_goes_on(cluster: Cluster) -> No
         done = states.count("completed")
 
 
-@pytest.mark.skipif(not present("omniglot"), reason="needs Omniglot: set NAS_DATA")
 def test_a_node_without_the_data_ends_the_search_by_its_name(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The driver has it, and one node of three. Workers read data where settings of tasks are chosen."""
+    if not present("omniglot"):
+        pytest.skip("needs Omniglot: set NAS_DATA")
     with_data = {"NAS_DATA": str(data_root())}
     monkeypatch.setattr(cluster, "_own", cluster._own | with_data)
     cluster.script("up", "3")

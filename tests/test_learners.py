@@ -43,7 +43,7 @@ class TestEveryLearner(LearnerSuite):
 class TestReptile(LearnerSuite):
     @pytest.fixture
     def make(self):
-        return Reptile
+        return partial(Reptile, test_steps=10)
 
 
 class TestPretrain(LearnerSuite):

@@ -188,6 +188,7 @@ def test_a_table_in_the_published_form_is_looked_up(tmp_path: Path) -> None:
         assert (None if outcome.score is None else outcome.score.value) == score
 
 
+@pytest.mark.slow
 @published
 def test_the_published_table_is_searched() -> None:
     """Of 30,001 rows, one is found by another order of its vertices, with its score at each length."""

@@ -9,6 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from nas.learners import base
+from nas.learners.learned_optimizer import LearnedOptimizer
 from nas.plugins import installed, load
 from nas.precision import choose
 from nas.space import TaskShape
@@ -23,9 +24,15 @@ JOINT = {"hallucinate", "leo", "mann", "matching", "prototypical", "relation", "
 """Their backbones embed a task's support and queries as one batch; those of the others, each alone."""
 
 SETTINGS = {
+    "learning_to_optimize": {
+        "inner_steps": 2,
+        "truncation": 2,
+        "inner_lr": 1.0,
+        "update": partial(LearnedOptimizer, hidden=8, layers=1),
+    },
     "leo": {"end_to_end": True},  # without it, it takes no images
     "pretrain": {"train_classes": 100},
-    "reptile": {"inner_batch": 100, "test_batch": 100},  # the whole support
+    "reptile": {"inner_batch": 100, "test_batch": 100, "test_steps": 5},  # the whole support
 }
 
 learners = pytest.mark.parametrize(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import shutil
+from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -20,8 +23,28 @@ from nas.testing.evaluations import CONFIG, claim, trained
 from nas.testing.stores import search
 
 
-def board(store: Store) -> list[dict[str, Any]]:
-    """Record evaluations of many networks; return them as plain rows."""
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """Return a database with evaluations of many networks, and these as plain rows."""
+    file = tmp_path_factory.mktemp("board") / "nas.db"
+    with Store(f"sqlite:///{file}", create=True) as store:
+        return file, record(store)
+
+
+@pytest.fixture
+def board(recorded: tuple[Path, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return recorded[1]
+
+
+@pytest.fixture
+def store(recorded: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> Iterator[Store]:
+    """The recorded database, to write to as well."""
+    shutil.copy(recorded[0], tmp_path)
+    with Store(f"sqlite:///{tmp_path}/{recorded[0].name}") as store:
+        yield store
+
+
+def record(store: Store) -> list[dict[str, Any]]:
     chance = random.Random(0)
     rows = []
     gone = search(store, name="gone")
@@ -80,10 +103,12 @@ def board(store: Store) -> list[dict[str, Any]]:
         Query(pareto=("score", "latency", "activations"), limit=0),
     ],
 )
-def test_the_test_leaderboard_is_what_brute_force_finds(store: Store, query: Query) -> None:
+def test_the_test_leaderboard_is_what_brute_force_finds(
+    store: Store, board: list[dict[str, Any]], query: Query
+) -> None:
     rows = [
         row
-        for row in board(store)
+        for row in board
         if (not query.searches or row["search"] == ("gone" if "gone" in query.searches else "here"))
         and query.space in (None, row["space"])
         and query.learner in (None, row["learner"])
@@ -122,7 +147,6 @@ def test_the_test_leaderboard_is_what_brute_force_finds(store: Store, query: Que
 
 @pytest.mark.parametrize("column", SORTS)
 def test_every_column_sorts(store: Store, column: str) -> None:
-    board(store)
     values = [
         asdict(row).get("test_score" if column == "score" else column)
         for row in rank(store, Query(sort=column))
@@ -132,7 +156,6 @@ def test_every_column_sorts(store: Store, column: str) -> None:
 
 
 def test_results_are_ranked_within_their_protocol(store: Store) -> None:
-    board(store)
     for number, protocol in enumerate(("p", "q")):
         row = claim(
             store, key=f"key{number}", config=CONFIG | {"x": protocol}, protocol=protocol, settings=protocol
