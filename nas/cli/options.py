@@ -12,6 +12,7 @@ import typer
 
 from nas.cli import completion, messages
 from nas.progress.metrics import address, refuse_unserved
+from nas.progress.tensorboard import refuse_unwritable
 from nas.storage import DEFAULT_DB as DEFAULT_DB
 
 DbOption = Annotated[
@@ -77,6 +78,24 @@ MetricsOption = Annotated[
         metavar="[HOST:]PORT",
         help="Serve metrics for Prometheus there while the search runs; by default on 127.0.0.1 alone.",
         callback=_address,
+    ),
+]
+
+
+def _events(folder: Path | None) -> Path | None:
+    """Refuse a folder that cannot be written before anything begins."""
+    if folder is not None:
+        refuse_unwritable(folder)
+    return folder
+
+
+TensorBoardOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--tensorboard",
+        metavar="DIR",
+        help="Write event files for TensorBoard there, a run each training; also of those that ended before.",
+        callback=_events,
     ),
 ]
 LogFormatOption = Annotated[

@@ -7,7 +7,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -24,6 +24,7 @@ from nas.cli.options import (
     RayAddressOption,
     SettingsOption,
     SlotOption,
+    TensorBoardOption,
     WholeSearchArgument,
     artifacts_folder,
     files_hint,
@@ -57,6 +58,18 @@ COLUMNS = (
 )
 DROP = ("seconds", "macs", "parameters", "ci95", "ci95_seeds")
 """What a narrow terminal can do without, the least important first."""
+
+
+class Watched(NamedTuple):
+    """Where else a search is told of while it runs; None: nowhere.
+
+    Attributes:
+        metrics: address at which Prometheus asks.
+        tensorboard: folder of event files.
+    """
+
+    metrics: str | None
+    tensorboard: Path | None
 
 
 def register(app: typer.Typer) -> None:
@@ -122,6 +135,7 @@ def run(
     ] = None,
     log_format: LogFormatOption = LogFormat.TEXT,
     metrics: MetricsOption = None,
+    tensorboard: TensorBoardOption = None,
     dry: Annotated[
         bool,
         typer.Option(
@@ -186,14 +200,14 @@ def run(
     from nas.storage.store import Store
 
     if resume_or_start is not None:
-        _launch(resolved, text, at_a_time, ray_address, artifacts, metrics, db)
+        _launch(resolved, text, at_a_time, ray_address, artifacts, Watched(metrics, tensorboard), db)
         return
     with Store(db, create=True) as store, ExitStack() as running:
         with interrupted_with(f"No search was written. Start it again: `{typed(db)}`"):
             session = running.enter_context(
                 started(store, resolved, say, source=text, ray_address=ray_address)
             )
-        _follow(session, db, artifacts, metrics)
+        _follow(session, db, artifacts, Watched(metrics, tensorboard))
 
 
 def _launch(
@@ -202,7 +216,7 @@ def _launch(
     workers: int | None,
     ray_address: str | None,
     artifacts: Path | None,
-    metrics: str | None,
+    watched: Watched,
     db: str,
 ) -> None:
     """Start a search, or go on with it, whichever is due."""
@@ -217,7 +231,7 @@ def _launch(
                 launched(store, config, say, source=source, workers=workers, ray_address=ray_address)
             )
         if session is not None:
-            _follow(session, db, artifacts, metrics, again)
+            _follow(session, db, artifacts, watched, again)
             return
     say(
         f"Search '{config.name}' is completed; nothing was started. What it found: "
@@ -233,6 +247,7 @@ def resume(
     workers: Annotated[int | None, typer.Option(min=1, help="Trials at a time, if not as before.")] = None,
     log_format: LogFormatOption = LogFormat.TEXT,
     metrics: MetricsOption = None,
+    tensorboard: TensorBoardOption = None,
     ray_address: RayAddressOption = None,
     artifacts: ArtifactsOption = None,
     db: DbOption = DEFAULT_DB,
@@ -256,7 +271,7 @@ def resume(
             session = running.enter_context(
                 resumed(store, row, say, trials=wanted, workers=workers, ray_address=ray_address)
             )
-        _follow(session, db, artifacts, metrics)
+        _follow(session, db, artifacts, Watched(metrics, tensorboard))
 
 
 def stop(search: WholeSearchArgument, db: DbOption = DEFAULT_DB) -> None:
@@ -307,11 +322,12 @@ def rm(
 
 
 def _follow(
-    session: Session, db: str, artifacts: Path | None, metrics: str | None, again: str | None = None
+    session: Session, db: str, artifacts: Path | None, watched: Watched, again: str | None = None
 ) -> None:
     """Run a search to its leaderboard; `again` is the command that goes on with it, if not `nas resume`."""
     from nas.progress.metrics import address, serving
     from nas.progress.searches import progress
+    from nas.progress.tensorboard import recording
     from nas.queries.answer import answer, words
     from nas.queries.chosen import apart
     from nas.queries.leaderboard import Query, leaderboard
@@ -321,11 +337,12 @@ def _follow(
     say(session.plan)
     files = artifacts_folder(db, artifacts, cluster=config.executor == "ray")
     length = config.budget.train_episodes
-    where = None if metrics is None else address(metrics)
+    where = None if watched.metrics is None else address(watched.metrics)
     with (
         continued_by(again),
         progress(row, length, store, say, log=events()) as shown,
-        serving(where, row, config.workers, store, shown) as observer,
+        serving(where, row, config.workers, store, shown) as served,
+        recording(watched.tensorboard, row, config, store, say, served) as observer,
     ):
         ended = session.run(observer, files, named=artifacts is not None)
     if ended.state == "stopped":

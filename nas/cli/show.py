@@ -78,6 +78,9 @@ ROOM = 5
 HEAVY = ("states", "config", "environment", "trial_rows")
 """Fields of a search that its facts do not print, or print otherwise."""
 
+TABLES = (".csv", ".parquet")
+"""Suffixes of files of a search's trials."""
+
 SAID = ("name", "trials", "objective")
 """Settings that its facts print anyway."""
 
@@ -98,7 +101,13 @@ def show(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Draw the network: .svg, .png or .pdf."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Draw the network: .svg, .png or .pdf; of a SEARCH, write a table of its trials, with a "
+            "column a decision: .csv or .parquet.",
+        ),
     ] = None,
     layers: Annotated[
         bool, typer.Option("--layers", help="List the network's layers: shapes, parameters, MACs.")
@@ -143,10 +152,19 @@ def show(
     name, number = trials.split(target)
     with Store(db) as store:
         if number is None:
-            if output is not None or layers:
+            if layers or (output is not None and output.suffix not in TABLES):
                 raise ConfigError(
-                    f"Which network? Name a trial, such as {name}/0: `nas show {name}` lists them."
+                    f"Which network? Name a trial, such as {name}/0: `nas show {name}` lists them. "
+                    "A table of all trials is a file .csv or .parquet."
                 )
+            if output is not None:
+                from nas.plugins import import_from_here
+                from nas.transfer.trials import write
+
+                import_from_here()
+                count = write(store, name, output)
+                say(f"Wrote {counted(count, 'trial')} to {output}.")
+                return
             if watch:
                 with suppress(KeyboardInterrupt):
                     _watch(store, name, form, wide)

@@ -1,0 +1,106 @@
+"""The trials of a search as a table in a file, for other programs: what was chosen, and what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select
+
+from nas.driver.records import configuration
+from nas.errors import ConfigError
+from nas.files import replacing, writing
+from nas.metrics import family
+from nas.queries.chosen import Texts
+from nas.queries.rows import record
+from nas.queries.trials import TrialRow, trial
+from nas.storage.schema import Measurement, Search, Trial
+from nas.storage.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUFFIXES = (".csv", ".parquet")
+"""How the names of such files end."""
+
+
+def write(store: Store, reference: str, file: Path) -> int:
+    """Write the trials of a search to a file; return how many there are.
+
+    Args:
+        store: where it is.
+        reference: its name, a unique prefix, or `@last`.
+        file: `.csv`, or `.parquet` (extra `parquet`); it is replaced.
+
+    Raises:
+        NotFound: no such search.
+        ConfigError: the file ends otherwise, or pyarrow is not installed.
+        PluginError: the search's space is gone, or has changed since it began.
+        Unwritable: the file cannot be written.
+    """
+    if file.suffix not in SUFFIXES:
+        raise ConfigError(f"{file}: trials are written to a file that ends with {' or '.join(SUFFIXES)}.")
+    found = table(store, store.search(reference))
+    with writing(file, ", or give the file another place"), replacing(file) as temporary:
+        if file.suffix == ".csv":
+            found.to_csv(temporary, index=False)
+        else:
+            try:
+                found.to_parquet(temporary, index=False)
+            except ImportError:
+                raise ConfigError(
+                    "Parquet needs pyarrow: run `pip install 'nas-service[parquet]'`, or write NAME.csv."
+                ) from None
+    return len(found)
+
+
+def table(store: Store, search: Search) -> pd.DataFrame:
+    """Return the trials of a search, a row each in the order proposed.
+
+    Columns are the fields of `nas.queries.trials.TrialRow`; `decision.NAME` of what each decision chose; and
+    `measured.METRIC`, the last value of each metric.
+
+    Raises:
+        PluginError: as `write`.
+    """
+    import pandas as pd
+
+    space = configuration(search).make_space()
+    texts = Texts(search.config.get("slots"))
+    last = _last_values(store, search)
+    metrics = sorted({metric for own in last.values() for metric in own})
+    rows = []
+    for row in store.trials(search.id):
+        values = record(trial(row, texts))
+        text, measured = row.architecture, last.get(row.id, {})
+        chosen = {} if text is None else space.values(space.decode(text))
+        del values["chosen"]  # decisions, too
+        values |= {f"decision.{d.name}": _plain(chosen.get(d.name)) for d in space.decisions}
+        rows.append(values | {f"measured.{metric}": measured.get(metric) for metric in metrics})
+    fields = (name for name in TrialRow.__dataclass_fields__ if name != "chosen")
+    decisions = (f"decision.{decision.name}" for decision in space.decisions)
+    return pd.DataFrame(rows, columns=[*fields, *decisions, *(f"measured.{metric}" for metric in metrics)])
+
+
+def _last_values(store: Store, search: Search) -> dict[int, dict[str, float | None]]:
+    """Return the last value of each metric, by the id of the trial; families, such as α, are left out."""
+    mine = select(Measurement.trial_id, Measurement.metric, func.max(Measurement.step).label("step"))
+    mine = mine.join(Trial, Trial.id == Measurement.trial_id).where(Trial.search_id == search.id)
+    last = mine.group_by(Measurement.trial_id, Measurement.metric).subquery()
+    values = select(Measurement.trial_id, Measurement.metric, Measurement.value).join(
+        last,
+        (Measurement.trial_id == last.c.trial_id)
+        & (Measurement.metric == last.c.metric)
+        & (Measurement.step == last.c.step),
+    )
+    found: dict[int, dict[str, float | None]] = {}
+    with store.read() as session:
+        for number, metric, value in session.execute(values):
+            if family(metric) == metric:
+                found.setdefault(number, {})[metric] = value
+    return found
+
+
+def _plain(choice: Any) -> Any:
+    """Return a choice as one value of a column."""
+    return choice if choice is None or isinstance(choice, bool | int | float | str) else str(choice)
