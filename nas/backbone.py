@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import weakref
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,10 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
+from nas.counting import Counter, countable, parameters
 from nas.errors import PluginError, Unsupported
 from nas.space import Architecture, Space, TaskShape
 
@@ -128,14 +125,20 @@ class BackboneSpace(Space[nn.Module]):
             Infeasible: as `build`.
             PluginError: what was built is no backbone; see `check_backbone`.
         """
-        with torch.device("meta"):
-            backbone = self.build(architecture, shape).eval()
-            example = torch.empty(1, *shape.input)
-        with torch.no_grad(), Counter(example) as counter:
-            features = backbone(example)
-        check_backbone(backbone, features, 1)
-        parameters = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
-        return Cost(parameters, counter.flops // 2, counter.peak)
+        return count(countable(lambda: self.build(architecture, shape)), shape)
+
+
+def count(backbone: nn.Module, shape: TaskShape) -> Cost:
+    """Count what a backbone on the meta device costs.
+
+    Raises:
+        PluginError: it is no backbone; see `check_backbone`.
+    """
+    example = torch.empty(1, *shape.input, device="meta")
+    with torch.no_grad(), Counter(example) as counter:
+        features = backbone(example)
+    check_backbone(backbone, features, 1)
+    return Cost(parameters(backbone), counter.flops // 2, counter.peak)
 
 
 def width_of(backbone: nn.Module) -> int:
@@ -178,56 +181,3 @@ def check_backbone(backbone: nn.Module, features: object, examples: int) -> None
 
 def _class(backbone: nn.Module) -> str:
     return f"{type(backbone).__module__}.{type(backbone).__qualname__}"
-
-
-class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts a forward pass: its operations by torch's own formulas, its memory by the storages alive.
-
-    Batch norms and rectifiers are free and keep the shape, yet the meta device spends most of a network's
-    time on them: they are answered here.
-
-    Attributes:
-        flops: so far; two are a multiply-accumulate.
-        peak: the most bytes that were alive at once, the input's among them.
-    """
-
-    def __init__(self, example: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.flops = self.peak = self._bytes = 0
-        self._alive: dict[weakref.ref[torch.UntypedStorage], int] = {}
-        self._hold(example, ())
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = self._run(func, args, kwargs or {})
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                self._hold(tensor, (args, kwargs))
-        return out
-
-    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        operator = func.overloadpacket
-        if operator is torch.ops.aten.relu:
-            return torch.empty_like(args[0])
-        if operator is torch.ops.aten.native_batch_norm:
-            return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
-        out = func(*args, **kwargs)
-        if operator in flop_registry:
-            self.flops += flop_registry[operator](*args, **kwargs, out_val=out)
-        return out
-
-    def _hold(self, tensor: Tensor, given: Any) -> None:
-        """Count a tensor's memory until it is freed, unless it is that of a tensor among those given."""
-        storage = tensor.untyped_storage()
-        reference = weakref.ref(storage, self._free)
-        if reference in self._alive or any(
-            other.untyped_storage() is storage for other in tree_leaves(given) if isinstance(other, Tensor)
-        ):
-            return
-        self._alive[reference] = storage.nbytes()
-        self._bytes += storage.nbytes()
-        self.peak = max(self.peak, self._bytes)
-
-    def _free(self, reference: weakref.ref[torch.UntypedStorage]) -> None:
-        self._bytes -= self._alive.pop(reference)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.backbone import BackboneSpace, Counter
+from nas.backbone import BackboneSpace
+from nas.counting import Counter
 from nas.space import Architecture, TaskShape
 
 

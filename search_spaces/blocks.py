@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 from torch import nn
 
 from nas.backbone import BackboneSpace
+from nas.counting import counted
 from nas.drawing.graph import Arrow, Graph, Vertex, chained
 from nas.errors import ConfigError
 from nas.space import Architecture, Decision, TaskShape
@@ -361,27 +362,30 @@ class BlockSpace(BackboneSpace):
         live = live_cells(self.kinds, graphs)
         places = self.places({kind: len(g.outputs) for kind, g in graphs.items()})
 
-        def cell(place: Place) -> nn.Module:
-            g = graphs[place.kind]
-            return GraphCell(
-                g,
-                (self.fitted(place, i) if i in g.reads else nn.Identity() for i in range(INPUTS)),
-                (self._step(step, place.channels) for step in g.steps),
-            )
-
         width = len(graphs[self.kinds[-1]].outputs) * places[-1].channels
-        stack = Stack(self.stem(in_channels), {i: cell(places[i]) for i in live}, rectified=True)
+        stack = Stack(
+            counted(self.stem, in_channels),
+            {i: counted(self._cell, graphs[places[i].kind], places[i]) for i in live},
+            rectified=True,
+        )
         return Backbone(stack, width)
 
-    def _step(self, step: Applied, channels: int) -> nn.Module:
-        match step.operation:
+    def _cell(self, g: CellGraph, place: Place) -> GraphCell:
+        return GraphCell(
+            g,
+            (counted(self.fitted, place, i) if i in g.reads else nn.Identity() for i in range(INPUTS)),
+            (counted(self._step, step.operation, place.channels, step.stride) for step in g.steps),
+        )
+
+    def _step(self, name: str, channels: int, stride: int) -> nn.Module:
+        match name:
             case "half":
                 return nn.Identity()
             case "joined":
                 return relu_conv_bn(2 * channels, channels, 1)
             case "halve":
                 return self.halved(channels)
-        return self.operation(step.operation, channels, step.stride)
+        return self.operation(name, channels, stride)
 
     def stem(self, in_channels: int) -> nn.Sequential:
         """Return what stands for the two cells before the first: an image to `[B, 3C, H, W]`."""

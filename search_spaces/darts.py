@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from nas.backbone import BackboneSpace
+from nas.counting import counted
 from nas.drawing.graph import Arrow, Graph, Vertex, chained
 from nas.errors import Infeasible
 from nas.space import Architecture, Decision, TaskShape
@@ -186,8 +187,11 @@ class Darts(BackboneSpace):
             g = graphs[place.kind]
             return GraphCell(
                 g,
-                (place.preprocessing(i) if i in g.reads else nn.Identity() for i in range(INPUTS)),
-                (operation(step.operation, place.channels, step.stride) for step in g.steps),
+                (
+                    counted(Place.preprocessing, place, i) if i in g.reads else nn.Identity()
+                    for i in range(INPUTS)
+                ),
+                (counted(operation, step.operation, place.channels, step.stride) for step in g.steps),
             )
 
         return Backbone(self.body(in_channels, cell, live), self.out_features)

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from nas.backbone import BackboneSpace
+from nas.counting import counted
 from nas.drawing.graph import Arrow, Graph, Vertex
 from nas.space import Architecture, Decision, TaskShape
 from nas.supernet import Supernet
@@ -132,11 +133,11 @@ class EnasMacro(BackboneSpace):
         """
         in_channels, layers = image_channels(shape, self.name), self.layers_of(architecture)
         network = fresh(
-            self.stem(in_channels),
+            counted(self.stem, in_channels),
             [skips for _, skips in layers],
             self.widths,
             self.reductions,
-            lambda layer, channels: operation(layers[layer].operation, channels),
+            lambda layer, channels: counted(operation, layers[layer].operation, channels),
         )
         return Backbone(network, self.widths[-1])
 

@@ -7,6 +7,7 @@ from typing import final
 
 from torch import Tensor, nn
 
+from nas.counting import counted
 from search_spaces.operations import AveragePool, relu_conv_bn
 from search_spaces.separable import FactorizedReduction, relu_separable_bn
 
@@ -25,6 +26,10 @@ def operation(name: str, channels: int) -> nn.Sequential:
     return nn.Sequential(*fit, pool)
 
 
+def _mixing(channels: int) -> nn.Conv2d:
+    return counted(nn.Conv2d, channels, channels, 1, bias=False)
+
+
 @final
 class Join(nn.Module):
     """What a layer's operation brings, joined with earlier maps: ReLU, 1×1 convolution, batch norm.
@@ -38,9 +43,9 @@ class Join(nn.Module):
 
     def __init__(self, channels: int, skips: Iterable[int]) -> None:
         super().__init__()
-        self.own = nn.Conv2d(channels, channels, 1, bias=False)
-        self.skips = nn.ModuleDict({str(s): nn.Conv2d(channels, channels, 1, bias=False) for s in skips})
-        self.norm = nn.BatchNorm2d(channels)
+        self.own = _mixing(channels)
+        self.skips = nn.ModuleDict({str(s): _mixing(channels) for s in skips})
+        self.norm = counted(nn.BatchNorm2d, channels)
 
     def only(self, skips: Iterable[int]) -> Join:
         """Return this module for some of its values."""
@@ -170,6 +175,7 @@ def fresh(
             joins.append(Join(widths[layer + 1], own))
     before = {end: widths[end] for end in ends}
     halvings = {
-        (value, end): FactorizedReduction(before[end], 2 * before[end]) for value, end in halved(skips, ends)
+        (value, end): counted(FactorizedReduction, before[end], 2 * before[end])
+        for value, end in halved(skips, ends)
     }
     return MacroNetwork(stem, layers, joins, halvings, skips)

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from nas.backbone import BackboneSpace, Kinship
+from nas.counting import counted
 from nas.drawing.graph import Graph
 from nas.errors import Infeasible
 from nas.space import Architecture, Decision, TaskShape
@@ -147,9 +148,10 @@ class FewShot(BackboneSpace):
         stages = self.feasible_stages_of(architecture)
         return self.backbone(
             in_channels,
-            lambda stage, *widths: down(stages[stage][0], *widths, first=not stage),
+            lambda stage, *widths: counted(down, stages[stage][0], *widths, first=not stage),
             lambda stage, width: FewShotCell(
-                nn.Sequential(*(operation(name, width) for name in path)) for path in paths(stages[stage][1])
+                nn.Sequential(*(counted(operation, name, width) for name in path))
+                for path in paths(stages[stage][1])
             ),
         )
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from nas.backbone import BackboneSpace
+from nas.counting import counted
 from nas.drawing.graph import Graph, Vertex, chained
 from nas.errors import Infeasible
 from nas.space import Architecture, Decision, Mutation, Role, TaskShape
@@ -20,8 +21,8 @@ from search_spaces.hierarchical_motifs import (
     Motif,
     MotifNetwork,
     Plan,
+    motif,
     plan_of,
-    primitive,
     separable_bn_relu,
     written,
 )
@@ -208,16 +209,13 @@ class Hierarchical(BackboneSpace):
             raise Infeasible("The cell is zero: every path from its input to its output meets a 'none'.")
 
         def cell(width: int) -> nn.Module:
-            def motif(text: str) -> nn.Module:
-                return MotifNetwork(motifs[text], width, lambda name: primitive(name, width))
+            return MotifNetwork(plan, width, lambda text: counted(motif, motifs[text], width))
 
-            return MotifNetwork(plan, width, motif)
-
-        body: list[nn.Module] = [conv_bn_relu(in_channels, self.channels, (3, 3), 1)]
+        body: list[nn.Module] = [counted(conv_bn_relu, in_channels, self.channels, (3, 3), 1)]
         for stage in range(STAGES):
             width = self.channels * 2**stage
             if stage:
-                body.append(separable_bn_relu(width // 2, width, 2))
+                body.append(counted(separable_bn_relu, width // 2, width, 2))
             body.append(cell(width))
         width = self.channels * 2 ** (STAGES - 1)
         return Backbone(nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten()), width)

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
+from nas.counting import counted
 from search_spaces.cells import ABSENT, SKIP, pairs
 from search_spaces.isomorphism import canonical_order, form
 from search_spaces.operations import AveragePool, conv_bn_relu
@@ -130,6 +131,11 @@ def separable_bn_relu(channels: int, out_channels: int, stride: int) -> nn.Seque
     )
 
 
+def motif(plan: Plan, channels: int) -> MotifNetwork:
+    """Return a motif of fresh operations."""
+    return MotifNetwork(plan, channels, lambda name: counted(primitive, name, channels))
+
+
 @final
 class MotifNetwork(nn.Module):
     """The steps of a motif: `[B, C, H, W]` to the same shape.
@@ -148,7 +154,7 @@ class MotifNetwork(nn.Module):
         self.steps = nn.ModuleList(
             make(step.operation)
             if step.operation
-            else conv_bn_relu(len(step.sources) * channels, channels, (1, 1), 1)
+            else counted(conv_bn_relu, len(step.sources) * channels, channels, (1, 1), 1)
             for step in plan
         )
 
@@ -156,5 +162,6 @@ class MotifNetwork(nn.Module):
         """Return the output."""
         values = [x]
         for module, sources in zip(self.steps, self.sources, strict=True):
-            values.append(module(torch.cat([values[source] for source in sources], 1)))
+            maps = [values[source] for source in sources]
+            values.append(module(torch.cat(maps, 1) if len(maps) > 1 else maps[0]))
         return values[-1]

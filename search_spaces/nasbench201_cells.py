@@ -82,7 +82,12 @@ def representative(operations: Sequence[str]) -> list[Edge]:
     An expression does not tell one convolution used twice from two that see the same input. The cell with the
     most convolutions stands for both; of those the one with the fewest edges, then the first.
     """
-    pruned = (prune(edges_of(cell)) for cell in _groups()[expression(operations)])
+    return _representative(expression(operations))
+
+
+@cache
+def _representative(cell: str) -> list[Edge]:
+    pruned = (prune(edges_of(operations)) for operations in _groups()[cell])
     return max(pruned, key=lambda edges: (sum("conv" in e.operation for e in edges), -len(edges)))
 
 
