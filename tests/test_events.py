@@ -89,9 +89,10 @@ def test_a_failure_is_told_with_its_attempt_and_error(db: Path) -> None:
     assert code == 5
 
 
+@pytest.mark.usefixtures("few_test_tasks")
 def test_evaluations_tell_their_scores_and_that_they_were_there(db: Path) -> None:
     ask = ("evaluate", "mlp:maml", "--tasks=sinusoid", "--learner=maml", "--seeds=1", "--executor=inline")
-    ask += ("--train-episodes=10", "--validate-every=5", "--validation-episodes=4", "--test-episodes=1000")
+    ask += ("--train-episodes=10", "--validate-every=5", "--validation-episodes=4")
     code, out, err = nas(*ask, "-f", "json", JSON)
     assert code == 0
     events, [result] = told(err), json.loads(out)

@@ -19,7 +19,7 @@ ASK = (
 )
 
 
-def test_what_has_lost_its_weights_is_trained_again(db: Path, tmp_path: Path) -> None:
+def test_what_has_lost_its_weights_is_trained_again(db: Path, tmp_path: Path, few_test_tasks: int) -> None:
     """One of two: the other is left alone. The same seed finds the same weights."""
     code, out, err = nas(*ASK, "-f", "json")
     assert (code, "--lost-weights" in err) == (0, False)
@@ -39,7 +39,7 @@ def test_what_has_lost_its_weights_is_trained_again(db: Path, tmp_path: Path) ->
         assert (anew.uri, anew.sha256) == (first.uri, first.sha256)
         assert anew.id != first.id
         assert (same.id, store.evaluations.get(2).finished_at) == (second.id, before.finished_at)
-        assert len(store.evaluations.scores(1)) == 1000
+        assert len(store.evaluations.scores(1)) == few_test_tasks
     assert Path(anew.uri).is_file()
     assert list((tmp_path / "nas-artifacts" / "checkpoints").iterdir()) == []
 

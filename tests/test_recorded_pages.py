@@ -56,6 +56,10 @@ def test_the_pages_are_those_of_their_numbers(monkeypatch: pytest.MonkeyPatch) -
     assert script("example_weights", monkeypatch)["page"](report) == written
     report, written = recorded("warm_start")
     assert script("warm_start", monkeypatch)["page"](report) == written
+
+
+@pytest.mark.slow
+def test_the_page_of_the_table_is_that_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     table = script("few_shot_table", monkeypatch)
     found = table["read"](RESULTS / "few_shot_table.csv.gz")
     assert table["sheet"](found) == (RESULTS / "few_shot_table.md").read_text()

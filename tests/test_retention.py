@@ -172,6 +172,7 @@ def test_where_nothing_is_left_nothing_can_be_kept(db: Path) -> None:
     assert code == 2
 
 
+@pytest.mark.usefixtures("few_test_tasks")
 def test_what_nothing_needs_is_deleted_when_asked(db: Path, tmp_path: Path) -> None:
     scripted = [option for option in SCRIPTED if not option.startswith("--space")]
     made = ("--space=mlp", *scripted, "--set=learner.inner_lr=0.01", "--set=learner.meta_batch=4")
@@ -218,6 +219,7 @@ def test_what_nothing_needs_is_deleted_when_asked(db: Path, tmp_path: Path) -> N
     assert (json.loads(again[1]), "--lost-weights" in again[2]) == (json.loads(out), True)
 
 
+@pytest.mark.usefixtures("few_test_tasks")
 def test_what_another_search_needs_stays(db: Path, tmp_path: Path) -> None:
     """Weights of what is the best there, and the lineage that an evaluation of it would go on from."""
     scripted = [option for option in SCRIPTED if not option.startswith(("--space", "--controller"))]
