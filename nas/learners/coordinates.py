@@ -9,6 +9,16 @@ from torch import Tensor, nn
 
 from nas.learners.folded import Weights
 
+BLOCK = 8192
+"""Coordinates that a CPU goes through at once: what is computed of them fits into its cache."""
+
+
+def blocks(coordinates: Tensor) -> tuple[Tensor, ...]:
+    """Return coordinates `[…, N]` of `T` tasks in blocks that suit the device."""
+    if coordinates.device.type != "cpu":
+        return (coordinates,)
+    return coordinates.split(max(1, BLOCK // len(coordinates)), -1)  # type: ignore[no-untyped-call, no-any-return]
+
 
 def joined(weights: Weights) -> Tensor:
     """Return weights `[T, …]` as their coordinates, one after the other: `[T, N]`."""
@@ -59,5 +69,10 @@ class LstmCell(nn.Module):
         weight = torch.cat([self.inputs, self.recurrent], 1).expand(len(x), -1, -1)
         gates = torch.baddbmm(self.bias[:, None], weight, torch.cat([x, before], 1))
         enter, forget, leave, value = gates.chunk(4, 1)
-        cell = torch.addcmul(forget.sigmoid() * cell, enter.sigmoid(), value.tanh())
-        return leave.sigmoid() * cell.tanh(), cell
+        cell = torch.addcmul(forget.sigmoid() * cell, enter.sigmoid(), tanh(value))
+        return leave.sigmoid() * tanh(cell), cell
+
+
+def tanh(x: Tensor) -> Tensor:
+    """Return the hyperbolic tangent by the logistic function, of which torch takes a fifth of the time."""
+    return (2 * x).sigmoid() * 2 - 1

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, final
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas.learners.coordinates import LstmCell, joined, log_and_sign, parted
+from nas.learners.coordinates import LstmCell, blocks, joined, log_and_sign, parted
 from nas.learners.folded import Weights
 from nas.learners.update import State, UpdateRule
 
@@ -52,9 +52,11 @@ class LearnedOptimizer(UpdateRule):
         self.linear = nn.Linear(hidden if layers else inputs, 1, bias=layers > 0)
 
     def init(self, weights: Weights) -> State:
-        """Return a state of zeros for each layer."""
-        rows = joined(weights)[:, None]
-        return [layer.begin(rows) for layer in self.layers]  # type: ignore[operator]
+        """Return a state of zeros for each block of coordinates, in it for each layer."""
+        return [
+            [layer.begin(rows[:, None]) for layer in self.layers]  # type: ignore[operator]
+            for rows in blocks(joined(weights))
+        ]
 
     def step(
         self, state: State, weights: Weights, gradients: Weights, losses: Tensor
@@ -63,13 +65,18 @@ class LearnedOptimizer(UpdateRule):
         slopes = joined(gradients)
         slopes = slopes.detach() if self.constant else slopes
         with torch.autocast(slopes.device.type, enabled=False):
-            found, following = self._prepared(slopes), []
-            for layer, before in zip(self.layers, state, strict=True):
-                after = layer(found, before)
-                following.append(after)
-                found = after[0]
-            moved = joined(weights) + self.lr * self.linear(found.mT)[..., 0]
-        return following, parted(moved, weights)
+            steps, following = zip(*map(self._step, state, blocks(slopes)), strict=True)
+            moved = joined(weights) + self.lr * torch.cat(steps, 1)
+        return list(following), parted(moved, weights)
+
+    def _step(self, state: Sequence[State], slopes: Tensor) -> tuple[Tensor, list[State]]:
+        """Return where some coordinates go, `[T, N]`, and the next state of each layer."""
+        found, following = self._prepared(slopes), list[State]()
+        for layer, before in zip(self.layers, state, strict=True):
+            after = layer(found, before)
+            following.append(after)
+            found = after[0]
+        return self.linear(found.mT)[..., 0], following
 
     def _prepared(self, slopes: Tensor) -> Tensor:
         """Return what the first layer reads: `[T, N]` to `[T, 1 or 2, N]`."""

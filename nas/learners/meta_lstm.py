@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas.errors import ConfigError
-from nas.learners.coordinates import LstmCell, joined, log_and_sign, parted
+from nas.learners.coordinates import LstmCell, blocks, joined, log_and_sign, parted
 from nas.learners.folded import Weights
 from nas.learners.update import State, UpdateRule
 
@@ -70,16 +70,12 @@ class MetaLstm(UpdateRule):
         self.lower_enter = _Gate(hidden, rate) if accumulates else None
 
     def init(self, weights: Weights) -> State:
-        """Return a state of zeros."""
-        zeros = torch.zeros_like(joined(weights))
-        state: dict[str, object] = {
-            "lstm": self.lstm.begin(zeros[:, None]),
-            "forget": zeros,
-            "enter": zeros,
-        }
-        if self.accumulates:
-            state |= {"lower": zeros, "lower_forget": zeros, "lower_enter": zeros}
-        return state
+        """Return a state of zeros for each block of coordinates."""
+        names = "forget", "enter", *(("lower", "lower_forget", "lower_enter") if self.accumulates else ())
+        return [
+            {"lstm": self.lstm.begin(zeros[:, None]), **dict.fromkeys(names, zeros)}
+            for zeros in blocks(torch.zeros_like(joined(weights)))
+        ]
 
     def step(
         self, state: State, weights: Weights, gradients: Weights, losses: Tensor
@@ -87,22 +83,27 @@ class MetaLstm(UpdateRule):
         """Move every coordinate by its gates."""
         slopes, losses = joined(gradients).detach(), losses.detach()
         with torch.autocast(slopes.device.type, enabled=False):
-            values = joined(weights)
-            of_loss = log_and_sign(losses[:, None], P).expand(-1, -1, slopes.shape[1])
-            read = torch.cat([of_loss, log_and_sign(slopes, P)], 1)
-            following: dict[str, Any] = {"lstm": self.lstm(read, state["lstm"])}
-            seen = following["lstm"][0]
-            arriving = -slopes
-            if self.lower_forget is not None and self.lower_enter is not None:
-                lower = state["lower"]
-                kept = self.lower_forget(seen, lower, state["lower_forget"])
-                taken = self.lower_enter(seen, lower, state["lower_enter"])
-                arriving = kept.sigmoid() * lower + taken.sigmoid() * arriving
-                following |= {"lower": arriving, "lower_forget": kept, "lower_enter": taken}
-            following["forget"] = self.forget(seen, values, state["forget"])
-            following["enter"] = self.enter(seen, values, state["enter"])
-            moved = following["forget"].sigmoid() * values + following["enter"].sigmoid() * arriving
-        return following, parted(moved, weights)
+            of_loss = log_and_sign(losses[:, None], P)
+            of_block = zip(state, blocks(joined(weights)), blocks(slopes), strict=True)
+            following, moved = zip(*(self._moved(*block, of_loss) for block in of_block), strict=True)
+        return list(following), parted(torch.cat(moved, 1), weights)
+
+    def _moved(
+        self, state: Mapping[str, Any], values: Tensor, slopes: Tensor, of_loss: Tensor
+    ) -> tuple[dict[str, Any], Tensor]:
+        """Return the next state and values of some coordinates, `[T, N]`."""
+        read = torch.cat([of_loss.expand(-1, -1, slopes.shape[1]), log_and_sign(slopes, P)], 1)
+        following: dict[str, Any] = {"lstm": self.lstm(read, state["lstm"])}
+        seen, arriving = following["lstm"][0], -slopes
+        if self.lower_forget is not None and self.lower_enter is not None:
+            lower = state["lower"]
+            kept = self.lower_forget(seen, lower, state["lower_forget"])
+            taken = self.lower_enter(seen, lower, state["lower_enter"])
+            arriving = kept.sigmoid() * lower + taken.sigmoid() * arriving
+            following |= {"lower": arriving, "lower_forget": kept, "lower_enter": taken}
+        following["forget"] = self.forget(seen, values, state["forget"])
+        following["enter"] = self.enter(seen, values, state["enter"])
+        return following, following["forget"].sigmoid() * values + following["enter"].sigmoid() * arriving
 
 
 class _Gate(nn.Module):
