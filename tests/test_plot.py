@@ -25,7 +25,7 @@ from nas.comparison.draw import draw
 from nas.comparison.groups import find, grouped
 from nas.comparison.panels import FEW, Line, Panel, caption, window
 from nas.comparison.series import anytime, measured, metrics
-from nas.comparison.text import render
+from nas.comparison.text import _labels, render
 from nas.comparison.units import metric_name, score_name
 from nas.controller import Measurement, Outcome, Score
 from nas.errors import ConfigError, NasError, NotFound, UnknownName
@@ -415,3 +415,17 @@ def test_bad_input(filled: Store) -> None:
     assert nas("plot", "x", "-o", "a.gif")[0] == 2
     code, _, err = nas("plot", "x", "--text", "--metric=alpha_entropy")
     assert (code, lacking(err, "'alpha_entropy'", "train_loss")) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("steps", "labels"),
+    [
+        ([0.0, 5e6, 1e7], ["0", "5M", "10M"]),
+        ([0.0, 2_500.0, 5_000.0], ["0", "2500", "5000"]),
+        ([0.0, 2_500.0, 5_000.0, 7_500.0, 10_000.0], ["0.0", "2.5k", "5.0k", "7.5k", "10.0k"]),
+        ([-2.5e4, 0.0], ["-25k", "0"]),
+        ([0.7, 0.75], ["0.70", "0.75"]),
+    ],
+)
+def test_numbers_of_an_axis_are_short(steps: list[float], labels: list[str]) -> None:
+    assert _labels(steps) == labels

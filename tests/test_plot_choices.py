@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +15,15 @@ from command_line import nas
 from facts import lacking, refusal
 from recorded import search
 
+from nas.comparison import decisions_picture
 from nas.comparison.decisions import ChoicesMade, importance, means, shares
 from nas.comparison.decisions_picture import draw, table
+from nas.comparison.draw import picture
 from nas.comparison.groups import find, grouped
 from nas.comparison.tradeoff import tradeoff
 from nas.controller import Outcome, Score
 from nas.errors import NotFound, UnknownName
-from nas.space import Architecture
+from nas.space import Architecture, Decision
 from nas.states import TrialState
 from nas.storage.store import Store
 from nas.storage.trials import NewTrial
@@ -80,6 +85,34 @@ def test_a_table_names_what_the_best_chose(store: Store, tmp_path: Path) -> None
     assert rows[first.name]["highest_mean"] == str(first.choices[choices[:, 0].max()])
     draw(found, importance(found), "title", tmp_path / "chosen.png")
     assert (tmp_path / "chosen.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_words_of_parallel_coordinates_overlap(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of eight decisions with long names, each of six operations."""
+    operations = ("none", "skip_connect", "conv_1x1", "conv_3x3", "sep_conv_3x3", "a_long_name_of_a_pool_3x3")
+    decisions = tuple(Decision(f"stage{n}.a_long_name.from{n}", operations) for n in range(8))
+    found = chosen(store, draws(40), np.arange(40.0))
+    choices = np.random.default_rng(0).integers(6, size=(40, 8))
+    monkeypatch.setattr(found.space, "decisions", decisions)
+    figures = []
+
+    @contextmanager
+    def kept(*arguments: Any) -> Iterator[Any]:
+        with picture(*arguments) as figure:
+            figures.append(figure)
+            yield figure
+
+    monkeypatch.setattr(decisions_picture, "picture", kept)
+    names = {decision.name: 0.1 for decision in decisions}
+    draw(replace(found, choices=choices), names, "title", tmp_path / "chosen.png")
+    figures[0].draw_without_rendering()
+    axes = figures[0].axes[1]
+    words = [*axes.texts, *axes.get_xticklabels()]
+    boxes = [word.get_window_extent() for word in words]
+    assert len(boxes) == 8 * 7
+    assert [a for n, a in enumerate(boxes) if any(a.overlaps(b) for b in boxes[:n])] == []
 
 
 def fill(store: Store, name: str, points: list[tuple[int, float]], **changes: object) -> None:

@@ -14,6 +14,7 @@ from nas.comparison.draw import GREY, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 SHOWN = 8
 """Decisions at most: those that matter most."""
@@ -28,6 +29,9 @@ OTHERS = 200
 """Trials behind them, in grey."""
 
 BLUE = "#0072b2"
+
+LONGEST = 18
+"""Characters of a name or a choice in parallel coordinates."""
 
 ROW = 0.24
 """Inches of a choice."""
@@ -45,15 +49,18 @@ def draw(found: ChoicesMade, importance: Mapping[str, float], title: str, file: 
     heights = [len(found.space.decisions[places[name]].choices) for name in names]
     pairs = math.ceil(len(names) / 2)
     tall = [max(heights[2 * i : 2 * i + 2]) for i in range(pairs)]
-    top = 3.2
-    rows = [ROW * height + 0.45 for height in tall]
-    with picture(file, (10.5, top + sum(rows) + 0.6), title) as figure:
-        grid = figure.add_gridspec(1 + pairs, 2, height_ratios=[top, *rows])
-        _importance(figure.add_subplot(grid[0, 0]), {name: importance[name] for name in names})
-        _parallel(figure.add_subplot(grid[0, 1]), found, [places[name] for name in names])
-        for number, name in enumerate(names):
-            axes = figure.add_subplot(grid[1 + number // 2, number % 2])
-            _over_time(axes, found, places[name])
+    rows = [ROW * len(names) + 0.6, ROW * max(heights) + 1.8, *(ROW * height + 0.45 for height in tall)]
+    with picture(file, (10.5, sum(rows) + 1.2), title) as figure:
+        grid = figure.add_gridspec(len(rows), 2, height_ratios=rows)
+        _importance(figure.add_subplot(grid[0, :]), {name: importance[name] for name in names})
+        _parallel(figure.add_subplot(grid[1, :]), found, [places[name] for name in names])
+        over_time = [figure.add_subplot(grid[2 + number // 2, number % 2]) for number in range(len(names))]
+        for axes, name in zip(over_time, names, strict=True):
+            image = _over_time(axes, found, places[name])
+        bar = figure.colorbar(image, ax=over_time, location="bottom", aspect=60, shrink=0.5)
+        bar.ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        bar.ax.tick_params(labelsize=7)
+        bar.set_label("of the trials in that part of the search", fontsize=7)
 
 
 def _importance(axes: Axes, found: dict[str, float]) -> None:
@@ -77,23 +84,29 @@ def _parallel(axes: Axes, found: ChoicesMade, places: list[int]) -> None:
         )
         axes.plot(range(len(places)), y, zorder=2 if best else 1, **look)
     names = [found.space.decisions[place].name for place in places]
-    axes.set_xticks(range(len(places)), names, rotation=30, ha="right", fontsize=7)
+    axes.set_xticks(range(len(places)), [_short(name) for name in names], fontsize=7)
     axes.set_yticks([])
+    axes.invert_yaxis()  # the first choice is on top, as over time
+    axes.margins(x=0.06)
     for x, place in enumerate(places):
         axes.axvline(x, color="#999999", linewidth=0.6, zorder=0)
         for number, choice in enumerate(found.space.decisions[place].choices):
             box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}
-            axes.text(
-                x, number / widths[x], str(choice), fontsize=6, ha="center", va="center", bbox=box, zorder=3
-            )
+            place_of: dict[str, Any] = {"ha": "center", "va": "center", "bbox": box, "zorder": 3}
+            axes.text(x, number / widths[x], _short(str(choice)), fontsize=6.5, **place_of)
     axes.set_title(f"the {min(BEST, len(ranked))} best trials, and others in grey", fontsize=8)
     axes.spines[:].set_visible(False)
 
 
-def _over_time(axes: Axes, found: ChoicesMade, place: int) -> None:
+def _short(text: str) -> str:
+    """Return a text that has room between two lines."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-(LONGEST // 2 - 1) :]}"
+
+
+def _over_time(axes: Axes, found: ChoicesMade, place: int) -> AxesImage:
     decision = found.space.decisions[place]
     periods = min(PERIODS, len(found.progress))
-    axes.imshow(
+    image = axes.imshow(
         shares(found, place, periods),
         aspect="auto",
         cmap="Blues",
@@ -105,6 +118,7 @@ def _over_time(axes: Axes, found: ChoicesMade, place: int) -> None:
     axes.set_title(f"{decision.name}: how often, over the search", fontsize=8)
     axes.tick_params(labelsize=7)
     axes.set_xlabel("% of the search", fontsize=7)
+    return image
 
 
 def table(found: ChoicesMade, importance: Mapping[str, float]) -> list[dict[str, object]]:

@@ -161,6 +161,8 @@ def _panel(axes: Axes, panel: Panel, looks: Mapping[str, dict[str, Any]]) -> Non
         axes.set_xlim(shown.left, shown.right + MARGIN * (shown.right - shown.left))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        if shown.left == shown.right:
+            axes.set_xticks([shown.left])
         if panel.whole:
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(panel.x_label)

@@ -59,6 +59,12 @@ def scatter(
     return _framed(points, shown, steps, labels, legend, _columns(steps, width), height)
 
 
+MANY = 10_000
+"""From here on numbers of an axis have a unit."""
+
+UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
 def _columns(steps: Sequence[float], width: int) -> int:
     return max(width - _gutter(steps), 20)
 
@@ -125,10 +131,12 @@ def _step(low: float, high: float, count: int) -> float:
 
 
 def _labels(steps: Sequence[float]) -> list[str]:
-    """Return numbers with as many decimals as their distance has."""
-    step = min(abs(b - a) for a, b in pairwise(steps)) if len(steps) > 1 else 1.0
+    """Return numbers with as many decimals as their distance has, large ones in thousands or millions."""
+    most = max(map(abs, steps))
+    unit, letter = next((pair for pair in UNITS if most >= MANY and most >= pair[0]), (1.0, ""))
+    step = min(abs(b - a) for a, b in pairwise(steps)) / unit if len(steps) > 1 else 1.0
     decimals = next((n for n in range(16) if math.isclose(round(step, n), step, rel_tol=1e-6)), 16)
-    return [f"{step:.{decimals}f}" for step in steps]
+    return [f"{value / unit:.{decimals}f}{letter if value else ''}" for value in steps]
 
 
 def _axis(shown: Window, columns: int) -> list[str]:

@@ -152,4 +152,4 @@ def text(found: Tradeoff, width: int) -> str:
 
 
 def _tick(value: float) -> str:
-    return counts.write(round(value)) if value >= 1000 else f"{value:g}"
+    return counts.write(round(value)).replace(".0", "") if value >= 1000 else f"{value:g}"
