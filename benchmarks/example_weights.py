@@ -404,6 +404,8 @@ def main() -> None:
     if report.setdefault("steps", arguments.steps) != arguments.steps:
         parser.error(f"{file} holds runs of {report['steps']} steps; give another -o, or --steps")
     command = f"python benchmarks/example_weights.py --seeds {arguments.seeds} --steps {arguments.steps}"
+    if rounds := arguments.times or report.get("rounds"):
+        command, report["rounds"] = f"{command} --times {rounds}", rounds
     report |= {"command": command, "seeds": arguments.seeds, "environment": environment()}
 
     def save() -> None:
