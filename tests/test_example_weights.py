@@ -30,6 +30,7 @@ from nas.learners.meta_weight_net import MetaWeightNet
 from nas.learners.virtual import VirtualStep
 from nas.learners.weighting import Judged, Uniform
 from nas.plugins import load, resolve
+from nas.precision import choose
 from nas.settings.search import validate
 from nas.settings.sections import maker
 from nas.space import Architecture
@@ -37,7 +38,7 @@ from nas.tasks.supervised import Supervised
 from nas.testing.learners import ToyBackbone, cast, image_classes
 from nas.testing.toys import Toy
 from nas.testing.weightings import WeightingSuite, minibatches
-from nas.training.loop import start
+from nas.training.loop import Training, start
 from nas.training.oneshot.assembly import assemble
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -383,6 +384,36 @@ def test_weights_tell_right_labels_from_wrong_ones(noisy):
     weights = training.learner.weighting.weigh(step.losses.detach(), batch.query_y, step)[0]
     wrong = torch.from_numpy(wrong[:200])
     assert weights[~wrong].mean() > 3 * weights[wrong].mean()
+
+
+def patterns(folder, classes, **how):
+    """Return ordinary data: a pattern a class, seen through noise."""
+    rng, labels = np.random.default_rng(0), np.arange(3000) % classes
+    images = 128 + 50 * rng.normal(size=(classes, 6, 6))[labels] + 30 * rng.normal(size=(3000, 6, 6))
+    path = folder / "patterns.npz"
+    np.savez(path, x=images.clip(0, 255).astype(np.uint8), y=labels)
+    return Supervised(path=str(path), batch=50, train=0.8, validation=0.1, clean=10, **how)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("classes", "how", "falls"),
+    [(5, {"noise": "uniform", "noise_rate": 0.4}, True), (2, {"imbalance": 50.0}, False)],
+    ids=["wrong labels", "rare classes"],
+)
+def test_large_losses_weigh_less_under_wrong_labels_and_more_where_classes_are_rare(
+    tmp_path, classes, how, falls, seed
+):
+    """As Shu et al. 2019 find: what begins as a function of chance takes the form that the data asks for."""
+    tasks = patterns(tmp_path, classes, **how)
+    torch.manual_seed(seed)
+    backbone = ToyBackbone(32, nn.Flatten(), nn.Linear(36, 32), nn.ReLU())
+    learner = Classifier(backbone, tasks.shape, lr=0.05).equip(weighting=partial(MetaWeightNet, lr=1e-3))
+    list(Training(learner, tasks, 200, seed, choose("float32", images=True, sensitive=False)).until(200))
+    function = learner.weighting.function(torch.tensor([0.1, 1.0, 4.0])).tolist()
+    assert function == sorted(function, reverse=falls)
+    assert max(function) > 2 * min(function)
 
 
 def context(tasks, **learner):

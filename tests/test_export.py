@@ -70,6 +70,23 @@ POLICY = "rotate:0.5:3+thin:0.2:7/shear_x:1.0:9"
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".json"])
+def test_a_schedule_comes_with_the_file(tmp_path: Path, suffix: str) -> None:
+    """What a policy was in each phase of the training, and that a search chose it; the last one augments."""
+    policies = ["thin:0.2:7", POLICY]
+    phases = [
+        {"episodes": 100, "learner": {"augmentation": {"name": "autoaugment", "policy": policy}}}
+        for policy in policies
+    ]
+    learner = {"name": "prototypical", "augmentation": phases[-1]["learner"]["augmentation"]}
+    model, _ = trained(described(learner=learner, phases=phases, chosen={"learner": {"lr": 0.01}}))
+    save(model, tmp_path / f"model{suffix}")
+    told = nas.load(tmp_path / f"model{suffix}").description
+    assert [phase.learner["augmentation"]["policy"] for phase in told.phases or ()] == policies
+    assert told.learner["augmentation"]["policy"] == POLICY
+    assert told.chosen == {"learner": {"lr": 0.01}}
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".json"])
 def test_a_chosen_policy_and_a_learned_weighting_come_with_the_file(tmp_path: Path, suffix: str) -> None:
     """The policy augments as it did, and the function weighs as it did."""
     chosen = {"name": "autoaugment", "policy": POLICY}

@@ -324,6 +324,9 @@ def test_a_policy_that_a_search_learned_is_exported_with_the_model(
     assert run("export", "learned/1", "-o", "model.pt")[0] == 0
     with Store("sqlite:///nas.db") as store:
         [trial] = [trial for trial in store.trials(store.search("learned").id) if trial.architecture]
-    augmentation = nas.load("model.pt").description.learner["augmentation"]
+    description = nas.load("model.pt").description
+    augmentation = description.learner["augmentation"]
+    assert description.chosen == {"learner": {"augmentation": augmentation}}
+    assert description.phases is None
     assert augmentation["name"] == "autoaugment"
     assert augmentation["policy"] in trial.architecture

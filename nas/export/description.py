@@ -8,6 +8,7 @@ from pydantic import Field
 
 from nas.learners.base import Normalization
 from nas.precision import Precision
+from nas.settings.phases import Phase
 from nas.settings.sections import StrictModel, section
 from nas.space import TaskShape
 from nas.tasks.appearance import Appearance
@@ -43,6 +44,9 @@ class Description(StrictModel):
         train_classes: of all training tasks together, where the tasks tell.
         learner: the learner's name and settings.
         normalization: where batch norm takes its statistics when a query is predicted.
+        phases: what the training went through, as set or as a search found it; `learner` has the settings of
+            the last one. None: they stayed, or the file is older.
+        chosen: the settings that a search chose along with the network, by section.
         precision: of the arithmetic in training and scoring; the weights are float32.
         tasks: the task source's name and settings.
         task: the task in a few words.
@@ -62,6 +66,8 @@ class Description(StrictModel):
     outputs: Positive
     train_classes: Positive | None = None
     learner: Annotated[dict[str, Any], section("learner")]
+    phases: list[Phase] | None = None
+    chosen: dict[str, dict[str, Any]] = Field(default_factory=dict)
     normalization: Normalization
     precision: Precision
     tasks: dict[str, Any]

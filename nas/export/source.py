@@ -101,6 +101,8 @@ def describe(row: Evaluation) -> Description:
             "outputs": shape.outputs,
             "train_classes": shape.train_classes,
             "learner": config.learner,
+            "phases": config.course or config.phases,
+            "chosen": config.chosen,
             "normalization": row.normalization,
             "precision": config.precision,
             "tasks": config.tasks,
