@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ pytest.importorskip("httpx2", reason="needs httpx2 of the extra dev")
 from starlette.testclient import TestClient
 
 from nas.web import server
+from nas.web.figures import of_panels, trial_panel
 from nas.web.guard import Rules, rules
 from nas.web.site import Site
 
@@ -408,6 +410,14 @@ def test_the_link_has_the_token_where_one_is_needed() -> None:
     assert (
         server.link("0.0.0.0", 80, "/nas", "https://example.org", "t") == "https://example.org/nas/?token=t"
     )
+
+
+def test_panels_of_one_axis_are_drawn_over_the_same_range() -> None:
+    """A score measured once stands below the end of a curve, not in the middle of a panel of its own."""
+    one, curve = trial_panel("score", [(60, 0.5)]), trial_panel("train_loss", [(6, 1.0), (60, 0.5)])
+    assert of_panels([one, curve])["layout"]["xaxis2"]["matches"] == "x"
+    other = replace(curve, x_label="epoch")
+    assert "matches" not in of_panels([one, other])["layout"]["xaxis2"]
 
 
 def test_figures_are_small_however_long_a_search_is(store: Store) -> None:

@@ -15,7 +15,7 @@ from nas.comparison.mixtures import mixtures
 from nas.comparison.panels import Panel
 from nas.comparison.series import anytime, measured
 from nas.comparison.units import cost_name, score_name
-from nas.costs import COSTS
+from nas.costs import COSTS, COUNTED
 from nas.errors import NotFound, UnknownName
 from nas.metrics import family
 from nas.objective import SCORE
@@ -143,7 +143,12 @@ def scatter(store: Store, search: Search, cost: str) -> Figure:
     layout = {
         "height": 360,
         "hovermode": "closest",
-        "xaxis": {"title": {"text": cost_name(cost)}, "type": "log"},
+        "xaxis": {
+            "title": {"text": cost_name(cost)},
+            "type": "log",
+            # Each number whole: else there is a bare 2 between 10k and 100k.
+            "tickformat": "~s" if cost in COUNTED else "~g",
+        },
         "yaxis": {"title": {"text": f"validation {score_name(search, lowest)}"}},
     }
     return {"data": data, "layout": layout}

@@ -18,7 +18,7 @@ from nas.comparison.panels import Line, Panel
 POINTS = 500
 """Points of a line at most; the browser gets no more, however many trials there are."""
 
-ROW, LOW_ROW = 260, 150
+ROW, LOW_ROW = 290, 150
 """Height of a panel in pixels, and of one of many."""
 
 MANY = 4
@@ -45,6 +45,8 @@ def of_panels(panels: Sequence[Panel]) -> Figure:
         below = panels[place + 1].x_label if place + 1 < len(panels) else ""
         said = "" if below == panel.x_label else panel.x_label
         layout[f"xaxis{which}"] = {"title": {"text": said}, "anchor": f"y{which}"}
+        if place and panel.x_label == panels[0].x_label:
+            layout[f"xaxis{which}"]["matches"] = "x"  # what is below each other is of one moment
         layout[f"yaxis{which}"] = {
             "title": {"text": panel.y_label.replace(" so far", "<br>so far")},
             "domain": [top - (0.8 if len(panels) > 1 else 1.0) * share, top],
