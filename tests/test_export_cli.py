@@ -12,6 +12,7 @@ from command_line import nas as run
 from facts import lacking
 
 import nas
+from nas.evaluation.targets import course
 from nas.precision import choose
 from nas.settings.sections import maker
 from nas.storage.store import Store
@@ -330,3 +331,34 @@ def test_a_policy_that_a_search_learned_is_exported_with_the_model(
     assert description.phases is None
     assert augmentation["name"] == "autoaugment"
     assert augmentation["policy"] in trial.architecture
+
+
+@pytest.mark.usefixtures("one_thread", "few_test_tasks")
+def test_a_schedule_that_a_search_found_is_exported_with_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From population-based augmentation over an evaluation, which goes through the schedule, to the file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NAS_DB", "sqlite:///nas.db")
+    network = ["--space=chain", "--set=space.layers=1", "--set=space.channels=[4]", "--set=tasks.queries=2"]
+    policy = '--slot=learner.augmentation={name="pba", policy="any"}'
+    searched = ["run", *network, "--tasks=glyphs", "--learner=prototypical", "--controller=pba", policy]
+    short = ["--set=controller.population=4", "--set=controller.interval=4", "--set=controller.quantile=0.5"]
+    short += ["--set=budget.train_episodes=12", "--set=budget.validation_episodes=4", "--executor=inline"]
+    assert run(*searched, *short, "--name=found")[0] == 0
+    with Store("sqlite:///nas.db") as store:
+        search = store.search("found")
+        courses = {
+            trial.number: course(search, store.lineage(trial))
+            for trial in store.trials(search.id)
+            if trial.state == "completed" and trial.parent is not None
+        }
+    number, phases = next((number, phases) for number, phases in courses.items() if phases)
+    trained = ["--train-episodes=24", "--validate-every=24", "--validation-episodes=4", "--seeds=1"]
+    assert run("evaluate", f"found/{number}", "--executor=inline", *trained)[0] == 0
+    assert run("export", f"found/{number}", "-o", "model.pt")[0] == 0
+    description = nas.load("model.pt").description
+    policies = [phase.learner["augmentation"]["policy"] for phase in description.phases or ()]
+    assert policies == [phase["learner"]["augmentation"]["policy"] for phase in phases]
+    assert len(set(policies)) > 1
+    assert description.learner["augmentation"]["policy"] == policies[-1]
