@@ -315,7 +315,7 @@ def test_a_supernet_shows_how_it_decided(store: Store) -> None:
     client = visitor(store)
     offered = re.findall(r'data-figure="([^"]*)"', client.get("/searches/shot").text)
     kinds = [Path(address).stem for address in offered]
-    assert kinds == ["progress", "entropy", "alpha"]
+    assert kinds == ["entropy", "alpha"]  # no trial has a score
     found = client.get("/searches/shot/figures/alpha.json").json()
     assert {trace["name"] for trace in found["data"] if "name" in trace} == {"a (n = 1)", "b (n = 1)"}
     assert client.get("/searches/shot/figures/alpha.svg").status_code == 200
@@ -418,6 +418,17 @@ def test_panels_of_one_axis_are_drawn_over_the_same_range() -> None:
     assert of_panels([one, curve])["layout"]["xaxis2"]["matches"] == "x"
     other = replace(curve, x_label="epoch")
     assert "matches" not in of_panels([one, other])["layout"]["xaxis2"]
+
+
+def test_titles_beside_panels_are_broken_where_they_are_longer() -> None:
+    """Of one panel between words; of many low ones at the first dot of a decision's name."""
+    few = replace(
+        trial_panel("score", [(60, 0.5)]), y_label="entropy of the weights by α, mean over decisions"
+    )
+    named = of_panels([few])["layout"]["yaxis"]["title"]["text"].split("<br>")
+    assert (len(named), max(map(len, named)) <= 30) == (2, True)
+    many = replace(few, y_label="normal.node2.from0")
+    assert of_panels([many] * 4)["layout"]["yaxis"]["title"]["text"] == "normal.<br>node2.from0"
 
 
 def test_figures_are_small_however_long_a_search_is(store: Store) -> None:

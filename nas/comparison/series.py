@@ -41,10 +41,12 @@ def anytime(groups: Sequence[Group], curves: Sequence[Sequence[Curve]], cost: fl
             last = max(range(len(some)), key=lambda place: some[place].first)
             start = some[last].first
             if start > cost:
-                absent.append(
-                    f"{group.label} has no line: '{group.searches[last].name}' had its first score after "
-                    f"{start:,.0f} s, and the shortest search ends after {cost:,.0f} s."
-                )
+                name = group.searches[last].name
+                why = f"'{name}' has no score"
+                if math.isfinite(start):
+                    why = f"'{name}' had its first score after {start:,.0f} s"
+                    why += f", and the shortest search ends after {cost:,.0f} s"
+                absent.append(f"{group.label} has no line: {why}.")
                 continue
             x = np.unique(np.append(np.linspace(0, cost, POINTS), start))
             x = x[x >= start]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import textwrap
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,9 @@ POINTS = 500
 
 ROW, LOW_ROW = 290, 150
 """Height of a panel in pixels, and of one of many."""
+
+SIDE = 30
+"""Characters of a line beside a panel."""
 
 MANY = 4
 """Panels from which on each is low."""
@@ -48,7 +52,7 @@ def of_panels(panels: Sequence[Panel]) -> Figure:
         if place and panel.x_label == panels[0].x_label:
             layout[f"xaxis{which}"]["matches"] = "x"  # what is below each other is of one moment
         layout[f"yaxis{which}"] = {
-            "title": {"text": panel.y_label.replace(" so far", "<br>so far")},
+            "title": _side(panel.y_label, low=row == LOW_ROW),
             "domain": [top - (0.8 if len(panels) > 1 else 1.0) * share, top],
             "anchor": f"x{which}",
         }
@@ -57,6 +61,13 @@ def of_panels(panels: Sequence[Panel]) -> Figure:
             look = {"color": GREY if line.baseline else colours[line.label]}
             data += _line(line, look, axes, steps=panel.steps, legend=place == 0)
     return {"data": data, "layout": layout}
+
+
+def _side(label: str, *, low: bool) -> dict[str, Any]:
+    """Return a title that is no longer than the axis beside which it stands: in several lines, if need be."""
+    if low:
+        return {"text": label.replace(".", ".<br>", 1), "font": {"size": 11}}
+    return {"text": "<br>".join(textwrap.wrap(label, SIDE))}
 
 
 def _line(

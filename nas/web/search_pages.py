@@ -149,7 +149,7 @@ class SearchPages:
     def _figures(self, search: Search, found: SearchFacts) -> list[dict[str, str]]:
         if found.row.best is None and not found.supernet:
             return []
-        kinds = {"progress": f"Best score so far over {clock(search)}"}
+        kinds = {} if found.row.best is None else {"progress": f"Best score so far over {clock(search)}"}
         if drawn.ENTROPY in found.supernet_metrics:
             kinds["entropy"] = "Entropy of softmax(α) over epochs"
         if ALPHA in found.supernet_metrics:
