@@ -138,7 +138,7 @@ def graph(cell: BlockCell, operations: tuple[str, ...], *, reduction: bool) -> C
     """Return the graph of a cell in canonical form: cells with equal graphs are one network."""
     steps, parts, _ = steps_of(cell, reduction=reduction)
     outputs = [part for state in output_states(cell) for part in parts[state]]
-    ordered = [step._replace(sources=tuple(sorted(step.sources))) for step in steps]
+    ordered = [Applied(name, own, tuple(sorted(sources))) for name, own, sources in steps]
     return canonical_graph(ordered, outputs, (*operations, HALF, JOINED, HALVE))
 
 

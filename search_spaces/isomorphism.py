@@ -66,8 +66,8 @@ class _Search:
         return sorted(range(len(colours)), key=colours.__getitem__)
 
     def refine(self, colours: list[int]) -> list[int]:
-        """Split each colour by the colours of parents and children until nothing changes."""
-        while True:
+        """Split each colour by the colours of parents and children until nothing changes, or all differ."""
+        while len(set(colours)) < len(colours):
             finer = _ranks(
                 [
                     (colour, *sorted(colours[p] for p in above), -1, *sorted(colours[c] for c in below))
@@ -75,8 +75,9 @@ class _Search:
                 ]
             )
             if finer == colours:
-                return colours
+                break
             colours = finer
+        return colours
 
     def form(self, order: Sequence[int]) -> Form:
         """Return the graph's form in this order."""

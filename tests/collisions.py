@@ -32,12 +32,14 @@ def assert_no_collision(
     space: Space[Any], function: Callable[[Architecture], object], count: int, seed: int = 0
 ) -> int:
     """Draw architectures; those of one key must be one function. Return how many share a key with others."""
-    groups: dict[str, set[Architecture]] = defaultdict(set)
+    first: dict[str, Architecture] = {}
+    several: dict[str, set[Architecture]] = defaultdict(set)
     rng = np.random.default_rng(seed)
     for _ in range(count):
         architecture = space.sample(rng)
-        groups[space.canonical(architecture)].add(architecture)
-    several = [group for group in groups.values() if len(group) > 1]
-    for group in several:
+        known = first.setdefault(space.canonical(architecture), architecture)
+        if known != architecture:
+            several[space.canonical(architecture)] |= {known, architecture}
+    for group in several.values():
         assert len({function(architecture) for architecture in group}) == 1, group
-    return sum(map(len, several))
+    return sum(map(len, several.values()))

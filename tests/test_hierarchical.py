@@ -66,7 +66,7 @@ def test_equal_keys_are_equal_functions() -> None:
 @pytest.mark.slow
 def test_no_collision() -> None:
     space = Hierarchical()
-    assert_no_collision(space, lambda a: function(space, a), 20_000)
+    assert_no_collision(space, lambda a: function(space, a), 100_000)
 
 
 def test_motifs_that_change_numbers_keep_the_key() -> None:
