@@ -28,14 +28,28 @@ from nas.training.provenance import training_seed
 TRIALS = 50
 SEED = 7
 
+IMAGES = {"tasks": "glyphs", "learner": "prototypical"}
 SPACES: dict[str, dict[str, Any]] = {
-    "few_shot": {"tasks": "glyphs", "learner": "prototypical"},
-    "chain": {"tasks": "glyphs", "learner": "prototypical"},
-    "darts": {"tasks": "glyphs", "learner": "prototypical"},
-    "nasbench201": {"tasks": "glyphs", "learner": "prototypical"},
+    "few_shot": IMAGES,
+    "chain": IMAGES,
+    "darts": IMAGES,
+    "nasbench201": IMAGES,
     "mlp": {"tasks": "sinusoid", "learner": "maml"},
 }
 """By space: the rest of a search in it."""
+
+FOUNDING = (
+    "enas_macro",
+    "enas_micro",
+    "hierarchical",
+    "large_scale",
+    "mobile",
+    "nasbench101",
+    "nasnet",
+    "natssize",
+    "resnet_like",
+)
+"""Spaces of which the record has architectures, costs and what evolution proposes."""
 
 ONE_SHOT = {"derive": TRIALS - 1}
 CONTROLLERS: dict[str, dict[str, Any]] = {
@@ -72,7 +86,7 @@ def config(space: str, controller: str = "random", limit: int | None = None) -> 
         made = config(space).make_space()
         section["architectures"] = [made.text(architecture) for architecture in sampled(space)[:7]]
     settings = {"space": space, "controller": section, "seed": SEED, "constraints": {"max_parameters": limit}}
-    return validate({**settings, **SPACES[space]})
+    return validate({**settings, **SPACES.get(space, IMAGES)})
 
 
 @functools.cache
@@ -176,9 +190,12 @@ def architectures(space: str) -> Rows:
 def entries() -> dict[str, Callable[[], Rows]]:
     """Return what makes each entry of the record, by name."""
     made: dict[str, Callable[[], Rows]] = {}
-    for space in SPACES:
+    for space in (*SPACES, *FOUNDING):
         made[f"architectures {space}"] = functools.partial(architectures, space)
         made[f"costs {space}"] = lambda space=space: [str(cost) for cost in costs(space)]
+    for space in FOUNDING:
+        made[f"proposals {space}, evolution"] = functools.partial(proposals, space, "evolution")
+    for space in SPACES:
         for controller in LIMITED:
             name = f"proposals {space}, {controller} within limits"
             made[name] = functools.partial(within_limits, space, controller)
