@@ -67,7 +67,7 @@ def _side(label: str, *, low: bool) -> dict[str, Any]:
     """Return a title that is no longer than the axis beside which it stands: in several lines, if need be."""
     if low:
         return {"text": label.replace(".", ".<br>", 1), "font": {"size": 11}}
-    return {"text": "<br>".join(textwrap.wrap(label, SIDE))}
+    return {"text": "<br>".join(textwrap.wrap(label, SIDE)), "standoff": 12}
 
 
 def _line(
