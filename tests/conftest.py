@@ -12,12 +12,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test processes sh
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # and a thread that waits shall not have one
 
 import pytest
+import shared_statements
 import torch
 from alembic import command
 from hypothesis import HealthCheck, Phase, settings
 from quick_tables import Replayed
 
-from nas.evaluation import work
+from nas.storage import engine
 from nas.storage.store import Store
 
 pytest.register_assert_rewrite("nas.testing", "facts")
@@ -44,9 +45,10 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_tables() -> Iterator[None]:
-    """Empty databases get their tables quickly."""
+    """Empty databases get their tables quickly, and statements are compiled once for all."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "upgrade", Replayed(UPGRADE))
+        patch.setattr(engine, "create_engine", shared_statements.made)
         yield
 
 
@@ -96,6 +98,8 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def few_test_tasks(monkeypatch: pytest.MonkeyPatch) -> int:
     """Evaluations in this process test on fewer tasks than a user may ask for; return how many."""
+    from nas.evaluation import work
+
     scores, few = work.lenient_scores, 20
 
     def fewer(learner: Any, tasks: Any, split: Any, episodes: int, arithmetic: Any) -> Any:
