@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from nas import counts, verbs
+from nas.chance import ALONE
 from nas.comparison import comparison
 from nas.comparison.comparison import Comparison
 from nas.comparison.groups import find
@@ -483,12 +484,16 @@ def _run(session: Session, db: str, artifacts: str | Path | None, say: Say, quie
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Leave torch's generators and threads as they are: trainings in this process set both."""
-    threads = torch.get_num_threads()
+    with ALONE:
+        threads = torch.get_num_threads()
+        before = torch.get_rng_state(), torch.cuda.get_rng_state_all()
     try:
-        with torch.random.fork_rng(range(torch.cuda.device_count())):
-            yield
+        yield
     finally:
-        torch.set_num_threads(threads)
+        with ALONE:
+            torch.set_num_threads(threads)
+            torch.set_rng_state(before[0])
+            torch.cuda.set_rng_state_all(before[1])
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -357,3 +359,33 @@ def test_what_cannot_be_evaluated_is_refused(
 ) -> None:
     with pytest.raises(error):
         nas.evaluate(*targets, **SMALL | changes)
+
+
+def test_searches_in_threads_do_not_disturb_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded = torch.manual_seed
+
+    def others_first(seed: int) -> torch.Generator:
+        generator = seeded(seed)
+        time.sleep(0.01)
+        return generator
+
+    monkeypatch.setattr(torch, "manual_seed", others_first)
+    parts: dict[str, Any] = {
+        "space": "mlp",
+        "controller": "random",
+        "tasks": "sinusoid",
+        "learner": {"name": "maml", "meta_batch": 1},
+        "budget": {"train_episodes": 2, "validation_episodes": 2},
+        "trials": 4,
+        "quiet": True,
+    }
+
+    def search(seed: int) -> None:
+        nas.search(**parts, name=f"together-{seed}", seed=seed)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(search, range(3)))
+    for seed in range(3):
+        nas.search(**parts, name=f"alone-{seed}", seed=seed)
+        together, alone = ([row["score"] for row in listed(f"{how}-{seed}")] for how in ("together", "alone"))
+        assert together == alone

@@ -9,9 +9,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from nas import fingerprints
+from nas.chance import forked
 from nas.driver.records import configuration
 from nas.errors import ConfigError, Infeasible, NotFound, UnknownName
 from nas.evaluation.published import own
@@ -295,7 +294,7 @@ class Targets:
         config, shape = target.config, self._tasks(target.config.tasks).shape
         space = config.make_space()
         try:
-            with torch.random.fork_rng(devices=[]):
+            with forked():
                 config.make_learner(space.build(space.decode(target.architecture), shape), shape)
         except Infeasible as error:
             reason = str(error).rstrip(".")

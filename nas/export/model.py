@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from nas.backbone import BackboneSpace
+from nas.chance import forked
 from nas.errors import PluginError, Unreadable
 from nas.export.description import Description
 from nas.export.embedding import Embedding
@@ -57,7 +57,7 @@ def rebuild(model: Model) -> Loaded:
     description = model.description
     space: BackboneSpace = maker("space", description.space)()
     architecture = space.decode(description.architecture)
-    with torch.random.fork_rng(devices=[]):
+    with forked():
         backbone = space.build(architecture, description.shape)
         learner: Learner = maker("learner", description.learner)(backbone, description.shape)
     try:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.backbone import Cost
+from nas.chance import forked
 from nas.errors import Infeasible
 from nas.learners.base import Learner
 from nas.tasks.base import Episode
@@ -80,7 +81,7 @@ def measured(proxy: Proxy, subject: Subject) -> float:
     gradients = [(parameter, parameter.grad) for parameter in parameters]
     modes = [(part, part.training) for module in modules for part in module.modules()]
     try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        with forked(), torch.enable_grad():
             torch.manual_seed(0)
             value = float(proxy.measure(subject))
     finally:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nas.backbone import BackboneSpace
+from nas.chance import forked
 from nas.learners.base import Learner
 from nas.space import Architecture, TaskShape
 
@@ -58,7 +59,7 @@ class Inheritance:
 
     def _prefix(self, learner: Learner) -> str:
         """Return what precedes the names of the network's parameters in those of the learner's."""
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        with torch.device("meta"), forked():
             network = dict(self.space.build(self.heir, self.shape).named_parameters()).keys()
         for name, part in learner.named_modules():
             if name and dict(part.named_parameters()).keys() == network:

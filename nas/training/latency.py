@@ -11,6 +11,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from nas.chance import forked
 from nas.controller import Outcome
 from nas.costs import MEASURED, excess
 from nas.evaluator import Context, Evaluator, Job, Trainee
@@ -71,7 +72,7 @@ def latencies(trainee: Trainee, precision: Precision) -> dict[str, float]:
     """
     arithmetic = arithmetic_of(trainee.tasks, trainee.learner, precision)
     shape = trainee.tasks.shape
-    with torch.random.fork_rng(devices=[]):
+    with forked():
         network = arithmetic.prepare(trainee.space.build(trainee.architecture, shape)).eval()
         batch = torch.rand(BATCH, *shape.input).to(arithmetic.device)
     return {

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.backbone import BackboneSpace
+from nas.chance import forked
 from nas.errors import ConfigError, Diverged, Infeasible, PluginError, Unsupported
 from nas.learners.augmentation import chance
 from nas.learners.base import Learner, remedy
@@ -277,7 +278,7 @@ def rehearse(
     shape, training, validation = tasks.shape, *(next(tasks.episodes(s, 1)) for s in LEARNED_FROM)
     for episode in (training, validation):
         _check_inputs(episode, tasks)
-    with torch.random.fork_rng(devices=[]):
+    with forked():
         made = learner(_Linear(shape), shape)
         made.check(validation, training)
         made.weighting.check(training)
@@ -305,7 +306,7 @@ def arithmetic_of(
 
     No architecture is built, and torch's generator is left as it was.
     """
-    with torch.random.fork_rng(devices=[]):
+    with forked():
         made = learner(_Linear(tasks.shape), tasks.shape)
     return _arithmetic(made, tasks, precision)
 

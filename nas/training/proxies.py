@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from nas.chance import forked
 from nas.controller import Outcome, Score
 from nas.errors import Infeasible
 from nas.evaluator import Context, Evaluator, Job, Trainee
@@ -118,7 +119,7 @@ def subject(trainee: Trainee, seed: int) -> Subject:
     space, architecture, shape = trainee.space, trainee.architecture, trainee.tasks.shape
     cost = space.cost(architecture, shape)
     arithmetic = Arithmetic(torch.device("cpu"), "float32", channels_last=len(shape.input) == 3)
-    with torch.random.fork_rng(devices=[]):
+    with forked():
         torch.manual_seed(seed)
         backbone = space.build(architecture, shape)
         learner = arithmetic.prepare(trainee.learner(backbone, shape)).train()

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nas import plugins
+from nas.chance import forked
 from nas.controller import TrainSupernet
 from nas.errors import Infeasible
 from nas.evaluator import Context
@@ -42,7 +43,7 @@ def check(context: Context, proposal: TrainSupernet, seed: int) -> int | None:
         Infeasible: it will not fit; the message names the settings to lower.
         Unsupported, ConfigError: as `assemble`.
     """
-    with torch.random.fork_rng(devices=[]):
+    with forked():
         assembly = assemble(context, proposal, seed)
         free = available(assembly.arithmetic.device)
         if free is None:
@@ -91,7 +92,7 @@ def estimate(context: Context, proposal: TrainSupernet, seed: int, limit: float 
     Raises:
         Exceeded: a part alone takes more than `limit` bytes.
     """
-    with torch.random.fork_rng(devices=[]):
+    with forked():
         return _needed(assemble(context, proposal, seed), context, proposal, seed, limit)
 
 
