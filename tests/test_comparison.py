@@ -49,7 +49,7 @@ def test_what_is_left_out_is_told(store: Store) -> None:
     kept = gather(store, every)
     assert (kept.repeated, kept.incomplete) == (("again",), ())
     assert [one.name for one in kept.unfinished] == ["stopped"]
-    assert [one.name for one in at_equal_cost(kept).unscored] == ["nothing"]
+    assert [one.name for one in at_equal_cost(store, kept).unscored] == ["nothing"]
     strict = gather(store, every, complete=True)
     assert [one.name for one in strict.incomplete] == ["stopped"]
     assert strict.unfinished == ()
