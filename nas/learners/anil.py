@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nas.learners.base import Learner
 from nas.learners.folded import Weights, stacked
-from nas.learners.inner import InnerRate, InnerSteps, Order, TestSteps, adapt
+from nas.learners.inner import InnerRate, InnerSteps, Order, TestSteps, adapt, kept
 from nas.learners.network import Network, embed, normalized
 from nas.learners.update import Sgd, Update
 from nas.space import TaskShape
@@ -45,7 +45,9 @@ class Anil(Learner):
     ) -> None:
         super().__init__(backbone, shape, **settings)
         self.network = Network(normalized(backbone, self.normalization), shape.outputs)
-        self.update = update(dict(self.network.head.named_parameters()), inner_lr)
+        head = dict(self.network.head.named_parameters())
+        self.update = update(head, inner_lr)
+        self.kept = kept(self.update, head, inner_steps)
         self.inner_steps = inner_steps
         self.test_steps = test_steps or inner_steps
         self.order: Order = order

@@ -30,6 +30,9 @@ TENSORS = ("support_x", "support_y", "query_x", "query_y")
 HELD = 180 * 28 * 28
 """Numbers in the examples whose graph a meta-gradient holds at once, such as 180 images of Omniglot."""
 
+NODES = 50
+"""Numbers that such a graph holds for each number in the examples, about: those of Conv-4."""
+
 Normalization = Annotated[
     Literal["transductive", "support", "running"],
     Field(description="where batch norm takes its statistics for a query"),
@@ -91,6 +94,8 @@ class Learner(nn.Module, ABC):
     passes: int = 1
     """How often a task's support passes through the network before its memory is freed: steps of an inner
     loop that the meta-gradient runs through."""
+    kept: int = 0
+    """Numbers that the graph of a task holds besides those of passes through the network."""
     decay: Callable[[float], float]
     """From the share of the training done, in [0, 1), to a factor on the learning rate."""
 
@@ -265,13 +270,18 @@ class Learner(nn.Module, ABC):
         """Return what is to be told in the course of a training, by the name of a metric."""
         return self.weighting.measurements()
 
+    def size(self, episode: Episode) -> float:
+        """Return how large the graph of a task is, in numbers of examples that pass through the network."""
+        passing = self.passes * episode.support_x[0].numel() + episode.query_x[0].numel()
+        return passing + self.kept / NODES
+
     def meta_backward(self, episode: Episode) -> float:
         """Add the meta-gradient of the mean loss over tasks to `.grad`; return that loss.
 
         Goes by few tasks at a time, which bounds the memory of their graphs, each of torch's threads by its
         own. A learner whose update is no gradient (Reptile) replaces this.
         """
-        size = self.passes * episode.support_x[0].numel() + episode.query_x[0].numel()
+        size = self.size(episode)
         # Examples that are learned get their gradient from all parts.
         workers = 1 if any(getattr(episode, name).requires_grad for name in TENSORS) else threads.usable(self)
         rounds = math.ceil(len(episode) / (workers * max(1, round(HELD / workers / size))))

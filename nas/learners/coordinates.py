@@ -48,12 +48,16 @@ class LstmCell(nn.Module):
 
     Of plain operations, which differentiate twice and under `torch.func`. Rows are last, so that the parts of
     the gates lie together in memory: there may be far more rows than numbers in each.
+
+    Attributes:
+        held: numbers for each row, about, that the graph of a step holds.
     """
 
     def __init__(self, inputs: int, hidden: int, spread: float | None = None) -> None:
         super().__init__()
         spread = hidden**-0.5 if spread is None else spread
         self.hidden = hidden
+        self.held = 10 * hidden
         self.inputs = nn.Parameter(torch.empty(4 * hidden, inputs).uniform_(-spread, spread))
         self.recurrent = nn.Parameter(torch.empty(4 * hidden, hidden).uniform_(-spread, spread))
         self.bias = nn.Parameter(torch.empty(4 * hidden).uniform_(-spread, spread))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -32,6 +32,11 @@ class Adapted(NamedTuple):
 
     weights: Weights
     state: State
+
+
+def kept(update: UpdateRule, weights: Mapping[str, Tensor], steps: int) -> int:
+    """Return how many numbers the graph of a rule's steps holds of one task; see `Learner.kept`."""
+    return steps * update.held * sum(weight.numel() for weight in weights.values())
 
 
 def adapt(

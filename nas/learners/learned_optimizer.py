@@ -48,7 +48,8 @@ class LearnedOptimizer(UpdateRule):
         self.constant = not second_order
         self.lr, self.preprocessing, self.p = lr, preprocessing, p
         inputs = 1 if preprocessing == "none" else 2
-        self.layers = nn.ModuleList([LstmCell(hidden if i else inputs, hidden) for i in range(layers)])
+        cells = [LstmCell(hidden if i else inputs, hidden) for i in range(layers)]
+        self.layers, self.held = nn.ModuleList(cells), sum(cell.held for cell in cells)
         self.linear = nn.Linear(hidden if layers else inputs, 1, bias=layers > 0)
 
     def init(self, weights: Weights) -> State:

@@ -68,6 +68,7 @@ class MetaLstm(UpdateRule):
         self.enter = _Gate(hidden, KEPT if accumulates else rate)
         self.lower_forget = _Gate(hidden, 0.0) if accumulates else None
         self.lower_enter = _Gate(hidden, rate) if accumulates else None
+        self.held = self.lstm.held + (4 if accumulates else 2) * hidden
 
     def init(self, weights: Weights) -> State:
         """Return a state of zeros for each block of coordinates."""

@@ -31,6 +31,8 @@ class UpdateRule(nn.Module, ABC):
     name: ClassVar[str]
     constant: bool = False
     """Whether it takes gradients and losses for constants: the loop then needs no second derivatives."""
+    held: int = 0
+    """Numbers for each weight, about, that the graph of a step holds besides that of the gradient."""
 
     @abstractmethod
     def __init__(self, weights: Mapping[str, Tensor], lr: float) -> None:

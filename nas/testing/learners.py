@@ -213,8 +213,7 @@ class LearnerSuite(ABC):
         learner, episode = case.learner(make, dtype=torch.float64), case.episode(torch.float64, tasks=3)
         if not learner.gradient:
             pytest.skip("its update is no gradient of its loss")
-        size = learner.passes * episode.support_x[0].numel() + episode.query_x[0].numel()
-        monkeypatch.setattr(base, "HELD", at_once * size)
+        monkeypatch.setattr(base, "HELD", at_once * learner.size(episode))
         learner.meta_loss(episode).backward()  # type: ignore[no-untyped-call]
         once = gradients(learner)
         learner.meta_backward(episode)
