@@ -183,9 +183,6 @@ STUCK_SECONDS = 600.0
 LONG_SECONDS = 80.0
 """How long a node is cut off for the head to give it up: five checks of 13 s, and some more."""
 
-ALONE = threading.Lock()
-"""Held by the lane that trains in this process: torch's generator is one for all threads."""
-
 
 class Cluster:
     """The cluster of `scripts/local_cluster.sh`, and what a driver needs to use it.
@@ -606,11 +603,7 @@ def undisturbed(values: dict[str, Any]) -> list[Any]:
     values["evaluator"].pop("seconds", None)
     config = validate({**values, "executor": "inline", "workers": 1, "name": "undisturbed"})
     tasks = config.make_source()
-    with (
-        ALONE,
-        tempfile.TemporaryDirectory() as folder,
-        Store(f"sqlite:///{folder}/nas.db", create=True) as store,
-    ):
+    with tempfile.TemporaryDirectory() as folder, Store(f"sqlite:///{folder}/nas.db", create=True) as store:
         row = create(store, config, tasks)
         SearchDriver(store, row, config, config.make_space(), tasks, Silent()).run(executor(config, tasks))
         return _rows(store, "undisturbed")

@@ -7,10 +7,8 @@ import random
 import runpy
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -68,30 +66,6 @@ def test_a_search_survives_what_strikes_at_random(
     assert not faults["left"](report, wanted)
     assert [search for search in report["searches"] if not faults["right"](search)] == []
     assert [search["ends"] for search in report["searches"] if search["ends"]] == []
-
-
-def test_lanes_train_one_after_the_other(faults: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    trains, met = threading.Lock(), []
-    create = faults["create"]
-
-    def alone(*arguments: Any) -> Any:
-        met.append(not trains.acquire(blocking=False))
-        time.sleep(0.1)
-        return create(*arguments)
-
-    class Ends(faults["SearchDriver"]):  # type: ignore[misc,name-defined]
-        def run(self, executor: Any) -> str:
-            ended: str = super().run(executor)
-            trains.release()
-            return ended
-
-    for name, own in {"create": alone, "SearchDriver": Ends}.items():
-        monkeypatch.setitem(faults["undisturbed"].__globals__, name, own)
-    values = {"trials": 1, **faults["SEARCHES"]["trainings"]}
-    config = faults["validate"](values).model_dump(mode="json")
-    with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(faults["undisturbed"], [config, config])
-    assert (met, first == second) == ([False, False], True)
 
 
 def test_a_database_that_is_away_for_a_minute_costs_nothing(
