@@ -33,6 +33,10 @@ CHUNK = 500
 """Searches, or trials, asked for at a time: the parameters of a statement are limited."""
 
 
+ROUNDING = 1e-9
+"""Of sums of seconds, relative: at a cost this close to its own a trial has ended, whoever added up."""
+
+
 class Incumbent(NamedTuple):
     """What a search had reached at some cost.
 
@@ -91,12 +95,16 @@ class Curve:
         scored = np.flatnonzero(~np.isnan(self.best))
         return float(self.cost[scored[0]]) if len(scored) else math.inf
 
+    def ended(self, costs: npt.ArrayLike) -> npt.NDArray[np.intp]:
+        """Return how many points lie within each of some costs."""
+        return np.searchsorted(self.cost, np.multiply(costs, 1 + ROUNDING), side="right")
+
     def at(self, cost: float) -> Incumbent:
         """Return what was reached by the trials that had ended within `cost` worker seconds.
 
         An outline counts those up to its last point within: `read_at` gives it the others.
         """
-        ended = int(np.searchsorted(self.cost, cost, side="right"))
+        ended = int(self.ended(cost))
         if not ended:
             return Incumbent(math.nan, math.nan, 0, 0)
         last = ended - 1
@@ -105,7 +113,7 @@ class Curve:
 
     def over(self, costs: Floats) -> tuple[Floats, Floats]:
         """Return the best scores and their test scores at each of ascending `costs`, NaN before the first."""
-        ended = np.searchsorted(self.cost, costs, side="right")
+        ended = self.ended(costs)
         best, test = (np.concatenate([[math.nan], values]) for values in (self.best, self.test))
         return best[ended], test[ended]
 
@@ -180,7 +188,7 @@ def outline(store: Store, search: Search, points: int = POINTS) -> Curve:
 
 def read_at(store: Store, search: Search, curve: Curve, cost: float) -> Curve:
     """Return an outline with all trials around a cost, so that it tells how many had ended by then."""
-    after = int(np.searchsorted(curve.cost, cost, side="right"))
+    after = int(curve.ended(cost))
     if after == len(curve.cost):
         return curve
     span = int(curve.trials[after - 1]) if after else 0, int(curve.trials[after])
