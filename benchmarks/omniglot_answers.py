@@ -13,6 +13,7 @@ classes. What the database has is not run again. Two processes share the searche
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import shlex
@@ -63,8 +64,9 @@ def searched(method: str, seed: int, seconds: float, known: set[str], db: str) -
 def trained(architectures: Sequence[str], known: set[str], db: str) -> dict[str, list[float]]:
     """Train networks under further seeds; return their scores on the validation tasks of all trials."""
     scores: dict[str, list[float]] = {one: [] for one in architectures}
+    these = hashlib.sha256(json.dumps(list(architectures)).encode()).hexdigest()[:8]
     for seed in AGAIN:
-        name = f"again-{seed}"
+        name = f"again-{seed}-{these}"
         if name in known:
             nas("resume", name, db=db)
         else:

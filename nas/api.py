@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from nas import counts, verbs
-from nas.chance import ALONE
+from nas.chance import undisturbed
 from nas.comparison import comparison
 from nas.comparison.comparison import Comparison
 from nas.comparison.groups import find
@@ -484,16 +484,12 @@ def _run(session: Session, db: str, artifacts: str | Path | None, say: Say, quie
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Leave torch's generators and threads as they are: trainings in this process set both."""
-    with ALONE:
-        threads = torch.get_num_threads()
-        before = torch.get_rng_state(), torch.cuda.get_rng_state_all()
+    threads = torch.get_num_threads()
     try:
-        yield
+        with undisturbed:
+            yield
     finally:
-        with ALONE:
-            torch.set_num_threads(threads)
-            torch.set_rng_state(before[0])
-            torch.cuda.set_rng_state_all(before[1])
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from nas.chance import ALONE
-from nas.executors.base import Executor, JobT, MakeRunner, ReportT, Workload
+from nas.chance import alone
+from nas.executors.base import Executor, JobT, MakeRunner, ReportT, Runner, Workload
 from nas.executors.worker import ready, reports
 
 
@@ -22,13 +22,20 @@ class InlineExecutor(Executor[JobT, ReportT]):
         """Run every job, in the order given."""
         if workload.done:
             return
-        with ALONE:  # a runner may train to be warm
+        with alone(workload.tick):  # a runner may train to be warm
             runner = ready(lambda: self._make)
-        while (job := workload.next()) is not None:
-            with ALONE, closing(reports(runner, job)) as running:
-                for report in running:
-                    if report.final or not workload.report(job, report):
-                        workload.finish(job, report)
-                        break
-                    workload.tick()
+        while True:
+            with alone(workload.tick):
+                if (job := workload.next()) is None:
+                    return
+                last = _last(runner, job, workload)
+            workload.finish(job, last)
             workload.tick()
+
+
+def _last(runner: Runner[JobT, ReportT], job: JobT, workload: Workload[JobT, ReportT]) -> ReportT:
+    """Run a job; return its final report, or that after which it should not go on."""
+    with closing(reports(runner, job)) as running:
+        while not (report := next(running)).final and workload.report(job, report):
+            workload.tick()
+    return report

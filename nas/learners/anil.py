@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nas.learners.base import Learner
 from nas.learners.folded import Weights, stacked
-from nas.learners.inner import InnerRate, InnerSteps, Order, TestSteps, adapt, kept
+from nas.learners.inner import InnerRate, InnerSteps, Order, TestSteps, adapt, held
 from nas.learners.network import Network, embed, normalized
 from nas.learners.update import Sgd, Update
 from nas.space import TaskShape
@@ -47,7 +47,7 @@ class Anil(Learner):
         self.network = Network(normalized(backbone, self.normalization), shape.outputs)
         head = dict(self.network.head.named_parameters())
         self.update = update(head, inner_lr)
-        self.kept = kept(self.update, head, inner_steps)
+        self.held = held(self.update, head, inner_steps)
         self.inner_steps = inner_steps
         self.test_steps = test_steps or inner_steps
         self.order: Order = order

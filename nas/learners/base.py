@@ -94,7 +94,7 @@ class Learner(nn.Module, ABC):
     passes: int = 1
     """How often a task's support passes through the network before its memory is freed: steps of an inner
     loop that the meta-gradient runs through."""
-    kept: int = 0
+    held: int = 0
     """Numbers that the graph of a task holds besides those of passes through the network."""
     decay: Callable[[float], float]
     """From the share of the training done, in [0, 1), to a factor on the learning rate."""
@@ -273,7 +273,7 @@ class Learner(nn.Module, ABC):
     def size(self, episode: Episode) -> float:
         """Return how large the graph of a task is, in numbers of examples that pass through the network."""
         passing = self.passes * episode.support_x[0].numel() + episode.query_x[0].numel()
-        return passing + self.kept / NODES
+        return passing + self.held / NODES
 
     def meta_backward(self, episode: Episode) -> float:
         """Add the meta-gradient of the mean loss over tasks to `.grad`; return that loss.

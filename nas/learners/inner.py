@@ -34,8 +34,8 @@ class Adapted(NamedTuple):
     state: State
 
 
-def kept(update: UpdateRule, weights: Mapping[str, Tensor], steps: int) -> int:
-    """Return how many numbers the graph of a rule's steps holds of one task; see `Learner.kept`."""
+def held(update: UpdateRule, weights: Mapping[str, Tensor], steps: int) -> int:
+    """Return how many numbers the graph of a rule's steps holds of one task; see `Learner.held`."""
     return steps * update.held * sum(weight.numel() for weight in weights.values())
 
 

@@ -7,7 +7,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from nas.learners.base import Learner
-from nas.learners.inner import InnerRate, InnerSteps, Order, TestSteps, kept
+from nas.learners.inner import InnerRate, InnerSteps, Order, TestSteps, held
 from nas.learners.network import Network, fit, normalized, predict
 from nas.learners.update import Sgd, Update
 from nas.space import TaskShape
@@ -49,7 +49,7 @@ class Maml(Learner):
         self.test_steps = test_steps or inner_steps
         self.order: Order = order
         self.passes = 1 if order == 1 or self.update.constant else inner_steps
-        self.kept = kept(self.update, self.network.trainable, inner_steps)
+        self.held = held(self.update, self.network.trainable, inner_steps)
 
     def forward(self, episode: Episode) -> Tensor:
         """Adapt to each task's support, then predict its queries: `[T, Q, outputs]`."""
