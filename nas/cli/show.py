@@ -78,9 +78,6 @@ ROOM = 5
 HEAVY = ("states", "config", "environment", "trial_rows")
 """Fields of a search that its facts do not print, or print otherwise."""
 
-TABLES = (".csv", ".parquet")
-"""Suffixes of files of a search's trials."""
-
 SAID = ("name", "trials", "objective")
 """Settings that its facts print anyway."""
 
@@ -141,6 +138,11 @@ def show(
         looks.check(form)
         if output is not None or layers or ":" in target or "/" in target:
             raise ConfigError("--watch is for a search: give its name alone, without a trial or a picture.")
+    if output is not None and not layers and form is not Format.TABLE:
+        raise ConfigError(
+            f"--format {form}: with -o no rows are printed, and the suffix of {output} says what is written. "
+            "Leave one of them out."
+        )
     if ":" in target.partition("/")[0]:
         _network(_of_space(target, settings or [], shape), form, wide, output, layers)
         return
@@ -152,14 +154,15 @@ def show(
     name, number = trials.split(target)
     with Store(db) as store:
         if number is None:
-            if layers or (output is not None and output.suffix not in TABLES):
+            from nas.transfer.trials import SUFFIXES, write
+
+            if layers or (output is not None and output.suffix not in SUFFIXES):
                 raise ConfigError(
                     f"Which network? Name a trial, such as {name}/0: `nas show {name}` lists them. "
-                    "A table of all trials is a file .csv or .parquet."
+                    f"A table of all trials is a file {' or '.join(SUFFIXES)}."
                 )
             if output is not None:
                 from nas.plugins import import_from_here
-                from nas.transfer.trials import write
 
                 import_from_here()
                 count = write(store, name, output)

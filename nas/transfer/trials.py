@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from sqlalchemy import func, select
 
@@ -18,10 +19,15 @@ from nas.storage.schema import Measurement, Search, Trial
 from nas.storage.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pandas as pd
 
 SUFFIXES = (".csv", ".parquet")
 """How the names of such files end."""
+
+TEXT = "string"
+"""Type of a column of text."""
 
 
 def write(store: Store, reference: str, file: Path) -> int:
@@ -58,7 +64,8 @@ def table(store: Store, search: Search) -> pd.DataFrame:
     """Return the trials of a search, a row each in the order proposed.
 
     Columns are the fields of `nas.queries.trials.TrialRow`; `decision.NAME` of what each decision chose; and
-    `measured.METRIC`, the last value of each metric.
+    `measured.METRIC`, the last value of each metric. Whole numbers stay whole where some are absent. A
+    decision with choices of several types is text, unless they are numbers.
 
     Raises:
         PluginError: as `write`.
@@ -75,11 +82,15 @@ def table(store: Store, search: Search) -> pd.DataFrame:
         text, measured = row.architecture, last.get(row.id, {})
         chosen = {} if text is None else space.values(space.decode(text))
         del values["chosen"]  # decisions, too
-        values |= {f"decision.{d.name}": _plain(chosen.get(d.name)) for d in space.decisions}
+        values |= {f"decision.{d.name}": chosen.get(d.name) for d in space.decisions}
         rows.append(values | {f"measured.{metric}": measured.get(metric) for metric in metrics})
-    fields = (name for name in TrialRow.__dataclass_fields__ if name != "chosen")
-    decisions = (f"decision.{decision.name}" for decision in space.decisions)
-    return pd.DataFrame(rows, columns=[*fields, *decisions, *(f"measured.{metric}" for metric in metrics)])
+    hints = {name: hint for name, hint in get_type_hints(TrialRow).items() if name != "chosen"}
+    types = {name: _type(get_args(hint) or [hint]) for name, hint in hints.items()}
+    types |= {f"decision.{d.name}": _type(map(type, d.choices)) for d in space.decisions}
+    types |= {f"measured.{metric}": _type([float]) for metric in metrics}
+    return pd.DataFrame(
+        {name: pd.Series(_column(rows, name, kind), dtype=kind) for name, kind in types.items()}
+    )
 
 
 def _last_values(store: Store, search: Search) -> dict[int, dict[str, float | None]]:
@@ -101,6 +112,14 @@ def _last_values(store: Store, search: Search) -> dict[int, dict[str, float | No
     return found
 
 
-def _plain(choice: Any) -> Any:
-    """Return a choice as one value of a column."""
-    return choice if choice is None or isinstance(choice, bool | int | float | str) else str(choice)
+def _type(kinds: Iterable[type]) -> str:
+    """Return the type of a column whose values are of such kinds, or absent."""
+    own = set(kinds) - {NoneType}
+    if len(own) == 1:
+        return {int: "Int64", bool: "boolean", float: "float64"}.get(own.pop(), TEXT)
+    return "float64" if own == {int, float} else TEXT
+
+
+def _column(rows: list[dict[str, Any]], name: str, kind: str) -> list[Any]:
+    values = [row[name] for row in rows]
+    return [None if value is None else str(value) for value in values] if kind == TEXT else values
