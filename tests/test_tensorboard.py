@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import struct
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from command_line import SCRIPTED, nas
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+from tensorboardX.record_writer import masked_crc32c
 
 from nas.progress import tensorboard
 from nas.storage.store import Store
@@ -24,14 +26,19 @@ Points = dict[tuple[str, int], float]
 
 
 def events(run: Path) -> Iterator[Any]:
-    """Yield the events of a run: each after its length and a checksum, another behind it; a part is none."""
+    """Yield the events of a run, of each file those before the first that is damaged, or but a part.
+
+    An event is behind its length and a checksum of that; a checksum of its own follows.
+    """
     for file in sorted(run.glob("*.tfevents.*")):
         data = file.read_bytes()
         while data:
             (length,) = struct.unpack("<Q", data[:8])
-            if 16 + length > len(data):
+            event = data[12 : 12 + length]
+            checksums = struct.pack("<II", masked_crc32c(data[:8]), masked_crc32c(event))
+            if data[8:12] + data[12 + length : 16 + length] != checksums:
                 break
-            yield Event.FromString(data[12 : 12 + length])
+            yield Event.FromString(event)
             data = data[16 + length :]
 
 
@@ -131,24 +138,95 @@ def test_what_the_folder_lacks_is_written_first(db: Path, tmp_path: Path) -> Non
     check(db, tb / "s")
 
 
-def test_another_search_is_not_written_over(db: Path, tmp_path: Path) -> None:
-    run = ("run", *SCRIPTED, "--trials=1", "--name=s", f"--tensorboard={tmp_path}/tb")
+def test_what_a_damaged_file_has_behind_the_damage_is_written_again(db: Path, tmp_path: Path) -> None:
+    tb = tmp_path / "tb"
+    run = ("run", *SCRIPTED, *RUNGS, "--trials=5", "--name=s", f"--tensorboard={tb}")
     assert nas(*run)[0] == 0
-    assert nas("rm", "s", "--yes")[0] == 0
+    [file] = (tb / "s").glob("*.tfevents.*")
+    data = bytearray(file.read_bytes())
+    half = len(data) // 2
+    data[half : half + 8] = b"\xff" * 8
+    file.write_bytes(data)
+    before = {step for _, step in points(tb / "s")}
+    assert before != set(range(1, 6))
+    assert nas("resume", "s", f"--tensorboard={tb}")[0] == 0
+    check(db, tb / "s")
+    assert before < {step for _, step in points(tb / "s")} == set(range(1, 6))
+
+
+def test_nothing_is_written_where_nothing_is_new(db: Path, tmp_path: Path) -> None:
+    assert nas("run", *SCRIPTED, "--trials=2", "--name=s", f"--tensorboard={tmp_path}/tb")[0] == 0
+    before = sorted(tmp_path.glob("tb/**/*"))
+    assert nas("resume", "s", f"--tensorboard={tmp_path}/tb")[0] == 0
+    assert sorted(tmp_path.glob("tb/**/*")) == before
+
+
+def test_a_viewer_sees_points_without_a_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    run = tensorboard._Run(tmp_path)
+    run.write({("score", 10): 0.5}, 1.0)
+    assert points(tmp_path) == {("score", 10): 0.5}
+    run.close()
+    assert synced == []
+
+
+@pytest.mark.parametrize("again", ["--name=s", "--resume-or-start=s", ""])
+def test_another_search_is_not_written_over(db: Path, tmp_path: Path, again: str) -> None:
+    """Refused before the new search is in the database, also where it would have the name of its parts."""
+    run = ("run", *SCRIPTED, "--trials=1", f"--tensorboard={tmp_path}/tb", *([again] if again else []))
+    assert nas(*run)[0] == 0
+    [folder] = (tmp_path / "tb").iterdir()
+    assert nas("rm", folder.name, "--yes")[0] == 0
+    owner = (folder / tensorboard.OWNER).read_bytes()
     code, _, err = nas(*run)
-    assert (code, str(tmp_path / "tb" / "s") in err) == (2, True)
-    (tmp_path / "other" / "s").mkdir(parents=True)
-    (tmp_path / "other" / "s" / "mine").touch()
-    assert nas("resume", "s", f"--tensorboard={tmp_path}/other")[0] == 2
+    assert (code, str(folder) in err, (folder / tensorboard.OWNER).read_bytes()) == (2, True, owner)
+    folder.rename(tmp_path / "before")
+    folder.touch()
+    code, _, err = nas(*run)
+    assert (code, str(folder) in err) == (2, True)
+    with Store(f"sqlite:///{db}") as store:
+        assert store.names() == []
+
+
+@pytest.mark.parametrize("owner", [b"", b'{"created_at": "20', b"\xff", b"{}", None])
+def test_a_search_is_not_taken_up_in_the_folder_of_another(
+    db: Path, tmp_path: Path, owner: bytes | None
+) -> None:
+    """Nor where the file that says whose it is cannot be read, nor where a file has the name."""
+    assert nas("run", *SCRIPTED, "--trials=1", "--name=s")[0] == 0
+    place = tmp_path / "tb" / "s"
+    if owner is None:
+        place.parent.mkdir()
+        place.touch()
+    else:
+        place.mkdir(parents=True)
+        (place / tensorboard.OWNER).write_bytes(owner)
+    before = sorted(tmp_path.glob("tb/**/*"))
+    code, _, err = nas("resume", "s", f"--tensorboard={tmp_path}/tb")
+    assert (code, str(place) in err, "nas resume s --tensorboard" in err) == (2, True, True)
+    assert sorted(tmp_path.glob("tb/**/*")) == before
 
 
 def test_a_search_goes_on_where_no_more_can_be_written(
     db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Any, number: int, outcome: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    """What a file still has to write when the disk is full, it cannot write when it is closed, either."""
 
-    monkeypatch.setattr(tensorboard._Runs, "end", full)
+    def full(self: Any) -> None:
+        if any(tmp_path.glob("tb/s/trial-*")):  # a training has begun
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    close = tensorboard._File.close
+
+    def full_at_last(self: Any) -> None:
+        close(self)
+        full(self)
+
+    monkeypatch.setattr(tensorboard._File, "flush", full)
+    monkeypatch.setattr(tensorboard._File, "close", full_at_last)
     code, _, err = nas("run", *SCRIPTED, "--trials=3", "--name=s", f"--tensorboard={tmp_path}/tb")
     assert (code, err.count("No space left")) == (0, 1)
     monkeypatch.undo()
@@ -163,6 +241,7 @@ def test_a_folder_that_cannot_be_is_refused_before_anything_begins(
     run = ("run", *SCRIPTED, "--trials=1", "--name=s", f"--tensorboard={tmp_path}/file/tb")
     code, _, err = nas(*run)
     assert (code != 0, f"{tmp_path}/file/tb" in err, db.exists()) == (True, True, False)
+    assert (nas(*run[:-1], "--tensorboard=")[0], db.exists()) == (2, False)
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     code, _, err = nas("run", *SCRIPTED, "--trials=1", "--name=s", f"--tensorboard={tmp_path}/tb")
     assert (code, "nas-service[tensorboard]" in err, db.exists()) == (2, True, False)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from nas.cli import completion, messages
+from nas.errors import ConfigError
 from nas.progress.metrics import address, refuse_unserved
 from nas.progress.tensorboard import refuse_unwritable
 from nas.storage import DEFAULT_DB as DEFAULT_DB
@@ -82,10 +83,12 @@ MetricsOption = Annotated[
 ]
 
 
-def _events(folder: Path | None) -> Path | None:
+def _events(text: str) -> Path:
     """Refuse a folder that cannot be written before anything begins."""
-    if folder is not None:
-        refuse_unwritable(folder)
+    if not text:
+        raise ConfigError("--tensorboard: '' is no folder. Name one, such as --tensorboard runs.")
+    folder = Path(text)
+    refuse_unwritable(folder)
     return folder
 
 
@@ -95,7 +98,7 @@ TensorBoardOption = Annotated[
         "--tensorboard",
         metavar="DIR",
         help="Write event files for TensorBoard there, a run each training; also of those that ended before.",
-        callback=_events,
+        parser=_events,
     ),
 ]
 LogFormatOption = Annotated[

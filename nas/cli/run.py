@@ -37,6 +37,7 @@ from nas.states import TrialState
 
 if TYPE_CHECKING:
     from nas.settings.search import SearchConfig
+    from nas.storage.store import Store
     from nas.tasks.base import ScoreSource
     from nas.verbs import Session
 
@@ -204,6 +205,7 @@ def run(
         return
     with Store(db, create=True) as store, ExitStack() as running:
         with interrupted_with(f"No search was written. Start it again: `{typed(db)}`"):
+            _refuse_taken(store, resolved, tensorboard)
             session = running.enter_context(
                 started(store, resolved, say, source=text, ray_address=ray_address)
             )
@@ -227,6 +229,8 @@ def _launch(
     with ExitStack() as running:
         with continued_by(again):
             store = running.enter_context(Store(db, create=True, patient=True))
+            if store.named(config.name or "") is None:
+                _refuse_taken(store, config, watched.tensorboard)
             session = running.enter_context(
                 launched(store, config, say, source=source, workers=workers, ray_address=ray_address)
             )
@@ -237,6 +241,15 @@ def _launch(
         f"Search '{config.name}' is completed; nothing was started. What it found: "
         f"`nas leaderboard --search {config.name}`"
     )
+
+
+def _refuse_taken(store: Store, config: SearchConfig, tensorboard: Path | None) -> None:
+    """Refuse a folder of event files that has something else under the name that a new search gets."""
+    from nas.driver.creation import name
+    from nas.progress.tensorboard import refuse_taken
+
+    if tensorboard is not None:
+        refuse_taken(tensorboard, name(store, config))
 
 
 def resume(

@@ -32,6 +32,21 @@ def supernet(config: SearchConfig, space: Space[Any], tasks: ScoreSource) -> Tra
     return first if isinstance(first, TrainSupernet) else None
 
 
+def name(store: Store, config: SearchConfig) -> str:
+    """Return the name that a search of this configuration would get now.
+
+    Raises:
+        ConfigError: the name is taken, or is no name.
+    """
+    return store.name(config.name, config.controller["name"], config.space["name"], _tasks(config))
+
+
+def _tasks(config: SearchConfig) -> str:
+    """Return the name of the tasks, or of the table that scores are looked up in."""
+    named: str = (config.tasks or config.evaluator)["name"]
+    return named
+
+
 def create(
     store: Store,
     config: SearchConfig,
@@ -74,7 +89,7 @@ def create(
             config=config.model_dump(mode="json"),
             space=config.space["name"],
             controller=config.controller["name"],
-            tasks=config.tasks["name"] if config.tasks else config.evaluator["name"],
+            tasks=_tasks(config),
             task_label=tasks.label,
             learner=config.learner["name"] if config.learner else "none",
             executor=config.executor,

@@ -11,12 +11,14 @@ import errno
 import json
 import math
 import os
+import shlex
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from nas.costs import COSTS
 from nas.errors import ConfigError
@@ -65,6 +67,37 @@ def refuse_unwritable(folder: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
+def refuse_taken(folder: Path, name: str) -> None:
+    """Look whether a new search can have its runs in a folder, before it is written to the database.
+
+    Args:
+        folder: of event files.
+        name: that the search is to have.
+
+    Raises:
+        ConfigError: what is there under this name is not empty.
+        Unwritable: it cannot be written.
+    """
+    place = folder / name
+    with writing(place, INSTEAD):
+        if _taken(place):
+            raise _others(place, "another folder or name")
+    refuse_unwritable(place)
+
+
+def _taken(place: Path) -> bool:
+    """Return whether there is anything but an empty folder."""
+    return os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir()))
+
+
+def _others(place: Path, otherwise: str) -> ConfigError:
+    old = shlex.quote(str(place))
+    return ConfigError(
+        f"--tensorboard: {place} is there, and is not a folder of this search's runs. Move it away, "
+        f"`mv {old} {old}.old`, or give {otherwise}."
+    )
+
+
 @contextmanager
 def recording(
     folder: Path | None,
@@ -85,18 +118,19 @@ def recording(
         observer: told of all that happens.
 
     Raises:
-        ConfigError: the folder has another search of this name.
+        ConfigError: the folder has something else of this name.
         Unwritable: it cannot be written.
     """
     if folder is None:
         yield observer
         return
-    with writing(folder, INSTEAD):
-        runs = _Runs(folder / row.name, row, config, store)
+    place = folder / row.name
+    with writing(place, INSTEAD):
+        recorder = _Recorder(_Runs(place, row, config, store), say, observer)
     try:
-        yield _Recorder(runs, say, observer)
+        yield recorder
     finally:
-        runs.close()
+        recorder.close()
 
 
 class _Recorder:
@@ -122,12 +156,18 @@ class _Recorder:
         self._observer.retried(job, error)
         self._tell(lambda runs: runs.forget(job.number))
 
+    def close(self) -> None:
+        """Close all files."""
+        self._tell(_Runs.close)
+
     def _tell(self, what: Callable[[_Runs], None]) -> None:
         if self._runs is not None:
             try:
                 what(self._runs)
             except OSError as error:
                 self._say(f"{unwritable(error, self._runs.folder)} The search goes on without.")
+                with suppress(OSError):
+                    self._runs.close()
                 self._runs = None
 
 
@@ -153,6 +193,7 @@ class _Runs:
                 self._past(row.id, trial, store)
             whole = trial.state == TrialState.COMPLETED and trial.repeat == 0
             self._add(trial.score if whole else None, trial.seconds, _moment(trial), new=new)
+        self._whole.flush()
 
     def start(self, number: int) -> None:
         """Begin a run; what an attempt before wrote of it does not count."""
@@ -160,7 +201,8 @@ class _Runs:
 
     def forget(self, number: int) -> None:
         """Close a run whose attempt failed."""
-        self._live.pop(number).close()
+        self._live[number].close()
+        del self._live[number]
 
     def report(self, number: int, outcome: Outcome) -> None:
         """Write what was measured since the report before."""
@@ -168,7 +210,7 @@ class _Runs:
 
     def end(self, number: int, outcome: Outcome) -> None:
         """Write what else is known of a run, and close it."""
-        now, run = time.time(), self._live.pop(number, None)
+        now, run = time.time(), self._live.get(number)
         score = None if outcome.score is None else outcome.score.value
         if run is not None and outcome.state.value in UNTRAINED:
             run.close()
@@ -177,14 +219,17 @@ class _Runs:
             settings = {**self._settings, **self._values(outcome.architecture)}
             step, state = outcome.train_episodes, outcome.state.value
             run.end(_measured(outcome), told, settings, step, state, now)
+        self._live.pop(number, None)
         whole = outcome.state is TrialState.COMPLETED and outcome.repeat == 0
         self._add(score if whole else None, outcome.seconds, now)
+        self._whole.flush()
 
     def close(self) -> None:
-        """Close all files."""
-        self._whole.close()
-        for run in self._live.values():
-            run.close()
+        """Close all files, also where one cannot be written."""
+        with ExitStack() as closing:
+            closing.callback(self._whole.close)
+            for run in self._live.values():
+                closing.callback(run.close)
 
     def _past(self, search: int, trial: Trial, store: Store) -> None:
         """Write the run of a trial that ended before."""
@@ -210,26 +255,21 @@ class _Runs:
             reached = {"best": self._best, "score": score, "seconds": self._seconds}
             values = {f"search/{name}": value for name, value in reached.items() if value is not None}
             self._whole.write(values, self._count, moment)
-            self._whole.flush()
 
     def _claim(self, row: Search) -> None:
         """Write whose folder it is.
 
         Raises:
-            ConfigError: it is another search's, or has something else.
+            ConfigError: it is another search's, or something else.
         """
-        file, mine = self.folder / OWNER, row.created_at.isoformat()
-        if file.is_file():
-            if json.loads(file.read_text()) == {"created_at": mine}:
+        file, mine = self.folder / OWNER, {"created_at": row.created_at.isoformat()}
+        with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+            if json.loads(file.read_text()) == mine:
                 return
-        elif not self.folder.exists() or not any(self.folder.iterdir()):
-            with replacing(file) as temporary:
-                temporary.write_text(json.dumps({"created_at": mine}))
-            return
-        raise ConfigError(
-            f"--tensorboard: {self.folder} has other runs than those of this search. Delete it, or give "
-            "another folder."
-        )
+        if _taken(self.folder):
+            raise _others(self.folder, f"another folder: `nas resume {row.name} --tensorboard DIR`")
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps(mine))
 
     def _place(self, number: int) -> Path:
         return self.folder / f"trial-{number:05}"
@@ -284,24 +324,26 @@ class _Run:
 
 
 class _File:
-    """A new event file of a run, read after those that are there."""
+    """A new event file of a run, read after those that are there; it begins with its first event.
+
+    tensorboardX's own writer asks the disk to have got the bytes at each flush; a viewer needs no more than
+    that they have left this process.
+    """
 
     def __init__(self, folder: Path) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
-
-        folder.mkdir(parents=True, exist_ok=True)
-        suffix = f".{len([*folder.glob(EVENTS)]):04}"  # two files may be of one second
-        self._writer = EventsWriter(str(folder / "events"), suffix)
+        self._folder = folder
+        self._stream: BinaryIO | None = None
 
     def begin(self) -> None:
         """Let all points of the files before count for nothing, if each of them began so."""
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         begun = SessionLog(status=SessionLog.START)
-        self._writer.write_event(Event(session_log=begun, step=0, wall_time=time.time()))
+        self._put(Event(session_log=begun, step=0, wall_time=time.time()))
 
     def write(self, values: Mapping[str, float], step: int, moment: float) -> None:
         """Write values of one step, those that are finite, as one record."""
+        from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.proto.summary_pb2 import Summary
 
         some = [
@@ -310,11 +352,12 @@ class _File:
             if math.isfinite(value)
         ]
         if some:
-            self._put(Summary(value=some), step, moment)
+            self._put(Event(summary=Summary(value=some), step=step, wall_time=moment))
 
     def tell(self, settings: Mapping[str, Any], failed: bool, began: float, ended: float) -> None:
         """Write what TensorBoard's page of hyper-parameters reads."""
         from tensorboardX.proto.api_pb2 import Status
+        from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
         from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 
@@ -334,37 +377,61 @@ class _File:
         ):
             data = SummaryMetadata.PluginData(plugin_name="hparams", content=told.SerializeToString())
             value = Summary.Value(tag=f"_hparams_/{tag}", metadata=SummaryMetadata(plugin_data=data))
-            self._put(Summary(value=[value]), 0, ended)
+            self._put(Event(summary=Summary(value=[value]), step=0, wall_time=ended))
 
     def flush(self) -> None:
         """Let a viewer see what is written."""
-        self._writer.flush()
+        if self._stream is not None:
+            self._stream.flush()
 
     def close(self) -> None:
         """Write what is left, and close the file."""
-        self._writer.close()
+        if self._stream is not None:
+            self._stream.close()
 
-    def _put(self, summary: Any, step: int, moment: float) -> None:
+    def _put(self, event: Any) -> None:
+        if self._stream is None:
+            self._stream = self._open()
+        self._stream.write(_record(event))
+
+    def _open(self) -> BinaryIO:
         from tensorboardX.proto.event_pb2 import Event
 
-        self._writer.write_event(Event(summary=summary, step=step, wall_time=moment))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        now, place = time.time(), len([*self._folder.glob(EVENTS)])  # two files may be of one second
+        name = f"events.out.tfevents.{int(now):010}.{socket.gethostname()}.{place:04}"
+        stream = (self._folder / name).open("wb")
+        stream.write(_record(Event(file_version="brain.Event:2", wall_time=now)))
+        return stream
+
+
+def _record(event: Any) -> bytes:
+    """Return an event as a file has it: its length in 8 bytes, 4 of a checksum, itself, and 4 of another."""
+    data = event.SerializeToString()
+    length = len(data).to_bytes(8, "little")
+    return b"".join((length, _checksum(length), data, _checksum(data)))
+
+
+def _checksum(data: bytes) -> bytes:
+    from tensorboardX.record_writer import masked_crc32c
+
+    masked: int = masked_crc32c(data)
+    return masked.to_bytes(4, "little")
 
 
 def _last_step(folder: Path) -> int:
-    """Return the last step that the event files of a folder have; 0: none.
-
-    A record is its length in 8 bytes, 4 of a checksum, the event, and 4 of another.
-    """
+    """Return the last step that the event files of a folder have, each up to where it is damaged; 0: none."""
     from tensorboardX.proto.event_pb2 import Event
 
     last = 0
     for file in folder.glob(EVENTS):
         data, place = file.read_bytes(), 0
-        while place + 12 <= len(data):
+        while place < len(data):
             end = place + 12 + int.from_bytes(data[place : place + 8], "little")
-            if end + 4 > len(data):  # cut off by a crash
+            event = data[place + 12 : end]
+            if data[end : end + 4] != _checksum(event):  # or cut off by a crash
                 break
-            last = max(last, Event.FromString(data[place + 12 : end]).step)
+            last = max(last, Event.FromString(event).step)
             place = end + 4
     return last
 

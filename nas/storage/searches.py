@@ -99,16 +99,24 @@ def add(session: Session, search: Search, name: str | None) -> None:
     Raises:
         ConfigError: the name is taken, or is no name.
     """
-    base = (
-        names.default(search.controller, search.space, search.tasks) if name is None else names.checked(name)
-    )
     if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer anyway
         session.execute(text("LOCK TABLE searches IN SHARE ROW EXCLUSIVE MODE"))
+    search.name = named(session, name, search.controller, search.space, search.tasks)
+    session.add(search)
+
+
+def named(session: Session, name: str | None, *parts: str) -> str:
+    """Return the name that a new search gets: its own, or without one the first free one of its parts.
+
+    Raises:
+        ConfigError: the name is taken, or is no name.
+    """
     if name is not None:
         check_free(session, name)
+        return name
+    base = names.default(*parts)
     taken = set(session.scalars(select(Search.name).where(Search.name.startswith(base, autoescape=True))))
-    search.name = names.free(base, taken)
-    session.add(search)
+    return names.free(base, taken)
 
 
 def continuation(search: Search) -> str:

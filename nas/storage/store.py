@@ -130,6 +130,20 @@ class Store:
                 searches.check_free(session, name)
 
     @repeatable
+    def name(self, name: str | None, *parts: str) -> str:
+        """Return the name that a new search would get now.
+
+        Args:
+            name: its own; None: it is made of its parts.
+            parts: names of its controller, space and tasks.
+
+        Raises:
+            ConfigError: the name is taken, or is no name.
+        """
+        with self._database.read() as session:
+            return searches.named(session, name, *parts)
+
+    @repeatable
     def search(self, reference: str, *, whole: bool = False) -> Search:
         """Return a search by its name, by a prefix that no other name has, or the newest as `@last`.
 
