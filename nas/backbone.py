@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nas.counting import Counter, countable, parameters
+from nas.counting import Counter, countable, lazy, parameters
 from nas.errors import PluginError, Unsupported
 from nas.space import Architecture, Space, TaskShape
 
@@ -135,10 +135,19 @@ def count(backbone: nn.Module, shape: TaskShape) -> Cost:
         PluginError: it is no backbone; see `check_backbone`.
     """
     example = torch.empty(1, *shape.input, device="meta")
-    with torch.no_grad(), Counter(example) as counter:
-        features = backbone(example)
+    with torch.no_grad():
+        if any(map(lazy, backbone.modules())):
+            backbone(example)  # weights are no activations: they are made before
+        with Counter(example) as counter:
+            features = backbone(example)
     check_backbone(backbone, features, 1)
-    return Cost(parameters(backbone), counter.flops // 2, counter.peak)
+    weights = parameters(backbone)
+    if weights is None:
+        raise PluginError(
+            f"The backbone of class {_class(backbone)} has a lazy layer that got no input: its weights have "
+            "no shape. Leave it out, or call it."
+        )
+    return Cost(weights, counter.flops // 2, counter.peak)
 
 
 def width_of(backbone: nn.Module) -> int:

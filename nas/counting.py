@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, cast, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
@@ -27,9 +28,17 @@ KNOWN = 2**16
 MAKERS = 2**13
 """How many modules are remembered."""
 
+PLAIN = frozenset(
+    {type(None), bool, int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format}
+)
+"""Types of values that hold nothing else."""
+
+UNKNOWN = cast("Hashable", [])
+"""What has no hash."""
+
 
 class Effect(NamedTuple):
-    """What an operation or a module does to a count, wherever it sees tensors of the same layouts.
+    """What an operation or a module does to a count, wherever it sees meta tensors of the same layouts.
 
     Attributes:
         flops: that it takes.
@@ -50,14 +59,15 @@ _active: ContextVar[Counter | None] = ContextVar("_active", default=None)
 """The counter of the forward pass that runs."""
 
 _standing: ContextVar[bool] = ContextVar("_standing", default=False)
-"""Whether `counted` makes what stands for a module."""
+"""Whether `count_once` makes what stands for a module."""
 
 
 class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts a forward pass: its operations by torch's own formulas, its memory by the storages alive.
 
     What an operation takes depends on the layouts of what it is given. The meta device is slow to tell: it is
-    asked once, and the answer is remembered.
+    asked once, and the answer is remembered. Tensors of other devices have values, which a network may read:
+    an operation that takes or returns one runs each time.
 
     Attributes:
         flops: so far; two are a multiply-accumulate.
@@ -109,7 +119,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         told = func, layouts(args), layouts(kwargs) if kwargs else (), torch.get_default_dtype()
         try:
             effect = _known.get(told)
-        except TypeError:  # an argument has no hash
+        except TypeError:  # more than layouts matters
             return self._run(func, args, kwargs or {})[0]
         if effect is None:
             out, effect = self._run(func, args, kwargs or {})
@@ -128,9 +138,9 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return made[0] if effect.single else tuple(made)
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Effect | None]:
-        """Return what an operation returns, and its effect if all of that is fresh."""
+        """Return what an operation returns, and its effect if all of that is fresh and on the meta device."""
         operator = func.overloadpacket
-        if operator is torch.ops.aten.native_batch_norm:
+        if operator is torch.ops.aten.native_batch_norm and args[0].is_meta:
             # Without the statistics, which meta tensors keep and others drop.
             out = torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
         else:
@@ -142,7 +152,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         leaves, before, whole = tree_leaves(out), self.alive, True
         for leaf in leaves:
             if isinstance(leaf, Tensor) and id(leaf.untyped_storage()) not in given:
-                whole &= self._hold(leaf) and dense(leaf)
+                whole &= self._hold(leaf) and dense(leaf) and leaf.is_meta
             else:
                 whole = False
         if not whole or not (isinstance(out, Tensor) or (isinstance(out, tuple) and len(out) == len(leaves))):
@@ -170,18 +180,21 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def layouts(value: Any) -> Hashable:
-    """Return what an effect depends on: layouts in place of tensors, and all else as it is.
+    """Return what an effect depends on: layouts in place of meta tensors, and plain values with their types.
 
-    Tensors of other classes may do anything: what stands for them has no hash.
+    It has no hash where more matters: tensors of other devices have values, those of other classes may do
+    anything, and objects may change or hold tensors.
     """
     kind = type(value)
+    if kind in PLAIN:
+        return kind, value
     if kind is Tensor or kind is nn.Parameter:
-        return value.shape, value.stride(), value.dtype
-    if kind is tuple or kind is list:
-        return tuple([layouts(own) for own in value])
-    if kind is dict:
-        return tuple([(key, layouts(own)) for key, own in value.items()])
-    return kind, value if not isinstance(value, Tensor) else []
+        return (value.shape, value.stride(), value.dtype) if value.is_meta else UNKNOWN
+    if isinstance(value, tuple | list):
+        return kind, *[layouts(own) for own in value]
+    if isinstance(value, dict):
+        return kind, *[(layouts(key), layouts(own)) for key, own in value.items()]
+    return UNKNOWN
 
 
 def dense(tensor: Tensor) -> bool:
@@ -189,24 +202,34 @@ def dense(tensor: Tensor) -> bool:
     return tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
 
 
-def counted(make: Callable[P, Made], *args: P.args, **kwargs: P.kwargs) -> Made:
+def count_once(make: Callable[P, Made], *args: P.args, **kwargs: P.kwargs) -> Made:
     """Return `make(*args, **kwargs)`, of which costs are counted once for all networks that have it.
 
     Where a network is built to be counted, this returns what stands for the module: without weights, and
     known by what it is given and returns alone. So a space counts a network without making its operations.
 
     Args:
-        make: a function or a class that makes the same module of the same arguments, but for its weights.
-        args: hashable.
-        kwargs: hashable.
+        make: a function or a class that makes the same module of equal arguments, but for its weights.
+        args: if one has no hash, the module is made each time.
+        kwargs: as `args`.
     """
     if not _standing.get():
         return make(*args, **kwargs)
-    return cast(Made, StandIn(_recipe(make, args, tuple(kwargs.items()), torch.get_default_dtype())))
+    named = tuple(kwargs.items())
+    try:
+        recipe = _recipe(make, args, named, kinds((make, *args, *named)), torch.get_default_dtype())
+    except TypeError:  # no hash
+        return make(*args, **kwargs)
+    return cast(Made, StandIn(recipe))
+
+
+def kinds(values: tuple[Any, ...]) -> Hashable:
+    """Return what `==` does not tell of tuples: their types, and those of all in them."""
+    return type(values), *[kinds(own) if isinstance(own, tuple) else type(own) for own in values]
 
 
 def countable(build: Callable[[], Made]) -> Made:
-    """Return what is built on the meta device for evaluation, with stand-ins for what `counted` makes."""
+    """Return what is built on the meta device for evaluation, with stand-ins for what `count_once` makes."""
     token = _standing.set(True)
     try:
         with torch.device("meta"):
@@ -215,12 +238,25 @@ def countable(build: Callable[[], Made]) -> Made:
         _standing.reset(token)
 
 
-def parameters(network: nn.Module) -> int:
-    """Return the trainable weights of a network, of which stand-ins may be parts."""
+def lazy(module: nn.Module) -> bool:
+    """Return whether a module itself learns the shapes of its weights from what it is given first."""
+    return isinstance(module, LazyModuleMixin) and module.has_uninitialized_params()
+
+
+def parameters(network: nn.Module) -> int | None:
+    """Return the trainable weights of a network, of which stand-ins may be parts.
+
+    None: that depends on what lazy layers in it are given.
+    """
     seen, total = set[int](), 0
     for module in network.modules():
-        if isinstance(module, StandIn):
-            total += module.recipe.parameters
+        if lazy(module):
+            return None
+        if isinstance(module, StandIn) and module.made is None:
+            known = module.recipe.parameters
+            if known is None:
+                return None
+            total += known
         for weight in module.parameters(recurse=False):
             if weight.requires_grad and id(weight) not in seen:
                 seen.add(id(weight))
@@ -235,47 +271,63 @@ class Recipe:
         self, make: Callable[..., nn.Module], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
         self._make = lambda: make(*args, **kwargs)
-        self._effects: dict[Hashable, Effect | int | None] = {}
+        self._effects: dict[Hashable, Effect | int | str | None] = {}
         self._parameters: int | None = None
+        self._made = False
 
     def module(self) -> nn.Module:
         """Return one that is made so, on the meta device."""
         made = countable(self._make)
-        self._parameters = parameters(made)
+        if not self._made:
+            self._parameters, self._made = parameters(made), True
         return made
 
     @property
-    def parameters(self) -> int:
-        """Trainable weights of each."""
-        if self._parameters is None:
+    def parameters(self) -> int | None:
+        """Trainable weights of each; None: as in `parameters`."""
+        if not self._made:
             self.module()
-        return cast(int, self._parameters)
+        return self._parameters
 
-    def effect(self, inputs: tuple[Any, ...], counter: Counter) -> Effect | int | None:
-        """Return what it does to a count; a number: it passes on that input; None: only running it tells."""
-        told = layouts(inputs)
-        if told not in self._effects:
+    def effect(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], counter: Counter
+    ) -> Effect | int | str | None:
+        """Return what it does to a count.
+
+        A place or a name: it passes on that input. None: only running it tells.
+        """
+        told = layouts(args), layouts(kwargs) if kwargs else ()
+        try:
+            known = told in self._effects
+        except TypeError:  # more than layouts matters
+            return None
+        if not known:
             with counter.paused():
-                self._effects[told] = self._measured(inputs)
+                self._effects[told] = self._measured(args, kwargs)
         return self._effects[told]
 
-    def _measured(self, inputs: tuple[Any, ...]) -> Effect | int | None:
-        blank = tree_map_only(
-            Tensor, lambda x: torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta"), inputs
+    def _measured(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Effect | int | str | None:
+        args, kwargs = tree_map_only(
+            Tensor,
+            lambda x: torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta"),
+            (args, kwargs),
         )
-        given = [leaf for leaf in tree_leaves(blank) if isinstance(leaf, Tensor)]
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         module = self.module()
+        if self.parameters is None:
+            return None
         with torch.no_grad(), Counter(*given) as counter:
             before = counter.alive
-            out = module(*blank)
+            out = module(*args, **kwargs)
         idle = not counter.flops and counter.peak == before
-        for place, one in enumerate(blank):
+        inputs: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+        for place, one in inputs:
             if out is one and idle:
                 return place
         storages = [one.untyped_storage() for one in given]
         if (
             not isinstance(out, Tensor)
-            or not (counter.holds(out) and dense(out))
+            or not (out.is_meta and counter.holds(out) and dense(out))
             or any(out.untyped_storage() is own for own in storages)
         ):
             return None
@@ -288,6 +340,7 @@ def _recipe(
     make: Callable[..., nn.Module],
     args: tuple[Hashable, ...],
     kwargs: tuple[tuple[str, Hashable], ...],
+    types: Hashable,
     dtype: torch.dtype,
 ) -> Recipe:
     return Recipe(make, args, dict(kwargs))
@@ -295,24 +348,35 @@ def _recipe(
 
 @final
 class StandIn(nn.Module):
-    """Stands for a module where a network is counted."""
+    """Stands for a module where a network is counted.
+
+    Attributes:
+        recipe: of the module.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
 
-    def forward(self, *inputs: Any) -> Any:
+    @property
+    def made(self) -> nn.Module | None:
+        """The module, where only running it told what it does; None: it was not made."""
+        return self._modules.get("module")
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the module would, having counted what it takes."""
-        counter = _active.get()
-        if counter is None:
-            return self.recipe.module()(*inputs)
-        effect = self.recipe.effect(inputs, counter)
-        if effect is None:
-            with counter.paused():
-                module = self.recipe.module()
-            return module(*inputs)
-        if isinstance(effect, int):
-            return inputs[effect]
-        counter.take(effect)
-        [(size, stride, dtype)] = effect.outputs
-        return torch.empty_strided(size, stride, dtype=dtype, device="meta")
+        counter, module = _active.get(), self.made
+        if counter is not None and module is None:
+            effect = self.recipe.effect(args, kwargs, counter)
+            if isinstance(effect, Effect):
+                counter.take(effect)
+                [(size, stride, dtype)] = effect.outputs
+                return torch.empty_strided(size, stride, dtype=dtype, device="meta")
+            if effect is not None:
+                return kwargs[effect] if isinstance(effect, str) else args[effect]
+        if module is None:
+            with counter.paused() if counter else nullcontext():
+                self.module = module = self.recipe.module()
+                if self.recipe.parameters is None:  # weights are no activations: they are made before
+                    module(*args, **kwargs)
+        return module(*args, **kwargs)

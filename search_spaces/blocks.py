@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 from torch import nn
 
 from nas.backbone import BackboneSpace
-from nas.counting import counted
+from nas.counting import count_once
 from nas.drawing.graph import Arrow, Graph, Vertex, chained
 from nas.errors import ConfigError
 from nas.space import Architecture, Decision, TaskShape
@@ -364,8 +364,8 @@ class BlockSpace(BackboneSpace):
 
         width = len(graphs[self.kinds[-1]].outputs) * places[-1].channels
         stack = Stack(
-            counted(self.stem, in_channels),
-            {i: counted(self._cell, graphs[places[i].kind], places[i]) for i in live},
+            count_once(self.stem, in_channels),
+            {i: count_once(self._cell, graphs[places[i].kind], places[i]) for i in live},
             rectified=True,
         )
         return Backbone(stack, width)
@@ -373,8 +373,8 @@ class BlockSpace(BackboneSpace):
     def _cell(self, g: CellGraph, place: Place) -> GraphCell:
         return GraphCell(
             g,
-            (counted(self.fitted, place, i) if i in g.reads else nn.Identity() for i in range(INPUTS)),
-            (counted(self._step, step.operation, place.channels, step.stride) for step in g.steps),
+            (count_once(self.fitted, place, i) if i in g.reads else nn.Identity() for i in range(INPUTS)),
+            (count_once(self._step, step.operation, place.channels, step.stride) for step in g.steps),
         )
 
     def _step(self, name: str, channels: int, stride: int) -> nn.Module:

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from nas.backbone import BackboneSpace
-from nas.counting import counted
+from nas.counting import count_once
 from nas.drawing.graph import Arrow, Graph, Vertex, chained
 from nas.errors import Infeasible
 from nas.space import Architecture, Decision, TaskShape
@@ -188,10 +188,10 @@ class Darts(BackboneSpace):
             return GraphCell(
                 g,
                 (
-                    counted(Place.preprocessing, place, i) if i in g.reads else nn.Identity()
+                    count_once(Place.preprocessing, place, i) if i in g.reads else nn.Identity()
                     for i in range(INPUTS)
                 ),
-                (counted(operation, step.operation, place.channels, step.stride) for step in g.steps),
+                (count_once(operation, step.operation, place.channels, step.stride) for step in g.steps),
             )
 
         return Backbone(self.body(in_channels, cell, live), self.out_features)

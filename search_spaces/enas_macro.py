@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from nas.backbone import BackboneSpace
-from nas.counting import counted
+from nas.counting import count_once
 from nas.drawing.graph import Arrow, Graph, Vertex
 from nas.space import Architecture, Decision, TaskShape
 from nas.supernet import Supernet
@@ -133,11 +133,11 @@ class EnasMacro(BackboneSpace):
         """
         in_channels, layers = image_channels(shape, self.name), self.layers_of(architecture)
         network = fresh(
-            counted(self.stem, in_channels),
+            count_once(self.stem, in_channels),
             [skips for _, skips in layers],
             self.widths,
             self.reductions,
-            lambda layer, channels: counted(operation, layers[layer].operation, channels),
+            lambda layer, channels: count_once(operation, layers[layer].operation, channels),
         )
         return Backbone(network, self.widths[-1])
 

@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from nas.counting import counted
+from nas.counting import count_once
 from search_spaces.operations import AveragePool, relu_conv_bn
 from search_spaces.separable import FactorizedReduction, relu_separable_bn
 
@@ -27,7 +27,7 @@ def operation(name: str, channels: int) -> nn.Sequential:
 
 
 def _mixing(channels: int) -> nn.Conv2d:
-    return counted(nn.Conv2d, channels, channels, 1, bias=False)
+    return count_once(nn.Conv2d, channels, channels, 1, bias=False)
 
 
 @final
@@ -45,7 +45,7 @@ class Join(nn.Module):
         super().__init__()
         self.own = _mixing(channels)
         self.skips = nn.ModuleDict({str(s): _mixing(channels) for s in skips})
-        self.norm = counted(nn.BatchNorm2d, channels)
+        self.norm = count_once(nn.BatchNorm2d, channels)
 
     def only(self, skips: Iterable[int]) -> Join:
         """Return this module for some of its values."""
@@ -175,7 +175,7 @@ def fresh(
             joins.append(Join(widths[layer + 1], own))
     before = {end: widths[end] for end in ends}
     halvings = {
-        (value, end): counted(FactorizedReduction, before[end], 2 * before[end])
+        (value, end): count_once(FactorizedReduction, before[end], 2 * before[end])
         for value, end in halved(skips, ends)
     }
     return MacroNetwork(stem, layers, joins, halvings, skips)

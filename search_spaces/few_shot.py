@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from nas.backbone import BackboneSpace, Kinship
-from nas.counting import counted
+from nas.counting import count_once
 from nas.drawing.graph import Graph
 from nas.errors import Infeasible
 from nas.space import Architecture, Decision, TaskShape
@@ -148,9 +148,9 @@ class FewShot(BackboneSpace):
         stages = self.feasible_stages_of(architecture)
         return self.backbone(
             in_channels,
-            lambda stage, *widths: counted(down, stages[stage][0], *widths, first=not stage),
+            lambda stage, *widths: count_once(down, stages[stage][0], *widths, first=not stage),
             lambda stage, width: FewShotCell(
-                nn.Sequential(*(counted(operation, name, width) for name in path))
+                nn.Sequential(*(count_once(operation, name, width) for name in path))
                 for path in paths(stages[stage][1])
             ),
         )

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from nas.backbone import BackboneSpace
-from nas.counting import counted
+from nas.counting import count_once
 from nas.drawing.graph import Graph, Vertex, chained
 from nas.errors import Infeasible
 from nas.space import Architecture, Decision, Mutation, Role, TaskShape
@@ -209,13 +209,13 @@ class Hierarchical(BackboneSpace):
             raise Infeasible("The cell is zero: every path from its input to its output meets a 'none'.")
 
         def cell(width: int) -> nn.Module:
-            return MotifNetwork(plan, width, lambda text: counted(motif, motifs[text], width))
+            return MotifNetwork(plan, width, lambda text: count_once(motif, motifs[text], width))
 
-        body: list[nn.Module] = [counted(conv_bn_relu, in_channels, self.channels, (3, 3), 1)]
+        body: list[nn.Module] = [count_once(conv_bn_relu, in_channels, self.channels, (3, 3), 1)]
         for stage in range(STAGES):
             width = self.channels * 2**stage
             if stage:
-                body.append(counted(separable_bn_relu, width // 2, width, 2))
+                body.append(count_once(separable_bn_relu, width // 2, width, 2))
             body.append(cell(width))
         width = self.channels * 2 ** (STAGES - 1)
         return Backbone(nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten()), width)

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
-from nas.counting import counted
+from nas.counting import count_once
 from search_spaces.cells import ABSENT, SKIP, pairs
 from search_spaces.isomorphism import canonical_order, form
 from search_spaces.operations import AveragePool, conv_bn_relu
@@ -133,7 +133,7 @@ def separable_bn_relu(channels: int, out_channels: int, stride: int) -> nn.Seque
 
 def motif(plan: Plan, channels: int) -> MotifNetwork:
     """Return a motif of fresh operations."""
-    return MotifNetwork(plan, channels, lambda name: counted(primitive, name, channels))
+    return MotifNetwork(plan, channels, lambda name: count_once(primitive, name, channels))
 
 
 @final
@@ -154,7 +154,7 @@ class MotifNetwork(nn.Module):
         self.steps = nn.ModuleList(
             make(step.operation)
             if step.operation
-            else counted(conv_bn_relu, len(step.sources) * channels, channels, (1, 1), 1)
+            else count_once(conv_bn_relu, len(step.sources) * channels, channels, (1, 1), 1)
             for step in plan
         )
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, final
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.counting import counted
+from nas.counting import count_once
 
 IDENTITY = "identity"
 """The edge into a layer that changes nothing."""
@@ -91,7 +91,7 @@ class GrownNetwork(nn.Module):
         channels = widths(layers, in_channels)
         self.skips = tuple(layer.skips for layer in layers)
         self.layers = nn.ModuleList(
-            counted(Grown, layer, channels[i], channels[i + 1]) for i, layer in enumerate(layers)
+            count_once(Grown, layer, channels[i], channels[i + 1]) for i, layer in enumerate(layers)
         )
         self.out_features = channels[-1]
         self.norm = None if layers and layers[-1].kind == RELU else nn.BatchNorm2d(channels[-1])

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from nas.backbone import BackboneSpace
-from nas.counting import counted
+from nas.counting import count_once
 from nas.drawing.graph import Graph, Vertex, chained
 from nas.errors import ConfigError, Infeasible
 from nas.space import Architecture, Decision, TaskShape
@@ -181,11 +181,11 @@ class Mobile(BackboneSpace):
         """
         in_channels, plans = image_channels(shape, self.name), self.plans_of(architecture)
         self._fits(shape)
-        body: list[nn.Module] = [counted(self.stem, in_channels)]
+        body: list[nn.Module] = [count_once(self.stem, in_channels)]
         width = self.stem_channels
         for channels, blocks in plans:
             for number, plan in enumerate(blocks):
-                body.append(counted(InvertedBottleneck, width, channels, plan, 1 if number else 2))
+                body.append(count_once(InvertedBottleneck, width, channels, plan, 1 if number else 2))
                 width = channels
         return Backbone(nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten()), width)
 

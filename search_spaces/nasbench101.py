@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from nas.backbone import BackboneSpace
-from nas.counting import counted
+from nas.counting import count_once
 from nas.drawing.graph import Arrow, Graph, Vertex, chained
 from nas.errors import Infeasible
 from nas.space import Architecture, Decision, TaskShape
@@ -175,7 +175,7 @@ class NasBench101(BackboneSpace):
 
     def network(self, graph: Graph101, in_channels: int) -> Backbone:
         """Return the network of a pruned cell, whose first vertices get the channels that are left over."""
-        body: list[nn.Module] = [counted(conv_bn_relu, in_channels, self.channels, (3, 3), 1)]
+        body: list[nn.Module] = [count_once(conv_bn_relu, in_channels, self.channels, (3, 3), 1)]
         width = self.channels
         for stack in range(STACKS):
             wide = self.channels * 2**stack

@@ -10,7 +10,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from nas.counting import counted
+from nas.counting import count_once
 from search_spaces.isomorphism import canonical_order, form
 from search_spaces.operations import conv_bn_relu
 
@@ -149,13 +149,13 @@ class Cell101(nn.Module):
         vertices = range(1, len(graph.sources))
         self.projections = nn.ModuleDict(
             {
-                str(v): counted(conv_bn_relu, in_channels, self.widths[v], (1, 1), 1)
+                str(v): count_once(conv_bn_relu, in_channels, self.widths[v], (1, 1), 1)
                 for v in vertices
                 if 0 in graph.sources[v]
             }
         )
         self.operations = nn.ModuleList(
-            counted(operation, name, self.widths[v])
+            count_once(operation, name, self.widths[v])
             for v, name in zip(vertices, graph.operations, strict=False)
         )
 

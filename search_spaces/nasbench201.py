@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas.backbone import BackboneSpace
-from nas.counting import counted
+from nas.counting import count_once
 from nas.drawing.graph import Graph, Vertex, chained
 from nas.errors import Infeasible
 from nas.space import Architecture, TaskShape
@@ -132,7 +132,7 @@ class NasBench201(BackboneSpace):
             raise self._zero(architecture)
         body = self._body(
             in_channels,
-            lambda width: Cell(edges, [counted(operation, edge.operation, width) for edge in edges]),
+            lambda width: Cell(edges, [count_once(operation, edge.operation, width) for edge in edges]),
         )
         return Backbone(nn.Sequential(*body), 4 * self.channels)
 
@@ -149,12 +149,12 @@ class NasBench201(BackboneSpace):
         """Return the network around its cells, which are made for a number of channels."""
         widths = (self.channels, 2 * self.channels, 4 * self.channels)
         body: list[nn.Module] = [
-            counted(nn.Conv2d, in_channels, self.channels, 3, padding=1, bias=False),
-            counted(nn.BatchNorm2d, self.channels),
+            count_once(nn.Conv2d, in_channels, self.channels, 3, padding=1, bias=False),
+            count_once(nn.BatchNorm2d, self.channels),
         ]
         for stage, width in enumerate(widths):
             if stage:
-                body.append(counted(Reduction, widths[stage - 1], width))
+                body.append(count_once(Reduction, widths[stage - 1], width))
             body += [cell(width) for _ in range(self.cells)]
         return [*body, *averaged(widths[-1])]
 

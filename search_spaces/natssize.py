@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas.backbone import BackboneSpace
-from nas.counting import counted
+from nas.counting import count_once
 from nas.drawing.graph import Graph, Vertex, chained
 from nas.errors import ConfigError
 from nas.space import Architecture, Decision, TaskShape
@@ -95,11 +95,11 @@ class NatsSize(BackboneSpace):
         in_channels, widths = image_channels(shape, self.name), self.widths_of(architecture)
         before = widths[0]
         body: list[nn.Module] = [
-            counted(nn.Conv2d, in_channels, before, 3, padding=1, bias=False),
-            counted(nn.BatchNorm2d, before),
+            count_once(nn.Conv2d, in_channels, before, 3, padding=1, bias=False),
+            count_once(nn.BatchNorm2d, before),
         ]
         for layer, width in enumerate(widths):
-            body.append(counted(Reduction if layer in REDUCTIONS else WideningCell, before, width))
+            body.append(count_once(Reduction if layer in REDUCTIONS else WideningCell, before, width))
             before = width
         return Backbone(nn.Sequential(*body, *averaged(before)), before)
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.counting import counted
+from nas.counting import count_once
 from nas.errors import Infeasible
 from nas.space import Decision, Role, TaskShape
 from search_spaces.cells import ABSENT, SKIP
@@ -99,7 +99,7 @@ def relu_conv_bn(channels: int, out_channels: int, kernel: int, stride: int = 1)
 
 def averaged(channels: int) -> list[nn.Module]:
     """Return how a body ends: batch norm, ReLU, and the mean over each map, `[B, channels]`."""
-    return [counted(nn.BatchNorm2d, channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return [count_once(nn.BatchNorm2d, channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
 
 
 def conv_bn_relu(channels: int, out_channels: int, kernel: tuple[int, int], stride: int) -> nn.Sequential:

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas.backbone import BackboneSpace
-from nas.counting import counted
+from nas.counting import count_once
 from nas.drawing.graph import Graph, Vertex, chained
 from nas.errors import ConfigError, Infeasible
 from nas.space import Architecture, Decision, TaskShape
@@ -115,7 +115,7 @@ class ResNetLike(BackboneSpace):
         """
         self.check_shape(shape)
         widths = [image_channels(shape, self.name), *self.widths_of(architecture)]
-        blocks = (counted(ResidualBlock, *pair) for pair in pairwise(widths))
+        blocks = (count_once(ResidualBlock, *pair) for pair in pairwise(widths))
         return Backbone(nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten()), widths[-1])
 
 
