@@ -154,19 +154,8 @@ def show(
     name, number = trials.split(target)
     with Store(db) as store:
         if number is None:
-            from nas.transfer.trials import SUFFIXES, write
-
-            if layers or (output is not None and output.suffix not in SUFFIXES):
-                raise ConfigError(
-                    f"Which network? Name a trial, such as {name}/0: `nas show {name}` lists them. "
-                    f"A table of all trials is a file {' or '.join(SUFFIXES)}."
-                )
-            if output is not None:
-                from nas.plugins import import_from_here
-
-                import_from_here()
-                count = write(store, name, output)
-                say(f"Wrote {counted(count, 'trial')} to {output}.")
+            if output is not None or layers:
+                _table(store, name, output, layers=layers)
                 return
             if watch:
                 with suppress(KeyboardInterrupt):
@@ -179,6 +168,21 @@ def show(
             _network(portraits.of_trial(store, name, number), form, wide, output, layers)
         else:
             _trial(trials.details(store, name, number), form, wide, store)
+
+
+def _table(store: Store, name: str, output: Path | None, *, layers: bool) -> None:
+    """Write the trials of a search to a file."""
+    from nas.plugins import import_from_here
+    from nas.transfer.trials import SUFFIXES, write
+
+    if layers or output is None or output.suffix not in SUFFIXES:
+        raise ConfigError(
+            f"Which network? Name a trial, such as {name}/0: `nas show {name}` lists them. "
+            f"A table of all trials is a file {' or '.join(SUFFIXES)}."
+        )
+    import_from_here()
+    count = write(store, name, output)
+    say(f"Wrote {counted(count, 'trial')} to {output}.")
 
 
 def _of_space(target: str, settings: list[str], shape: str | None) -> Portrait:
