@@ -36,15 +36,17 @@ def check(config: SearchConfig) -> None:
     _keep(config)
 
 
+def _by_score(config: SearchConfig, reason: str) -> None:
+    """Refuse an objective other than the score."""
+    if config.aim != Objective():
+        raise ConfigError(f"{reason}, and the objective is {config.aim}. Leave one of them out.")
+
+
 def _scheduler(config: SearchConfig) -> None:
     scheduler = config.scheduler
     if scheduler is None:
         return
-    if config.aim != Objective():
-        raise ConfigError(
-            f"scheduler: it judges trials by their score alone, and the objective is {config.aim}. Leave "
-            "one of them out."
-        )
+    _by_score(config, "scheduler: it judges trials by their score alone")
     if config.budget.score_at:
         raise ConfigError(
             "budget.score_at: the scheduler says when a trial is scored. Leave one of them out."
@@ -64,11 +66,7 @@ def _scheduler(config: SearchConfig) -> None:
 def _racing(config: SearchConfig) -> None:
     if config.racing is None:
         return
-    if config.aim != Objective():
-        raise ConfigError(
-            f"racing: it compares candidates by their score alone, and the objective is {config.aim}. "
-            "Leave one of them out."
-        )
+    _by_score(config, "racing: it compares candidates by their score alone")
     evaluator: type[Evaluator] = plugins.load("evaluator", config.evaluator["name"])
     if issubclass(evaluator, Lookup) and not evaluator.repeats:
         raise ConfigError(
@@ -111,11 +109,7 @@ def _prescreen(config: SearchConfig) -> None:
         return
     if config.looks_up:
         _counted(config)
-    if config.aim != Objective():
-        raise ConfigError(
-            f"prescreen: what is promised is a score, and the objective is {config.aim}. Leave one of "
-            "them out."
-        )
+    _by_score(config, "prescreen: what is promised is a score")
     if config.proposer.one_shot or config.proposer.given:
         raise ConfigError(
             f"prescreen: what the controller '{config.controller['name']}' tries is settled, so that "
